@@ -1,0 +1,42 @@
+"""What every test shares: one cache of embedded subjects, one thread, no network."""
+
+import os
+
+# Set before anything imports torch or matplotlib. One thread each, because the suite
+# runs on as many workers as there are cores. A proxy that is not there keeps tests
+# from downloading the public sample; servers of this machine can be reached.
+os.environ |= {
+    "MPLBACKEND": "Agg",
+    "OMP_NUM_THREADS": "1",
+    "http_proxy": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9",
+    "no_proxy": "127.0.0.1,localhost",
+}
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from nobrainer.utils import get_data
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_dir(
+    tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Iterator[Path]:
+    """A cache for this run alone, shared by its workers, in `NOBRAINER_CACHE`."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "cache"
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NOBRAINER_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def sample_csv(cache_dir: Path) -> Path:
+    """The table of the ten embedded subjects, which are made once per run."""
+    with FileLock(cache_dir.with_suffix(".lock")):
+        return Path(get_data(source="embedded"))

@@ -1,0 +1,113 @@
+"""The rules that keep the house in order, checked on the source with `ast`."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import resolve_name
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parent.parent / "src"
+# Imports point strictly down; siblings on a line do not know each other.
+LAYERS = """
+    cli utils
+    processing
+    evaluation
+    bundle
+    croissant
+    training
+    inference
+    losses metrics
+    models
+    bayes data
+    io
+    volume recipe
+    types registry
+    errors
+"""
+RANK = {
+    room: rank
+    for rank, line in enumerate(LAYERS.strip().splitlines())
+    for room in line.split()
+}
+ENGINE = "nobrainer/training/engine.py"
+ASKS_FOR_HARDWARE = re.compile(
+    r"(cuda|mps|xpu|accelerator)\.(is_available|device_count|current_\w+|set_device)"
+)
+BROAD = {"bare except", "Exception", "BaseException"}
+HEAVY = {"torch", "monai", "pyro", "nilearn", "matplotlib", "lightning_fabric"}
+
+MODULES = {
+    str(path.relative_to(SRC)): ast.parse(path.read_text())
+    for path in sorted(SRC.glob("nobrainer/**/*.py"))
+}
+each_module = pytest.mark.parametrize("module", MODULES)
+
+
+def imports(module: str) -> Iterator[str]:
+    """Dotted names of everything that a module imports, wherever the import stands."""
+    package = ".".join(Path(module).parts[:-1])
+    for node in ast.walk(MODULES[module]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), package)
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def caught(node: ast.AST) -> list[ast.expr | None]:
+    """The exception types that an `except` clause or a `suppress()` call names."""
+    if isinstance(node, ast.ExceptHandler):
+        return node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+        return node.args
+    return []
+
+
+@each_module
+def test_imports_point_down(module: str) -> None:
+    room = Path(module).parts[1].removesuffix(".py")
+    for name in imports(module):
+        if not name.startswith("nobrainer.") or name == "nobrainer.__version__":
+            continue
+        target = name.split(".")[1]
+        assert target in RANK, f"{module} imports {name}: import its own module"
+        if room not in (target, "__init__"):
+            assert RANK[room] < RANK[target], f"{module} must not import {name}"
+
+
+@each_module
+def test_only_the_engine_knows_the_hardware(module: str) -> None:
+    if module == ENGINE:
+        return
+    roots = {name.split(".")[0] for name in imports(module)}
+    assert "lightning_fabric" not in roots, f"{module}: leave it to {ENGINE}"
+    for node in ast.walk(MODULES[module]):
+        if isinstance(node, ast.Attribute):
+            assert not ASKS_FOR_HARDWARE.search(ast.unparse(node)), ast.unparse(node)
+        elif isinstance(node, ast.Call):
+            values = [*node.args, *(keyword.value for keyword in node.keywords)]
+            named = {v.value for v in values if isinstance(v, ast.Constant)}
+            assert not named & {"cuda", "mps"}, ast.unparse(node)
+            assert not ast.unparse(node).endswith(".cuda()"), ast.unparse(node)
+
+
+@each_module
+def test_no_import_inside_a_function_and_no_broad_except(module: str) -> None:
+    for node in ast.walk(MODULES[module]):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for inner in ast.walk(node):
+                late = isinstance(inner, ast.Import | ast.ImportFrom)
+                assert not late, f"{ast.unparse(inner)} stands inside {node.name}"
+        for kind in caught(node):
+            name = ast.unparse(kind) if kind else "bare except"
+            assert name not in BROAD, f"{module}: {name} is too broad"
+
+
+def test_importing_the_package_is_cheap() -> None:
+    code = "import sys, nobrainer; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert not HEAVY & set(run.stdout.decode().split())
