@@ -1,0 +1,214 @@
+"""How a model was made: frozen records with a JSON round trip, and nothing else.
+
+A recipe together with the training files reproduces a model. Prediction reads
+its preprocessing from here, so it cannot differ from training.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import PurePosixPath, PureWindowsPath
+from types import UnionType
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+
+from nobrainer.errors import InputError
+from nobrainer.registry import near_miss
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model by registry name, with the arguments of its constructor."""
+
+    name: str
+    args: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "args", _plain(self.args, "model arguments"))
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """What happens to a scan before the network sees it, in training and prediction.
+
+    `orientation`: axis codes of the working grid. `spacing_mm`: voxel size of the
+    working grid per axis, None keeps the scan's own. `normalize`: name of the
+    intensity normalisation (see `nobrainer.data.preprocess.NORMALIZERS`).
+    """
+
+    orientation: str = "RAS"
+    spacing_mm: tuple[float, float, float] | None = None
+    normalize: str = "zscore"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How patches and targets were made from the files.
+
+    `relabel` is the mapping from the files' label values to class indices;
+    `binarize` is "none", "nonzero", "ids" (with `binarize_ids`) or "callable"
+    (with `binarize_name`, for the reader: code is not stored).
+    """
+
+    n_classes: int
+    block_shape: tuple[int, int, int]
+    batch_size: int
+    patches_per_volume: int
+    foreground: float
+    shuffle: bool
+    augment: str = "none"
+    relabel: dict[str, int] | None = None
+    binarize: Literal["none", "nonzero", "ids", "callable"] = "none"
+    binarize_ids: tuple[int, ...] = ()
+    binarize_name: str = ""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that `fit` was asked for."""
+
+    epochs: int
+    optimizer: str
+    opt_args: dict[str, Any]
+    loss: str
+    class_weights: tuple[float, ...] | None
+    schedule: str
+    seed: int
+    precision: str
+    gradient_clip: float | None
+    accumulate: int
+    patience: int | None
+    max_minutes: float | None
+
+    def __post_init__(self) -> None:
+        plain = _plain(self.opt_args, "optimizer arguments")
+        object.__setattr__(self, "opt_args", plain)
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file that training read: its name (never an absolute path), role and sha256."""
+
+    name: str
+    role: Literal["train-image", "train-label", "validate-image", "validate-label"]
+    sha256: str
+    size_bytes: int
+
+    def __post_init__(self) -> None:
+        if PurePosixPath(self.name).is_absolute() or PureWindowsPath(self.name).drive:
+            raise ValueError(f"a file record holds no absolute path, got {self.name!r}")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """When, with what software and on which files the weights were trained.
+
+    `started` and `ended` are ISO 8601 in UTC; `versions` maps package to version;
+    `metrics` holds the figures of the saved weights (`validation_dice`, ...).
+    """
+
+    started: str
+    ended: str
+    versions: dict[str, str]
+    files: tuple[FileRecord, ...]
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The whole story of one model."""
+
+    model: ModelConfig
+    preprocess: PreprocessConfig
+    data: DataConfig
+    training: TrainingConfig
+    provenance: Provenance
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """The recipe as indented JSON text; `from_json` gives back an equal recipe."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises `InputError` for text that is not JSON, an unknown or missing
+        field, or a format version newer than this software understands.
+        """
+        try:
+            raw = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"recipe is not JSON: {error}") from error
+        refuse_newer(raw)
+        return _build(cls, raw, "recipe")
+
+
+def refuse_newer(raw: Any) -> None:
+    """Raise `InputError` when a parsed recipe's format is newer than this software's.
+
+    To be asked before anything else is interpreted: a newer format may change all
+    the rest.
+    """
+    version = raw.get("format_version") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise InputError(
+            f"recipe has format version {version}, this nobrainer reads up to "
+            f"{FORMAT_VERSION}: upgrade nobrainer"
+        )
+
+
+def _build(kind: type, raw: Any, where: str) -> Any:
+    """Rebuild a dataclass from parsed JSON, refusing what it does not know."""
+    if not isinstance(raw, dict):
+        raise InputError(f"{where} must be a JSON object, got {raw!r}")
+    hints = get_type_hints(kind)
+    names = [f.name for f in fields(kind)]
+    for name in raw:
+        if name not in names:
+            raise near_miss(f"field of {where}", name, names)
+    for name in names:
+        if name not in raw:
+            raise InputError(f"{where} lacks the field {name!r}")
+    return kind(**{n: _convert(hints[n], raw[n], f"{where}.{n}") for n in names})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Turn a JSON value into what the type hint says, refusing every other type."""
+    if isinstance(hint, UnionType):
+        if value is None:
+            return None
+        hint = next(a for a in get_args(hint) if a is not type(None))
+    if hint is Any:
+        return value
+    if hasattr(hint, "__dataclass_fields__"):
+        return _build(hint, value, where)
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind is Literal:
+        if value not in inner:
+            raise InputError(f"{where} must be one of {inner}, got {value!r}")
+        return value
+    if kind is tuple:
+        if not isinstance(value, list):
+            raise InputError(f"{where} must be a list, got {value!r}")
+        if inner[-1] is not Ellipsis and len(value) != len(inner):
+            raise InputError(f"{where} must have {len(inner)} values, got {value!r}")
+        return tuple(_convert(inner[0], v, where) for v in value)
+    if kind is float and type(value) is int:
+        return float(value)
+    # A bool is an int to Python, but true is not a number of epochs.
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"{where} must be {kind.__name__}, got {value!r}")
+    if kind is dict:
+        return {k: _convert(inner[1], v, f"{where}.{k}") for k, v in value.items()}
+    return value
+
+
+def _plain(args: dict[str, Any], what: str) -> dict[str, Any]:
+    """The arguments as JSON gives them back, so that the round trip is exact."""
+    try:
+        return json.loads(json.dumps(args))
+    except TypeError as error:
+        raise InputError(
+            f"{what} must be numbers, text, lists or None to be stored: {error}"
+        ) from error
