@@ -1,0 +1,372 @@
+"""Scans and label maps in and out: NIfTI and MGZ files, and objects in memory.
+
+What enters here is checked here, once: the rest of the package may rely on three
+axes, finite values and an affine in millimetres that can be inverted.
+"""
+
+import os
+import secrets
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError, SpatialImage
+from nibabel.wrapstruct import WrapStructError
+
+from nobrainer.errors import InputError
+from nobrainer.volume import Geometry, Volume
+
+ImageSource = str | os.PathLike[str] | SpatialImage | tuple[Any, Any]
+
+_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
+_MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)
+# All that nibabel was seen to raise on files with random bytes changed.
+_DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    zlib.error,
+    ImageFileError,
+    HeaderDataError,
+    WrapStructError,
+)
+# NIfTI keeps the unit of length in three bits of a field shared with time.
+_LENGTH_BITS, _METRE, _MILLIMETRE, _MICROMETRE = 7, 1, 2, 3
+_SCANNER_CODE = 1
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """A source whose grid and type are checked and whose values are still unread."""
+
+    name: str
+    values: Any
+    geometry: Geometry
+    header: nib.Nifti1Header
+
+
+def read_image(source: ImageSource) -> Volume:
+    """Read a scan.
+
+    Args:
+        source: path of a .nii, .nii.gz, .mgz or .mgh file, nibabel image, or
+            (array (I, J, K), affine (4, 4)).
+
+    Returns:
+        A volume of its own float32 data, slope and intercept applied.
+
+    Raises:
+        InputError: the source cannot be read, is not one real 3-D volume with an
+            invertible affine, holds NaN or infinity, or is constant.
+    """
+    opened = _open(source)
+    with np.errstate(over="ignore"):  # what overflows is reported as infinity
+        data = _values(opened).astype(np.float32, order="C")
+    low, high = _finite_range(data, opened.name)
+    if low == high:
+        raise InputError(
+            f"{opened.name}: constant, every voxel is {low:g}: check that the scan "
+            f"was written completely"
+        )
+    return Volume(data, opened.geometry.affine, opened.name, opened.header)
+
+
+def read_labels(source: ImageSource) -> Volume:
+    """Read a label map; whole numbers stored as floats are accepted.
+
+    Args:
+        source: as for `read_image`.
+
+    Returns:
+        A volume of its own data, the smallest of uint8, uint16, int32 that fits.
+
+    Raises:
+        InputError: as `read_image`, but constant maps pass; or a label is negative,
+            fractional or beyond 32 bits.
+    """
+    opened = _open(source)
+    values = _values(opened)
+    low, high = _finite_range(values, opened.name)
+    if low < 0 or high > np.iinfo(np.int32).max:
+        raise InputError(
+            f"{opened.name}: holds label {low if low < 0 else high:g}: labels must "
+            f"be from 0 to {np.iinfo(np.int32).max}; relabel the map"
+        )
+    if values.dtype.kind == "f" and (fractional := values % 1 != 0).any():
+        raise InputError(
+            f"{opened.name}: holds label {values[fractional][0]:g}: labels must be "
+            f"whole numbers; resample label maps with nearest neighbour"
+        )
+    dtype = next(t for t in (np.uint8, np.uint16, np.int32) if high <= np.iinfo(t).max)
+    data = values.astype(dtype, order="C")
+    return Volume(data, opened.geometry.affine, opened.name, opened.header)
+
+
+def read_geometry(source: ImageSource) -> Geometry:
+    """Read the grid alone, from the header.
+
+    Args:
+        source: as for `read_image`.
+
+    Returns:
+        Shape and affine (voxel to RAS mm).
+
+    Raises:
+        InputError: the header cannot be read or describes no usable 3-D volume.
+    """
+    return _open(source).geometry
+
+
+def to_nibabel(data: np.ndarray, like: Volume) -> nib.Nifti1Image:
+    """Wrap a result for the grid of `like`.
+
+    Args:
+        data: (I, J, K) or (I, J, K, C); integers and booleans are labels.
+        like: the volume whose affine, units and coordinate codes the image gets.
+
+    Returns:
+        Labels in the smallest unsigned type that fits, all else in float32.
+
+    Raises:
+        InputError: the data are not on the grid of `like`, or a label is negative.
+    """
+    if data.shape[:3] != like.data.shape:
+        raise InputError(
+            f"{like.source}: result of shape {data.shape} is not on the grid of "
+            f"shape {like.data.shape}: restore it first"
+        )
+    if data.dtype.kind in "bui":
+        if data.min() < 0:
+            raise InputError(f"{like.source}: labels to write must not be negative")
+        stored = data.astype(np.min_scalar_type(int(data.max())))
+    else:
+        stored = data.astype(np.float32)
+    inherited = like.header if like.header is not None else _header(None)
+    affine = like.affine.copy()
+    affine[:3] /= _millimetres(inherited)
+    header = nib.Nifti1Image(stored, affine, dtype=stored.dtype).header
+    header["xyzt_units"] = inherited["xyzt_units"]
+    codes = int(inherited["sform_code"]), int(inherited["qform_code"])
+    if codes == (0, 0) and not np.allclose(header.get_base_affine(), affine):
+        codes = _SCANNER_CODE, _SCANNER_CODE
+    header.set_sform(affine)
+    header.set_qform(affine)
+    sheared = not np.allclose(header.get_qform(), affine, atol=1e-3)
+    header["sform_code"] = codes[0]
+    header["qform_code"] = 0 if sheared else codes[1]
+    # In the header's precision, so that the affine is the one that files read as.
+    return nib.Nifti1Image(stored, header.get_best_affine(), header)
+
+
+def write(
+    image: nib.Nifti1Image, path: str | os.PathLike[str], *, overwrite: bool = False
+) -> Path:
+    """Write an image whole or not at all.
+
+    Args:
+        image: what `to_nibabel` returns.
+        path: ends in .nii, .nii.gz, .mgz or .mgh, which decides the format. The
+            directory must exist.
+        overwrite: replace a file that is there.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: the suffix is unknown, the file exists, it cannot be written, or
+            MGZ cannot hold its values.
+    """
+    path = Path(path)
+    suffix = _suffix(path)
+    if os.path.exists(path) and not overwrite:
+        raise InputError(f"{path}: exists already: choose another name or overwrite it")
+    stored = _to_mgh(image, path) if suffix in (".mgz", ".mgh") else image
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{suffix}")
+    try:
+        nib.save(stored, temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or _one_line(error)
+        raise InputError(
+            f"{path}: cannot be written: {reason}: check the directory, its "
+            f"permissions and the free space"
+        ) from error
+    finally:
+        if os.path.exists(temporary):
+            temporary.unlink()
+    return path
+
+
+def strip_suffix(path: str | os.PathLike[str]) -> str:
+    """The file's name without directory and image suffix.
+
+    >>> strip_suffix("a/sub-01_T1w.nii.gz")
+    'sub-01_T1w'
+    """
+    path = Path(path)
+    return path.name[: -len(_suffix(path))]
+
+
+def _suffix(path: Path) -> str:
+    for suffix in _SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return suffix
+    raise InputError(
+        f"{path}: unknown suffix: give a .nii, .nii.gz, .mgz or .mgh file (convert "
+        f"DICOM with dcm2niix first)"
+    )
+
+
+def _open(source: ImageSource) -> _Opened:
+    """Open any kind of source and check its grid and its type of value."""
+    values: Any
+    if isinstance(source, tuple) and len(source) == 2:
+        name, values, affine = "array", np.asarray(source[0]), source[1]
+        header = _header(None)
+    elif isinstance(source, SpatialImage):
+        name = source.get_filename() or "image in memory"
+        values, affine, header = source.dataobj, source.affine, _header(source)
+    elif isinstance(source, str | os.PathLike):
+        name = os.fspath(source)
+        image = _load(Path(source))
+        values, affine, header = image.dataobj, image.affine, _header(image)
+    else:
+        raise InputError(
+            f"cannot read a {type(source).__name__}: give a path, a nibabel image or "
+            f"(array, affine)"
+        )
+    if values.dtype.kind not in "buif":
+        kind = {"V": "colours (RGB)", "c": "complex numbers"}.get(values.dtype.kind)
+        raise InputError(
+            f"{name}: holds {kind or values.dtype}: give one real number per voxel"
+        )
+    shape = _three_axes(values.shape, name)
+    matrix = _invertible(affine, name)
+    matrix[:3] *= _millimetres(header)
+    return _Opened(name, values, Geometry(shape, matrix), header)
+
+
+def _load(path: Path) -> Any:
+    """Open an image file, reading its header only."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file: check the path") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: is a directory: give an image file") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    _suffix(path)
+    if size == 0:
+        raise InputError(f"{path}: is empty (0 bytes): copy or export it again")
+    try:
+        return nib.load(path)
+    except _DAMAGED as error:
+        raise _unreadable(path, error) from error
+
+
+def _values(opened: _Opened) -> np.ndarray:
+    """The voxel values (I, J, K), slope and intercept applied."""
+    try:
+        values = np.asanyarray(opened.values)
+    except _DAMAGED as error:
+        raise _unreadable(opened.name, error) from error
+    return values.reshape(opened.geometry.shape)
+
+
+def _unreadable(name: str | Path, error: Exception) -> InputError:
+    if isinstance(error, PermissionError):
+        return InputError(f"{name}: permission denied: make it readable (chmod u+r)")
+    return InputError(
+        f"{name}: not an image that can be read, damaged or cut short: "
+        f"{_one_line(error)}: copy or export it again"
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _three_axes(shape: tuple[int, ...], name: str) -> tuple[int, int, int]:
+    """The shape without trailing axes of one voxel."""
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3:
+        raise InputError(
+            f"{name}: is {len(shape)}-D with shape {shape}, must be 3-D: give one "
+            f"volume, one channel"
+        )
+    if min(shape) < 1:
+        raise InputError(f"{name}: has no voxels, shape {shape}: export it again")
+    i, j, k = shape
+    return int(i), int(j), int(k)
+
+
+def _invertible(affine: Any, name: str) -> np.ndarray:
+    """The affine as a (4, 4) float64 array of its own."""
+    wrong = f"{name}: affine is not an invertible (4, 4) voxel-to-world matrix"
+    try:
+        matrix = np.array(affine, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{wrong}: {_one_line(error)}") from error
+    if matrix.shape != (4, 4):
+        raise InputError(f"{wrong}: its shape is {matrix.shape}")
+    if not np.isfinite(matrix).all() or not np.allclose(matrix[3], (0, 0, 0, 1)):
+        raise InputError(f"{wrong}: correct the header's sform or qform")
+    lengths = np.linalg.norm(matrix[:3, :3], axis=0)
+    if abs(np.linalg.det(matrix[:3, :3])) <= 1e-6 * lengths.prod():
+        raise InputError(f"{wrong}: it is singular; correct the header's sform")
+    return matrix
+
+
+def _finite_range(values: np.ndarray, name: str) -> tuple[float, float]:
+    """The smallest and the largest value, both finite."""
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite((low, high)).all():
+        bad = int(values.size - np.isfinite(values).sum())
+        raise InputError(
+            f"{name}: holds NaN or infinity in {bad} voxels: replace them, for "
+            f"example by 0"
+        )
+    return low, high
+
+
+def _header(image: SpatialImage | None) -> nib.Nifti1Header:
+    """What results inherit: units and coordinate codes, nothing else."""
+    header = nib.Nifti1Header()
+    header["xyzt_units"] = _MILLIMETRE
+    header["sform_code"] = header["qform_code"] = _SCANNER_CODE
+    if image is not None and isinstance(image.header, nib.Nifti1Header):
+        for field in ("sform_code", "qform_code"):
+            header[field] = image.header[field]
+        units = int(image.header["xyzt_units"])
+        header["xyzt_units"] = units if units & _LENGTH_BITS else units | _MILLIMETRE
+    return header
+
+
+def _millimetres(header: nib.Nifti1Header) -> float:
+    """Length of the header's unit."""
+    unit = int(header["xyzt_units"]) & _LENGTH_BITS
+    return {_METRE: 1e3, _MICROMETRE: 1e-3}.get(unit, 1.0)
+
+
+def _to_mgh(image: nib.Nifti1Image, path: Path) -> nib.MGHImage:
+    """The image as MGZ stores it: in millimetres, in one of four types."""
+    data = np.asanyarray(image.dataobj)
+    if data.dtype not in _MGH_TYPES:
+        stored = data.astype(np.int32 if data.dtype.kind in "bui" else np.float32)
+        if data.dtype.kind in "bui" and not np.array_equal(stored, data):
+            raise InputError(f"{path}: MGZ holds 32-bit integers: write .nii.gz")
+        data = stored
+    affine = image.affine.copy()
+    affine[:3] *= _millimetres(image.header)
+    return nib.MGHImage(data, affine)
