@@ -1,0 +1,1 @@
+"""Distributions over weights: priors, posteriors, layers, their KL and their draws."""

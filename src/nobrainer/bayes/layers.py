@@ -1,0 +1,282 @@
+"""Layers whose weights are distributions, with the signatures of `torch.nn`.
+
+Every layer is a `PyroModule` and draws by `pyro.sample`, at sites
+`<site>.weight` and `<site>.bias`, where `site` is the layer's name in its model
+(see `name_sites`). So `pyro.poutine.trace`, `replay`, `condition` and `block`
+work on every model that holds such layers, whatever its containers are.
+"""
+
+import math
+from functools import partial
+from typing import Any
+
+import pyro
+import torch
+import torch.nn.functional as F
+from pyro.distributions import Normal
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from nobrainer.bayes.posteriors import MeanFieldNormal
+from nobrainer.bayes.priors import PRIORS
+from nobrainer.errors import InputError
+from nobrainer.registry import check_arguments, near_miss
+
+ESTIMATORS = ("shared", "per_example", "local", "flipout")
+"""How a training step draws: one weight for the batch, one weight per example, the
+local reparameterisation (Kingma et al. 2015) or flipout (Wen et al. 2018).
+Outside training every layer draws one weight for the batch."""
+
+
+class BayesianLayer(PyroModule):
+    """What the Bayesian layers share: posteriors, prior, and how to draw.
+
+    Abstract: a subclass says how its plain operation and its plain twin look.
+
+    Args:
+        plain: the `torch.nn` layer whose initialisation gives the posterior means.
+        prior_type: name in `PRIORS`.
+        prior_args: arguments of that prior.
+        posterior_scale: initial posterior standard deviation, as a fraction of the
+            standard deviation of the layer's initial weights.
+        estimator: one of `ESTIMATORS`.
+    """
+
+    def __init__(
+        self,
+        plain: nn.Conv3d | nn.Linear,
+        prior_type: str,
+        prior_args: dict[str, Any] | None,
+        posterior_scale: float,
+        estimator: str,
+    ) -> None:
+        super().__init__()
+        if estimator not in ESTIMATORS:
+            raise near_miss("estimator", estimator, ESTIMATORS)
+        self.prior_type = prior_type
+        self.prior_args = dict(prior_args or {})
+        check_arguments(
+            f"argument of prior {prior_type!r}", PRIORS[prior_type], self.prior_args
+        )
+        self.estimator = estimator
+        self.site = ""
+        fan_in = plain.weight[0].numel()
+        # The standard deviation of torch's default U(±1/sqrt(fan_in)).
+        scale = posterior_scale / math.sqrt(3 * fan_in)
+        self.weight_posterior = MeanFieldNormal(plain.weight, scale)
+        if plain.bias is not None:
+            self.bias_posterior = MeanFieldNormal(plain.bias, scale)
+        self.prior()
+
+    def posteriors(self) -> dict[str, MeanFieldNormal]:
+        """The posteriors by weight name: "weight", and "bias" where it has one."""
+        # Read around PyroModule's attribute hook, which would enter the parameters
+        # into Pyro's global store, where two models with the same site names
+        # overwrite each other.
+        found = {n: self._modules.get(f"{n}_posterior") for n in ("weight", "bias")}
+        return {n: q for n, q in found.items() if isinstance(q, MeanFieldNormal)}
+
+    def prior(self) -> Distribution:
+        """p(w) of a single weight, on the layer's device."""
+        device = self.posteriors()["weight"].mean.device
+        return PRIORS[self.prior_type](**self.prior_args, device=device)
+
+    def _site(self, name: str) -> str:
+        return f"{self.site}.{name}" if self.site else self._pyro_get_fullname(name)
+
+    def _sample(self, name: str, n: int | None = None) -> Tensor | None:
+        """Draw a weight at its Pyro site; `n` of them along a new first axis."""
+        posterior = self.posteriors().get(name)
+        if posterior is None:
+            return None
+        q = Normal(posterior.mean, posterior.scale)
+        if n is not None:
+            q = q.expand((n, *posterior.mean.shape))
+        return pyro.sample(self._site(name), q.to_event())
+
+    def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer's plain operation with the given weight."""
+        raise NotImplementedError
+
+    def operate_per_example(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        """As `operate`, with a weight (B, ...) and bias (B, ...) for each example."""
+        raise NotImplementedError
+
+    def twin(self) -> nn.Module:
+        """The deterministic `torch.nn` layer of the same shape, weights unset."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Draw weights and apply the layer; x as for the `torch.nn` layer."""
+        if not self.training or self.estimator == "shared":
+            weight = self._sample("weight")
+            assert weight is not None
+            return self.operate(x, weight, self._sample("bias"))
+        if self.estimator == "per_example":
+            weight = self._sample("weight", len(x))
+            assert weight is not None
+            return self.operate_per_example(x, weight, self._sample("bias", len(x)))
+        if self.estimator == "local":
+            return self._forward_local(x)
+        return self._forward_flipout(x)
+
+    def _forward_local(self, x: Tensor) -> Tensor:
+        """Draw the outputs, which are Gaussian given x, in place of the weights."""
+        posteriors = self.posteriors()
+        bias = posteriors.get("bias")
+        weight = posteriors["weight"]
+        mean = self.operate(x, weight.mean, None if bias is None else bias.mean)
+        variance = self.operate(
+            x.square(),
+            weight.scale.square(),
+            None if bias is None else bias.scale.square(),
+        )
+        # The floor keeps the gradient of the square root finite at variance 0.
+        q = Normal(mean, variance.clamp_min(1e-12).sqrt())
+        return pyro.sample(self._site("output"), q.to_event())
+
+    def _forward_flipout(self, x: Tensor) -> Tensor:
+        """Decorrelate the examples by random signs on one shared perturbation."""
+        posterior = self.posteriors()["weight"]
+        weight = self._sample("weight")
+        assert weight is not None
+        mean = self.operate(x, posterior.mean, self._sample("bias"))
+        ones = (1,) * (x.ndim - 2)
+
+        def signs(channels: int) -> Tensor:
+            bits = torch.randint(0, 2, (len(x), channels, *ones), device=x.device)
+            return (2 * bits - 1).to(x.dtype)
+
+        perturbed = self.operate(x * signs(x.shape[1]), weight - posterior.mean, None)
+        return mean + perturbed * signs(perturbed.shape[1])
+
+
+class BayesianConv3d(BayesianLayer):
+    """`torch.nn.Conv3d` with a distribution over its weights and biases.
+
+    Args: those of `torch.nn.Conv3d`, then those of `BayesianLayer`.
+    Input (B, C_in, I, J, K), output (B, C_out, I', J', K').
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int, int],
+        stride: int | tuple[int, int, int] = 1,
+        padding: int | tuple[int, int, int] | str = 0,
+        dilation: int | tuple[int, int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        prior_type: str = "standard_normal",
+        prior_args: dict[str, Any] | None = None,
+        posterior_scale: float = 0.1,
+        estimator: str = "shared",
+    ) -> None:
+        if padding_mode != "zeros":
+            raise InputError(f"padding_mode must be 'zeros', got {padding_mode!r}")
+
+        plain = partial(
+            nn.Conv3d,
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            dtype=dtype,
+        )
+        layer = plain(device=device)
+        super().__init__(layer, prior_type, prior_args, posterior_scale, estimator)
+        self._plain = plain
+        self.stride, self.padding, self.dilation = (
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+        )
+        self.groups, self.out_channels = groups, out_channels
+
+    def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolve the batch with one kernel (C_out, C_in / groups, i, j, k)."""
+        return F.conv3d(
+            x, weight, bias, self.stride, self.padding, self.dilation, self.groups
+        )
+
+    def operate_per_example(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        """Convolve each example with its own kernel, as groups of one convolution."""
+        n = len(x)
+        y = F.conv3d(
+            x.reshape(1, -1, *x.shape[2:]),
+            weight.flatten(0, 1),
+            None if bias is None else bias.flatten(),
+            self.stride,
+            self.padding,
+            self.dilation,
+            n * self.groups,
+        )
+        return y.reshape(n, self.out_channels, *y.shape[2:])
+
+    def twin(self) -> nn.Conv3d:
+        """A plain convolution of the same shape on the CPU, weights unset."""
+        return self._plain(device="cpu")
+
+
+class BayesianLinear(BayesianLayer):
+    """`torch.nn.Linear` with a distribution over its weights and biases.
+
+    Args: those of `torch.nn.Linear`, then those of `BayesianLayer`.
+    Input (B, ..., C_in), output (B, ..., C_out).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        prior_type: str = "standard_normal",
+        prior_args: dict[str, Any] | None = None,
+        posterior_scale: float = 0.1,
+        estimator: str = "shared",
+    ) -> None:
+        plain = nn.Linear(in_features, out_features, bias, device, dtype)
+        super().__init__(plain, prior_type, prior_args, posterior_scale, estimator)
+        self.in_features, self.out_features, self.bias = in_features, out_features, bias
+
+    def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """x @ weight.T + bias with one weight (C_out, C_in)."""
+        return F.linear(x, weight, bias)
+
+    def operate_per_example(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        """As `operate`, each example with its own weight."""
+        y = torch.einsum("b...i,boi->b...o", x, weight)
+        if bias is None:
+            return y
+        return y + bias.reshape(len(x), *(1,) * (x.ndim - 2), -1)
+
+    def twin(self) -> nn.Linear:
+        """A plain linear layer of the same shape on the CPU, weights unset."""
+        return nn.Linear(self.in_features, self.out_features, self.bias)
+
+
+def name_sites(model: nn.Module) -> nn.Module:
+    """Name the Pyro sites of every Bayesian layer after its place in `model`."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, BayesianLayer):
+            layer.site = name
+    return model

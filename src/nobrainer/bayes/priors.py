@@ -1,0 +1,66 @@
+"""Prior distributions p(w) over one weight, by name.
+
+Every entry takes its parameters by name and the device they shall live on, and
+returns a scalar `torch.distributions.Distribution`.
+"""
+
+import torch
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    Laplace,
+    MixtureSameFamily,
+    Normal,
+)
+
+from nobrainer.errors import InputError
+from nobrainer.registry import Registry
+
+PRIORS: Registry = Registry("prior")
+
+
+def _check_scale(name: str, value: float) -> None:
+    if not value > 0:
+        raise InputError(f"{name} must be a positive number, got {value}")
+
+
+@PRIORS.register("standard_normal")
+def standard_normal(
+    *, scale: float = 1.0, device: torch.device | None = None
+) -> Distribution:
+    """N(0, scale²)."""
+    _check_scale("scale", scale)
+    return Normal(*torch.tensor([0.0, scale], device=device))
+
+
+@PRIORS.register("laplace")
+def laplace(*, scale: float = 1.0, device: torch.device | None = None) -> Distribution:
+    """Laplace(0, scale), of density exp(-|w| / scale) / (2 scale): it favours zeros."""
+    _check_scale("scale", scale)
+    return Laplace(*torch.tensor([0.0, scale], device=device))
+
+
+@PRIORS.register("spike_and_slab")
+def spike_and_slab(
+    *,
+    spike_scale: float = 0.01,
+    slab_scale: float = 1.0,
+    slab_probability: float = 0.5,
+    device: torch.device | None = None,
+) -> Distribution:
+    """The scale mixture π N(0, slab²) + (1 - π) N(0, spike²).
+
+    Source: Blundell et al. 2015, Weight Uncertainty in Neural Networks, eq. 7.
+    """
+    _check_scale("spike_scale", spike_scale)
+    _check_scale("slab_scale", slab_scale)
+    if not 0 < slab_probability < 1:
+        raise InputError(
+            f"slab_probability must lie between 0 and 1, got {slab_probability}"
+        )
+    probabilities = torch.tensor([slab_probability, 1 - slab_probability])
+    scales = torch.tensor([slab_scale, spike_scale], device=device)
+    return MixtureSameFamily(
+        Categorical(probs=probabilities.to(device)),
+        Normal(torch.zeros_like(scales), scales),
+    )

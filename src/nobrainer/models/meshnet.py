@@ -1,0 +1,72 @@
+"""MeshNet: dilated convolutions at full resolution."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from nobrainer.errors import InputError
+from nobrainer.models.registry import check_count, check_rate
+
+
+class MeshNet(nn.Module):
+    """Segmentation network of dilated 3³ convolutions without pooling.
+
+    Args:
+        in_channels: channels of the image.
+        n_classes: classes of the output, background included.
+        base_filters: filters of every layer.
+        dilations: dilation of each 3³ convolution, in voxels.
+        dropout_rate: rate of whole-channel dropout after each layer, in [0, 1).
+        conv: what makes a convolution: `nn.Conv3d` or a Bayesian one.
+
+    Input (B, in_channels, I, J, K); output logits (B, n_classes, I, J, K).
+    Source: Fedorov et al. 2017, End-to-end learning of brain tissue segmentation
+    from imperfect labeling; the default dilations are those of McClure et al. 2019.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        n_classes: int = 2,
+        base_filters: int = 21,
+        dilations: Sequence[int] = (1, 1, 1, 2, 4, 8, 1),
+        dropout_rate: float = 0.0,
+        *,
+        conv: Callable[..., nn.Module] = nn.Conv3d,
+    ) -> None:
+        super().__init__()
+        check_count("in_channels", in_channels, 1)
+        check_count("n_classes", n_classes, 2)
+        check_count("base_filters", base_filters, 1)
+        check_rate("dropout_rate", dropout_rate)
+        if not dilations:
+            raise InputError("dilations must name at least one layer, got none")
+        for dilation in dilations:
+            check_count("each of dilations", dilation, 1)
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for dilation in dilations:
+            layers += [
+                # Batch norm undoes a bias, so the convolution has none.
+                conv(
+                    channels,
+                    base_filters,
+                    3,
+                    padding=dilation,
+                    dilation=dilation,
+                    bias=False,
+                ),
+                nn.BatchNorm3d(base_filters),
+                nn.ReLU(inplace=True),
+                nn.Dropout3d(dropout_rate),
+            ]
+            channels = base_filters
+        self.layers = nn.Sequential(*layers)
+        self.head = conv(base_filters, n_classes, 1)
+        self.stride = 1
+        self.halo = sum(dilations)
+        self.width = base_filters
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, n_classes, I, J, K) of images (B, in_channels, I, J, K)."""
+        return self.head(self.layers(x))

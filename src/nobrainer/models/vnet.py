@@ -1,0 +1,121 @@
+"""V-Net: an encoder-decoder of residual convolution blocks."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from nobrainer.models.registry import check_count, check_rate
+
+
+def _block(
+    conv: Callable[..., nn.Module], c_in: int, c_out: int, kernel: int, stride: int = 1
+) -> nn.Sequential:
+    # Batch norm undoes a bias, so the convolution has none.
+    padding = kernel // 2 if stride == 1 else 0
+    return nn.Sequential(
+        conv(c_in, c_out, kernel, stride=stride, padding=padding, bias=False),
+        nn.BatchNorm3d(c_out),
+    )
+
+
+class _Residual(nn.Module):
+    """Two 3³ convolutions, the second with a residual connection, then dropout."""
+
+    def __init__(
+        self, conv: Callable[..., nn.Module], c_in: int, c_out: int, dropout_rate: float
+    ) -> None:
+        super().__init__()
+        self.first = _block(conv, c_in, c_out, 3)
+        self.second = _block(conv, c_out, c_out, 3)
+        self.dropout = nn.Dropout3d(dropout_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.first(x))
+        return self.dropout(torch.relu(self.second(h) + h))
+
+
+class VNet(nn.Module):
+    """Segmentation network on `levels` resolutions, each half the one above.
+
+    As in Milletari et al. 2016 (V-Net): residual blocks, strided convolutions down,
+    skip connections. Unlike it: 3³ kernels, two convolutions a level, batch norm,
+    skips that add, and up-sampling as a 1³ convolution followed by nearest
+    neighbour. So all weights are convolution weights, any of them can be Bayesian,
+    and every operation is local (prediction can be tiled exactly).
+
+    Args:
+        in_channels: channels of the image.
+        n_classes: classes of the output, background included.
+        base_filters: filters at full resolution; doubled at every level.
+        levels: number of resolutions, at least 1.
+        dropout_rate: rate of whole-channel dropout after each block, in [0, 1).
+        conv: what makes a convolution: `nn.Conv3d` or a Bayesian one.
+
+    Input (B, in_channels, I, J, K) with I, J, K multiples of `stride`; output
+    logits (B, n_classes, I, J, K).
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        n_classes: int = 2,
+        base_filters: int = 16,
+        levels: int = 4,
+        dropout_rate: float = 0.0,
+        *,
+        conv: Callable[..., nn.Module] = nn.Conv3d,
+    ) -> None:
+        super().__init__()
+        check_count("in_channels", in_channels, 1)
+        check_count("n_classes", n_classes, 2)
+        check_count("base_filters", base_filters, 1)
+        check_count("levels", levels, 1)
+        check_rate("dropout_rate", dropout_rate)
+        filters = [base_filters * 2**level for level in range(levels)]
+        self.encode = nn.ModuleList(
+            _Residual(conv, in_channels if i == 0 else f, f, dropout_rate)
+            for i, f in enumerate(filters)
+        )
+        self.down = nn.ModuleList(
+            _block(conv, f, 2 * f, 2, stride=2) for f in filters[:-1]
+        )
+        self.up = nn.ModuleList(_block(conv, 2 * f, f, 1) for f in filters[:-1])
+        self.decode = nn.ModuleList(
+            _Residual(conv, f, f, dropout_rate) for f in filters[:-1]
+        )
+        self.head = conv(base_filters, n_classes, 1)
+        self.stride = 2 ** (levels - 1)
+        self.halo = _halo(levels)
+        self.width = base_filters
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, n_classes, I, J, K) of images (B, in_channels, I, J, K)."""
+        skips = []
+        for encode, down in zip(self.encode, self.down, strict=False):
+            x = encode(x)
+            skips.append(x)
+            x = torch.relu(down(x))
+        x = self.encode[-1](x)
+        for up, decode, skip in zip(
+            reversed(self.up), reversed(self.decode), reversed(skips), strict=True
+        ):
+            x = decode(nn.functional.interpolate(up(x), scale_factor=2.0) + skip)
+        return self.head(x)
+
+
+def _halo(levels: int) -> int:
+    """Voxels beyond a stride-aligned core that its output depends on.
+
+    Walk back from the output: each level's decoder widens the need by its two
+    convolutions, the next level sees it at half the resolution; then the same
+    way up through the encoders.
+    """
+    needs = [2]
+    for _ in range(levels - 1):
+        needs.append(-(-needs[-1] // 2) + 2)
+    reach = needs[-1]
+    for need in reversed(needs[:-1]):
+        reach = max(2 * reach, need) + 2
+    stride = 2 ** (levels - 1)
+    return -(-reach // stride) * stride
