@@ -1,0 +1,232 @@
+"""Apply draws to a whole volume, tile by tile, keeping statistics only."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+from torch import Tensor, nn
+
+from nobrainer.bayes.draws import Draws, mix_seed
+from nobrainer.inference.moments import RunningMoments, Statistics
+from nobrainer.inference.tiles import (
+    Tile,
+    choose_core,
+    content_box,
+    dilate,
+    plan_tiles,
+    read_window,
+    round_up,
+)
+from nobrainer.types import Shape3
+
+MEMORY_BYTES = 400_000_000
+"""What the activations and statistics of one window may take, roughly."""
+
+
+@dataclass(frozen=True)
+class TileResult:
+    """The statistics of one core, on the CPU.
+
+    `where` indexes the volume; the arrays have the core's shape (i, j, k), and
+    `probabilities` (C, i, j, k). See `Statistics` for their meaning.
+    """
+
+    where: tuple[slice, slice, slice]
+    label: np.ndarray
+    variance: np.ndarray
+    entropy: np.ndarray
+    mutual_information: np.ndarray
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a volume is predicted.
+
+    seed: of the draws.
+    n_samples: number of draws; 0 is one pass with the posterior mean.
+    block_shape: core voxels per tile, rounded up to the pooling grid; None lets the
+        memory decide. It does not change the result of a network of local
+        operations. For the others it is the size of the blended windows.
+    batch_size: windows per pass.
+    """
+
+    seed: int
+    n_samples: int
+    block_shape: Shape3 | None = None
+    batch_size: int = 1
+
+    @property
+    def draws(self) -> list[int | None]:
+        """The seed of each draw; None stands for the posterior mean."""
+        if self.n_samples == 0:
+            return [None]
+        return [mix_seed(self.seed, "draw", n) for n in range(self.n_samples)]
+
+
+def predict_volume(
+    model: nn.Module,
+    image: np.ndarray,
+    sampling: Sampling,
+    *,
+    n_classes: int,
+    background: float,
+    device: torch.device,
+    dtype: torch.dtype,
+    on_tile: Callable[[TileResult], None],
+    on_pass: Callable[[int, int], None] = lambda done, total: None,
+) -> np.ndarray:
+    """Predict a preprocessed volume and hand over each tile's statistics.
+
+    Args:
+        model: a model of the registry (see `nobrainer.models.registry`).
+        image: (I, J, K), preprocessed as in training.
+        sampling: draws and tiling.
+        n_classes: classes of the model's output.
+        background: value of the endless field around the volume.
+        device, dtype: where and in which number format the network runs; the
+            statistics are float32.
+        on_tile: called once for each tile; the tiles cover the volume once.
+        on_pass: called with (done, total) after each pass of a batch of windows.
+
+    Returns: (n_draws, n_classes) voxel counts of each draw's labels.
+    """
+    draws = Draws(model, device, dtype)
+    work = _Work(draws, image, sampling, n_classes, background)
+    halo: int | None = model.halo  # type: ignore[assignment]
+    stride: int = model.stride  # type: ignore[assignment]
+    shape: Shape3 = image.shape
+    if halo is None:
+        return work.run_blended(stride, on_tile, on_pass)
+    box = dilate(content_box(image, background), halo, shape)
+    if sampling.block_shape is None:
+        bytes_per_voxel = 4 * (6 * int(model.width) + 6 * n_classes)  # type: ignore[arg-type]
+        core = choose_core(box.shape, stride, halo, MEMORY_BYTES // bytes_per_voxel)
+    else:
+        i, j, k = (round_up(b, stride) for b in sampling.block_shape)
+        core = (i, j, k)
+    return work.run_exact(
+        core, halo, plan_tiles(shape, box, core, stride), on_tile, on_pass
+    )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One volume's prediction."""
+
+    draws: Draws
+    image: np.ndarray
+    sampling: Sampling
+    n_classes: int
+    background: float
+
+    @torch.inference_mode()
+    def run_exact(
+        self,
+        core: Shape3,
+        halo: int,
+        tiles: list[Tile],
+        on_tile: Callable[[TileResult], None],
+        on_pass: Callable[[int, int], None],
+    ) -> np.ndarray:
+        """Compute every tile from its window; windows of background only once."""
+        counts = np.zeros((len(self.sampling.draws), self.n_classes), np.int64)
+
+        def window_of(tile: Tile) -> np.ndarray:
+            return read_window(self.image, tile, core, halo, self.background)
+
+        empty: list[Tile] = []
+        full: list[Tile] = []
+        for tile in tiles:
+            plain = (window_of(tile) == self.background).all()
+            (empty if plain else full).append(tile)
+        batches = [
+            full[n : n + self.sampling.batch_size]
+            for n in range(0, len(full), self.sampling.batch_size)
+        ]
+        total = (len(batches) + bool(empty)) * len(self.sampling.draws)
+        done = 0
+
+        def passes(windows: np.ndarray, areas: list[Tile]) -> Statistics:
+            nonlocal done
+            moments = RunningMoments()
+            for n, network in enumerate(self._networks()):
+                logits = network(self._tensor(windows))
+                inner = (slice(halo, halo + c) for c in core)
+                logits = logits[:, :, *inner].float()
+                label = moments.update(torch.softmax(logits, 1))
+                for row, area in zip(
+                    label.expand(len(areas), *core), areas, strict=True
+                ):
+                    counts[n] += self._count(row, area)
+                done += 1
+                on_pass(done, total)
+            return moments.result()
+
+        for batch in batches:
+            statistics = passes(np.stack([window_of(t) for t in batch]), batch)
+            for n, tile in enumerate(batch):
+                on_tile(_crop(statistics, n, tile))
+        if empty:
+            statistics = passes(window_of(empty[0])[None], empty)
+            for tile in empty:
+                on_tile(_crop(statistics, 0, tile))
+        return counts
+
+    @torch.inference_mode()
+    def run_blended(
+        self,
+        stride: int,
+        on_tile: Callable[[TileResult], None],
+        on_pass: Callable[[int, int], None],
+    ) -> np.ndarray:
+        """Blend overlapping windows (Gaussian weights) of a network that is not local.
+
+        Each draw's whole volume is held at once; the result depends on the windows.
+        """
+        block = self.sampling.block_shape or (96, 96, 96)
+        roi = [round_up(b, stride) for b in block]
+        i, j, k = self.image.shape
+        whole = Tile((0, 0, 0), (i, j, k))
+        window = read_window(self.image, whole, (i, j, k), 0, self.background)
+        counts = np.zeros((len(self.sampling.draws), self.n_classes), np.int64)
+        moments = RunningMoments()
+        for n, network in enumerate(self._networks()):
+            logits = sliding_window_inference(
+                self._tensor(window[None]),
+                roi,
+                self.sampling.batch_size,
+                network,
+                overlap=0.25,
+                mode="gaussian",
+                cval=self.background,
+            )
+            assert isinstance(logits, Tensor)
+            label = moments.update(torch.softmax(logits.float(), 1))
+            counts[n] += self._count(label[0], whole)
+            on_pass(n + 1, len(counts))
+        on_tile(_crop(moments.result(), 0, whole))
+        return counts
+
+    def _networks(self) -> Iterator[nn.Module]:
+        for seed in self.sampling.draws:
+            yield self.draws.set(seed).network
+
+    def _tensor(self, windows: np.ndarray) -> Tensor:
+        x = torch.from_numpy(windows[:, None]).to(self.draws.device, self.draws.dtype)
+        return x.contiguous(memory_format=torch.channels_last_3d)
+
+    def _count(self, label: Tensor, tile: Tile) -> np.ndarray:
+        i, j, k = tile.shape
+        inside = label[:i, :j, :k].flatten()
+        return torch.bincount(inside, minlength=self.n_classes).cpu().numpy()
+
+
+def _crop(statistics: Statistics, n: int, tile: Tile) -> TileResult:
+    """Row `n` of the statistics, without what lies outside of the volume."""
+    i, j, k = tile.shape
+    return TileResult(
+        tile.where, *(s[n][..., :i, :j, :k].cpu().numpy() for s in statistics)
+    )
