@@ -1,0 +1,256 @@
+"""A trained model on disk: a directory of plain files with checksums.
+
+| file | what it holds |
+|---|---|
+| `weights.safetensors` | the state of the network |
+| `recipe.json` | how the model was made |
+| `labels.tsv` | the name of each class |
+| `history.jsonl` | one row per epoch |
+| `croissant.json` | the same for other software (JSON-LD), never read back |
+| `SHA256SUMS` | checksums of all the others, for `sha256sum -c SHA256SUMS` |
+
+Nothing in it is code: no pickle is written or read.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from nobrainer.croissant import Field, FileEntry, fields_of, model_metadata, to_json
+from nobrainer.data.labels import LabelTable
+from nobrainer.errors import InputError
+from nobrainer.recipe import Recipe, refuse_newer
+
+T = TypeVar("T")
+
+WEIGHTS = "weights.safetensors"
+RECIPE = "recipe.json"
+LABELS = "labels.tsv"
+HISTORY = "history.jsonl"
+CROISSANT = "croissant.json"
+SUMS = "SHA256SUMS"
+_LISTED = (WEIGHTS, RECIPE, LABELS, HISTORY, CROISSANT)
+
+_LABEL_FIELDS = (Field("index", "sc:Integer"), Field("name", "sc:Text"))
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model: how it was made, its weights, its classes, its training.
+
+    `weights` is the network's state by name; a row of `history` is one epoch and
+    holds what JSON can hold.
+    """
+
+    recipe: Recipe
+    weights: dict[str, torch.Tensor]
+    labels: LabelTable
+    history: tuple[dict[str, Any], ...]
+
+
+def save(bundle: Bundle, directory: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a model to a directory, all of it or nothing.
+
+    Args:
+        bundle: The model.
+        directory: Where to; a new or an empty directory, or, with `overwrite`, one
+            that holds a model and nothing else.
+        overwrite: Replace the model that is there.
+
+    Returns:
+        `directory`.
+
+    Raises:
+        InputError: The directory is taken, or cannot be written (full disk).
+    """
+    # Resolved, because a link or "." cannot be renamed over.
+    target = Path(directory).resolve()
+    contents = _contents(bundle)
+    unique = f".{target.name}.{uuid4().hex}"
+    new, old = target.with_name(f"{unique}.new"), target.with_name(f"{unique}.old")
+    try:
+        replaces = _is_taken(target, overwrite=overwrite)
+        new.mkdir(parents=True)
+        for name, data in contents.items():
+            _write(new / name, data)
+        if replaces:
+            target.rename(old)
+        new.rename(target)
+    except OSError as error:
+        raise InputError(
+            f"{directory}: the model cannot be written ({error.strerror}); "
+            "choose another place or free some space"
+        ) from error
+    finally:
+        # Here and not in the `except`, so that an interruption restores it too.
+        if os.path.exists(old) and not os.path.exists(target):
+            old.rename(target)
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return Path(directory)
+
+
+def load(directory: str | Path) -> Bundle:
+    """Read a model that `save` wrote, checking every file first.
+
+    Args:
+        directory: The model's directory.
+
+    Returns:
+        The model, its weights on the CPU.
+
+    Raises:
+        InputError: Not a model's directory, a file that is missing, truncated or
+            changed, or a format newer than this software.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise InputError(
+            f"{directory}: no such directory; give the one that the model was saved to"
+        )
+    recipe = _read(directory / RECIPE)
+    _parsed(directory / RECIPE, _refuse_newer, recipe)
+    contents = {name: _read(directory / name) for name in _LISTED}
+    sums = _read(directory / SUMS)
+    expected = _sums(contents)
+    if sums != expected:
+        recorded, actual = sums.split(b"\n"), expected.split(b"\n")
+        rows = zip(_LISTED, recorded, actual, strict=False)
+        # A list of another length is itself the damaged file.
+        differing = [n for n, r, a in rows if r != a and len(recorded) == len(actual)]
+        changed = [*differing, SUMS][0]
+        raise InputError(
+            f"{directory / changed}: truncated or changed since it was saved (its "
+            f"SHA-256 is not the one in {SUMS}); copy the model again"
+        )
+    return Bundle(
+        recipe=_parsed(directory / RECIPE, _recipe, contents[RECIPE]),
+        weights=_parsed(directory / WEIGHTS, load_tensors, contents[WEIGHTS]),
+        labels=_parsed(directory / LABELS, _labels, contents[LABELS]),
+        history=_parsed(directory / HISTORY, _history, contents[HISTORY]),
+    )
+
+
+def _is_taken(target: Path, *, overwrite: bool) -> bool:
+    """Whether a model is there that may be replaced; refuses what must be kept."""
+    if not target.exists():
+        return False
+    if not target.is_dir():
+        raise InputError(f"{target}: is a file; choose another directory")
+    names = {entry.name for entry in target.iterdir()}
+    if not names:
+        return False
+    foreign = sorted(names - {*_LISTED, SUMS})
+    if foreign or RECIPE not in names:
+        raise InputError(
+            f"{target}: holds files that are not a model's "
+            f"({', '.join(foreign or sorted(names))}); choose another directory"
+        )
+    if not overwrite:
+        raise InputError(
+            f"{target}: a model is already there; overwrite=True replaces it"
+        )
+    return True
+
+
+def _contents(bundle: Bundle) -> dict[str, bytes]:
+    # Cloned, because safetensors refuses tensors that share memory.
+    weights = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in bundle.weights.items()
+    }
+    history = "".join(json.dumps(row) + "\n" for row in bundle.history).encode()
+    contents = {
+        WEIGHTS: save_tensors(weights),
+        RECIPE: bundle.recipe.to_json().encode(),
+        LABELS: bundle.labels.to_tsv().encode(),
+        HISTORY: history,
+    }
+    safetensors = "https://huggingface.co/docs/safetensors"
+    epochs = fields_of(_history(history))
+    about: tuple[tuple[str, str, str, tuple[Field, ...]], ...] = (
+        (WEIGHTS, safetensors, "State of the network, by parameter name.", ()),
+        (RECIPE, "application/json", "How the model was made.", ()),
+        (LABELS, "text/tab-separated-values", "The classes.", _LABEL_FIELDS),
+        (HISTORY, "application/jsonlines", "Training, one row per epoch.", epochs),
+    )
+    files = [
+        FileEntry(
+            name=name,
+            sha256=hashlib.sha256(contents[name]).hexdigest(),
+            size_bytes=len(contents[name]),
+            encoding_format=encoding_format,
+            description=description,
+            fields=fields,
+        )
+        for name, encoding_format, description, fields in about
+    ]
+    contents[CROISSANT] = to_json(model_metadata(bundle.recipe, files)).encode()
+    contents[SUMS] = _sums(contents)
+    return contents
+
+
+def _sums(contents: Mapping[str, bytes]) -> bytes:
+    """The text that `sha256sum` would print for the files."""
+    lines = (f"{hashlib.sha256(contents[n]).hexdigest()}  {n}\n" for n in _LISTED)
+    return "".join(lines).encode()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("xb") as stream:
+        stream.write(data)
+        stream.flush()
+        # Some file systems report a full disk only here.
+        os.fsync(stream.fileno())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: missing, so this is not a whole model; give a model's "
+            "directory or copy the model again"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); check the file"
+        ) from error
+
+
+def _parsed(path: Path, parse: Callable[[bytes], T], data: bytes) -> T:
+    try:
+        return parse(data)
+    except (ValueError, SafetensorError) as error:  # JSON, Unicode, InputError
+        raise InputError(f"{path}: {error}") from error
+
+
+def _refuse_newer(data: bytes) -> None:
+    try:
+        raw = json.loads(data)
+    except ValueError:
+        return  # Damage is the checksum's to report.
+    refuse_newer(raw)
+
+
+def _recipe(data: bytes) -> Recipe:
+    return Recipe.from_json(data.decode())
+
+
+def _labels(data: bytes) -> LabelTable:
+    return LabelTable.from_tsv(data.decode())
+
+
+def _history(data: bytes) -> tuple[dict[str, Any], ...]:
+    return tuple(json.loads(line) for line in data.splitlines())

@@ -1,0 +1,1 @@
+"""Training: objective, engine, loop and checkpoints."""

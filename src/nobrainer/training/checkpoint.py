@@ -1,0 +1,102 @@
+"""A training's state in one safetensors file: written atomically, no pickled code."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nobrainer.errors import InputError
+from nobrainer.recipe import Recipe
+
+LAST, BEST, INTERRUPTED = (
+    f"{name}.safetensors" for name in ("last", "best", "interrupted")
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that training needs to go on after its last finished epoch.
+
+    `optimizer` is the optimiser's `state_dict()`; `history` has a row an epoch;
+    `labels` are the names of the classes; `best` is the best score so far and its
+    epoch, or None.
+    """
+
+    recipe: Recipe
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    history: tuple[dict[str, Any], ...]
+    labels: tuple[str, ...]
+    best: tuple[float, int] | None
+
+
+def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write the file, or raise `InputError` and leave what was there before."""
+    tensors = {f"model/{k}": v for k, v in checkpoint.weights.items()}
+    scalars: dict[str, dict[str, Any]] = {}
+    for index, values in checkpoint.optimizer["state"].items():
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{index}/{key}"] = value
+            else:
+                scalars.setdefault(str(index), {})[key] = value
+    meta = {
+        "recipe": checkpoint.recipe.to_json(),
+        "history": json.dumps(checkpoint.history),
+        "labels": json.dumps(checkpoint.labels),
+        "best": json.dumps(checkpoint.best),
+        "groups": json.dumps(checkpoint.optimizer["param_groups"]),
+        "scalars": json.dumps(scalars),
+    }
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Clones: safetensors refuses tensors that share memory.
+        save_file(
+            {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()},
+            partial,
+            meta,
+        )
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot write the checkpoint: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read what `write_checkpoint` wrote; InputError if it is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot read the checkpoint: {error}") from error
+    if "recipe" not in meta:
+        raise InputError(f"{path}: is not a checkpoint of nobrainer")
+    state: dict[int, dict[str, Any]] = {
+        int(index): dict(values)
+        for index, values in json.loads(meta["scalars"]).items()
+    }
+    weights = {}
+    for name, tensor in tensors.items():
+        kind, rest = name.split("/", 1)
+        if kind == "model":
+            weights[rest] = tensor
+        else:
+            index, key = rest.split("/", 1)
+            state.setdefault(int(index), {})[key] = tensor
+    best = json.loads(meta["best"])
+    return Checkpoint(
+        recipe=Recipe.from_json(meta["recipe"]),
+        weights=weights,
+        optimizer={"state": state, "param_groups": json.loads(meta["groups"])},
+        history=tuple(json.loads(meta["history"])),
+        labels=tuple(json.loads(meta["labels"])),
+        best=None if best is None else (best[0], best[1]),
+    )

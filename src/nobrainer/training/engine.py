@@ -1,0 +1,82 @@
+"""Devices and number formats: the one place that picks them.
+
+Built on Lightning Fabric, so that one loop serves CPU, one GPU and several.
+"""
+
+import torch
+from lightning_fabric import Fabric
+
+from nobrainer.errors import InputError
+
+__all__ = [
+    "Fabric",
+    "default_device",
+    "inference_dtype",
+    "make_fabric",
+    "resolve_precision",
+]
+
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+
+
+def default_device() -> torch.device:
+    """The first CUDA device where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def inference_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The number format of prediction: "float32" or "bfloat16".
+
+    bfloat16 is faster where the processor has it; probabilities then carry an
+    error of up to about 1 %.
+    """
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise InputError(f"precision must be one of {', '.join(known)}, got {name!r}")
+    if (
+        name == "bfloat16"
+        and device.type == "cuda"
+        and not torch.cuda.is_bf16_supported()
+    ):
+        raise InputError("this GPU has no bfloat16: use precision='float32'")
+    return known[name]
+
+
+def resolve_precision(name: str) -> str:
+    """The number format of training that a name stands for on this machine.
+
+    "auto" is bf16-mixed on a GPU that has bfloat16 and 32-true elsewhere.
+    """
+    if name not in PRECISIONS:
+        raise InputError(
+            f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}"
+        )
+    if name != "auto":
+        return name
+    half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return "bf16-mixed" if half else "32-true"
+
+
+def make_fabric(precision: str, devices: int) -> Fabric:
+    """Launch Lightning Fabric on GPUs where there are any, else on the CPU.
+
+    Args:
+        precision: what `resolve_precision` gives.
+        devices: GPUs (or CPU processes) to train on; more than one runs the calling
+            script once for each (distributed data parallel).
+    """
+    device = default_device()
+    if devices < 1:
+        raise InputError(f"devices must be >= 1, got {devices}")
+    if device.type == "cuda" and devices > torch.cuda.device_count():
+        raise InputError(
+            f"devices={devices} but this machine has {torch.cuda.device_count()} GPUs"
+        )
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        precision=precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric

@@ -1,0 +1,319 @@
+"""The one training loop."""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from nobrainer.bayes.draws import mix_seed
+from nobrainer.errors import DivergedError, InputError
+from nobrainer.recipe import Recipe
+from nobrainer.training.checkpoint import (
+    BEST,
+    INTERRUPTED,
+    LAST,
+    Checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from nobrainer.training.engine import Fabric
+from nobrainer.training.objective import Elbo, Loss, Supervised
+
+Row = dict[str, Any]
+
+SCHEDULES = ("cosine", "constant")
+WARM_UP = 0.05
+"""Share of the training in which the learning rate rises to its full value."""
+
+
+class Display(Protocol):
+    """What shows how training goes on."""
+
+    def begin_epoch(self, epoch: int, n_steps: int) -> None:
+        """An epoch (from 1) of so many batches starts."""
+
+    def step(self, loss: float, dice: float, patches_per_s: float) -> None:
+        """A batch is done; the figures are means over the epoch so far."""
+
+    def end_epoch(self, row: Row) -> None:
+        """An epoch is done; `row` is its row of the history."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained, and how.
+
+    objective: holds the model.
+    loader: batches; its dataset has `set_epoch`.
+    recipe: of which `training` is the configuration.
+    labels: names of the classes, for the checkpoints.
+    validate: maps the model to figures, of which `validation_dice` is the score.
+    directory: where checkpoints go; None keeps none.
+    """
+
+    objective: Supervised | Elbo
+    optimizer: torch.optim.Optimizer
+    loader: DataLoader[dict[str, Any]]
+    recipe: Recipe
+    labels: tuple[str, ...]
+    validate: Callable[[nn.Module], dict[str, float]] | None = None
+    directory: Path | None = None
+
+
+class Training:
+    """A training under way: `run` takes it to its end, or to the next failure.
+
+    Randomness (weight draws, dropout) is seeded anew in every epoch from the seed,
+    the epoch and the process, and patches from the seed, the epoch and their
+    number. So a training that was killed and resumed from its last finished epoch
+    has, on a CPU, the same bits as one that was not.
+    """
+
+    def __init__(self, fabric: Fabric, job: Job, display: Display | None) -> None:
+        self.job = job
+        self.config = job.recipe.training
+        self.model = job.objective.model
+        # channels_last_3d was measured up to 1.6 times faster on a CPU.
+        self.model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.fabric = fabric
+        self.display = display if fabric.is_global_zero else None
+        self.history: list[Row] = []
+        self.best: tuple[float, int] | None = None
+        self.best_weights: dict[str, Tensor] | None = None
+        self.objective, self.optimizer = fabric.setup(job.objective, job.optimizer)
+        self.loader = fabric.setup_dataloaders(job.loader)
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+
+    def resume(self, directory: Path) -> None:
+        """Go on from the last checkpoint in `directory`, if there is one.
+
+        Raises `InputError` where that checkpoint belongs to another training.
+        """
+        if not (directory / LAST).exists():
+            return
+        checkpoint = read_checkpoint(directory / LAST)
+        _check_same(checkpoint.recipe, self.job.recipe, directory)
+        self.model.load_state_dict(checkpoint.weights)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.history = list(checkpoint.history)
+        self.best = checkpoint.best
+        if self.best is not None:
+            self.best_weights = read_checkpoint(directory / BEST).weights
+
+    def run(self) -> list[Row]:
+        """Train to the end and leave the model with its best weights.
+
+        Best by `validation_dice`; without validation the last weights stay.
+
+        Returns: the history, a row an epoch.
+
+        Raises:
+            DivergedError: a loss was not finite.
+            KeyboardInterrupt: with a message that says where the weights are.
+        """
+        with torch.random.fork_rng():
+            try:
+                while not self._finished():
+                    self._epoch(len(self.history))
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(self._save_interrupted()) from None
+        if self.best_weights is not None:
+            self.model.load_state_dict(self.best_weights)
+        return self.history
+
+    def _finished(self) -> bool:
+        config, epoch = self.config, len(self.history)
+        if epoch >= config.epochs or (epoch and self._time_is_up()):
+            return True
+        if config.patience is None or self.best is None:
+            return False
+        return epoch - self.best[1] > config.patience
+
+    def _elapsed_s(self) -> float:
+        return sum(row["seconds"] for row in self.history)
+
+    def _time_is_up(self, this_epoch_s: float = 0.0) -> bool:
+        limit = self.config.max_minutes
+        return limit is not None and self._elapsed_s() + this_epoch_s >= 60 * limit
+
+    def _epoch(self, epoch: int) -> None:
+        config, started = self.config, time.monotonic()
+        torch.manual_seed(mix_seed(config.seed, epoch, self.fabric.global_rank))
+        self.job.loader.dataset.set_epoch(epoch)  # type: ignore[attr-defined]
+        self.objective.train()
+        n_steps = len(self.loader)
+        if self.display:
+            self.display.begin_epoch(epoch + 1, n_steps)
+        sums = _Sums()
+        for step, batch in enumerate(self.loader):
+            seconds = time.monotonic() - started
+            if self._time_is_up(seconds):
+                break
+            self._set_learning_rate((epoch * n_steps + step), n_steps, seconds)
+            last = (step + 1) % config.accumulate == 0 or step + 1 == n_steps
+            loss = self._forward_backward(batch, last, where=(epoch + 1, step + 1))
+            sums.add(loss, batch["label"])
+            if self.display:
+                rate = sums.patches / (time.monotonic() - started)
+                self.display.step(sums.mean("total"), sums.dice(), rate)
+        trained_s = time.monotonic() - started
+        row: Row = {
+            "epoch": epoch + 1,
+            "loss": sums.mean("total"),
+            "data_loss": sums.mean("data"),
+            "kl": sums.mean("kl"),
+            "dice": sums.dice(),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "patches_per_s": sums.patches * self.fabric.world_size / trained_s,
+        }
+        if self.job.validate is not None:
+            row |= self._validate(self.job.validate, epoch)
+        row["seconds"] = time.monotonic() - started
+        self.history.append(row)
+        if self.display:
+            self.display.end_epoch(row)
+        if self.job.directory is not None:
+            if self.best is not None and self.best[1] == epoch + 1:
+                self._write(self.job.directory / BEST)
+            self._write(self.job.directory / LAST)
+
+    def _forward_backward(
+        self, batch: dict[str, Any], last: bool, where: tuple[int, int]
+    ) -> Loss:
+        """Accumulate a batch's gradient; step the optimiser on the `last` of them."""
+        image = batch["image"].contiguous(memory_format=torch.channels_last_3d)
+        with self.fabric.no_backward_sync(self.objective, enabled=not last):
+            loss: Loss = self.objective(image, batch["label"])
+            total = float(self.fabric.all_reduce(loss.total.detach()))  # type: ignore[arg-type]
+            if not math.isfinite(total):
+                raise DivergedError(
+                    f"the loss is {total} in epoch {where[0]}, batch {where[1]} "
+                    f"({', '.join(batch['source'])}): give a lower learning rate or "
+                    "gradient_clip, and look at these files"
+                )
+            self.fabric.backward(loss.total / self.config.accumulate)
+        if last:
+            if self.config.gradient_clip is not None:
+                self.fabric.clip_gradients(
+                    self.objective, self.optimizer, max_norm=self.config.gradient_clip
+                )
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return loss
+
+    def _set_learning_rate(self, step: int, n_steps: int, seconds: float) -> None:
+        total = n_steps * self.config.epochs
+        progress = step / total
+        if self.config.max_minutes is not None:
+            spent = (self._elapsed_s() + seconds) / (60 * self.config.max_minutes)
+            progress = max(progress, spent)
+        factor = 1.0
+        if self.config.schedule == "cosine":
+            rise = min(1.0, (progress + 1 / total) / WARM_UP)
+            factor = rise * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = factor * group["initial_lr"]
+
+    def _validate(
+        self, validate: Callable[[nn.Module], dict[str, float]], epoch: int
+    ) -> dict[str, float]:
+        figures: dict[str, float] = {}
+        if self.fabric.is_global_zero:
+            self.model.eval()
+            figures = validate(self.model)
+        figures = self.fabric.broadcast(figures)
+        score = figures["validation_dice"]
+        if self.best is None or score > self.best[0]:
+            self.best = (score, epoch + 1)
+            self.best_weights = {
+                k: v.detach().clone() for k, v in self.model.state_dict().items()
+            }
+        return figures
+
+    def _write(self, path: Path) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        checkpoint = Checkpoint(
+            recipe=self.job.recipe,
+            weights=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            history=tuple(self.history),
+            labels=self.job.labels,
+            best=self.best,
+        )
+        write_checkpoint(checkpoint, path)
+
+    def _save_interrupted(self) -> str:
+        """Keep the weights as they are; returns what to tell the user."""
+        directory = self.job.directory
+        path = directory or Path(tempfile.mkdtemp(prefix="nobrainer-"))
+        self._write(path / INTERRUPTED)
+        text = (
+            f"interrupted in epoch {len(self.history) + 1}: the weights so far are in "
+            f"{path / INTERRUPTED}"
+        )
+        if directory is None or not self.history:
+            return text
+        return f"{text}; resume=True goes on after epoch {len(self.history)}"
+
+
+class _Sums:
+    """Sums over the batches of an epoch."""
+
+    def __init__(self) -> None:
+        self.patches = 0
+        self._steps = 0
+        self._values = {"total": 0.0, "data": 0.0, "kl": 0.0}
+        self._overlap: Tensor | None = None
+
+    def add(self, loss: Loss, label: Tensor) -> None:
+        self.patches += len(label)
+        self._steps += 1
+        for name in self._values:
+            self._values[name] += float(getattr(loss, name).detach())
+        n_classes = loss.logits.shape[1]
+        # Rows: label, columns: prediction.
+        pairs = label * n_classes + loss.logits.detach().argmax(1)
+        counts = torch.bincount(pairs.flatten(), minlength=n_classes**2)
+        counts = counts.reshape(n_classes, n_classes)
+        self._overlap = counts if self._overlap is None else self._overlap + counts
+
+    def mean(self, name: str) -> float:
+        return self._values[name] / max(1, self._steps)
+
+    def dice(self) -> float:
+        """Mean Dice of the foreground classes that occur, pooled over patches."""
+        if self._overlap is None:
+            return 0.0
+        sizes = self._overlap.sum(0) + self._overlap.sum(1)
+        scores = 2 * self._overlap.diagonal() / sizes
+        found = scores[1:][sizes[1:] > 0]
+        return float(found.mean()) if len(found) else 0.0
+
+
+def _check_same(old: Recipe, new: Recipe, directory: Path) -> None:
+    """Raise unless `new` continues `old`: it may only train for longer."""
+    for part in ("model", "data", "preprocess", "training"):
+        before, after = getattr(old, part), getattr(new, part)
+        for name, value in vars(before).items():
+            if name in ("epochs", "max_minutes", "patience"):
+                continue
+            if getattr(after, name) != value:
+                raise InputError(
+                    f"{directory}: cannot resume: {part}.{name} was {value!r} and now "
+                    f"is {getattr(after, name)!r}; give the old value or another "
+                    "checkpoint directory"
+                )
+    if old.provenance.files != new.provenance.files:
+        raise InputError(
+            f"{directory}: cannot resume: the training files have changed; give "
+            "another checkpoint directory"
+        )

@@ -1,0 +1,411 @@
+import hashlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save as save_tensors
+
+from nobrainer.bundle import Bundle, load, save
+from nobrainer.data.labels import LabelTable
+from nobrainer.errors import InputError
+from nobrainer.recipe import (
+    FORMAT_VERSION,
+    DataConfig,
+    FileRecord,
+    ModelConfig,
+    PreprocessConfig,
+    Provenance,
+    Recipe,
+    TrainingConfig,
+)
+
+NAMES = (
+    "weights.safetensors",
+    "recipe.json",
+    "labels.tsv",
+    "history.jsonl",
+    "croissant.json",
+)
+ALL_NAMES = (*NAMES, "SHA256SUMS")
+
+
+def _recipe():
+    return Recipe(
+        model=ModelConfig("unet", {"n_classes": 3}),
+        preprocess=PreprocessConfig(),
+        data=DataConfig(
+            n_classes=3,
+            block_shape=(32, 32, 32),
+            batch_size=2,
+            patches_per_volume=8,
+            foreground=0.5,
+            shuffle=True,
+        ),
+        training=TrainingConfig(
+            epochs=2,
+            optimizer="Adam",
+            opt_args={"lr": 1e-3, "betas": (0.9, 0.99)},
+            loss="cross_entropy",
+            class_weights=None,
+            schedule="constant",
+            seed=0,
+            precision="32",
+            gradient_clip=1.0,
+            accumulate=1,
+            patience=None,
+            max_minutes=None,
+        ),
+        provenance=Provenance(
+            started="2025-01-02T03:04:05+00:00",
+            ended="2025-01-02T03:05:05+00:00",
+            versions={"nobrainer": "0.1.0"},
+            files=(
+                FileRecord("t1.nii.gz", "train-image", "0" * 64, 10),
+                FileRecord("seg.nii.gz", "train-label", "1" * 64, 10),
+            ),
+            metrics={"validation_dice": 0.5},
+        ),
+    )
+
+
+def _weights():
+    generator = torch.Generator().manual_seed(0)
+    dense = torch.randn((4, 2, 3, 3, 3), generator=generator)
+    return {
+        "conv.weight": dense,
+        "conv.channels_last": dense.to(memory_format=torch.channels_last_3d),
+        "shares.memory": dense[1:3],
+        "transposed": dense[0, 0, 0].t(),
+        "half": dense.to(torch.bfloat16),
+        "special": torch.tensor([float("nan"), -0.0, float("inf"), 1e-45]),
+        "norm.num_batches_tracked": torch.tensor(7),
+        "empty": torch.zeros(0, 3),
+    }
+
+
+@pytest.fixture
+def bundle():
+    return Bundle(
+        recipe=_recipe(),
+        weights=_weights(),
+        labels=LabelTable(("background", "grey matter", "Weiße Substanz")),
+        history=(
+            {"epoch": 1, "loss": 0.1 + 0.2, "validation_dice": None},
+            {"epoch": 2, "loss": 1e-3, "validation_dice": 0.5},
+        ),
+    )
+
+
+@pytest.fixture
+def saved(bundle, tmp_path):
+    return save(bundle, tmp_path / "model")
+
+
+def _bits(tensor):
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def _assert_same(left, right):
+    assert left.recipe == right.recipe
+    assert left.labels == right.labels
+    assert left.history == right.history
+    assert left.weights.keys() == right.weights.keys()
+    for name, tensor in left.weights.items():
+        other = right.weights[name]
+        assert (tensor.dtype, tensor.shape) == (other.dtype, other.shape)
+        assert torch.equal(_bits(tensor), _bits(other)), name
+
+
+def _contents(folder):
+    return {
+        p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def _sign(folder):
+    """Make the checksums right again, as someone who means harm would."""
+    lines = [
+        f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}\n" for n in NAMES
+    ]
+    (folder / "SHA256SUMS").write_text("".join(lines))
+
+
+@contextmanager
+def _files_limited_to(size):
+    """No file of this process may grow beyond `size` bytes: a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_round_trip_is_bit_equal(bundle, tmp_path):
+    assert save(bundle, tmp_path / "model") == tmp_path / "model"
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == sorted(ALL_NAMES)
+    _assert_same(load(tmp_path / "model"), bundle)
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_loaded_weights_are_contiguous_cpu_tensors_that_can_be_changed(saved):
+    for tensor in load(saved).weights.values():
+        assert tensor.device.type == "cpu"
+        assert tensor.is_contiguous()
+        tensor.add_(1)
+
+
+def test_saving_what_was_loaded_gives_the_same_bytes(saved, tmp_path):
+    again = save(load(saved), tmp_path / "again")
+    assert _contents(again) == _contents(saved)
+
+
+def test_sha256sum_accepts_the_checksums(saved):
+    done = subprocess.run(
+        ["sha256sum", "--strict", "-c", "SHA256SUMS"],
+        cwd=saved,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [f"{name}: OK" for name in NAMES]
+
+
+def test_croissant_describes_the_files_and_passes_the_validator(saved):
+    document = json.loads((saved / "croissant.json").read_text())
+    files = {f["contentUrl"]: f["sha256"] for f in document["distribution"]}
+    assert files == {
+        name: hashlib.sha256((saved / name).read_bytes()).hexdigest()
+        for name in NAMES
+        if name != "croissant.json"
+    }
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("mlcroissant"),
+            "validate",
+            "--jsonld",
+            saved / "croissant.json",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len((done.stdout + done.stderr).splitlines()) == 1, done
+    assert "Done." in done.stderr
+
+
+def test_a_model_without_history_is_valid_too(bundle, tmp_path):
+    folder = save(replace(bundle, history=()), tmp_path / "model")
+    assert load(folder).history == ()
+    document = json.loads((folder / "croissant.json").read_text())
+    assert [table["name"] for table in document["recordSet"]] == ["labels"]
+
+
+def test_an_empty_directory_is_used_and_missing_parents_are_made(bundle, tmp_path):
+    (tmp_path / "empty").mkdir()
+    _assert_same(load(save(bundle, tmp_path / "empty")), bundle)
+    _assert_same(load(save(bundle, tmp_path / "a" / "b")), bundle)
+
+
+def test_the_current_directory_and_links_are_used(bundle, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "here")
+    _assert_same(load(save(bundle, tmp_path / "link")), bundle)
+    assert (tmp_path / "link").is_symlink()
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    save(bundle, ".")
+    _assert_same(load(tmp_path / "there"), bundle)
+
+
+def test_permissions_follow_the_umask(bundle, tmp_path):
+    umask = os.umask(0o022)
+    try:
+        folder = save(bundle, tmp_path / "model")
+    finally:
+        os.umask(umask)
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert (folder / "recipe.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_model_is_replaced_only_on_request(bundle, saved, tmp_path):
+    before = _contents(saved)
+    newer = replace(bundle, history=bundle.history[:1])
+    with pytest.raises(InputError, match=r"model: a model is already there"):
+        save(newer, saved)
+    assert _contents(saved) == before
+    save(newer, saved, overwrite=True)
+    _assert_same(load(saved), newer)
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    "foreign", [("thesis.txt",), ("weights.safetensors",), (*ALL_NAMES, "notes.md")]
+)
+def test_a_foreign_directory_is_never_touched(bundle, tmp_path, foreign, overwrite):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in foreign:
+        (folder / name).write_text("precious")
+    before = _contents(tmp_path)
+    with pytest.raises(InputError, match="mine: holds files that are not a model's"):
+        save(bundle, folder, overwrite=overwrite)
+    assert _contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_in_the_way_is_kept(bundle, tmp_path, overwrite):
+    (tmp_path / "model").write_text("precious")
+    with pytest.raises(InputError, match="model: is a file"):
+        save(bundle, tmp_path / "model", overwrite=overwrite)
+    with pytest.raises(InputError, match="cannot be written"):
+        save(bundle, tmp_path / "model" / "below", overwrite=overwrite)
+    assert _contents(tmp_path) == {Path("model"): b"precious"}
+
+
+def test_a_full_disk_leaves_nothing_behind(bundle, tmp_path):
+    with _files_limited_to(500), pytest.raises(InputError, match="model: the model"):
+        save(bundle, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_old_model(bundle, saved, tmp_path):
+    before = _contents(tmp_path)
+    with _files_limited_to(500), pytest.raises(InputError, match="cannot be written"):
+        save(bundle, saved, overwrite=True)
+    assert _contents(tmp_path) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("interruption", [OSError(5, "I/O error"), KeyboardInterrupt()])
+def test_the_old_model_comes_back_when_the_swap_fails(
+    bundle, saved, tmp_path, monkeypatch, interruption
+):
+    before = _contents(tmp_path)
+    rename = Path.rename
+
+    def fail_for_the_new_one(self, target):
+        if self.name.endswith(".new"):
+            raise interruption
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_the_new_one)
+    with pytest.raises((InputError, KeyboardInterrupt)):
+        save(replace(bundle, history=()), saved, overwrite=True)
+    assert _contents(tmp_path) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_no_directory_and_no_model_are_told_apart(tmp_path):
+    with pytest.raises(InputError, match="gone: no such directory"):
+        load(tmp_path / "gone")
+    with pytest.raises(InputError, match=r"recipe\.json: missing"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ALL_NAMES)
+def test_a_missing_file_is_named(saved, name):
+    (saved / name).unlink()
+    with pytest.raises(InputError, match=f"{name}: missing"):
+        load(saved)
+
+
+@pytest.mark.parametrize("name", ALL_NAMES)
+def test_a_file_that_cannot_be_read_is_named(saved, name):
+    (saved / name).unlink()
+    (saved / name).mkdir()
+    with pytest.raises(InputError, match=f"{name}: cannot be read"):
+        load(saved)
+
+
+@pytest.mark.parametrize("name", ALL_NAMES)
+def test_any_changed_byte_is_refused_and_the_file_named(saved, name):
+    path = saved / name
+    original = path.read_bytes()
+    for position in range(0, len(original), max(1, len(original) // 40)):
+        for flip in (1, 0x80):
+            changed = bytearray(original)
+            changed[position] ^= flip
+            path.write_bytes(changed)
+            with pytest.raises(InputError, match=name) as error:
+                load(saved)
+            assert "\n" not in str(error.value)
+    path.write_bytes(original)
+    load(saved)
+
+
+@pytest.mark.parametrize("name", ALL_NAMES)
+@pytest.mark.parametrize("kept", [0, -1])
+def test_a_truncated_or_extended_file_is_refused_and_named(saved, name, kept):
+    path = saved / name
+    original = path.read_bytes()
+    for changed in (original[:kept], original + b"\n"):
+        path.write_bytes(changed)
+        with pytest.raises(InputError, match=f"{name}.*truncated or changed"):
+            load(saved)
+
+
+def test_the_file_of_another_model_is_refused_and_named(bundle, saved, tmp_path):
+    weights = {name: tensor + 1 for name, tensor in bundle.weights.items()}
+    other = save(replace(bundle, weights=weights), tmp_path / "other")
+    shutil.copy(other / "weights.safetensors", saved)
+    with pytest.raises(InputError, match=r"weights\.safetensors: truncated or changed"):
+        load(saved)
+
+
+def test_a_newer_format_is_refused_before_anything_else_is_read(saved):
+    raw = {"format_version": FORMAT_VERSION + 1, "of_the_future": []}
+    (saved / "recipe.json").write_text(json.dumps(raw))
+    for name in ALL_NAMES:
+        if name != "recipe.json":
+            (saved / name).unlink()
+    with pytest.raises(InputError, match=r"recipe\.json: .*upgrade nobrainer"):
+        load(saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("weights.safetensors", b"", "header"),
+        ("weights.safetensors", b"\xff" * 64, "header"),
+        (
+            "weights.safetensors",
+            save_tensors({"a": torch.ones(9)})[:-1],
+            "not fully covered",
+        ),
+        ("recipe.json", b"{}", "lacks the field"),
+        ("recipe.json", b"\xff", "utf-8"),
+        ("labels.tsv", b"0\tbackground\n", "label table"),
+        ("history.jsonl", b"{", "Expecting"),
+    ],
+)
+def test_damage_under_right_checksums_is_refused_and_named(
+    saved, name, content, message
+):
+    (saved / name).write_bytes(content)
+    _sign(saved)
+    with pytest.raises(InputError, match=f"{name}: .*{message}"):
+        load(saved)
+
+
+class _Trap:
+    def __reduce__(self):
+        return (os.mkdir, ("sprung",))
+
+
+def test_no_pickled_code_runs(saved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"weight": _Trap()}, saved / "weights.safetensors")
+    _sign(saved)
+    with pytest.raises(InputError, match=r"weights\.safetensors"):
+        load(saved)
+    assert not (tmp_path / "sprung").exists()
