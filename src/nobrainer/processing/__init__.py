@@ -1,0 +1,1 @@
+"""What a user types: `Dataset` and `Segmentation`."""

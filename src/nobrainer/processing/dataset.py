@@ -1,0 +1,622 @@
+"""Scans and labels as a frozen record of what to read and how to cut patches."""
+
+import re
+import shutil
+import tempfile
+import warnings
+import weakref
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from nobrainer.croissant import write_dataset
+from nobrainer.data.augment import AUGMENTATIONS
+from nobrainer.data.labels import (
+    SCHEMES,
+    Binarizer,
+    LabelTable,
+    Mappable,
+    binarize_ids,
+    describe_unknown,
+    mapping_for,
+)
+from nobrainer.data.patches import (
+    PatchSampler,
+    Prepared,
+    Subject,
+    crop,
+    draw_origin,
+    index_voxels,
+    prepare_subject,
+)
+from nobrainer.data.preprocess import NORMALIZERS, common_spacing
+from nobrainer.errors import InputError
+from nobrainer.io import ImageSource, read_geometry
+from nobrainer.recipe import DataConfig, PreprocessConfig
+from nobrainer.types import Shape3
+from nobrainer.volume import Volume, conform
+
+Entry = (
+    ImageSource
+    | tuple[ImageSource, ImageSource | None]
+    | Mapping[str, ImageSource | None]
+)
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """What to read and how to make patches of it; every method gives a new dataset.
+
+    Make one with `Dataset.from_files`. `data` are the subjects and `config` says
+    how patches and targets are made. `binarizer` is the function behind
+    `binarize(function)`, `normalizer` and `spacing_mm` go into `preprocess`,
+    `labels` names the classes, `memory_gb` and `directory` are those of `cache`.
+
+    Label values are first relabelled, then binarized, whatever the order of calls.
+    """
+
+    data: tuple[Subject, ...]
+    config: DataConfig
+    labels: LabelTable
+    binarizer: Binarizer | None = None
+    normalizer: str = "zscore"
+    spacing_mm: tuple[float, float, float] | None = None
+    memory_gb: float = 4.0
+    directory: Path | None = None
+    _prepared: dict[PreprocessConfig, list[Prepared]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    @classmethod
+    def from_files(
+        cls,
+        files: Iterable[Entry],
+        block_shape: Sequence[int] | None = None,
+        n_classes: int = 2,
+    ) -> Self:
+        """List scans with their labels; nothing is read but the files must exist.
+
+        Args:
+            files: one entry per scan: `(image, label)`, `{"image": ..., "label":
+                ...}`, or an image alone. An image or label is a path, a nibabel
+                image, or (inside a pair or dict) an `(array, affine)` tuple.
+            block_shape: voxels of a patch along each axis, default (32, 32, 32).
+            n_classes: number of classes with background, at least 2.
+
+        Raises:
+            InputError: no files, a missing or repeated file, or a value out of range.
+        """
+        if isinstance(files, str | PathLike):
+            raise InputError(f"files must be a list of scans, got {str(files)!r}")
+        subjects = tuple(_subject(entry, i) for i, entry in enumerate(files))
+        _check_subjects(subjects)
+        block = (32, 32, 32) if block_shape is None else _block(block_shape)
+        if not _is_count(n_classes, 2):
+            raise InputError(f"n_classes must be an integer >= 2, got {n_classes!r}")
+        config = DataConfig(
+            n_classes=int(n_classes),
+            block_shape=block,
+            batch_size=2,
+            patches_per_volume=64,
+            foreground=0.5,
+            shuffle=False,
+        )
+        return cls(data=subjects, config=config, labels=LabelTable.generic(n_classes))
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    # --- how patches and targets are made
+
+    def batch(self, batch_size: int) -> Self:
+        """Give patches in batches of this size (the last one may be smaller)."""
+        if not _is_count(batch_size, 1):
+            raise InputError(f"batch size must be an integer >= 1, got {batch_size!r}")
+        return self._with(batch_size=int(batch_size))
+
+    def binarize(self, labels: Collection[int] | Binarizer | None = None) -> Self:
+        """Make two classes: foreground and background.
+
+        Args:
+            labels: what is foreground: None takes every label value but 0, a
+                collection takes these label values, a function takes the array of
+                label values (I, J, K) to booleans.
+
+        Raises:
+            InputError: `n_classes` is not 2, or no valid label value is given.
+        """
+        if self.n_classes != 2:
+            raise InputError(
+                f"binarize makes 2 classes, but n_classes is {self.n_classes}: "
+                "give n_classes=2"
+            )
+        plain = self._with(binarize="nonzero", binarize_ids=(), binarize_name="")
+        if labels is None:
+            return replace(plain, binarizer=None)
+        if callable(labels):
+            name = getattr(labels, "__qualname__", type(labels).__qualname__)
+            named = plain._with(binarize="callable", binarize_name=name)
+            return replace(named, binarizer=labels)
+        if isinstance(labels, Collection) and not isinstance(labels, str):
+            chosen = plain._with(binarize="ids", binarize_ids=binarize_ids(labels))
+            return replace(chosen, binarizer=None)
+        raise InputError(
+            f"binarize takes nothing, a set of label values or a function, got "
+            f"{labels!r}"
+        )
+
+    def relabel(self, mapping: Mappable) -> Self:
+        """Map label values to classes; an earlier relabel is replaced.
+
+        Args:
+            mapping: "6-class", "50-class" or "115-class" for FreeSurfer ids, the
+                path of a CSV or TSV file with the columns value and class, or a
+                mapping from value to class. Values that it lacks become background,
+                with a warning.
+
+        Raises:
+            InputError: the mapping is unknown, unreadable or holds no integers >= 0.
+        """
+        known = mapping_for(mapping)
+        table = LabelTable.generic(self.n_classes)
+        if isinstance(mapping, str) and mapping in SCHEMES:
+            named = LabelTable.for_scheme(mapping)
+            # A scheme made binary afterwards has other classes than the scheme.
+            table = named if len(named.names) == self.n_classes else table
+        by_text = {str(value): new for value, new in known.items()}
+        return replace(self._with(relabel=by_text), labels=table)
+
+    def shuffle(self, *, enabled: bool = True) -> Self:
+        """Draw the order of the volumes anew in every round, instead of in turn."""
+        return self._with(shuffle=enabled)
+
+    def augment(self, profile: str = "standard") -> Self:
+        """Change patches at random: "none", "standard" or "strong"."""
+        AUGMENTATIONS[profile]
+        return self._with(augment=profile)
+
+    def patches(
+        self, *, per_volume: int | None = None, foreground: float | None = None
+    ) -> Self:
+        """Say how many patches an epoch takes per volume, and from where.
+
+        Args:
+            per_volume: patches of each volume in an epoch (64 unless set).
+            foreground: share of patches, 0..1, that are centred near a voxel of a
+                class drawn from those present but background (0.5 unless set).
+        """
+        count = self.config.patches_per_volume if per_volume is None else per_volume
+        share = self.config.foreground if foreground is None else foreground
+        if not _is_count(count, 1):
+            raise InputError(f"per_volume must be an integer >= 1, got {count!r}")
+        if not 0 <= share <= 1:
+            raise InputError(f"foreground must be between 0 and 1, got {share!r}")
+        return self._with(patches_per_volume=int(count), foreground=float(share))
+
+    # --- how volumes are read
+
+    def normalize(self, name: str) -> Self:
+        """Choose the intensity normalisation: "zscore", "minmax" or "none"."""
+        NORMALIZERS[name]
+        return replace(self, normalizer=name)
+
+    def spacing(self, spacing_mm: Sequence[float]) -> Self:
+        """Set the working voxel size in mm along R, A and S.
+
+        Without it, the working voxel size is the median over the scans.
+        """
+        sizes = tuple(float(size) for size in spacing_mm)
+        if len(sizes) != 3 or not all(0 < size < np.inf for size in sizes):
+            raise InputError(
+                f"spacing must be three positive numbers (mm), got {spacing_mm!r}"
+            )
+        return replace(self, spacing_mm=(sizes[0], sizes[1], sizes[2]))
+
+    def cache(
+        self, *, memory_gb: float = 4.0, directory: str | PathLike[str] | None = None
+    ) -> Self:
+        """Say where prepared volumes are kept.
+
+        Args:
+            memory_gb: volumes beyond this many gigabytes are kept on disk.
+            directory: an existing folder for those, default the system's temporary
+                one; what is written there is removed at the end.
+        """
+        if not memory_gb >= 0:
+            raise InputError(f"memory_gb must be >= 0, got {memory_gb!r}")
+        folder = None if directory is None else Path(directory)
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"{folder}: is not a folder: create it first")
+        return replace(self, memory_gb=memory_gb, directory=folder)
+
+    # --- parts
+
+    def split(
+        self,
+        eval_size: float,
+        by: Literal["subject", "scan"] = "subject",
+        seed: int = 0,
+    ) -> tuple[Self, Self]:
+        """Split at random into a training and an evaluation dataset.
+
+        Args:
+            eval_size: share (between 0 and 1) or number of subjects to evaluate.
+            by: "subject" keeps all scans of a subject together: scans whose paths
+                name the same BIDS `sub-<label>`; where some path names none, every
+                scan is its own subject. "scan" splits scan by scan.
+            seed: of the choice.
+
+        Returns:
+            (training dataset, evaluation dataset), scans in their original order.
+
+        Raises:
+            InputError: one of the two would be empty, or `by` is unknown.
+        """
+        if by not in ("subject", "scan"):
+            raise InputError(f"split by must be 'subject' or 'scan', got {by!r}")
+        keys = _subject_keys(self.data) if by == "subject" else list(range(len(self)))
+        groups = list(dict.fromkeys(keys))
+        if isinstance(eval_size, float) and 0 < eval_size < 1:
+            count = max(1, round(eval_size * len(groups)))
+        elif _is_count(eval_size, 1):
+            count = int(eval_size)
+        else:
+            raise InputError(
+                "eval_size must be a share between 0 and 1 or a number of subjects, "
+                f"got {eval_size!r}"
+            )
+        if count >= len(groups):
+            raise InputError(
+                f"cannot take {count} of {len(groups)} {by}s to evaluate and leave "
+                "some to train: give a smaller eval_size or more files"
+            )
+        order = np.random.default_rng(seed).permutation(len(groups))
+        chosen = {groups[i] for i in order[:count]}
+        pairs = list(zip(self.data, keys, strict=True))
+        train = tuple(subject for subject, key in pairs if key not in chosen)
+        held_out = tuple(subject for subject, key in pairs if key in chosen)
+        return replace(self, data=train), replace(self, data=held_out)
+
+    # --- what others read
+
+    @property
+    def batch_size(self) -> int:
+        """Patches per batch."""
+        return self.config.batch_size
+
+    @property
+    def block_shape(self) -> Shape3:
+        """Voxels of a patch along each axis."""
+        return self.config.block_shape
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes, with background."""
+        return self.config.n_classes
+
+    @property
+    def volume_shape(self) -> Shape3:
+        """Shape of the first volume on the working grid."""
+        native = read_geometry(self.data[0].image)
+        empty = np.broadcast_to(np.uint8(0), native.shape)
+        config = self.preprocess
+        return conform(
+            Volume(empty, native.affine),
+            config.orientation,
+            config.spacing_mm,
+            labels=True,
+        ).geometry.shape
+
+    @cached_property
+    def preprocess(self) -> PreprocessConfig:
+        """The preprocessing, with the working voxel size that fits these scans.
+
+        Scans whose header cannot be read do not count: `prepare` names them.
+        """
+        config = PreprocessConfig(normalize=self.normalizer, spacing_mm=self.spacing_mm)
+        if self.spacing_mm is not None:
+            return config
+        geometries = []
+        for subject in self.data:
+            try:
+                geometries.append(read_geometry(subject.image))
+            except InputError:
+                continue
+        if not geometries:
+            return config
+        spacing_mm = common_spacing(geometries, config.orientation)
+        return replace(config, spacing_mm=spacing_mm)
+
+    @property
+    def dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Batches of the first epoch under seed 0, to look at or to train by hand.
+
+        A batch is `{"image": float32 (B, 1, i, j, k), "label": int64 (B, i, j, k),
+        "source": list of names}`; `dataloader.dataset.set_epoch(e)` moves on.
+        """
+        return self.loader()
+
+    def prepare(
+        self,
+        preprocess: PreprocessConfig | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> list[Prepared]:
+        """Read, check and preprocess every scan once; later calls return the same.
+
+        Args:
+            preprocess: default the dataset's own.
+            progress: called with (scans done, scans in all) after each.
+
+        Raises:
+            InputError: some scans cannot be used; names every one, a line each.
+        """
+        config = preprocess or self.preprocess
+        if config in self._prepared:
+            return self._prepared[config]
+        self._prepared.clear()
+        kept: list[Prepared] = []
+        problems: list[str] = []
+        unknown: Counter[int] = Counter()
+        room = self.memory_gb * 1e9
+        folder: Path | None = None
+        for number, subject in enumerate(self.data):
+            try:
+                prepared, counts = self._prepare_one(subject, config)
+            except InputError as error:
+                problems.append(str(error))
+            else:
+                unknown.update(counts)
+                room -= _n_bytes(prepared)
+                if room < 0:
+                    folder = folder or self._make_folder()
+                    prepared = _to_disk(prepared, folder, number)
+                kept.append(prepared)
+            if progress is not None:
+                progress(number + 1, len(self))
+        if problems:
+            raise InputError("\n".join(problems))
+        _warn_unknown(unknown)
+        self._prepared[config] = kept
+        return kept
+
+    def loader(
+        self,
+        preprocess: PreprocessConfig | None = None,
+        *,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> DataLoader[dict[str, Any]]:
+        """Batches of random patches, the same for any number of workers.
+
+        Args:
+            preprocess: default the dataset's own.
+            seed: of every random choice.
+            num_workers: processes that cut patches, 0 for none.
+
+        Returns:
+            A loader whose `dataset` is a `PatchSampler`: call its `set_epoch` before
+            each epoch.
+
+        Raises:
+            InputError: some scans cannot be used or have no labels.
+        """
+        bare = [subject.name for subject in self.data if subject.label is None]
+        if bare:
+            raise InputError("\n".join(f"{n}: has no labels: give them" for n in bare))
+        return DataLoader(
+            PatchSampler(self.prepare(preprocess), self.config, seed=seed),
+            batch_size=self.batch_size,
+            num_workers=num_workers,
+            # The loader draws a base seed, which must not come from the global state.
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def iterate(self, preprocess: PreprocessConfig | None = None) -> Iterator[Prepared]:
+        """Prepare one scan at a time and keep none.
+
+        Raises:
+            InputError: when it comes to a scan that cannot be used.
+        """
+        unknown: Counter[int] = Counter()
+        for subject in self.data:
+            prepared, counts = self._prepare_one(subject, preprocess or self.preprocess)
+            unknown.update(counts)
+            yield prepared
+        _warn_unknown(unknown)
+
+    def to_croissant(self, path: str | Path) -> Path:
+        """Write Croissant metadata (JSON-LD) of the files, with their checksums.
+
+        Raises:
+            InputError: a scan is in memory, or the file cannot be written.
+        """
+        pairs = []
+        for subject in self.data:
+            if subject.paths is None:
+                raise InputError(
+                    f"{subject.name}: is not a file: write images and labels to "
+                    "files before describing them"
+                )
+            pairs.append(subject.paths)
+        return write_dataset(path, Path(path).stem, pairs, self.n_classes)
+
+    def _with(self, **changes: Any) -> Self:
+        return replace(self, config=replace(self.config, **changes))
+
+    def _prepare_one(
+        self, subject: Subject, config: PreprocessConfig
+    ) -> tuple[Prepared, dict[int, int]]:
+        try:
+            return prepare_subject(subject, config, self.config, self.binarizer)
+        except InputError as error:
+            if subject.paths is not None:
+                raise
+            # What is in memory has no name of its own.
+            raise InputError(f"{subject.name}: {error}") from error
+
+    def _make_folder(self) -> Path:
+        """A folder for volumes beyond the budget, removed with this dataset."""
+        try:
+            folder = tempfile.mkdtemp(prefix="nobrainer-", dir=self.directory)
+        except OSError as error:
+            raise _disk_error(error) from error
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
+
+
+def extract_patches(
+    volume: np.ndarray,
+    label: np.ndarray,
+    block_shape: Sequence[int],
+    n_patches: int = 10,
+    binarize: bool = False,
+    seed: int = 0,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Cut random patches out of one volume, half of them near labelled voxels.
+
+    Args:
+        volume: intensities (I, J, K).
+        label: integer labels (I, J, K).
+        block_shape: voxels of a patch along each axis; where the volume is smaller,
+            the patch is filled with its minimum and label 0.
+        n_patches: how many.
+        binarize: labels become 0 and 1.
+        seed: of every random choice.
+
+    Returns:
+        Pairs (patch, label patch) of the block shape, with the dtypes of the input
+        (uint8 for binarized labels).
+
+    Raises:
+        InputError: the arrays are not 3-D of one shape, or a value is out of range.
+    """
+    volume, label = np.asarray(volume), np.asarray(label)
+    if volume.ndim != 3 or volume.shape != label.shape or volume.size == 0:
+        raise InputError(
+            "volume and label must be 3-D arrays of one shape, got "
+            f"{volume.shape} and {label.shape}"
+        )
+    if not _is_count(n_patches, 1):
+        raise InputError(f"n_patches must be an integer >= 1, got {n_patches!r}")
+    block = _block(block_shape)
+    if binarize:
+        label = (label > 0).astype(np.uint8)
+    rng = np.random.default_rng(seed)
+    voxels = index_voxels(label, rng)
+    fill = volume.min()
+    patches = []
+    for _ in range(n_patches):
+        origin = draw_origin(volume.shape, block, voxels, 0.5, rng)
+        image_patch = crop(volume, origin, block, fill)
+        patches.append((image_patch, crop(label, origin, block, 0)))
+    return patches
+
+
+def _subject(entry: Entry, number: int) -> Subject:
+    image: Any
+    label: Any
+    if isinstance(entry, Mapping):
+        if "image" not in entry or not set(entry) <= {"image", "label"}:
+            raise InputError(
+                f"files[{number}] must have the keys 'image' and 'label', got "
+                f"{sorted(entry)}"
+            )
+        image, label = entry["image"], entry.get("label")
+    elif isinstance(entry, tuple | list):
+        if len(entry) != 2:
+            raise InputError(
+                f"files[{number}] must be (image, label), got {len(entry)} items"
+            )
+        image, label = entry
+    else:
+        image, label = entry, None
+    is_path = isinstance(image, str | PathLike)
+    return Subject(image, label, str(image) if is_path else f"files[{number}]")
+
+
+def _check_subjects(subjects: Sequence[Subject]) -> None:
+    if not subjects:
+        raise InputError("files is empty: give at least one scan")
+    problems, seen = [], set()
+    for subject in subjects:
+        for source in (subject.image, subject.label):
+            if isinstance(source, str | PathLike) and not Path(source).is_file():
+                problems.append(f"{source}: no such file: check the path")
+        if isinstance(subject.image, str | PathLike):
+            path = Path(subject.image).resolve()
+            if path in seen:
+                problems.append(f"{subject.image}: given twice: give each scan once")
+            seen.add(path)
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def _subject_keys(subjects: Sequence[Subject]) -> list[str]:
+    """Whom each scan shows: the BIDS label where every path has one, else its name."""
+    labels = [re.findall(r"(?<![^/_])sub-[A-Za-z0-9]+", s.name) for s in subjects]
+    if all(labels):
+        return [found[-1] for found in labels]
+    return [subject.name for subject in subjects]
+
+
+def _is_count(value: Any, least: int) -> bool:
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return is_integer and int(value) >= least
+
+
+def _block(shape: Sequence[int]) -> Shape3:
+    sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    if len(sizes) != 3 or not all(_is_count(size, 1) for size in sizes):
+        raise InputError(f"block_shape must be three positive integers, got {shape!r}")
+    return int(sizes[0]), int(sizes[1]), int(sizes[2])
+
+
+def _n_bytes(prepared: Prepared) -> int:
+    label = prepared.label
+    return prepared.image.nbytes + (0 if label is None else label.nbytes)
+
+
+def _to_disk(prepared: Prepared, folder: Path, number: int) -> Prepared:
+    """The same subject with its arrays memory-mapped."""
+
+    def mapped(array: np.ndarray, kind: str) -> np.ndarray:
+        path = folder / f"{number}-{kind}.npy"
+        try:
+            np.save(path, array)
+        except OSError as error:
+            raise _disk_error(error) from error
+        loaded: np.ndarray = np.load(path, mmap_mode="r")
+        return loaded
+
+    label = prepared.label
+    return replace(
+        prepared,
+        image=mapped(prepared.image, "image"),
+        label=None if label is None else mapped(label, "label"),
+    )
+
+
+def _disk_error(error: OSError) -> InputError:
+    return InputError(
+        f"cannot keep prepared volumes on disk ({error}): name a folder with room, "
+        ".cache(directory=...), or raise .cache(memory_gb=...)"
+    )
+
+
+def _warn_unknown(counts: Mapping[int, int]) -> None:
+    if counts:
+        warnings.warn(
+            "label values that the mapping does not know became background: "
+            + describe_unknown(counts),
+            stacklevel=3,
+        )
