@@ -16,7 +16,7 @@ LAYERS = """
     cli utils
     processing
     evaluation
-    bundle
+    bundle figure
     croissant
     training
     inference

@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["bayes", "models"],
+    submodules=["bayes", "bundle", "figure", "models"],
     submod_attrs={
         "data.samples": ["get_data"],
         "errors": ["DivergedError", "InputError"],

@@ -80,7 +80,7 @@ def save(bundle: Bundle, directory: str | Path, *, overwrite: bool = False) -> P
     unique = f".{target.name}.{uuid4().hex}"
     new, old = target.with_name(f"{unique}.new"), target.with_name(f"{unique}.old")
     try:
-        replaces = _is_taken(target, overwrite=overwrite)
+        replaces = is_taken(target, overwrite=overwrite)
         new.mkdir(parents=True)
         for name, data in contents.items():
             _write(new / name, data)
@@ -142,7 +142,7 @@ def load(directory: str | Path) -> Bundle:
     )
 
 
-def _is_taken(target: Path, *, overwrite: bool) -> bool:
+def is_taken(target: Path, *, overwrite: bool) -> bool:
     """Whether a model is there that may be replaced; refuses what must be kept."""
     if not target.exists():
         return False

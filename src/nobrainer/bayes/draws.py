@@ -40,7 +40,11 @@ class DrawnConv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """As `torch.nn.Conv3d`."""
-        if x.device.type != "cpu" or isinstance(self.padding, str):
+        if (
+            x.device.type != "cpu"
+            or isinstance(self.padding, str)
+            or self.padding_mode != "zeros"
+        ):
             return super().forward(x)
         return torch.ops.aten.mkldnn_convolution(
             x,
@@ -88,6 +92,9 @@ class Draws:
     number of draws. The model is read again by every `set`, never changed.
     """
 
+    # The twins initialise weights that nobody reads: training's random numbers must
+    # not depend on whether a draw was made in between.
+    @torch.random.fork_rng(devices=[])
     def __init__(
         self,
         model: nn.Module,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from nobrainer.bayes.posteriors import MeanFieldNormal
-from nobrainer.bayes.priors import PRIORS
+from nobrainer.bayes.priors import PRIORS, check_scale
 from nobrainer.errors import InputError
 from nobrainer.registry import check_arguments, near_miss
 
@@ -54,6 +54,7 @@ class BayesianLayer(PyroModule):
         super().__init__()
         if estimator not in ESTIMATORS:
             raise near_miss("estimator", estimator, ESTIMATORS)
+        check_scale("posterior_scale", posterior_scale)
         self.prior_type = prior_type
         self.prior_args = dict(prior_args or {})
         check_arguments(

@@ -4,6 +4,8 @@ Every entry takes its parameters by name and the device they shall live on, and
 returns a scalar `torch.distributions.Distribution`.
 """
 
+import math
+
 import torch
 from torch.distributions import (
     Categorical,
@@ -19,9 +21,10 @@ from nobrainer.registry import Registry
 PRIORS: Registry = Registry("prior")
 
 
-def _check_scale(name: str, value: float) -> None:
-    if not value > 0:
-        raise InputError(f"{name} must be a positive number, got {value}")
+def check_scale(name: str, value: float) -> None:
+    """Raise `InputError` unless `value` is a positive finite number."""
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise InputError(f"{name} must be a positive number, got {value!r}")
 
 
 @PRIORS.register("standard_normal")
@@ -29,14 +32,14 @@ def standard_normal(
     *, scale: float = 1.0, device: torch.device | None = None
 ) -> Distribution:
     """N(0, scale²)."""
-    _check_scale("scale", scale)
+    check_scale("scale", scale)
     return Normal(*torch.tensor([0.0, scale], device=device))
 
 
 @PRIORS.register("laplace")
 def laplace(*, scale: float = 1.0, device: torch.device | None = None) -> Distribution:
     """Laplace(0, scale), of density exp(-|w| / scale) / (2 scale): it favours zeros."""
-    _check_scale("scale", scale)
+    check_scale("scale", scale)
     return Laplace(*torch.tensor([0.0, scale], device=device))
 
 
@@ -52,11 +55,11 @@ def spike_and_slab(
 
     Source: Blundell et al. 2015, Weight Uncertainty in Neural Networks, eq. 7.
     """
-    _check_scale("spike_scale", spike_scale)
-    _check_scale("slab_scale", slab_scale)
-    if not 0 < slab_probability < 1:
+    check_scale("spike_scale", spike_scale)
+    check_scale("slab_scale", slab_scale)
+    if not isinstance(slab_probability, float) or not 0 < slab_probability < 1:
         raise InputError(
-            f"slab_probability must lie between 0 and 1, got {slab_probability}"
+            f"slab_probability must lie between 0 and 1, got {slab_probability!r}"
         )
     probabilities = torch.tensor([slab_probability, 1 - slab_probability])
     scales = torch.tensor([slab_scale, spike_scale], device=device)

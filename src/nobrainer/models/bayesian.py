@@ -1,5 +1,6 @@
 """The same networks with Bayesian convolutions."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -16,7 +17,8 @@ def _bayesian(
     network: Callable[..., nn.Module], kl_weight: float | str, **layer: Any
 ) -> nn.Module:
     """Build `network` with Bayesian convolutions made with the `layer` arguments."""
-    if kl_weight != "elbo" and (isinstance(kl_weight, str) or not kl_weight >= 0):
+    number = isinstance(kl_weight, int | float) and 0 <= kl_weight < math.inf
+    if kl_weight != "elbo" and not number:
         raise InputError(
             f"kl_weight must be 'elbo' or a number >= 0, got {kl_weight!r}"
         )

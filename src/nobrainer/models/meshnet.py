@@ -39,8 +39,8 @@ class MeshNet(nn.Module):
         check_count("n_classes", n_classes, 2)
         check_count("base_filters", base_filters, 1)
         check_rate("dropout_rate", dropout_rate)
-        if not dilations:
-            raise InputError("dilations must name at least one layer, got none")
+        if not isinstance(dilations, Sequence) or not dilations:
+            raise InputError(f"dilations must list whole numbers, got {dilations!r}")
         for dilation in dilations:
             check_count("each of dilations", dilation, 1)
         layers: list[nn.Module] = []

@@ -25,5 +25,5 @@ def check_count(name: str, value: int, least: int) -> None:
 
 def check_rate(name: str, value: float) -> None:
     """Raise `InputError` unless `value` lies in [0, 1)."""
-    if not 0 <= value < 1:
+    if not isinstance(value, int | float) or not 0 <= value < 1:
         raise InputError(f"{name} must lie in [0, 1), got {value!r}")

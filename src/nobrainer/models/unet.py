@@ -1,5 +1,6 @@
 """U-Net, from MONAI."""
 
+from monai.networks.blocks import ADN
 from monai.networks.nets import UNet as MonaiUNet
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ class UNet(nn.Module):
         in_channels: channels of the image.
         n_classes: classes of the output, background included.
         base_filters: filters of the first level; doubled at every level.
-        levels: number of resolutions below the input's, at least 2.
+        levels: number of resolutions, the input's included, at least 2.
         dropout_rate: rate of whole-channel dropout, in [0, 1).
         norm: "batch", or "instance", which depends on the whole window: prediction
             then blends overlapping windows and is not independent of their size.
@@ -52,11 +53,15 @@ class UNet(nn.Module):
             norm=norm,
             dropout=dropout_rate,
         )
+        # MONAI's own dropout takes single voxels, not channels.
+        for block in self.net.modules():
+            if isinstance(block, ADN):
+                block.D = nn.Dropout3d(dropout_rate)
         self.stride = 2 ** (levels - 1)
-        # Per level one 3³ convolution down and one 3³ transposed one up, each with
-        # a reach of one voxel of the coarser grid at most, and the bottom's own.
-        reach = 3 * self.stride + sum(3 * 2**level for level in range(levels - 1))
-        self.halo = -(-reach // self.stride) * self.stride if norm == "batch" else None
+        # On the coarsest grid a core of one voxel needs two more on the right: one for
+        # the transposed convolutions, one for the bottom's; the way down adds less
+        # than one. (Measured by the tests.)
+        self.halo = 2 * self.stride if norm == "batch" else None
         self.width = 2 * base_filters
 
     def forward(self, x: Tensor) -> Tensor:

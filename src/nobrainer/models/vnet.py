@@ -31,8 +31,8 @@ class _Residual(nn.Module):
         self.dropout = nn.Dropout3d(dropout_rate)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = torch.relu(self.first(x))
-        return self.dropout(torch.relu(self.second(h) + h))
+        h = torch.relu_(self.first(x))
+        return self.dropout(torch.relu_(self.second(h) + h))
 
 
 class VNet(nn.Module):
@@ -95,7 +95,7 @@ class VNet(nn.Module):
         for encode, down in zip(self.encode, self.down, strict=False):
             x = encode(x)
             skips.append(x)
-            x = torch.relu(down(x))
+            x = torch.relu_(down(x))
         x = self.encode[-1](x)
         for up, decode, skip in zip(
             reversed(self.up), reversed(self.decode), reversed(skips), strict=True

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import secrets
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from nobrainer.inference.predict import Sampling, TileResult, predict_volume
 from nobrainer.io import ImageSource, read_image, to_nibabel
 from nobrainer.losses import LOSSES, inverse_frequency
 from nobrainer.metrics.overlap import confusion, dice
+from nobrainer.models.registry import check_count
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.display import ProgressBar
 from nobrainer.recipe import (
@@ -187,7 +189,16 @@ class Segmentation:
             InputError: files or arguments that cannot be used.
             DivergedError: a loss was not finite; names the batch's files.
         """
-        _check_fit(dataset_train, dataset_validate, epochs, accumulate, patience)
+        _check_datasets(dataset_train, dataset_validate, patience)
+        check_count("epochs", epochs, 1)
+        check_count("seed", seed, 0)
+        check_count("devices", devices, 1)
+        check_count("accumulate", accumulate, 1)
+        check_count("num_workers", num_workers, 0)
+        _check_positive("gradient_clip", gradient_clip)
+        _check_positive("max_minutes", max_minutes)
+        if isinstance(loss, str):
+            LOSSES[loss]
         if schedule not in SCHEDULES:
             raise near_miss("schedule", schedule, SCHEDULES)
         directory = self._directory(resume)
@@ -418,7 +429,15 @@ class Segmentation:
 
     def _directory(self, resume: bool) -> Path | None:
         if self.checkpoint_filepath is not None:
-            return Path(self.checkpoint_filepath)
+            directory = Path(self.checkpoint_filepath)
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(
+                    f"{directory}: cannot be a folder for checkpoints "
+                    f"({error.strerror}): give another checkpoint_filepath"
+                ) from error
+            return directory
         if resume:
             raise InputError(
                 "resume=True needs checkpoints: give Segmentation a checkpoint_filepath"
@@ -452,7 +471,7 @@ class Segmentation:
             raise InputError(f"n_samples must be >= 0, got {n_samples}")
         block: Shape3 | None = None
         if block_shape is not None:
-            if len(block_shape) != 3 or min(block_shape) < 1:
+            if np.shape(block_shape) != (3,) or min(block_shape) < 1:
                 raise InputError(
                     f"block_shape must be three positive integers, got {block_shape!r}"
                 )
@@ -464,7 +483,7 @@ class Segmentation:
                 stacklevel=3,
             )
         if seed is None:
-            seed = int(torch.seed() % 2**31)
+            seed = secrets.randbelow(2**31)
         return Sampling(seed, n_samples, block, batch_size)
 
     def _predict_one(
@@ -527,25 +546,28 @@ class Segmentation:
         )
 
 
-def _check_fit(
-    train: Dataset,
-    validate: Dataset | None,
-    epochs: int,
-    accumulate: int,
-    patience: int | None,
+def _check_datasets(
+    train: Dataset, validate: Dataset | None, patience: int | None
 ) -> None:
-    if epochs < 1:
-        raise InputError(f"epochs must be >= 1, got {epochs}")
-    if accumulate < 1:
-        raise InputError(f"accumulate must be >= 1, got {accumulate}")
-    if validate is None:
-        if patience is not None:
+    if patience is not None:
+        check_count("patience", patience, 1)
+        if validate is None:
             raise InputError("patience needs dataset_validate: give scans to validate")
-    elif validate.n_classes != train.n_classes:
+    if validate is None:
+        return
+    if validate.n_classes != train.n_classes:
         raise InputError(
             f"dataset_validate has n_classes={validate.n_classes}, dataset_train "
             f"{train.n_classes}: give both the same"
         )
+    bare = [subject.name for subject in validate.data if subject.label is None]
+    if bare:
+        raise InputError("\n".join(f"{n}: has no labels: give them" for n in bare))
+
+
+def _check_positive(name: str, value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise InputError(f"{name} must be > 0, got {value!r}")
 
 
 def _loss_name(loss: str | Callable[[Tensor, Tensor], Tensor] | None) -> str:

@@ -92,8 +92,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
             index, key = rest.split("/", 1)
             state.setdefault(int(index), {})[key] = tensor
     best = json.loads(meta["best"])
+    try:
+        recipe = Recipe.from_json(meta["recipe"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return Checkpoint(
-        recipe=Recipe.from_json(meta["recipe"]),
+        recipe=recipe,
         weights=weights,
         optimizer={"state": state, "param_groups": json.loads(meta["groups"])},
         history=tuple(json.loads(meta["history"])),

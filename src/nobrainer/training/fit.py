@@ -127,6 +127,10 @@ class Training:
                 raise KeyboardInterrupt(self._save_interrupted()) from None
         if self.best_weights is not None:
             self.model.load_state_dict(self.best_weights)
+        # Each process has running figures of batch norm of its own.
+        self.model.load_state_dict(self.fabric.broadcast(self.model.state_dict()))
+        # As files keep them: the last bits of a draw follow the order in memory.
+        self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return self.history
 
     def _finished(self) -> bool:
@@ -135,7 +139,7 @@ class Training:
             return True
         if config.patience is None or self.best is None:
             return False
-        return epoch - self.best[1] > config.patience
+        return epoch - self.best[1] >= config.patience
 
     def _elapsed_s(self) -> float:
         return sum(row["seconds"] for row in self.history)
@@ -154,16 +158,22 @@ class Training:
             self.display.begin_epoch(epoch + 1, n_steps)
         sums = _Sums()
         for step, batch in enumerate(self.loader):
-            seconds = time.monotonic() - started
-            if self._time_is_up(seconds):
+            # One clock for all processes, or they would part ways.
+            seconds = self.fabric.broadcast(time.monotonic() - started)
+            # At least one step, so that an epoch's figures are of something.
+            if step and self._time_is_up(seconds):
                 break
             self._set_learning_rate((epoch * n_steps + step), n_steps, seconds)
-            last = (step + 1) % config.accumulate == 0 or step + 1 == n_steps
-            loss = self._forward_backward(batch, last, where=(epoch + 1, step + 1))
+            place = step % config.accumulate
+            group = min(config.accumulate, n_steps - step + place)
+            loss = self._forward_backward(
+                batch, group, last=place + 1 == group, where=(epoch + 1, step + 1)
+            )
             sums.add(loss, batch["label"])
             if self.display:
                 rate = sums.patches / (time.monotonic() - started)
                 self.display.step(sums.mean("total"), sums.dice(), rate)
+        self._check_weights(epoch + 1)
         trained_s = time.monotonic() - started
         row: Row = {
             "epoch": epoch + 1,
@@ -177,6 +187,7 @@ class Training:
         if self.job.validate is not None:
             row |= self._validate(self.job.validate, epoch)
         row["seconds"] = time.monotonic() - started
+        row = self.fabric.broadcast(row)
         self.history.append(row)
         if self.display:
             self.display.end_epoch(row)
@@ -185,10 +196,18 @@ class Training:
                 self._write(self.job.directory / BEST)
             self._write(self.job.directory / LAST)
 
+    def _check_weights(self, epoch: int) -> None:
+        """Raise before weights are kept that training cannot go on from."""
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            raise DivergedError(
+                f"weights are not finite at the end of epoch {epoch}: give a lower "
+                "learning rate or gradient_clip"
+            )
+
     def _forward_backward(
-        self, batch: dict[str, Any], last: bool, where: tuple[int, int]
+        self, batch: dict[str, Any], group: int, *, last: bool, where: tuple[int, int]
     ) -> Loss:
-        """Accumulate a batch's gradient; step the optimiser on the `last` of them."""
+        """Add a batch's share of its group's mean gradient; the `last` one steps."""
         image = batch["image"].contiguous(memory_format=torch.channels_last_3d)
         with self.fabric.no_backward_sync(self.objective, enabled=not last):
             loss: Loss = self.objective(image, batch["label"])
@@ -199,7 +218,7 @@ class Training:
                     f"({', '.join(batch['source'])}): give a lower learning rate or "
                     "gradient_clip, and look at these files"
                 )
-            self.fabric.backward(loss.total / self.config.accumulate)
+            self.fabric.backward(loss.total / group)
         if last:
             if self.config.gradient_clip is not None:
                 self.fabric.clip_gradients(

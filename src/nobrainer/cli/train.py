@@ -1,0 +1,191 @@
+"""`nobrainer train`: a model from scans with labels."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+import nobrainer as nb
+from nobrainer.cli.outputs import make_directory
+from nobrainer.cli.table import read_table
+from nobrainer.errors import InputError
+
+
+@click.command()
+@click.option(
+    "--data",
+    "table",
+    metavar="CSV",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Table with the columns features,labels: a scan and its labels per row. "
+    "Relative paths start from the table's directory.",
+)
+@click.option(
+    "--output-dir",
+    metavar="DIR",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Where the model goes.",
+)
+@click.option("--model", default="bayesian_vnet", show_default=True, help="Its name.")
+@click.option(
+    "--model-arg",
+    "model_args",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Argument of the model; may be repeated.",
+)
+@click.option(
+    "--n-classes", default=2, show_default=True, help="Classes, with background."
+)
+@click.option("--binarize", is_flag=True, help="Every label but 0 is foreground.")
+@click.option(
+    "--relabel",
+    metavar="NAME|FILE",
+    help="Classes from label values: 6-class, 50-class or 115-class for FreeSurfer "
+    "labels, or a CSV file with the columns value,class.",
+)
+@click.option(
+    "--validate",
+    metavar="FRACTION|COUNT",
+    help="Keep this share or number of subjects out of training and measure on them.",
+)
+@click.option(
+    "--block-shape",
+    metavar="A B C",
+    nargs=3,
+    type=int,
+    default=(32, 32, 32),
+    show_default=True,
+    help="Voxels of a patch.",
+)
+@click.option("--batch-size", default=2, show_default=True, help="Patches per batch.")
+@click.option(
+    "--patches-per-volume",
+    default=64,
+    show_default=True,
+    help="Patches of each scan in an epoch.",
+)
+@click.option(
+    "--augment",
+    metavar="PROFILE",
+    default="none",
+    show_default=True,
+    help="none, standard or strong.",
+)
+@click.option("--epochs", default=10, show_default=True)
+@click.option("--learning-rate", type=float, default=3e-3, show_default=True)
+@click.option(
+    "--loss",
+    default="cross_entropy",
+    show_default=True,
+    help="cross_entropy, dice or dice_ce.",
+)
+@click.option(
+    "--max-minutes", type=float, help="End at this time, the learning rate decayed."
+)
+@click.option(
+    "--checkpoint-dir",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Keep the last and the best state here after every epoch.",
+)
+@click.option("--resume", is_flag=True, help="Go on from --checkpoint-dir.")
+@click.option("--devices", default=1, show_default=True, help="GPUs to train on.")
+@click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    help="auto, 32-true, bf16-mixed or 16-mixed.",
+)
+@click.option("--workers", default=0, show_default=True, help="Processes cut patches.")
+@click.option("--seed", default=0, show_default=True, help="Of all that is random.")
+@click.option("--overwrite", is_flag=True, help="Replace a model that is there.")
+def train(
+    table: Path,
+    output_dir: Path,
+    model: str,
+    model_args: tuple[str, ...],
+    n_classes: int,
+    binarize: bool,
+    relabel: str | None,
+    validate: str | None,
+    block_shape: tuple[int, int, int],
+    batch_size: int,
+    patches_per_volume: int,
+    augment: str,
+    epochs: int,
+    learning_rate: float,
+    loss: str,
+    max_minutes: float | None,
+    checkpoint_dir: Path | None,
+    resume: bool,
+    devices: int,
+    precision: str,
+    workers: int,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Train a model; print its directory.
+
+    \b
+    Examples:
+      nobrainer train --data scans.csv --output-dir brain --binarize
+      nobrainer train --data scans.csv --output-dir tissues --relabel 6-class \\
+          --n-classes 6 --model-arg levels=3 --validate 0.2 --max-minutes 30
+    """
+    nb.bundle.is_taken(output_dir, overwrite=overwrite)
+    dataset = (
+        nb.Dataset.from_files(read_table(table), block_shape, n_classes)
+        .batch(batch_size)
+        .shuffle()
+        .augment(augment)
+        .patches(per_volume=patches_per_volume)
+    )
+    if relabel is not None:
+        dataset = dataset.relabel(relabel)
+    if binarize:
+        dataset = dataset.binarize()
+    held_out = None
+    if validate is not None:
+        dataset, held_out = dataset.split(_share_or_count(validate), seed=seed)
+    segmentation = nb.Segmentation(
+        model, dict(_argument(text) for text in model_args), checkpoint_dir
+    )
+    segmentation.fit(
+        dataset,
+        held_out,
+        epochs=epochs,
+        opt_args={"lr": learning_rate},
+        loss=loss,
+        seed=seed,
+        precision=precision,
+        devices=devices,
+        max_minutes=max_minutes,
+        num_workers=workers,
+        resume=resume,
+    )
+    make_directory(output_dir.parent)
+    click.echo(segmentation.save(output_dir, overwrite=overwrite))
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    """A model argument; what is not JSON is text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--model-arg {text}: must be KEY=VALUE, such as levels=3")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _share_or_count(text: str) -> float:
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError as error:
+        raise InputError(
+            f"--validate {text}: must be a share such as 0.2 or a number of subjects"
+        ) from error

@@ -1,0 +1,337 @@
+"""The command line, as a shell sees it: files, streams and exit codes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import nobrainer
+from nobrainer.cli import main
+from nobrainer.errors import InputError
+
+PROGRAM = [sys.executable, "-c", "from nobrainer.cli import main; main()"]
+AFFINE = np.diag([-2.0, 2.0, 2.0, 1.0])
+
+
+def nobrainer_(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def shell(*args: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PROGRAM, *(str(arg) for arg in args)], capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three bright balls with labels, and the table `scans.csv`."""
+    folder = tmp_path_factory.mktemp("scans")
+    rng = np.random.default_rng(0)
+    rows = [["features", "labels"]]
+    for n in range(3):
+        grid = np.indices((24, 22, 20)) - rng.uniform(9, 12, (3, 1, 1, 1))
+        label = (np.square(grid).sum(0) < 49).astype(np.uint8)
+        image = 100 * label + rng.normal(50, 5, label.shape)
+        names = [f"sub-{n}_T1w.nii.gz", f"sub-{n}_dseg.nii.gz"]
+        nib.save(nib.Nifti1Image(image.astype(np.float32), AFFINE), folder / names[0])
+        nib.save(nib.Nifti1Image(label, AFFINE), folder / names[1])
+        rows.append(names)
+    with (folder / "scans.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return folder
+
+
+TRAIN = (
+    *("--binarize", "--epochs", 6, "--patches-per-volume", 16, "--batch-size", 4),
+    *("--block-shape", 16, 16, 16, "--learning-rate", 0.02, "--validate", 1),
+    *("--model-arg", "base_filters=2", "--model-arg", "levels=1"),
+)
+
+
+@pytest.fixture(scope="module")
+def model(scans: Path) -> Path:
+    """A model trained by the command line."""
+    path = scans / "model"
+    result = nobrainer_(
+        "train", "--data", scans / "scans.csv", *TRAIN, "--output-dir", path
+    )
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{path}\n"
+    return path
+
+
+def labels_of(path: Path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom nobrainer.cli import main\n"
+        "main(['--help'], standalone_mode=False)\n"
+        "print(*{'torch', 'monai', 'nilearn', 'matplotlib'} & set(sys.modules), "
+        "file=sys.stderr)"
+    )
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert time.monotonic() - start < 5
+    assert done.stderr == "\n"
+    for name in ("demo", "train", "predict", "info", "data"):
+        assert f"\n  {name} " in done.stdout
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_every_help_has_an_example(command: str) -> None:
+    result = nobrainer_(command, "--help")
+    assert result.exit_code == 0
+    assert f"Examples:\n    nobrainer {command}" in result.stdout
+
+
+def test_version() -> None:
+    result = nobrainer_("--version")
+    assert result.stdout == f"nobrainer, version {nobrainer.__version__}\n"
+
+
+# --- train and info
+
+
+def test_info_tells_what_train_was_asked_for(model: Path) -> None:
+    story = json.loads(nobrainer_("info", model, "--json").stdout)
+    recipe = story["recipe"]
+    assert recipe["model"]["name"] == "bayesian_vnet"
+    assert recipe["model"]["args"]["base_filters"] == 2
+    assert recipe["data"]["block_shape"] == [16, 16, 16]
+    assert recipe["data"]["patches_per_volume"] == 16
+    assert recipe["training"]["opt_args"] == {"lr": 0.02}
+    roles = [file["role"] for file in recipe["provenance"]["files"]]
+    assert roles.count("train-image") == 2 and roles.count("validate-label") == 1
+    assert story["labels"] == ["background", "foreground"]
+    assert [row["epoch"] for row in story["history"]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_info_prints_a_table(model: Path) -> None:
+    lines = nobrainer_("info", model).stdout.splitlines()
+    assert lines[0] == "model"
+    assert "  base_filters         2" in lines
+    assert (
+        "  files                train-image 2, train-label 2, validate-image 1, "
+        "validate-label 1" in lines
+    )
+
+
+def test_train_refuses_before_it_trains(scans: Path, model: Path) -> None:
+    before = (model / "weights.safetensors").read_bytes()
+    data = ("train", "--data", scans / "scans.csv")
+    taken = nobrainer_(*data, *TRAIN, "--output-dir", model)
+    assert taken.exit_code == 2
+    assert taken.stderr == (
+        f"nobrainer: error: {model}: is not empty: give another --output-dir or "
+        "--overwrite\n"
+    )
+    assert (model / "weights.safetensors").read_bytes() == before
+    foreign = nobrainer_(*data, *TRAIN, "--output-dir", scans, "--overwrite")
+    assert foreign.exit_code == 2
+    assert "not a model" in foreign.stderr
+    near = nobrainer_(
+        *data, "--output-dir", scans / "x", "--binarize", "--model-arg", "lvels=2"
+    )
+    assert near.exit_code == 2
+    assert "did you mean 'levels'" in near.stderr
+    assert not (scans / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--model-arg", "levels"), "--model-arg levels: must be KEY=VALUE"),
+        (("--validate", "some"), "--validate some: must be a share"),
+        (("--relabel", "7-class"), "did you mean '6-class'"),
+        (("--data", "missing.csv"), "missing.csv: cannot be read"),
+    ],
+)
+def test_bad_options_are_one_line(
+    scans: Path, tmp_path: Path, option: tuple[str, str], message: str
+) -> None:
+    start = ("train", "--data", scans / "scans.csv", "--output-dir", tmp_path / "m")
+    result = nobrainer_(*start, *option)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("features,labels\n", "has no rows"),
+        ("image,label\na.nii,b.nii\n", "line 2: needs a path in each"),
+        ("features,labels\na.nii,b.nii\nc.nii\n", "line 3: needs a path in each"),
+    ],
+)
+def test_a_bad_table_names_the_line(tmp_path: Path, text: str, message: str) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(text)
+    result = nobrainer_("train", "--data", table, "--output-dir", tmp_path / "m")
+    assert result.exit_code == 2
+    assert message in result.stderr and str(table) in result.stderr
+
+
+# --- predict
+
+
+def test_predict_writes_three_maps_on_the_scans_grid(
+    scans: Path, model: Path, tmp_path: Path
+) -> None:
+    scan = scans / "sub-0_T1w.nii.gz"
+    out = tmp_path / "new" / "maps"
+    args = ("predict", scan, "--model", model, "--output-dir", out, "--n-samples", 3)
+    result = nobrainer_(*args, "--json")
+    assert result.exit_code == 0, result.stderr
+    names = ("label", "variance", "entropy")
+    paths = {name: out / f"sub-0_T1w_{name}.nii.gz" for name in names}
+    assert json.loads(result.stdout) == [
+        {"input": str(scan)} | {name: str(path) for name, path in paths.items()}
+    ]
+    for name, path in paths.items():
+        image = nib.load(path)
+        assert image.get_data_dtype() == (np.uint8 if name == "label" else np.float32)
+        np.testing.assert_allclose(image.affine, AFFINE)
+    truth, label = labels_of(scans / "sub-0_dseg.nii.gz"), labels_of(paths["label"])
+    assert 2 * (truth & label).sum() / (truth.sum() + label.sum()) > 0.95
+    entropy = labels_of(paths["entropy"])
+    assert entropy.min() >= 0 and 0 < entropy.max() <= np.log(2) + 1e-6
+
+    # The same seed gives the same maps, and nothing is replaced unasked.
+    stamp = paths["label"].stat().st_mtime_ns
+    again = nobrainer_(*args)
+    assert again.exit_code == 1
+    assert f"{paths['label']}: exists already" in again.stderr
+    assert paths["label"].stat().st_mtime_ns == stamp
+    tiles = ("--block-shape", 8, 9, 10, "--batch-size", 2, "--overwrite")
+    assert nobrainer_(*args, *tiles).exit_code == 0
+    np.testing.assert_allclose(labels_of(paths["entropy"]), entropy, atol=1e-5)
+
+
+def test_one_bad_file_does_not_stop_the_others(
+    scans: Path, model: Path, tmp_path: Path
+) -> None:
+    bad, missing = tmp_path / "bad.nii.gz", tmp_path / "missing.nii"
+    bad.write_bytes(b"not an image")
+    done = shell(
+        *("predict", bad, scans / "sub-1_T1w.nii.gz", missing, "--model", model),
+        *("--output-dir", tmp_path, "--n-samples", 0),
+    )
+    assert done.returncode == 1
+    assert done.stdout == f"{tmp_path / 'sub-1_T1w_label.nii.gz'}\n"
+    first, second = done.stderr.splitlines()
+    assert first.startswith(f"nobrainer: error: {bad}: ")
+    assert second.startswith(f"nobrainer: error: {missing}: ")
+    assert len(list(tmp_path.glob("*_label.nii.gz"))) == 1
+
+
+def test_inputs_that_would_share_a_file_are_refused_first(
+    scans: Path, tmp_path: Path
+) -> None:
+    result = nobrainer_(
+        *("predict", scans / "sub-1_T1w.nii.gz", "elsewhere/sub-1_T1w.mgz"),
+        *("--model", tmp_path / "no-model", "--output-dir", tmp_path / "out"),
+    )
+    assert result.exit_code == 2
+    assert "elsewhere/sub-1_T1w.mgz: would write the same" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
+    plain, debug = nobrainer_("info", tmp_path), nobrainer_("--debug", "info", tmp_path)
+    assert plain.exit_code == 2
+    assert plain.stderr.startswith(f"nobrainer: error: {tmp_path}")
+    assert plain.stderr.count("\n") == 1
+    assert isinstance(debug.exception, InputError)
+
+
+def test_warnings_are_one_line(scans: Path, tmp_path: Path) -> None:
+    table = tmp_path / "map.csv"
+    table.write_text("value,class\n7,1\n")
+    result = nobrainer_(
+        *("train", "--data", scans / "scans.csv", "--output-dir", tmp_path / "m"),
+        *("--relabel", table, "--epochs", 1, "--patches-per-volume", 1),
+        *(
+            "--model",
+            "vnet",
+            "--model-arg",
+            "base_filters=1",
+            "--model-arg",
+            "levels=1",
+        ),
+    )
+    assert result.exit_code == 0, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("nobrainer: warning: label values that the mapping")
+
+
+def test_interrupt_says_where_the_weights_are(scans: Path, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    process = subprocess.Popen(
+        [
+            *PROGRAM,
+            *("train", "--data", scans / "scans.csv", "--output-dir", tmp_path / "m"),
+            *map(str, TRAIN),
+            *("--epochs", "100000", "--checkpoint-dir", checkpoints),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not checkpoints.is_dir() or not any(checkpoints.iterdir()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.startswith("nobrainer: interrupted in epoch ")
+    assert str(checkpoints) in stderr and stderr.count("\n") == 1
+
+
+# --- data and demo
+
+
+def test_data_prints_the_table(sample_csv: Path) -> None:
+    plain = nobrainer_("data", "--source", "embedded")
+    assert plain.stdout == f"{sample_csv}\n"
+    as_json = nobrainer_("data", "--source", "embedded", "--json")
+    assert json.loads(as_json.stdout) == {"csv": str(sample_csv)}
+    assert nobrainer_("data", "--source", "nowhere").exit_code == 2
+
+
+def test_demo_refuses_a_folder_in_use(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").touch()
+    result = nobrainer_("demo", "--output-dir", tmp_path)
+    assert result.exit_code == 2
+    assert f"{tmp_path}: is not empty" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_demo_from_data_to_picture(sample_csv: Path, tmp_path: Path) -> None:
+    result = nobrainer_(
+        *("demo", "--output-dir", tmp_path / "out", "--epochs", 1, "--n-samples", 2),
+        "--json",
+    )
+    assert result.exit_code == 0, result.stderr
+    story = json.loads(result.stdout)
+    metrics, files = story["metrics"], story["files"]
+    assert metrics["dice"] > 0.8
+    assert 0 < metrics["ece"] < metrics["nll"] < metrics["nll/foreground"] < 1
+    label = labels_of(files["label"])
+    mean_ml = story["brain_ml"]["mean"]
+    assert mean_ml == pytest.approx(label.sum() * 8 / 1000, rel=0.1)
+    assert Path(files["figure"]).read_bytes().startswith(b"\x89PNG")
+    assert "bayesian_vnet" in nobrainer_("info", files["model"]).stdout

@@ -1,0 +1,145 @@
+"""Running statistics against numpy on the stored draws."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from nobrainer.inference.moments import RunningMoments, Statistics
+
+
+def _draws(n: int, n_classes: int, sharpness: float = 3.0) -> np.ndarray:
+    """Probabilities (draw, B, C, I, J, K)."""
+    logits = np.random.default_rng(n).normal(size=(n, 2, n_classes, 4, 5, 6))
+    p = np.exp(sharpness * logits)
+    return (p / p.sum(2, keepdims=True)).astype(np.float32)
+
+
+def _statistics(draws: np.ndarray) -> Statistics:
+    moments = RunningMoments()
+    for p in draws:
+        moments.update(torch.from_numpy(p))
+    return moments.result()
+
+
+def _entropy(p: np.ndarray, axis: int) -> np.ndarray:
+    return -np.where(p > 0, p * np.log(np.where(p > 0, p, 1)), 0).sum(axis)
+
+
+def _mode(draws: np.ndarray) -> np.ndarray:
+    """The most frequent label of each voxel; among ties, of higher mean probability."""
+    label, mean = draws.argmax(2), draws.mean(0)
+    mode = np.empty(label.shape[1:], int)
+    for b, i, j, k in np.ndindex(mode.shape):
+        votes = np.bincount(label[:, b, i, j, k], minlength=draws.shape[2])
+        tied = np.flatnonzero(votes == votes.max())
+        mode[b, i, j, k] = tied[mean[b, tied, i, j, k].argmax()]
+    return mode
+
+
+@pytest.mark.parametrize("n_classes", [2, 7])
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 20])
+def test_statistics_equal_numpy_on_stored_draws(n, n_classes):
+    draws = _draws(n, n_classes)
+    found = _statistics(draws)
+    exact = draws.astype(np.float64)
+    mean = exact.mean(0)
+    entropy = _entropy(mean, 1)
+    close = {"rtol": 0, "atol": 2e-6}
+    np.testing.assert_allclose(found.probabilities, mean, **close)
+    np.testing.assert_allclose(found.variance, exact.var(0).mean(1), **close)
+    np.testing.assert_allclose(found.entropy, entropy, **close)
+    information = entropy - _entropy(exact, 2).mean(0)
+    np.testing.assert_allclose(found.mutual_information, information, **close)
+    np.testing.assert_array_equal(found.label, _mode(draws))
+
+
+def test_ties_are_frequent_in_the_test_above():
+    label = _draws(4, 7).argmax(2)
+    votes = np.stack([(label == c).sum(0) for c in range(7)])
+    tied = (votes == votes.max(0)).sum(0) > 1
+    assert tied.mean() > 0.2
+    assert (_mode(_draws(4, 7)) != _draws(4, 7).mean(0).argmax(1)).mean() > 0.02
+
+
+def _voxel(*rows: tuple[float, ...]) -> Statistics:
+    """The statistics of one voxel whose draws are `rows`."""
+    return _statistics(np.array(rows, np.float32)[:, None, :, None, None, None])
+
+
+def test_the_mode_is_not_the_class_of_higher_mean():
+    # Two weak votes for class 0 against one strong one for class 1.
+    found = _voxel((0.51, 0.49), (0.51, 0.49), (0.01, 0.99))
+    assert found.label.item() == 0
+    assert found.probabilities.flatten().argmax().item() == 1
+
+
+def test_a_tie_goes_to_the_higher_mean_even_against_the_class_order():
+    assert _voxel((0.6, 0.4), (0.1, 0.9)).label.item() == 1
+    assert _voxel((0.9, 0.1), (0.4, 0.6)).label.item() == 0
+    # Class 2 has the highest mean but no vote.
+    third = _voxel((0.51, 0.0, 0.49), (0.0, 0.505, 0.495))
+    assert third.label.item() == 0
+
+
+def test_the_extremes_by_hand():
+    certain = _voxel((1.0, 0.0), (1.0, 0.0), (1.0, 0.0))
+    assert [s.max().item() for s in certain[1:4]] == [0.0, 0.0, 0.0]
+    # Draws that are sure of opposite answers: all uncertainty is between draws.
+    opposed = _voxel((1.0, 0.0), (0.0, 1.0))
+    assert opposed.variance.item() == pytest.approx(0.25)
+    assert opposed.entropy.item() == pytest.approx(math.log(2))
+    assert opposed.mutual_information.item() == pytest.approx(math.log(2))
+    # Draws that agree that they do not know: none of it is.
+    ignorant = _voxel((0.5, 0.5), (0.5, 0.5))
+    assert ignorant.variance.item() == 0
+    assert ignorant.entropy.item() == pytest.approx(math.log(2))
+    assert ignorant.mutual_information.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_variance_is_the_population_variance_over_classes():
+    found = _voxel((0.2, 0.3, 0.5), (0.4, 0.3, 0.3))
+    # Deviations ±0.1, 0, ±0.1: (0.01 + 0 + 0.01) / 3.
+    assert found.variance.item() == pytest.approx(0.02 / 3, rel=1e-5)
+
+
+def test_many_draws_lose_no_vote_and_no_digit():
+    n = 700
+    rows = [(0.9, 0.1)] * 301 + [(0.1, 0.9)] * (n - 301)
+    found = _voxel(*rows)
+    assert found.label.item() == 1
+    p = np.array([r[0] for r in rows])
+    assert found.variance.item() == pytest.approx(p.var(), rel=1e-4)
+    tiny = np.random.default_rng(0).normal(0.9, 1e-4, n)
+    found = _voxel(*zip(tiny, 1 - tiny, strict=True))
+    assert found.variance.item() == pytest.approx(tiny.var(), rel=0.01)
+
+
+def test_the_order_of_the_draws_does_not_matter():
+    draws = _draws(9, 7)
+    one, other = _statistics(draws), _statistics(draws[::-1].copy())
+    assert one.label.equal(other.label)
+    for a, b in zip(one[1:], other[1:], strict=True):
+        torch.testing.assert_close(a, b, rtol=0.0, atol=1e-6)
+
+
+def test_update_returns_the_labels_of_the_draw_and_keeps_it_unchanged():
+    draws = _draws(3, 7)
+    moments = RunningMoments()
+    for p in draws:
+        tensor = torch.from_numpy(p.copy())
+        np.testing.assert_array_equal(moments.update(tensor), p.argmax(1))
+        np.testing.assert_array_equal(tensor, p)
+
+
+def test_statistics_stay_within_their_ranges():
+    for sharpness in (0.0, 1.0, 30.0):
+        found = _statistics(_draws(6, 7, sharpness))
+        assert found.variance.min() >= 0 and found.variance.max() <= 0.25
+        assert found.entropy.min() >= 0 and found.entropy.max() <= math.log(7) + 1e-6
+        assert found.mutual_information.min() >= 0
+        assert (found.mutual_information <= found.entropy + 1e-6).all()
+        torch.testing.assert_close(
+            found.probabilities.sum(1), torch.ones(2, 4, 5, 6), rtol=0.0, atol=1e-5
+        )

@@ -1,0 +1,371 @@
+"""Prediction of a volume does not depend on how it was cut, and equals a plain pass."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nobrainer import models
+from nobrainer.bayes.draws import realise
+from nobrainer.inference.predict import Sampling, TileResult, predict_volume
+from nobrainer.models import MODELS
+from nobrainer.types import Shape3
+
+BACKGROUND = -1.25
+SEED = 4
+N_CLASSES = 3
+SMALL = {"base_filters": 4, "levels": 2, "dilations": [1, 2, 1]}
+
+
+class Maps(NamedTuple):
+    """A whole volume's statistics, put together from the tiles."""
+
+    label: np.ndarray
+    variance: np.ndarray
+    entropy: np.ndarray
+    mutual_information: np.ndarray
+    probabilities: np.ndarray
+    counts: np.ndarray
+
+
+def _model(name: str, **args: Any) -> nn.Module:
+    """A model whose batch norms have statistics and whose draws differ visibly."""
+    known = inspect.signature(MODELS[name]).parameters
+    small = {k: v for k, v in SMALL.items() if k in known}
+    if "posterior_scale" in known:
+        small["posterior_scale"] = 0.5
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        model = models.build(name, **{"n_classes": N_CLASSES} | small | args)
+        for norm in model.modules():
+            if isinstance(norm, nn.BatchNorm3d):
+                norm.running_mean.normal_(0, 0.3)
+                norm.running_var.uniform_(0.05, 0.3)
+                norm.bias.normal_(0, 0.3)
+    return model.eval()
+
+
+def _volume(shape: Shape3, margin: int = 0) -> np.ndarray:
+    """Noise within `margin` voxels of background."""
+    image = np.full(shape, BACKGROUND, np.float32)
+    inside = tuple(slice(margin, n - margin) for n in shape)
+    noise = np.random.default_rng(0).normal(size=image[inside].shape)
+    image[inside] = noise
+    return image
+
+
+def _predict(
+    model: nn.Module,
+    image: np.ndarray,
+    n_samples: int = 3,
+    block_shape: Shape3 | None = None,
+    batch_size: int = 1,
+) -> Maps:
+    """All maps of a volume; fails unless the tiles cover it exactly once."""
+    maps = Maps(
+        np.full(image.shape, -1),
+        *(np.full(image.shape, np.nan, np.float32) for _ in range(3)),
+        np.full((N_CLASSES, *image.shape), np.nan, np.float32),
+        np.zeros(0),
+    )
+    seen = np.zeros(image.shape, int)
+
+    def keep(tile: TileResult) -> None:
+        seen[tile.where] += 1
+        for whole, part in zip(maps[:4], tile_maps(tile), strict=True):
+            whole[tile.where] = part
+        maps.probabilities[:, *tile.where] = tile.probabilities
+
+    counts = predict_volume(
+        model,
+        image,
+        Sampling(SEED, n_samples, block_shape, batch_size),
+        n_classes=N_CLASSES,
+        background=BACKGROUND,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        on_tile=keep,
+    )
+    assert seen.min() == seen.max() == 1
+    return maps._replace(counts=counts)
+
+
+def tile_maps(tile: TileResult) -> tuple[np.ndarray, ...]:
+    return tile.label, tile.variance, tile.entropy, tile.mutual_information
+
+
+def _assert_same(one: Maps, other: Maps) -> None:
+    """Identical labels and counts, maps within 1e-5."""
+    np.testing.assert_array_equal(one.label, other.label)
+    np.testing.assert_array_equal(one.counts, other.counts)
+    for a, b in zip(one[1:5], other[1:5], strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
+def _plain_passes(model: nn.Module, image: np.ndarray, n_samples: int) -> np.ndarray:
+    """Probabilities (n, C, I, J, K) by a pass of each draw over the whole volume."""
+    before = 4 * model.halo
+    shape = [-(-n // model.stride) * model.stride for n in image.shape]
+    widths = [(before, before + m - n) for n, m in zip(image.shape, shape, strict=True)]
+    padded = np.pad(image, widths, constant_values=BACKGROUND)
+    inner = tuple(slice(before, before + n) for n in image.shape)
+    draws = []
+    with torch.no_grad():
+        for seed in Sampling(SEED, n_samples).draws:
+            logits = realise(model, seed)(torch.from_numpy(padded)[None, None])
+            draws.append(torch.softmax(logits, 1)[0][:, *inner].double().numpy())
+    return np.stack(draws)
+
+
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@every_model
+def test_tile_size_does_not_matter(name):
+    model = _model(name)
+    image = _volume((41, 44, 46), margin=5)
+    whole = _predict(model, image, block_shape=(48, 48, 48))
+    _assert_same(_predict(model, image, block_shape=(32, 32, 32)), whole)
+    _assert_same(_predict(model, image, block_shape=(48, 64, 40)), whole)
+    _assert_same(_predict(model, image, block_shape=(16, 23, 46)), whole)
+    _assert_same(_predict(model, image), whole)
+    assert len(np.unique(whole.label)) > 1
+    assert whole.counts.sum(1).tolist() == [image.size] * 3
+
+
+@every_model
+def test_prediction_equals_one_plain_pass_over_the_padded_volume(name):
+    model = _model(name)
+    image = _volume((23, 19, 27), margin=2)
+    found = _predict(model, image, 4, (8, 8, 16))
+    draws = _plain_passes(model, image, 4)
+    mean = draws.mean(0)
+    entropy = -(mean * np.log(mean)).sum(0)
+    information = entropy + (draws * np.log(draws)).sum(1).mean(0)
+    close = {"rtol": 0, "atol": 1e-5}
+    np.testing.assert_allclose(found.probabilities, mean, **close)
+    np.testing.assert_allclose(found.variance, draws.var(0).mean(0), **close)
+    np.testing.assert_allclose(found.entropy, entropy, **close)
+    np.testing.assert_allclose(found.mutual_information, information, **close)
+    labels = draws.argmax(1)
+    counts = [np.bincount(label.ravel(), minlength=N_CLASSES) for label in labels]
+    np.testing.assert_array_equal(found.counts, counts)
+    votes = np.stack([(labels == c).sum(0) for c in range(N_CLASSES)])
+    mode = np.where(votes == votes.max(0), mean, -1).argmax(0)
+    np.testing.assert_array_equal(found.label, mode)
+
+
+@every_model
+def test_background_tiles_equal_a_plain_pass(name):
+    # Most tiles see background only and are computed once for all.
+    model = _model(name)
+    image = np.full((40, 37, 44), BACKGROUND, np.float32)
+    image[30:33, 4:9, 2:7] = 2.0
+    passes: list[tuple[int, int]] = []
+    found = _predict(model, image, 1, (4, 4, 4), batch_size=20)
+    np.testing.assert_allclose(
+        found.probabilities, _plain_passes(model, image, 1)[0], rtol=0, atol=1e-5
+    )
+    predict_volume(
+        model,
+        image,
+        Sampling(SEED, 1, (4, 4, 4)),
+        n_classes=N_CLASSES,
+        background=BACKGROUND,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        on_tile=lambda tile: None,
+        on_pass=lambda done, total: passes.append((done, total)),
+    )
+    total = passes[0][1]
+    assert passes == [(n + 1, total) for n in range(total)]
+    assert total < 0.6 * 10 * 10 * 11
+
+
+@pytest.mark.parametrize("name", ["unet", "bayesian_vnet"])
+def test_deeper_networks_are_tiled_exactly_too(name):
+    model = _model(name, levels=3, base_filters=2, dropout_rate=0.3)
+    image = _volume((30, 25, 33))
+    found = _predict(model, image, 1, block_shape=(12, 20, 8))
+    np.testing.assert_allclose(
+        found.probabilities, _plain_passes(model, image, 1)[0], rtol=0, atol=1e-5
+    )
+
+
+@every_model
+def test_batch_size_does_not_matter(name):
+    model = _model(name)
+    image = _volume((33, 30, 21))
+    one = _predict(model, image, 3, (16, 16, 16))
+    for batch_size in (3, 64):
+        _assert_same(_predict(model, image, 3, (16, 16, 16), batch_size), one)
+
+
+@every_model
+def test_a_draw_does_not_depend_on_how_many_follow(name):
+    model = _model(name)
+    image = _volume((12, 10, 11))
+    few, many = _predict(model, image, 2), _predict(model, image, 5)
+    np.testing.assert_array_equal(few.counts, many.counts[:2])
+
+
+@every_model
+@pytest.mark.usefixtures("threads")
+def test_thread_count_and_random_state_do_not_matter(name):
+    model = _model(name)
+    image = _volume((24, 30, 21))
+    torch.set_num_threads(1)
+    one = _predict(model, image, block_shape=(16, 16, 16))
+    torch.set_num_threads(2)
+    torch.manual_seed(123)
+    _assert_same(_predict(model, image, block_shape=(16, 16, 16)), one)
+    torch.set_num_threads(1)
+    again = _predict(model, image, block_shape=(16, 16, 16))
+    assert all(np.array_equal(a, b) for a, b in zip(again, one, strict=True))
+
+
+@every_model
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 17, 2), (5, 9, 31), (8, 8, 8)])
+def test_small_and_odd_volumes_work(name, shape):
+    model = _model(name)
+    image = _volume(shape)
+    found = _predict(model, image, 1, (32, 32, 32))
+    np.testing.assert_allclose(
+        found.probabilities, _plain_passes(model, image, 1)[0], rtol=0, atol=1e-5
+    )
+    _assert_same(_predict(model, image, 1), found)
+
+
+@every_model
+@pytest.mark.parametrize("value", [BACKGROUND, 0.5])
+def test_constant_volumes_work(name, value):
+    model = _model(name)
+    image = np.full((19, 16, 13), value, np.float32)
+    found = _predict(model, image, 2, (8, 8, 8))
+    _assert_same(_predict(model, image, 2), found)
+    mean = _plain_passes(model, image, 2).mean(0)
+    np.testing.assert_allclose(found.probabilities, mean, rtol=0, atol=1e-5)
+
+
+@every_model
+def test_a_shift_by_the_pooling_grid_shifts_the_prediction(name):
+    model = _model(name)
+    content = np.random.default_rng(1).normal(size=(11, 13, 9)).astype(np.float32)
+    maps = []
+    for corner in ((8, 8, 8), (8 + model.stride, 8 + 3 * model.stride, 8)):
+        image = np.full((36, 36, 30), BACKGROUND, np.float32)
+        where = tuple(
+            slice(c, c + n) for c, n in zip(corner, content.shape, strict=True)
+        )
+        image[where] = content
+        near = tuple(
+            slice(c - 8, c + n + 8) for c, n in zip(corner, content.shape, strict=True)
+        )
+        found = _predict(model, image, block_shape=(16, 16, 16))
+        maps.append(Maps(*(m[..., *near] for m in found[:5]), found.counts))
+    # The rest of the volume is background either way, so the counts agree as well.
+    _assert_same(maps[0], maps[1])
+
+
+@every_model
+def test_the_volume_may_lie_in_more_background(name):
+    model = _model(name)
+    image = _volume((15, 14, 13))
+    pad = 4 * model.stride
+    wide = np.pad(image, pad, constant_values=BACKGROUND)
+    found = _predict(model, wide, block_shape=(16, 16, 16))
+    inner = (..., *(slice(pad, pad + n) for n in image.shape))
+    cropped = Maps(*(m[inner] for m in found[:5]), np.zeros(0))
+    narrow = _predict(model, image, block_shape=(16, 16, 16))
+    _assert_same(cropped, narrow._replace(counts=np.zeros(0)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n for n in MODELS if "posterior_scale" in inspect.signature(MODELS[n]).parameters],
+)
+def test_draws_differ_and_the_posterior_mean_does_not(name):
+    model = _model(name)
+    image = _volume((16, 16, 16))
+    spread = _predict(model, image, 6)
+    assert spread.variance.mean() > 1e-3
+    assert len({tuple(row) for row in spread.counts}) == 6
+    assert (spread.mutual_information > 0).mean() > 0.9
+    mean = _predict(model, image, 0)
+    assert mean.variance.max() == 0
+    assert mean.mutual_information.max() <= 1e-6
+    np.testing.assert_array_equal(mean.label, mean.probabilities.argmax(0))
+
+
+def test_dropout_makes_a_plain_model_uncertain_and_tiles_stay_exact():
+    model = _model("vnet", dropout_rate=0.4)
+    image = _volume((21, 26, 18))
+    whole = _predict(model, image, block_shape=(32, 32, 32))
+    assert whole.variance.mean() > 1e-4
+    _assert_same(_predict(model, image, block_shape=(8, 16, 8), batch_size=2), whole)
+    assert _predict(model, image, 0).variance.max() == 0
+
+
+def test_prediction_leaves_model_and_image_alone():
+    model = _model("bayesian_vnet").train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    image = _volume((16, 15, 14))
+    copy = image.copy()
+    state = torch.get_rng_state()
+    _predict(model, image)
+    assert all(v.equal(before[k]) for k, v in model.state_dict().items())
+    assert model.training and all(p.requires_grad for p in model.parameters())
+    np.testing.assert_array_equal(image, copy)
+    assert torch.get_rng_state().equal(state)
+
+
+def test_bfloat16_is_near_float32():
+    model = _model("bayesian_vnet")
+    image = _volume((16, 16, 16))
+    parts: list[TileResult] = []
+    predict_volume(
+        model,
+        image,
+        Sampling(SEED, 2, (16, 16, 16)),
+        n_classes=N_CLASSES,
+        background=BACKGROUND,
+        device=torch.device("cpu"),
+        dtype=torch.bfloat16,
+        on_tile=parts.append,
+    )
+    assert parts[0].probabilities.dtype == np.float32
+    exact = _predict(model, image, 2, (16, 16, 16))
+    assert np.abs(parts[0].probabilities - exact.probabilities).mean() < 0.01
+
+
+@pytest.mark.parametrize("shape", [(20, 17, 23), (33, 40, 9), (3, 4, 5)])
+def test_instance_norm_is_predicted_by_blended_windows(shape):
+    model = _model("unet", norm="instance", dropout_rate=0.2)
+    image = _volume(shape)
+    found = _predict(model, image, 2, (16, 16, 16), batch_size=2)
+    assert np.isfinite(found.probabilities).all()
+    np.testing.assert_allclose(found.probabilities.sum(0), 1, rtol=0, atol=1e-5)
+    assert found.counts.sum(1).tolist() == [image.size] * 2
+    again = _predict(model, image, 2, (16, 16, 16), batch_size=1)
+    _assert_same(again, found)
+
+
+def test_one_window_of_instance_norm_is_a_plain_pass():
+    model = _model("unet", norm="instance")
+    image = _volume((16, 16, 16))
+    found = _predict(model, image, 0, (16, 16, 16))
+    with torch.no_grad():
+        logits = model(torch.from_numpy(image)[None, None])
+    plain = torch.softmax(logits, 1)[0].numpy()
+    np.testing.assert_allclose(found.probabilities, plain, rtol=0, atol=1e-5)
