@@ -134,8 +134,8 @@ def test_train_refuses_before_it_trains(scans: Path, model: Path) -> None:
     taken = nobrainer_(*data, *TRAIN, "--output-dir", model)
     assert taken.exit_code == 2
     assert taken.stderr == (
-        f"nobrainer: error: {model}: is not empty: give another --output-dir or "
-        "--overwrite\n"
+        f"nobrainer: error: {model}: a model is already there: give another directory, "
+        "or overwrite=True (--overwrite) to replace it\n"
     )
     assert (model / "weights.safetensors").read_bytes() == before
     foreign = nobrainer_(*data, *TRAIN, "--output-dir", scans, "--overwrite")

@@ -159,7 +159,8 @@ def is_taken(target: Path, *, overwrite: bool) -> bool:
         )
     if not overwrite:
         raise InputError(
-            f"{target}: a model is already there; overwrite=True replaces it"
+            f"{target}: a model is already there: give another directory, or "
+            "overwrite=True (--overwrite) to replace it"
         )
     return True
 

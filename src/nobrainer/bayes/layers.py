@@ -178,7 +178,7 @@ class BayesianConv3d(BayesianLayer):
         *,
         prior_type: str = "standard_normal",
         prior_args: dict[str, Any] | None = None,
-        posterior_scale: float = 0.1,
+        posterior_scale: float = 0.05,
         estimator: str = "shared",
     ) -> None:
         if padding_mode != "zeros":
@@ -250,7 +250,7 @@ class BayesianLinear(BayesianLayer):
         *,
         prior_type: str = "standard_normal",
         prior_args: dict[str, Any] | None = None,
-        posterior_scale: float = 0.1,
+        posterior_scale: float = 0.05,
         estimator: str = "shared",
     ) -> None:
         plain = nn.Linear(in_features, out_features, bias, device, dtype)

@@ -36,7 +36,7 @@ def bayesian_vnet(
     prior_type: str = "standard_normal",
     prior_args: dict[str, Any] | None = None,
     kl_weight: float | str = "elbo",
-    posterior_scale: float = 0.1,
+    posterior_scale: float = 0.05,
     estimator: str = "shared",
 ) -> nn.Module:
     """A `VNet` whose convolution weights have Gaussian posteriors.
@@ -71,7 +71,7 @@ def bayesian_meshnet(
     prior_type: str = "standard_normal",
     prior_args: dict[str, Any] | None = None,
     kl_weight: float | str = "elbo",
-    posterior_scale: float = 0.1,
+    posterior_scale: float = 0.05,
     estimator: str = "shared",
 ) -> nn.Module:
     """A `MeshNet` whose convolution weights have Gaussian posteriors.
