@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(INSTALLED) ## train, predict and draw on embedded data, into demo-output/
-	$(BIN)/nobrainer demo --output-dir demo-output
+	$(BIN)/nobrainer demo --output-dir demo-output --overwrite
 
 test: lint $(INSTALLED) ## lint, types, pages, then every test
 	site=$$(mktemp -d) && trap 'rm -rf $$site' EXIT && \

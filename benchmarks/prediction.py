@@ -152,9 +152,7 @@ def speed(args: argparse.Namespace) -> None:
     middle = {name: statistics.median(values) for name, values in times.items()}
     best_peer = min(middle[name] for name in peers)
     print(f"{args.threads} threads, 256³, 10 draws, medians of {args.repeats}")
-    print(
-        "| what | seconds | range | Mvoxel·draws/s | times the faster MONAI | of the bound |"
-    )
+    print("| what | seconds | range | Mvoxel·draws/s | times MONAI | of bound |")
     print("|---|---|---|---|---|---|")
     for name, values in times.items():
         s = middle[name]

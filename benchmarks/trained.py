@@ -32,7 +32,7 @@ def stored(scan: Volume, folder: Path) -> Iterator[tuple[str, Path]]:
     nib.save(scaled, folder / "scaled.nii.gz")
     yield "int16 with scl_slope", folder / "scaled.nii.gz"
     thick = conform(scan, "RAS", (1.0, 1.0, 2.0))
-    yield "1×1×2 mm", write(to_nibabel(thick.data, thick), folder / "thick.nii.gz")
+    yield "1x1x2 mm", write(to_nibabel(thick.data, thick), folder / "thick.nii.gz")
 
 
 def storage(segmentation: nb.Segmentation, args: argparse.Namespace) -> None:

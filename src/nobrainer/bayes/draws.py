@@ -44,6 +44,7 @@ class DrawnConv3d(nn.Conv3d):
             x.device.type != "cpu"
             or isinstance(self.padding, str)
             or self.padding_mode != "zeros"
+            or not torch.backends.mkldnn.is_available()
         ):
             return super().forward(x)
         return torch.ops.aten.mkldnn_convolution(

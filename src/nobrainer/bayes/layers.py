@@ -29,6 +29,11 @@ local reparameterisation (Kingma et al. 2015) or flipout (Wen et al. 2018).
 Outside training every layer draws one weight for the batch."""
 
 
+POSTERIOR_SCALE = 0.05
+"""Default of the initial posterior scale. On the embedded data, 0.1 was measured to
+learn slower and 0.02 alike."""
+
+
 class BayesianLayer(PyroModule):
     """What the Bayesian layers share: posteriors, prior, and how to draw.
 
@@ -178,7 +183,7 @@ class BayesianConv3d(BayesianLayer):
         *,
         prior_type: str = "standard_normal",
         prior_args: dict[str, Any] | None = None,
-        posterior_scale: float = 0.05,
+        posterior_scale: float = POSTERIOR_SCALE,
         estimator: str = "shared",
     ) -> None:
         if padding_mode != "zeros":
@@ -250,7 +255,7 @@ class BayesianLinear(BayesianLayer):
         *,
         prior_type: str = "standard_normal",
         prior_args: dict[str, Any] | None = None,
-        posterior_scale: float = 0.05,
+        posterior_scale: float = POSTERIOR_SCALE,
         estimator: str = "shared",
     ) -> None:
         plain = nn.Linear(in_features, out_features, bias, device, dtype)

@@ -76,7 +76,7 @@ from nobrainer.errors import InputError
     help="none, standard or strong.",
 )
 @click.option("--epochs", default=10, show_default=True)
-@click.option("--learning-rate", type=float, default=3e-3, show_default=True)
+@click.option("--learning-rate", type=float, help="[default: that of `fit`]")
 @click.option(
     "--loss",
     default="cross_entropy",
@@ -117,7 +117,7 @@ def train(
     patches_per_volume: int,
     augment: str,
     epochs: int,
-    learning_rate: float,
+    learning_rate: float | None,
     loss: str,
     max_minutes: float | None,
     checkpoint_dir: Path | None,
@@ -158,7 +158,7 @@ def train(
         dataset,
         held_out,
         epochs=epochs,
-        opt_args={"lr": learning_rate},
+        opt_args=None if learning_rate is None else {"lr": learning_rate},
         loss=loss,
         seed=seed,
         precision=precision,

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from nobrainer.bayes.layers import BayesianConv3d, name_sites
+from nobrainer.bayes.layers import POSTERIOR_SCALE, BayesianConv3d, name_sites
 from nobrainer.errors import InputError
 from nobrainer.models.meshnet import MeshNet
 from nobrainer.models.vnet import VNet
@@ -36,7 +36,7 @@ def bayesian_vnet(
     prior_type: str = "standard_normal",
     prior_args: dict[str, Any] | None = None,
     kl_weight: float | str = "elbo",
-    posterior_scale: float = 0.05,
+    posterior_scale: float = POSTERIOR_SCALE,
     estimator: str = "shared",
 ) -> nn.Module:
     """A `VNet` whose convolution weights have Gaussian posteriors.
@@ -71,7 +71,7 @@ def bayesian_meshnet(
     prior_type: str = "standard_normal",
     prior_args: dict[str, Any] | None = None,
     kl_weight: float | str = "elbo",
-    posterior_scale: float = 0.05,
+    posterior_scale: float = POSTERIOR_SCALE,
     estimator: str = "shared",
 ) -> nn.Module:
     """A `MeshNet` whose convolution weights have Gaussian posteriors.

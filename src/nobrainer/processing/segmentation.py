@@ -40,10 +40,11 @@ from nobrainer.recipe import (
     TrainingConfig,
 )
 from nobrainer.registry import check_arguments, near_miss
-from nobrainer.training.checkpoint import read_checkpoint
+from nobrainer.training.checkpoint import LAST, read_checkpoint
 from nobrainer.training.engine import (
     default_device,
     inference_dtype,
+    is_first_process,
     make_fabric,
     resolve_precision,
 )
@@ -54,6 +55,7 @@ from nobrainer.volume import restore
 
 MAPS = ("label", "variance", "entropy", "mutual_information")
 DEFAULT_LEARNING_RATE = 3e-3
+"""Of Adam, where `fit` is given no `opt_args`."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Prediction:
         disagree about.
     probabilities: mean class probabilities (I, J, K, C) if asked for, else None.
     volumes_mm3: (n_samples, C) volume of each class in each draw, mm³, counted on
-        the working grid of the model.
+        the working grid of the model; one row, of the posterior mean, for 0 samples.
     seed: with which the same call gives the same result.
     labels: the names of the classes.
     """
@@ -164,7 +166,7 @@ class Segmentation:
                 weights by it.
             epochs: passes of `patches_per_volume` patches per volume.
             optimizer: class of the optimiser.
-            opt_args: its arguments; default {"lr": 3e-3}.
+            opt_args: its arguments; default {"lr": DEFAULT_LEARNING_RATE}.
             loss: "cross_entropy" (default), "dice", "dice_ce", or a function of logits
                 (B, C, I, J, K) and labels (B, I, J, K). A Bayesian model adds
                 kl_weight · KL / n_weights.
@@ -201,6 +203,8 @@ class Segmentation:
             LOSSES[loss]
         if schedule not in SCHEDULES:
             raise near_miss("schedule", schedule, SCHEDULES)
+        opt_args = dict(opt_args or {"lr": DEFAULT_LEARNING_RATE})
+        check_arguments(f"argument of {optimizer.__name__}", optimizer, opt_args)
         directory = self._directory(resume)
         model_args = self._model_args(dataset_train.n_classes)
         started = _now()
@@ -218,7 +222,7 @@ class Segmentation:
             config = TrainingConfig(
                 epochs=epochs,
                 optimizer=f"{optimizer.__module__}.{optimizer.__qualname__}",
-                opt_args=dict(opt_args or {"lr": DEFAULT_LEARNING_RATE}),
+                opt_args=opt_args,
                 loss=_loss_name(loss),
                 class_weights=weights,
                 schedule=schedule,
@@ -254,7 +258,7 @@ class Segmentation:
                 objective = Supervised(model, data_loss)
             job = Job(
                 objective=objective,
-                optimizer=_optimizer(optimizer, config.opt_args, model),
+                optimizer=optimizer(model.parameters(), **config.opt_args),
                 loader=loader,
                 recipe=recipe,
                 labels=dataset_train.labels.names,
@@ -303,8 +307,9 @@ class Segmentation:
             precision: "float32", or "bfloat16", faster where the processor has it.
             verbose: show progress (on a terminal).
 
-        Returns: for n_samples=0 the label image; else a `Prediction`, which unpacks
-            into label, variance and entropy. For a list, a list of them.
+        Returns: for n_samples=0 the label image; else, or with probabilities, a
+            `Prediction`, which unpacks into label, variance and entropy. For a list,
+            a list of them.
 
         Raises:
             InputError: a scan or argument that cannot be used.
@@ -372,9 +377,12 @@ class Segmentation:
     def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model as a folder that `load` reads; returns the folder.
 
-        An existing bundle is replaced only with `overwrite=True`.
+        An existing bundle is replaced only with `overwrite=True`. Of the processes
+        of a training on several devices only the first one writes.
         """
         self._check_fitted()
+        if not is_first_process():
+            return Path(directory)
         weights = {k: v.detach().cpu() for k, v in self.model_.state_dict().items()}
         return bundle.save(
             bundle.Bundle(self.recipe_, weights, self.labels_, self.history_),
@@ -437,6 +445,11 @@ class Segmentation:
                     f"{directory}: cannot be a folder for checkpoints "
                     f"({error.strerror}): give another checkpoint_filepath"
                 ) from error
+            if not resume and (directory / LAST).exists():
+                raise InputError(
+                    f"{directory}: holds checkpoints of an earlier training: go on "
+                    "with resume=True (--resume), or give another folder"
+                )
             return directory
         if resume:
             raise InputError(
@@ -613,19 +626,14 @@ def _class_weights(
     return tuple(float(w) for w in given)
 
 
-def _optimizer(
-    kind: type[torch.optim.Optimizer], args: Mapping[str, Any], model: nn.Module
-) -> torch.optim.Optimizer:
-    check_arguments(f"argument of {kind.__name__}", kind, args)
-    return kind(model.parameters(), **args)
-
-
 def _validator(
     volumes: list[Prepared], labels: LabelTable, device: torch.device
 ) -> Callable[[nn.Module], dict[str, float]] | None:
     """What measures Dice on whole volumes with the posterior mean."""
     if not volumes:
         return None
+    if not any(volume.label is not None and volume.label.any() for volume in volumes):
+        raise InputError("dataset_validate has no voxel of a class but background")
     n_classes = len(labels.names)
 
     def validate(model: nn.Module) -> dict[str, float]:
@@ -679,12 +687,14 @@ def _records(train: Dataset, validate: Dataset | None) -> tuple[FileRecord, ...]
                     found.append((label, f"{role}-label"))
     if not found:
         return ()
-    root = os.path.commonpath([path.resolve().parent for path, _ in found])
+    # The names that the user gave: links are not followed to where they point.
+    absolute = [Path(os.path.abspath(path)) for path, _ in found]
+    root = os.path.commonpath([path.parent for path in absolute])
     records = []
-    for path, role in found:
+    for path, (_, role) in zip(absolute, found, strict=True):
         with path.open("rb") as file:
             digest = file_digest(file, "sha256").hexdigest()
-        name = path.resolve().relative_to(root).as_posix()
+        name = path.relative_to(root).as_posix()
         records.append(FileRecord(name, role, digest, path.stat().st_size))  # type: ignore[arg-type]
     return tuple(records)
 

@@ -3,9 +3,11 @@
 import json
 import os
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -37,12 +39,13 @@ class Checkpoint:
 
 def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write the file, or raise `InputError` and leave what was there before."""
-    tensors = {f"model/{k}": v for k, v in checkpoint.weights.items()}
+    # Clones: safetensors refuses tensors that share memory.
+    tensors = {f"model/{k}": _own(v) for k, v in checkpoint.weights.items()}
     scalars: dict[str, dict[str, Any]] = {}
     for index, values in checkpoint.optimizer["state"].items():
         for key, value in values.items():
             if isinstance(value, Tensor):
-                tensors[f"optimizer/{index}/{key}"] = value
+                tensors[f"optimizer/{index}/{key}"] = _own(value)
             else:
                 scalars.setdefault(str(index), {})[key] = value
     meta = {
@@ -53,20 +56,31 @@ def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "groups": json.dumps(checkpoint.optimizer["param_groups"]),
         "scalars": json.dumps(scalars),
     }
+    meta["sha256"] = _digest(tensors, meta)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Clones: safetensors refuses tensors that share memory.
-        save_file(
-            {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()},
-            partial,
-            meta,
-        )
+        save_file(tensors, partial, meta)
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot write the checkpoint: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    return (
+        tensor.detach().cpu().contiguous().clone(memory_format=torch.contiguous_format)
+    )
+
+
+def _digest(tensors: dict[str, Tensor], meta: dict[str, str]) -> str:
+    """SHA-256 of everything in a checkpoint: safetensors keeps no checksum."""
+    digest = sha256(json.dumps(meta, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -79,6 +93,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise InputError(f"{path}: cannot read the checkpoint: {error}") from error
     if "recipe" not in meta:
         raise InputError(f"{path}: is not a checkpoint of nobrainer")
+    # First of all, because a newer format may have other rules for the rest.
+    try:
+        recipe = Recipe.from_json(meta["recipe"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    if meta.pop("sha256", None) != _digest(tensors, meta):
+        raise InputError(f"{path}: the checkpoint has been damaged or changed")
     state: dict[int, dict[str, Any]] = {
         int(index): dict(values)
         for index, values in json.loads(meta["scalars"]).items()
@@ -92,10 +113,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
             index, key = rest.split("/", 1)
             state.setdefault(int(index), {})[key] = tensor
     best = json.loads(meta["best"])
-    try:
-        recipe = Recipe.from_json(meta["recipe"])
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
     return Checkpoint(
         recipe=recipe,
         weights=weights,

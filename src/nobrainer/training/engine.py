@@ -3,6 +3,8 @@
 Built on Lightning Fabric, so that one loop serves CPU, one GPU and several.
 """
 
+import logging
+
 import torch
 from lightning_fabric import Fabric
 
@@ -12,9 +14,13 @@ __all__ = [
     "Fabric",
     "default_device",
     "inference_dtype",
+    "is_first_process",
     "make_fabric",
     "resolve_precision",
 ]
+
+# Fabric announces its number format at every start.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 
@@ -40,6 +46,12 @@ def inference_dtype(name: str, device: torch.device) -> torch.dtype:
     ):
         raise InputError("this GPU has no bfloat16: use precision='float32'")
     return known[name]
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes, of one or several that train."""
+    distributed = torch.distributed
+    return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
 def resolve_precision(name: str) -> str:
