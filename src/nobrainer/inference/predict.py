@@ -23,7 +23,7 @@ from nobrainer.types import Shape3
 
 MEMORY_BYTES = 4_000_000_000
 """What the activations and statistics of one window may take at most, roughly."""
-CACHE_BYTES = 300_000_000
+CACHE_BYTES = 100_000_000
 """Activations of a window up to which a CPU was measured to be fastest."""
 
 
@@ -149,8 +149,9 @@ class _Work:
         empty: list[Tile] = []
         full: list[Tile] = []
         for tile in tiles:
-            plain = (window_of(tile) == self.background).all()
-            (empty if plain else full).append(tile)
+            # The window may be larger than what the tile's own result looks at.
+            seen = read_window(self.image, tile, tile.shape, halo, self.background)
+            (empty if (seen == self.background).all() else full).append(tile)
         batches = [
             full[n : n + self.sampling.batch_size]
             for n in range(0, len(full), self.sampling.batch_size)
@@ -179,7 +180,8 @@ class _Work:
             for n, tile in enumerate(batch):
                 on_tile(_crop(statistics, n, tile))
         if empty:
-            statistics = passes(window_of(empty[0])[None], empty)
+            window = np.full([c + 2 * halo for c in core], self.background, np.float32)
+            statistics = passes(window[None], empty)
             for tile in empty:
                 on_tile(_crop(statistics, 0, tile))
         return counts

@@ -14,7 +14,7 @@ import numpy as np
 
 from nobrainer.types import Shape3
 
-SLOW = 1.5
+SLOW = 3.0
 """How much slower a voxel was measured in windows that leave the cache (CPU)."""
 
 
