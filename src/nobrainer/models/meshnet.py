@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from nobrainer.errors import InputError
 from nobrainer.models.registry import check_count, check_rate
+from nobrainer.types import Images, Logits
 
 
 class MeshNet(nn.Module):
@@ -67,6 +68,6 @@ class MeshNet(nn.Module):
         self.halo = sum(dilations)
         self.width = base_filters
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Images) -> Logits:
         """Logits (B, n_classes, I, J, K) of images (B, in_channels, I, J, K)."""
         return self.head(self.layers(x))

@@ -2,10 +2,11 @@
 
 from monai.networks.blocks import ADN
 from monai.networks.nets import UNet as MonaiUNet
-from torch import Tensor, nn
+from torch import nn
 
 from nobrainer.models.registry import check_count, check_rate
 from nobrainer.registry import near_miss
+from nobrainer.types import Images, Logits
 
 NORMS = ("batch", "instance")
 
@@ -64,6 +65,6 @@ class UNet(nn.Module):
         self.halo = 2 * self.stride if norm == "batch" else None
         self.width = 2 * base_filters
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Images) -> Logits:
         """Logits (B, n_classes, I, J, K) of images (B, in_channels, I, J, K)."""
         return self.net(x)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nobrainer.models.registry import check_count, check_rate
+from nobrainer.types import Images, Logits
 
 
 def _block(
@@ -89,7 +90,7 @@ class VNet(nn.Module):
         self.halo = _halo(levels)
         self.width = base_filters
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Images) -> Logits:
         """Logits (B, n_classes, I, J, K) of images (B, in_channels, I, J, K)."""
         skips = []
         for encode, down in zip(self.encode, self.down, strict=False):

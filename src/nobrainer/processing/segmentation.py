@@ -209,6 +209,13 @@ class Segmentation:
         model_args = self._model_args(dataset_train.n_classes)
         started = _now()
         fabric = make_fabric(resolve_precision(precision), devices)
+        slow = dataset_train.batch_size == 1 and fabric.device.type == "cpu"
+        if slow and resolve_precision(precision) == "32-true":
+            warnings.warn(
+                "on a CPU, PyTorch convolves float32 batches of one several times "
+                "slower than batches of two: use .batch(2) or precision='bf16-mixed'",
+                stacklevel=2,
+            )
         preprocess = dataset_train.preprocess
         with ProgressBar(verbose=verbose and fabric.is_global_zero) as bar:
             bar.begin("reading", len(dataset_train))
