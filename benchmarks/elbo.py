@@ -34,7 +34,7 @@ def posterior_after(kl_weight: float | str) -> tuple[float, float, float]:
     ]
     means = torch.cat([q.mean.detach().flatten() for q in posteriors])
     scales = torch.cat([q.scale.detach().flatten() for q in posteriors])
-    kl = float(model_divergence(model)) / len(means)
+    kl = float(model_divergence(model).detach()) / len(means)
     return float(means.square().mean().sqrt()), float(scales.mean()), kl
 
 
