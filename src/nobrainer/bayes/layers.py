@@ -30,8 +30,8 @@ Outside training every layer draws one weight for the batch."""
 
 
 POSTERIOR_SCALE = 0.05
-"""Default of the initial posterior scale. On the embedded data, 0.1 was measured to
-learn slower and 0.02 alike."""
+"""Default of the initial posterior scale. After equal epochs on the embedded data, 0.1
+was measured to reach a lower Dice."""
 
 
 class BayesianLayer(PyroModule):
