@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock
 from scipy.ndimage import distance_transform_edt
 
+from balls import SHAPE, write_ball
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.segmentation import Segmentation
 from nobrainer.training.checkpoint import BEST, INTERRUPTED, LAST, read_checkpoint
@@ -23,7 +24,7 @@ from nobrainer.training.checkpoint import BEST, INTERRUPTED, LAST, read_checkpoi
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "bayesian_uncertainty.py"
 ORIGINAL = ROOT.parent / "shared" / "tutorial.py"
-SHAPE, BLOCK = (24, 24, 24), (16, 16, 16)
+BLOCK = (16, 16, 16)
 MODEL = {"base_filters": 4, "levels": 2}
 MAPS = ("label", "variance", "entropy")
 
@@ -154,20 +155,6 @@ def test_tutorial_has_no_seams(tutorial, eval_pair):
 
 
 # --- failures
-
-
-def write_ball(folder, number):
-    """A bright ball in a larger, dimmer one, and the mask of the bright one."""
-    rng = np.random.default_rng(number)
-    centre = np.array(SHAPE) / 2 + rng.uniform(-2, 2, 3)
-    gap = np.indices(SHAPE) - centre[:, None, None, None]
-    distance = np.linalg.norm(gap, axis=0)
-    mask = (distance < 7).astype(np.uint8)
-    image = 60 * (distance < 10) + 60 * mask + rng.normal(20, 5, SHAPE)
-    paths = folder / f"sub-{number}_T1w.nii", folder / f"sub-{number}_mask.nii"
-    for data, path in zip((image.astype(np.float32), mask), paths, strict=True):
-        nib.save(nib.Nifti1Image(data, np.eye(4)), path)
-    return paths
 
 
 @pytest.fixture(scope="session")

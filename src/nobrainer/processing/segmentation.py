@@ -208,9 +208,10 @@ class Segmentation:
         directory = self._directory(resume)
         model_args = self._model_args(dataset_train.n_classes)
         started = _now()
-        fabric = make_fabric(resolve_precision(precision), devices)
+        precision = resolve_precision(precision)
+        fabric = make_fabric(precision, devices)
         slow = dataset_train.batch_size == 1 and fabric.device.type == "cpu"
-        if slow and resolve_precision(precision) == "32-true":
+        if slow and precision == "32-true":
             warnings.warn(
                 "on a CPU, PyTorch convolves float32 batches of one several times "
                 "slower than batches of two: use .batch(2) or precision='bf16-mixed'",
@@ -234,7 +235,7 @@ class Segmentation:
                 class_weights=weights,
                 schedule=schedule,
                 seed=seed,
-                precision=resolve_precision(precision),
+                precision=precision,
                 gradient_clip=gradient_clip,
                 accumulate=accumulate,
                 patience=patience,
