@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nobrainer import models
 from nobrainer.bayes.draws import ChannelMask, Draws, is_stochastic, mix_seed, realise
+from nobrainer.bayes.dropout import DROPOUTS, ConcreteDropout3d
 from nobrainer.bayes.kl import divergence, model_divergence, n_stochastic_weights
 from nobrainer.bayes.layers import (
     ESTIMATORS,
@@ -22,8 +23,9 @@ from nobrainer.bayes.layers import (
     BayesianLinear,
     name_sites,
 )
-from nobrainer.bayes.posteriors import MeanFieldNormal
+from nobrainer.bayes.posteriors import MeanFieldNormal, WeightNormalisedNormal
 from nobrainer.bayes.priors import PRIORS
+from nobrainer.bayes.warm_start import warm_start
 from nobrainer.errors import InputError
 from nobrainer.losses import LOSSES
 from nobrainer.training.objective import Elbo, Supervised
@@ -39,7 +41,7 @@ PRIOR_ARGS = [
         {"spike_scale": 0.1, "slab_scale": 2.0, "slab_probability": 0.2},
     ),
 ]
-POSTERIORS = [MeanFieldNormal]
+POSTERIORS = [MeanFieldNormal, WeightNormalisedNormal]
 SCALES = [(0.0, 0.05), (0.4, 0.3), (-1.5, 1.2)]
 CLOSED = [p for p in PRIOR_ARGS if p[0] != "spike_and_slab"]
 
@@ -122,6 +124,7 @@ def test_a_prior_refuses_what_is_no_distribution(name, args):
         ({"prior_type": "laplac"}, "laplace"),
         ({"prior_args": {"scal": 1.0}}, "scale"),
         ({"estimator": "flip_out"}, "flipout"),
+        ({"posterior": "weight_normalized"}, "weight_normalised"),
     ],
 )
 def test_a_layer_names_the_near_miss(args, hint):
@@ -141,10 +144,29 @@ def test_kl_is_finite(posterior, name, args, mean, scale):
     assert all(p.grad.isfinite().all() for p in q.parameters())
 
 
+@pytest.mark.parametrize("posterior", POSTERIORS)
 @pytest.mark.parametrize("scale", [1e-5, 1e-3, 0.1, 5.0, 30.0])
-def test_the_posterior_starts_at_the_scale_asked_for(scale):
-    q = MeanFieldNormal(torch.zeros(3), scale)
-    torch.testing.assert_close(q.scale, torch.full((3,), scale), rtol=1e-4, atol=0.0)
+def test_the_posterior_starts_at_the_scale_asked_for(posterior, scale):
+    q = posterior(torch.ones(3, 2), scale)
+    expected = torch.full((3, 2), scale)
+    torch.testing.assert_close(q.scale, expected, rtol=1e-4, atol=0.0)
+    q.assign(torch.tensor([[3.0, 4.0]]).expand(3, 2), 2 * expected)
+    torch.testing.assert_close(q.scale, 2 * expected, rtol=1e-4, atol=0.0)
+    torch.testing.assert_close(q.mean[0], torch.tensor([3.0, 4.0]))
+
+
+def test_the_names_of_the_parameters_are_those_of_saved_models():
+    model = models.build("bayesian_meshnet", base_filters=2, dilations=[1])
+    norm = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
+    assert list(model.state_dict()) == [
+        "layers.0.weight_posterior.mean",
+        "layers.0.weight_posterior.rho",
+        *(f"layers.1.{name}" for name in norm),
+        "head.weight_posterior.mean",
+        "head.weight_posterior.rho",
+        "head.bias_posterior.mean",
+        "head.bias_posterior.rho",
+    ]
 
 
 @pytest.mark.parametrize("posterior", POSTERIORS)
@@ -633,6 +655,307 @@ def test_dropout_layers_have_masks_of_their_own():
     first, second = (m for m in realise(net, 0).modules() if isinstance(m, ChannelMask))
     x = torch.ones(1, 64, 1, 1, 1)
     assert not first(x).equal(second(x))
+
+
+# --- learned dropout
+
+
+def _gates(
+    channels: int, keep: float = 0.9, temperature: float = 0.1, prior: float = 0.5
+) -> ConcreteDropout3d:
+    return ConcreteDropout3d(channels, keep, temperature, prior)
+
+
+def _seeded(module: nn.Module, x: Tensor, seed: int = 0) -> Tensor:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return module(x)
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("temperature", [0.02, 0.1, 0.5])
+@pytest.mark.parametrize("level", [0.5, 0.6, 0.3])
+def test_a_relaxed_gate_has_the_concrete_distribution(keep, temperature, level):
+    layer = _gates(500, keep, temperature).train()
+    gates = _seeded(layer, torch.ones(40, 500, 1, 1, 1)).flatten().detach()
+    assert gates.min() >= 0 and gates.max() <= 1
+    # sigmoid((logit p + logit u) / t) > level just where logit u > c; above 1/2 is as
+    # often as the gate is open, whatever t is.
+    c = temperature * math.log(level / (1 - level)) - math.log(keep / (1 - keep))
+    above = 1 / (1 + math.exp(c))
+    standard_error = math.sqrt(above * (1 - above) / 20_000)
+    found = (gates > level).float().mean().item()
+    assert found == pytest.approx(above, abs=4 * standard_error)
+
+
+def test_training_draws_a_gate_for_each_example_and_channel():
+    layer = _gates(64, 0.5, 0.5).train()
+    y = _seeded(layer, torch.ones(3, 64, 2, 3, 4)).detach()
+    gates = y[..., 0, 0, 0]
+    assert y.equal(gates[..., None, None, None].expand_as(y))
+    assert len(gates.flatten().unique()) == 3 * 64
+
+
+def test_outside_training_a_gate_is_open_or_shut_and_the_same_for_the_batch():
+    layer = _gates(64, 0.5).eval()
+    x = torch.rand(3, 64, 2, 3, 4) + 0.5
+    ratio = _seeded(layer, x) / x
+    assert set(ratio.unique().tolist()) == {0.0, 1.0}
+    assert ratio.equal(ratio[:1, :, :1, :1, :1].expand_as(ratio))
+    assert not _seeded(layer, x, 1).equal(_seeded(layer, x))
+
+
+@pytest.mark.parametrize("prior", [0.5, 0.2])
+@pytest.mark.parametrize("keep", [0.05, 0.3, 0.9])
+def test_divergence_of_gates_by_hand_by_monte_carlo_and_its_gradient(keep, prior):
+    layer = _gates(7, keep, prior=prior)
+    kl = model_divergence(layer)
+    ratios = math.log(keep / prior), math.log((1 - keep) / (1 - prior))
+    assert kl.item() == pytest.approx(
+        7 * (keep * ratios[0] + (1 - keep) * ratios[1]), rel=1e-4
+    )
+    gates = np.random.default_rng(0).random(200_000) < keep
+    terms = np.where(gates, *ratios)
+    standard_error = 7 * terms.std() / math.sqrt(len(terms))
+    assert kl.item() == pytest.approx(7 * terms.mean(), abs=4 * standard_error + 1e-5)
+    kl.backward()
+    by_logit = keep * (1 - keep) * (ratios[0] - ratios[1])
+    torch.testing.assert_close(layer.logit.grad, torch.full((7,), by_logit))
+    assert n_stochastic_weights(layer) == 7
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.8])
+def test_the_gradient_of_a_relaxed_gate_is_the_one_of_its_mean(keep):
+    n, temperature = 200_000, 0.5
+    layer = _gates(n, keep, temperature).train()
+    _seeded(layer, torch.ones(1, n, 1, 1, 1)).sum().backward()
+    assert layer.logit.grad is not None
+
+    def mean(logit: float) -> float:
+        u = (np.arange(400_000) + 0.5) / 400_000
+        return float(
+            np.mean(1 / (1 + np.exp(-(logit + np.log(u / (1 - u))) / temperature)))
+        )
+
+    logit = math.log(keep / (1 - keep))
+    expected = (mean(logit + 1e-3) - mean(logit - 1e-3)) / 2e-3
+    found = layer.logit.grad
+    standard_error = found.std().item() / math.sqrt(n)
+    assert found.mean().item() == pytest.approx(expected, abs=4 * standard_error)
+
+
+@pytest.mark.parametrize("logit", [6.0, -6.0])
+def test_a_rate_out_of_bounds_can_come_back_but_goes_no_further(logit):
+    layer = _gates(3)
+    bound = 0.95 if logit > 0 else 0.05
+    with torch.no_grad():
+        layer.logit.fill_(logit)
+    torch.testing.assert_close(layer.keep_probability, torch.full((3,), bound))
+    outward = -math.copysign(1.0, logit) * layer.keep_probability.sum()
+    outward.backward()
+    assert layer.logit.grad.equal(torch.zeros(3))
+    optimizer = torch.optim.SGD(layer.parameters(), lr=2.0)
+    for _ in range(300):
+        optimizer.zero_grad()
+        # The divergence is least at a half.
+        model_divergence(layer).backward()
+        optimizer.step()
+    torch.testing.assert_close(layer.keep_probability, torch.full((3,), 0.5))
+
+
+def test_a_draw_of_gates_is_a_fixed_mask_that_is_not_rescaled():
+    net = name_sites(nn.Sequential(_gates(64, 0.7), nn.Identity(), _gates(64, 0.7)))
+    assert is_stochastic(net)
+    x = torch.rand(2, 64, 3, 4, 5) + 0.5
+    torch.testing.assert_close(realise(net, None)(x), 0.49 * x)
+    masks = []
+    for seed in range(200):
+        network = realise(net, seed)
+        first, second = (network[n](x) / x for n in (0, 2))
+        assert not first.equal(second)
+        for ratio in (first, second):
+            assert ratio.equal(ratio[:1, :, :1, :1, :1].expand_as(ratio))
+            masks.append(ratio[0, :, 0, 0, 0])
+        # Another tile of the same volume: the same channels are off.
+        assert network(x[:1, :, :2] * 3).equal(3 * (network(x)[:1, :, :2]))
+    mask = torch.stack(masks)
+    assert set(mask.unique().tolist()) == {0.0, 1.0}
+    standard_error = math.sqrt(0.21 / mask.numel())
+    assert mask.mean().item() == pytest.approx(0.7, abs=4 * standard_error)
+
+
+def test_a_draw_reads_the_rates_anew():
+    layer = nn.Sequential(_gates(8, 0.5))
+    draws, x = Draws(layer), torch.ones(1, 8, 1, 1, 1)
+    draws.set(None)
+    with torch.no_grad():
+        layer[0].logit.fill_(math.log(3))
+    torch.testing.assert_close(draws.set(None).network(x), 0.75 * x)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gates_have_names_and_can_be_replayed(training):
+    pyro.clear_param_store()
+    net = name_sites(nn.Sequential(_gates(8, 0.5), _gates(8, 0.5))).train(training)
+    x = torch.ones(2, 8, 1, 1, 1)
+    trace = poutine.trace(net).get_trace(x)
+    assert list(trace.stochastic_nodes) == ["0.gate", "1.gate"]
+    shape = (2, 8) if training else (8,)
+    assert trace.nodes["0.gate"]["value"].shape == shape
+    assert poutine.replay(net, trace=trace)(x).equal(trace.nodes["_RETURN"]["value"])
+    assert trace.log_prob_sum().isfinite()
+    assert len(pyro.get_param_store()) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate"),
+    [
+        ("spatial", 1.0),
+        ("spatial", -0.1),
+        ("spatial", "0.1"),
+        ("concrete", 0.0),
+        ("concrete", 0.04),
+        ("concrete", 0.96),
+        ("concrete", float("nan")),
+        ("concrete", None),
+    ],
+)
+def test_a_rate_out_of_its_range_is_refused(kind, rate):
+    with pytest.raises(InputError, match="dropout_rate must lie in"):
+        DROPOUTS[kind](4, rate)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("keep_probability", 1.0), ("temperature", 0.0), ("prior", 1.0)],
+)
+def test_gates_refuse_what_is_no_distribution(name, value):
+    with pytest.raises(InputError, match=name):
+        ConcreteDropout3d(4, **{name: value})
+
+
+def test_an_unknown_dropout_names_the_near_miss():
+    with pytest.raises(InputError, match="dropout_type 'concret': did you mean"):
+        models.build("vnet", dropout_type="concret")
+
+
+def test_learned_rates_move_apart_by_what_the_data_say():
+    model = models.build(
+        "meshnet",
+        base_filters=4,
+        dilations=[1],
+        dropout_type="concrete",
+        dropout_rate=0.5,
+    )
+    image, label = _batch()
+    elbo = Elbo(model, LOSSES["cross_entropy"](), n_voxels=label.numel())
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(150):
+            optimizer.zero_grad()
+            loss = elbo(image, label)
+            loss.total.backward()
+            optimizer.step()
+    torch.testing.assert_close(loss.total, loss.data + loss.kl / label.numel())
+    # What carries the answer is kept; the bounds hold.
+    (gates,) = (m for m in model.modules() if isinstance(m, ConcreteDropout3d))
+    assert gates.keep_probability.max() > 0.8
+    assert gates.keep_probability.min() >= 0.05
+    assert gates.keep_probability.max() <= 0.95
+
+
+# --- warm start
+
+
+@pytest.mark.parametrize("family", ["vnet", "meshnet"])
+@pytest.mark.parametrize(
+    "dropout",
+    [
+        {"dropout_rate": 0.3},
+        {"dropout_rate": 0.3, "dropout_type": "concrete"},
+    ],
+)
+def test_a_warm_start_moves_the_posterior_to_the_trained_weights(family, dropout):
+    args = {"base_filters": 4, "n_classes": 3} | dropout
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        trained = models.build(family, **args)
+        bayesian = models.build(f"bayesian_{family}", **args)
+        trained(3 * torch.randn(2, 1, 16, 16, 16) + 1)
+        with torch.no_grad():
+            for parameter in trained.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape))
+            trained.head.weight[0, 0] = 0.0
+    x = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    before = {k: v.clone() for k, v in trained.state_dict().items()}
+    warm_start(bayesian, trained, delta=0.1)
+    assert realise(bayesian, None)(x).equal(realise(trained, None)(x))
+    assert _equal(trained.state_dict(), before)
+    for name, layer in bayesian.named_modules():
+        if isinstance(layer, BayesianLayer):
+            for kind, q in layer.posteriors().items():
+                scale = (0.1 * before[f"{name}.{kind}"].abs()).clamp_min(1e-6)
+                torch.testing.assert_close(q.scale, scale, rtol=1e-4, atol=0.0)
+    assert model_divergence(bayesian).isfinite()
+    # The prior is still the one of the arguments.
+    assert bayesian.head.prior().loc == 0
+    assert bayesian.head.prior().scale == 1
+
+
+def test_a_warm_start_is_near_to_the_trained_network():
+    trained = models.build("meshnet", base_filters=4, dilations=[1, 2]).eval()
+    bayesian = models.build("bayesian_meshnet", base_filters=4, dilations=[1, 2])
+    x = torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    distance, expected = {}, realise(trained, None)(x)
+    for delta in (0.01, 0.3):
+        warm_start(bayesian, trained, delta)
+        off = [(realise(bayesian, s)(x) - expected).abs().mean() for s in range(8)]
+        distance[delta] = sum(float(o) for o in off) / 8
+    assert 0 < 10 * distance[0.01] < distance[0.3]
+
+
+@pytest.mark.parametrize(
+    ("trained", "message"),
+    [
+        (
+            ("meshnet", {"base_filters": 5}),
+            r"'layers.0.weight' it has \(5, 1, 3, 3, 3\) where bayesian has "
+            r"\(4, 1, 3, 3, 3\)",
+        ),
+        (("vnet", {"base_filters": 4}), "'layers.0.weight' it has nothing where"),
+        (
+            ("meshnet", {"dilations": [1, 2, 3]}),
+            r"'layers.8.weight' it has \(4, 4, 3, 3, 3\) where bayesian has nothing",
+        ),
+        (
+            ("meshnet", {"dropout_type": "concrete", "dropout_rate": 0.5}),
+            r"'layers.3.logit' it has \(4,\) where bayesian has nothing",
+        ),
+    ],
+)
+def test_a_warm_start_names_the_first_place_that_does_not_match(trained, message):
+    small = {"base_filters": 4, "dilations": [1, 2]}
+    bayesian = models.build("bayesian_meshnet", **small)
+    before = _weights(bayesian)
+    name, args = trained
+    other = models.build(name, **(args if name == "vnet" else small | args))
+    with pytest.raises(InputError, match=message):
+        warm_start(bayesian, other)
+    assert _equal(bayesian.state_dict(), before)
+
+
+@pytest.mark.parametrize("delta", [0, -0.1, float("nan"), "0.1"])
+def test_a_warm_start_refuses_a_scale_that_is_not_positive(delta):
+    model = models.build("bayesian_meshnet", base_filters=4)
+    with pytest.raises(InputError, match="delta"):
+        warm_start(model, models.build("meshnet", base_filters=4), delta)
+
+
+def test_a_warm_start_is_of_a_bayesian_network():
+    model = models.build("meshnet", base_filters=4)
+    with pytest.raises(InputError, match="Bayesian layers"):
+        warm_start(model, model)
 
 
 def test_mixed_seeds_depend_on_every_part():

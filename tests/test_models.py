@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from nobrainer import models
-from nobrainer.bayes.draws import is_stochastic, realise
+from nobrainer.bayes.draws import is_stochastic, plan_draws, realise
+from nobrainer.bayes.dropout import ConcreteDropout3d
 from nobrainer.bayes.kl import model_divergence, n_stochastic_weights
 from nobrainer.bayes.layers import ESTIMATORS, BayesianLayer
 from nobrainer.errors import InputError
@@ -23,24 +24,51 @@ from nobrainer.models.meshnet import MeshNet
 from nobrainer.models.vnet import VNet
 
 SMALL = {"base_filters": 4, "levels": 2, "dilations": [1, 2]}
+MEMBERS = [
+    ["vnet", {"base_filters": 4, "levels": 2}],
+    ["meshnet", {"base_filters": 4, "dilations": [1, 2]}],
+]
+CONCRETE = {"dropout_type": "concrete", "dropout_rate": 0.2}
+FAMILIES = ["unet", "vnet", "meshnet", "bayesian_vnet", "bayesian_meshnet"]
+# What is tested: a name and the arguments that make it what it is.
+CASES: dict[str, tuple[str, dict[str, Any]]] = (
+    {name: (name, {}) for name in FAMILIES}
+    | {f"{name}_concrete": (name, CONCRETE) for name in FAMILIES}
+    | {
+        "kwyk": ("kwyk", {"n_classes": 2}),
+        "kwyk_bernoulli": ("kwyk", {"n_classes": 2, "variant": "bernoulli"}),
+        "kwyk_map": ("kwyk", {"n_classes": 2, "variant": "map"}),
+        "ensemble": ("ensemble", {"members": MEMBERS}),
+    }
+)
 
 
-def _arguments(name: str) -> set[str]:
-    """The arguments that a user gives to the model `name`."""
-    return set(inspect.signature(MODELS[name]).parameters) - {"conv"}
+def _arguments(case: str) -> set[str]:
+    """The arguments that a user gives to the model of `case`."""
+    return set(inspect.signature(MODELS[CASES[case][0]]).parameters) - {"conv"}
 
 
-def _small(name: str, **args: Any) -> nn.Module:
-    """The model `name` at a small size, initialised with a fixed seed."""
-    known = _arguments(name)
+def _small_args(case: str) -> dict[str, Any]:
+    known = _arguments(case)
+    return {k: v for k, v in SMALL.items() if k in known} | CASES[case][1]
+
+
+def _small(case: str, **args: Any) -> nn.Module:
+    """The model of `case` at a small size, initialised with a fixed seed."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return models.build(name, **{k: SMALL[k] for k in SMALL if k in known} | args)
+        return models.build(CASES[case][0], **_small_args(case) | args)
 
 
 def _lived(model: nn.Module) -> nn.Module:
-    """Give the batch norms statistics and weights as after training."""
+    """Give batch norms statistics, and filters lengths and scales, as of training."""
     generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("posterior.a"):
+                parameter.fill_(0.05)
+            elif name.endswith("weight_posterior.g"):
+                parameter.mul_(3)
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm3d):
             n = norm.num_features
@@ -58,26 +86,27 @@ def _image(channels: int = 1, batch: int = 2, side: int = 8) -> Tensor:
 
 
 def _means(model: nn.Module) -> dict[str, Tensor]:
-    """Site name -> posterior mean."""
-    return {
-        f"{name}.{weight}": q.mean
-        for name, layer in model.named_modules()
-        if isinstance(layer, BayesianLayer)
-        for weight, q in layer.posteriors().items()
-    }
+    """Site name -> posterior mean, of weights and of gates."""
+    means: dict[str, Tensor] = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, ConcreteDropout3d):
+            means[f"{name}.gate"] = layer.keep_probability.detach()
+        elif isinstance(layer, BayesianLayer):
+            means |= {f"{name}.{w}": q.mean for w, q in layer.posteriors().items()}
+    return means
 
 
-BAYESIAN = [name for name in MODELS if n_stochastic_weights(_small(name))]
-PLAIN = [name for name in MODELS if name not in BAYESIAN]
-every_model = pytest.mark.parametrize("name", MODELS)
+BAYESIAN = [c for c in CASES if c.startswith("bayesian") or c == "kwyk"]
+DETERMINISTIC = [c for c in CASES if not is_stochastic(_small(c))]
+every_model = pytest.mark.parametrize("name", CASES)
 every_bayesian = pytest.mark.parametrize("name", BAYESIAN)
 
 
-def test_the_models_of_the_tutorial_are_there():
-    assert {"unet", "vnet", "meshnet"} <= set(PLAIN)
-    assert {"bayesian_vnet", "bayesian_meshnet"} <= set(BAYESIAN)
+def test_every_model_is_tested():
+    assert {name for name, _ in CASES.values()} == set(MODELS)
     assert models.available_models() == sorted(MODELS)
-    assert all("bayesian" in name for name in BAYESIAN)
+    assert set(DETERMINISTIC) == {"unet", "vnet", "meshnet", "kwyk_map"}
+    assert {n for n in MODELS if "dropout_type" in _arguments(n)} == set(FAMILIES)
 
 
 def test_an_unknown_model_names_the_near_miss():
@@ -87,10 +116,17 @@ def test_an_unknown_model_names_the_near_miss():
 
 @every_model
 def test_gradient_reaches_every_parameter(name):
-    # In eval mode: a bias just before batch statistics has none in training.
-    model = _lived(_small(name)).eval()
-    loss = LOSSES["cross_entropy"]()(model(_image()), (_image()[:, 0] > 0).long())
-    loss.backward()
+    model = _lived(_small(name)).train()
+    for module in model.modules():
+        # A bias just before batch statistics has none.
+        if isinstance(module, nn.BatchNorm3d):
+            module.eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        # Most of the cold gates are so far open or shut that they have none.
+        for _ in range(20):
+            logits = model(_image())
+            LOSSES["cross_entropy"]()(logits, (_image()[:, 0] > 0).long()).backward()
     for parameter, value in model.named_parameters():
         assert value.grad is not None, parameter
         assert (value.grad != 0).any(), parameter
@@ -99,10 +135,13 @@ def test_gradient_reaches_every_parameter(name):
 @every_bayesian
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_every_estimator_trains_every_scale(name, estimator):
-    model = _small(name, estimator=estimator).train()
+    model = _lived(_small(name, estimator=estimator)).train()
     image = _image()
-    loss = LOSSES["cross_entropy"]()(model(image), (image[:, 0] > 0).long())
-    loss.backward()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(20):
+            logits = model(image)
+            LOSSES["cross_entropy"]()(logits, (image[:, 0] > 0).long()).backward()
     for parameter, value in model.named_parameters():
         assert (value.grad != 0).any(), parameter
 
@@ -112,8 +151,14 @@ def test_gradient_of_kl_reaches_every_weight(name):
     model = _small(name)
     model_divergence(model).backward()
     weights = [(n, p) for n, p in model.named_parameters() if "posterior" in n]
-    assert sum(p.numel() for _, p in weights) == 2 * n_stochastic_weights(model)
-    for parameter, value in weights:
+    gates = [(n, p) for n, p in model.named_parameters() if n.endswith(".logit")]
+    scales = [(n, p) for n, p in weights if n.endswith((".rho", ".a"))]
+    n_gates = sum(p.numel() for _, p in gates)
+    assert sum(p.numel() for _, p in scales) + n_gates == n_stochastic_weights(model)
+    for parameter, value in weights + gates:
+        # A Gaussian prior knows no direction.
+        if parameter.endswith(".v"):
+            continue
         assert (value.grad != 0).all(), parameter
 
 
@@ -139,7 +184,7 @@ def test_every_weight_of_a_bayesian_model_is_stochastic(name):
     assert n_stochastic_weights(model) > 500
 
 
-@every_bayesian
+@pytest.mark.parametrize("name", ["bayesian_vnet", "bayesian_meshnet"])
 def test_posterior_scale_is_a_fraction_of_the_spread_of_the_means(name):
     narrow, wide = (_small(name, posterior_scale=s) for s in (0.01, 0.2))
     for a, b in zip(narrow.modules(), wide.modules(), strict=True):
@@ -153,15 +198,16 @@ def test_posterior_scale_is_a_fraction_of_the_spread_of_the_means(name):
 def test_arguments_survive_json_and_rebuild_the_model(name):
     defaults = {
         k: p.default
-        for k, p in inspect.signature(MODELS[name]).parameters.items()
+        for k, p in inspect.signature(MODELS[CASES[name][0]]).parameters.items()
         if k != "conv"
     }
-    args = defaults | {k: v for k, v in SMALL.items() if k in defaults}
-    model = _lived(models.build(name, **args)).eval()
-    again = models.build(name, **json.loads(json.dumps(args))).eval()
+    args = defaults | _small_args(name)
+    model = _lived(models.build(CASES[name][0], **args)).eval()
+    again = models.build(CASES[name][0], **json.loads(json.dumps(args))).eval()
     again.load_state_dict(model.state_dict(), strict=True)
     image = _image()
-    assert realise(again, 1)(image).equal(realise(model, 1)(image))
+    for draw in plan_draws(model, 1, 2):
+        assert realise(again, *draw)(image).equal(realise(model, *draw)(image))
     assert (again.halo, again.stride, again.width) == (
         model.halo,
         model.stride,
@@ -169,18 +215,16 @@ def test_arguments_survive_json_and_rebuild_the_model(name):
     )
 
 
-@every_model
+NAMES = ["n_classes", "base_filters", "dropout_rate", "dropout_type", "members"]
+NAMES += ["variant", "estimator"]
+
+
 @pytest.mark.parametrize(
-    ("wrong", "right"),
-    [
-        ("n_clases", "n_classes"),
-        ("filters", "base_filters"),
-        ("dropout", "dropout_rate"),
-    ],
+    ("name", "right"), [(c, a) for c in CASES for a in NAMES if a in _arguments(c)]
 )
-def test_an_unknown_argument_names_the_near_miss(name, wrong, right):
-    with pytest.raises(InputError, match=f"{wrong!r}: did you mean {right!r}"):
-        models.build(name, **{wrong: 2})
+def test_an_unknown_argument_names_the_near_miss(name, right):
+    with pytest.raises(InputError, match=f"{right[:-1]!r}: did you mean {right!r}"):
+        models.build(CASES[name][0], **{right[:-1]: 2})
 
 
 BAD = [
@@ -201,6 +245,17 @@ BAD = [
     ("dilations", [1, 0]),
     ("dilations", 3),
     ("norm", "instanc"),
+    ("dropout_type", "concret"),
+    ("variant", "spike_and_slap"),
+    ("members", "vnet"),
+    ("members", [["vnet", {}]]),
+    ("members", ["vnet", "vnet"]),
+    ("members", [["vnet", {}], ["vnett", {}]]),
+    ("members", [["vnet", {}], ["vnet", []]]),
+    ("members", [["vnet", {}], [["vnet"], {}]]),
+    ("members", [["vnet", {}], ["vnet", {"level": 2}]]),
+    ("members", [["vnet", {}], ["vnet", {"n_classes": 7}]]),
+    ("members", [["vnet", {}], ["ensemble", {}]]),
     ("kl_weight", -1),
     ("kl_weight", float("nan")),
     ("kl_weight", float("inf")),
@@ -217,11 +272,27 @@ BAD = [
 
 @pytest.mark.parametrize(
     ("name", "argument", "value"),
-    [(m, a, v) for m in MODELS for a, v in BAD if a in _arguments(m)],
+    [(m, a, v) for m in CASES for a, v in BAD if a in _arguments(m)],
 )
 def test_a_bad_value_is_refused(name, argument, value):
     with pytest.raises(InputError):
         _small(name, **{argument: value})
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("rate", [0.0, 0.01, 0.96])
+def test_a_learned_rate_starts_within_its_bounds(name, rate):
+    with pytest.raises(InputError, match=r"\[0.05, 0.95\].*dropout_type='concrete'"):
+        _small(name, dropout_type="concrete", dropout_rate=rate)
+
+
+@every_model
+def test_only_what_has_a_divergence_carries_its_weight(name):
+    model = _small(name)
+    has_prior = n_stochastic_weights(model) > 0
+    assert hasattr(model, "kl_weight") == has_prior
+    assert not has_prior or model.kl_weight == "elbo"
+    assert (model_divergence(model).item() > 0) == has_prior
 
 
 @every_model
@@ -231,42 +302,48 @@ def test_output_has_the_classes_and_grid_asked_for(name):
     assert model(image).shape == (2, 5, 8, 12, 4 * model.stride)
 
 
-@every_model
+@pytest.mark.parametrize("name", [c for c in CASES if "base_filters" in _arguments(c)])
 @pytest.mark.parametrize("levels", [1, 2, 3])
 def test_base_filters_and_levels_change_the_network(name, levels):
     def size(model: nn.Module) -> int:
         return sum(p.numel() for p in model.parameters())
 
-    assert size(_small(name, base_filters=8)) > 2 * size(_small(name))
+    assert size(_small(name, base_filters=8)) > 1.9 * size(_small(name))
     if "levels" in _arguments(name) and levels > 1:
         assert _small(name, levels=levels).stride == 2 ** (levels - 1)
 
 
-@pytest.mark.parametrize("name", BAYESIAN)
+@pytest.mark.parametrize("name", [c for c in CASES if c not in DETERMINISTIC])
 def test_two_draws_differ_and_one_repeats(name):
     model = _lived(_small(name)).eval()
     image = _image()
-    one, two, again = (realise(model, s)(image) for s in (1, 2, 1))
-    assert is_stochastic(model)
+    first, second = plan_draws(model, 3, 2)
+    draws = (first, second, first)
+    one, two, again = (realise(model, *draw)(image) for draw in draws)
     assert one.equal(again)
     assert (one - two).abs().mean() > 1e-3
-    assert (model(image) - model(image)).abs().mean() > 1e-3
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@every_bayesian
+def test_two_passes_of_the_model_itself_differ(name):
+    model = _lived(_small(name)).eval()
+    assert (model(_image()) - model(_image())).abs().mean() > 1e-3
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
 def test_a_deterministic_model_has_one_draw(name):
     model = _lived(_small(name)).eval()
     image = _image()
-    assert not is_stochastic(model)
     assert realise(model, 1)(image).equal(realise(model, 2)(image))
     torch.testing.assert_close(
         realise(model, None)(image), model(image), rtol=1e-5, atol=1e-5
     )
 
 
-@every_model
+@pytest.mark.parametrize("name", [c for c in CASES if c != "ensemble"])
 def test_the_mean_draw_is_the_model_with_its_posterior_means(name):
-    model = _lived(_small(name, dropout_rate=0.4)).eval()
+    dropout = {"dropout_rate": 0.4} if "dropout_rate" in _arguments(name) else {}
+    model = _lived(_small(name, **dropout)).eval()
     image = _image()
     with torch.no_grad():
         expected = poutine.condition(model, _means(model))(image)
@@ -274,7 +351,7 @@ def test_the_mean_draw_is_the_model_with_its_posterior_means(name):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@every_model
+@pytest.mark.parametrize("name", FAMILIES)
 def test_dropout_rate_makes_draws_differ_by_whole_channels(name):
     model = _lived(_small(name, dropout_rate=0.4, base_filters=32))
     dropouts = [m for m in model.modules() if isinstance(m, nn.Dropout3d)]
@@ -323,7 +400,7 @@ def _reach(model: nn.Module) -> tuple[int, int]:
 
 REACHES = [
     (name, {key: value})
-    for name in MODELS
+    for name in [*FAMILIES, "kwyk"]
     for key, value in [
         ("levels", 1),
         ("levels", 2),
@@ -347,7 +424,7 @@ def test_the_halo_is_as_wide_as_the_reach(name, args):
 @every_model
 def test_nothing_beyond_the_halo_changes_the_core(name):
     model = _lived(_small(name))
-    network = realise(model, 0)
+    network = model.eval() if name == "ensemble" else realise(model, 0)
     halo, stride = model.halo, model.stride
     core = 2 * stride
     generator = torch.Generator().manual_seed(0)
@@ -387,7 +464,7 @@ def test_a_bayesian_model_is_its_plain_model_with_other_convolutions(network, na
 
 @every_bayesian
 def test_a_trace_has_a_site_for_every_weight(name):
-    model = _small(name)
+    model = _small(name).eval()
     trace = poutine.trace(model).get_trace(_image())
     sites = {n: trace.nodes[n]["value"].shape for n in trace.stochastic_nodes}
     assert sites == {n: mean.shape for n, mean in _means(model).items()}
@@ -395,7 +472,11 @@ def test_a_trace_has_a_site_for_every_weight(name):
     trace.compute_log_prob()
     for site, mean in _means(model).items():
         node = trace.nodes[site]
-        q = torch.distributions.Normal(mean, node["fn"].base_dist.scale)
+        if site.endswith(".gate"):
+            q = torch.distributions.Bernoulli(mean)
+            assert set(node["value"].tolist()) <= {0.0, 1.0}
+        else:
+            q = torch.distributions.Normal(mean, node["fn"].base_dist.scale)
         torch.testing.assert_close(node["log_prob"], q.log_prob(node["value"]).sum())
 
 

@@ -8,13 +8,14 @@ import copy
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from nobrainer.bayes.layers import BayesianLayer
-from nobrainer.bayes.posteriors import MeanFieldNormal
+from nobrainer.bayes.dropout import ConcreteDropout3d
+from nobrainer.bayes.ensemble import EnsembleNetwork
+from nobrainer.bayes.layers import BayesianLayer, StochasticLayer
 
 
 def mix_seed(seed: int, *names: object) -> int:
@@ -24,11 +25,48 @@ def mix_seed(seed: int, *names: object) -> int:
 
 
 def is_stochastic(model: nn.Module) -> bool:
-    """Whether two draws of `model` can differ."""
+    """Whether two draws of `model` can differ: an ensemble's come of its members."""
+    if isinstance(model, EnsembleNetwork) and len(model.members) > 1:
+        return True
     return any(
-        isinstance(m, BayesianLayer) or (isinstance(m, nn.Dropout3d) and m.p > 0)
+        (isinstance(m, StochasticLayer) and m.is_random)
+        or (isinstance(m, nn.Dropout3d) and m.p > 0)
         for m in model.modules()
     )
+
+
+class Draw(NamedTuple):
+    """Which network a draw is: `seed` of its weights, `member` of an ensemble.
+
+    The seed None stands for the posterior mean.
+    """
+
+    seed: int | None
+    member: int = 0
+
+
+def plan_draws(model: nn.Module, seed: int, n_samples: int) -> list[Draw]:
+    """The draws of one prediction, each with a seed of its own.
+
+    Args:
+        model: the network; the draws take the members of an ensemble in turn.
+        seed: of the prediction.
+        n_samples: number of draws; 0 is the posterior mean (of each member).
+
+    Returns: `n_samples` draws. An ensemble of deterministic members has no more than
+    one for each: more would repeat.
+    """
+    members = _members(model)
+    if n_samples == 0:
+        return [Draw(None, member) for member in range(len(members))]
+    if len(members) > 1 and not any(map(is_stochastic, members)):
+        n_samples = min(n_samples, len(members))
+    return [Draw(mix_seed(seed, "draw", n), n % len(members)) for n in range(n_samples)]
+
+
+def _members(model: nn.Module) -> list[nn.Module]:
+    """The members of an ensemble; the model itself where it is none."""
+    return list(model.members) if isinstance(model, EnsembleNetwork) else [model]
 
 
 class DrawnConv3d(nn.Conv3d):
@@ -76,6 +114,20 @@ class ChannelMask(nn.Module):
         return x * mask[:, None, None, None]
 
 
+class ChannelGate(nn.Module):
+    """Gates of one draw: the same factor for a channel in the whole volume."""
+
+    gate: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("gate", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply the channels of x (B, C, I, J, K) by the draw's gates."""
+        return x * self.gate[:, None, None, None]
+
+
 @dataclass(frozen=True)
 class _Drawn:
     """A layer of the model, its twin, and the batch norm folded into the twin."""
@@ -89,9 +141,32 @@ class _Drawn:
 class Draws:
     """A plain network on `device` whose weights can be set to any draw of `model`.
 
-    Only one draw's weights exist at a time, so memory does not grow with the
-    number of draws. The model is read again by every `set`, never changed.
+    Only one draw's weights exist at a time (for each member of an ensemble), so memory
+    does not grow with the number of draws. The model is read again by every `set`,
+    never changed.
     """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self._twins = [_Twin(member, device, dtype) for member in _members(model)]
+        self.network = self._twins[0].network
+        self.device = device or torch.device("cpu")
+        self.dtype = dtype
+
+    def set(self, seed: int | None, member: int = 0) -> Self:
+        """Make `network` a draw of `member`; None stands for the posterior mean."""
+        twin = self._twins[member]
+        twin.set(seed)
+        self.network = twin.network
+        return self
+
+
+class _Twin:
+    """The plain network of one model, ensembles excluded."""
 
     # The twins initialise weights that nobody reads: training's random numbers must
     # not depend on whether a draw was made in between.
@@ -99,8 +174,8 @@ class Draws:
     def __init__(
         self,
         model: nn.Module,
-        device: torch.device | None = None,
-        dtype: torch.dtype = torch.float32,
+        device: torch.device | None,
+        dtype: torch.dtype,
     ) -> None:
         norms: dict[int, nn.BatchNorm3d] = {}
         for module in model.modules():
@@ -113,11 +188,16 @@ class Draws:
         replaced: dict[int, nn.Module] = {}
         self._drawn: list[_Drawn] = []
         self._masks: list[tuple[str, ChannelMask]] = []
+        self._gates: list[tuple[str, ConcreteDropout3d, ChannelGate]] = []
         for name, module in model.named_modules():
             if isinstance(module, nn.Dropout3d):
                 mask = ChannelMask(module.p)
                 replaced[id(module)] = mask
                 self._masks.append((name, mask))
+            elif isinstance(module, ConcreteDropout3d):
+                gate = ChannelGate(len(module.logit))
+                replaced[id(module)] = gate
+                self._gates.append((name, module, gate))
             elif isinstance(module, BayesianLayer) or type(module) is nn.Conv3d:
                 plain = module.twin() if isinstance(module, BayesianLayer) else module
                 norm = norms.get(id(module))
@@ -130,15 +210,15 @@ class Draws:
         network = copy.deepcopy(model, dict(replaced)).eval().requires_grad_(False)
         network.to(device=device, dtype=dtype)
         # channels_last_3d was measured up to 1.6 times faster on a CPU.
-        self.network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.device = device or torch.device("cpu")
-        self.dtype = dtype
+        self.network: nn.Module = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     @torch.no_grad()
-    def set(self, seed: int | None) -> Self:
-        """Put a draw's weights into `network`; None stands for the posterior mean."""
+    def set(self, seed: int | None) -> None:
+        """Put a draw's weights into `network`."""
         for name, mask in self._masks:
             mask.seed = None if seed is None else mix_seed(seed, name)
+        for name, dropout, gate in self._gates:
+            gate.gate.copy_(dropout.draw(_generator(seed, name, "gate")))
         for drawn in self._drawn:
             weight = _value(drawn, "weight", seed)
             assert weight is not None
@@ -150,17 +230,16 @@ class Draws:
             twin_weight.copy_(weight)
             if isinstance(twin_bias, Tensor) and bias is not None:
                 twin_bias.copy_(bias)
-        return self
 
 
-def realise(model: nn.Module, seed: int | None) -> nn.Module:
+def realise(model: nn.Module, seed: int | None, member: int = 0) -> nn.Module:
     """The plain network, in eval mode, that is draw `seed` of `model`.
 
-    None gives the posterior mean. Batch norm that directly follows a convolution
-    in an `nn.Sequential` is folded into it. The same seed gives the same weights
-    on every device.
+    None gives the posterior mean; of an ensemble, the draw is one of `member`. Batch
+    norm that directly follows a convolution in an `nn.Sequential` is folded into it.
+    The same seed gives the same weights on every device.
     """
-    return Draws(model).set(seed).network
+    return Draws(model).set(seed, member).network
 
 
 def _fast(plain: nn.Module, *, bias: bool) -> nn.Module:
@@ -184,13 +263,17 @@ def _value(drawn: _Drawn, name: str, seed: int | None) -> Tensor | None:
     """The value of a layer's weight or bias in a draw."""
     if not isinstance(drawn.layer, BayesianLayer):
         return getattr(drawn.layer, name)
-    posterior: MeanFieldNormal | None = drawn.layer.posteriors().get(name)
+    posterior = drawn.layer.posteriors().get(name)
     if posterior is None:
         return None
+    return posterior.draw(_generator(seed, drawn.name, name))
+
+
+def _generator(seed: int | None, *names: str) -> torch.Generator | None:
+    """The generator of one quantity of a draw; None for the posterior mean."""
     if seed is None:
-        return posterior.draw(None)
-    generator = torch.Generator()
-    return posterior.draw(generator.manual_seed(mix_seed(seed, drawn.name, name)))
+        return None
+    return torch.Generator().manual_seed(mix_seed(seed, *names))
 
 
 def _fold(

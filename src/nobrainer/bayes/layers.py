@@ -7,6 +7,7 @@ work on every model that holds such layers, whatever its containers are.
 """
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from nobrainer.bayes.posteriors import MeanFieldNormal
+from nobrainer.bayes.posteriors import POSTERIORS, Posterior
 from nobrainer.bayes.priors import PRIORS, check_scale
 from nobrainer.errors import InputError
 from nobrainer.registry import check_arguments, near_miss
@@ -34,13 +35,35 @@ POSTERIOR_SCALE = 0.05
 was measured to reach a lower Dice."""
 
 
-class BayesianLayer(PyroModule):
+class StochasticLayer(PyroModule):
+    """A layer that draws at named Pyro sites and has a divergence from its prior."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.site = ""
+
+    def site_name(self, name: str) -> str:
+        """The Pyro site at which the quantity `name` is drawn."""
+        return f"{self.site}.{name}" if self.site else self._pyro_get_fullname(name)
+
+    def factors(self) -> Iterator[tuple[Distribution, Distribution]]:
+        """q and p of each quantity, with one batch element for each number."""
+        raise NotImplementedError
+
+    @property
+    def is_random(self) -> bool:
+        """Whether two draws can differ."""
+        raise NotImplementedError
+
+
+class BayesianLayer(StochasticLayer):
     """What the Bayesian layers share: posteriors, prior, and how to draw.
 
     Abstract: a subclass says how its plain operation and its plain twin look.
 
     Args:
         plain: the `torch.nn` layer whose initialisation gives the posterior means.
+        posterior: name in `POSTERIORS`.
         prior_type: name in `PRIORS`.
         prior_args: arguments of that prior.
         posterior_scale: initial posterior standard deviation, as a fraction of the
@@ -51,6 +74,7 @@ class BayesianLayer(PyroModule):
     def __init__(
         self,
         plain: nn.Conv3d | nn.Linear,
+        posterior: str,
         prior_type: str,
         prior_args: dict[str, Any] | None,
         posterior_scale: float,
@@ -66,40 +90,46 @@ class BayesianLayer(PyroModule):
             f"argument of prior {prior_type!r}", PRIORS[prior_type], self.prior_args
         )
         self.estimator = estimator
-        self.site = ""
         fan_in = plain.weight[0].numel()
         # The standard deviation of torch's default U(±1/sqrt(fan_in)).
         scale = posterior_scale / math.sqrt(3 * fan_in)
-        self.weight_posterior = MeanFieldNormal(plain.weight, scale)
+        self.weight_posterior = POSTERIORS[posterior](plain.weight, scale)
         if plain.bias is not None:
-            self.bias_posterior = MeanFieldNormal(plain.bias, scale)
+            self.bias_posterior = POSTERIORS[posterior](plain.bias, scale)
         self.prior()
 
-    def posteriors(self) -> dict[str, MeanFieldNormal]:
+    def posteriors(self) -> dict[str, Posterior]:
         """The posteriors by weight name: "weight", and "bias" where it has one."""
         # Read around PyroModule's attribute hook, which would enter the parameters
         # into Pyro's global store, where two models with the same site names
         # overwrite each other.
         found = {n: self._modules.get(f"{n}_posterior") for n in ("weight", "bias")}
-        return {n: q for n, q in found.items() if isinstance(q, MeanFieldNormal)}
+        return {n: q for n, q in found.items() if isinstance(q, Posterior)}
 
     def prior(self) -> Distribution:
         """p(w) of a single weight, on the layer's device."""
         device = self.posteriors()["weight"].mean.device
         return PRIORS[self.prior_type](**self.prior_args, device=device)
 
-    def _site(self, name: str) -> str:
-        return f"{self.site}.{name}" if self.site else self._pyro_get_fullname(name)
+    def factors(self) -> Iterator[tuple[Distribution, Distribution]]:
+        """q(w) of the weights and of the biases, and their prior."""
+        for posterior in self.posteriors().values():
+            yield posterior.distribution(), self.prior()
+
+    @property
+    def is_random(self) -> bool:
+        """Whether two draws can differ: not with point posteriors."""
+        return any(posterior.is_random for posterior in self.posteriors().values())
 
     def _sample(self, name: str, n: int | None = None) -> Tensor | None:
         """Draw a weight at its Pyro site; `n` of them along a new first axis."""
         posterior = self.posteriors().get(name)
         if posterior is None:
             return None
-        q = Normal(posterior.mean, posterior.scale)
+        q = posterior.distribution()
         if n is not None:
-            q = q.expand((n, *posterior.mean.shape))
-        return pyro.sample(self._site(name), q.to_event())
+            q = q.expand((n, *q.batch_shape))
+        return pyro.sample(self.site_name(name), q.to_event())
 
     def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The layer's plain operation with the given weight."""
@@ -117,7 +147,7 @@ class BayesianLayer(PyroModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Draw weights and apply the layer; x as for the `torch.nn` layer."""
-        if not self.training or self.estimator == "shared":
+        if not (self.training and self.is_random) or self.estimator == "shared":
             weight = self._sample("weight")
             assert weight is not None
             return self.operate(x, weight, self._sample("bias"))
@@ -141,8 +171,8 @@ class BayesianLayer(PyroModule):
             None if bias is None else bias.scale.square(),
         )
         # The floor keeps the gradient of the square root finite at variance 0.
-        q = Normal(mean, variance.clamp_min(1e-12).sqrt())
-        return pyro.sample(self._site("output"), q.to_event())
+        q = Normal(mean, variance.clamp_min(1e-12).sqrt(), validate_args=False)
+        return pyro.sample(self.site_name("output"), q.to_event())
 
     def _forward_flipout(self, x: Tensor) -> Tensor:
         """Decorrelate the examples by random signs on one shared perturbation."""
@@ -181,6 +211,7 @@ class BayesianConv3d(BayesianLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
+        posterior: str = "mean_field",
         prior_type: str = "standard_normal",
         prior_args: dict[str, Any] | None = None,
         posterior_scale: float = POSTERIOR_SCALE,
@@ -202,7 +233,9 @@ class BayesianConv3d(BayesianLayer):
             dtype=dtype,
         )
         layer = plain(device=device)
-        super().__init__(layer, prior_type, prior_args, posterior_scale, estimator)
+        super().__init__(
+            layer, posterior, prior_type, prior_args, posterior_scale, estimator
+        )
         self._plain = plain
         self.stride, self.padding, self.dilation = (
             layer.stride,
@@ -253,13 +286,16 @@ class BayesianLinear(BayesianLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
+        posterior: str = "mean_field",
         prior_type: str = "standard_normal",
         prior_args: dict[str, Any] | None = None,
         posterior_scale: float = POSTERIOR_SCALE,
         estimator: str = "shared",
     ) -> None:
         plain = nn.Linear(in_features, out_features, bias, device, dtype)
-        super().__init__(plain, prior_type, prior_args, posterior_scale, estimator)
+        super().__init__(
+            plain, posterior, prior_type, prior_args, posterior_scale, estimator
+        )
         self.in_features, self.out_features, self.bias = in_features, out_features, bias
 
     def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -281,8 +317,8 @@ class BayesianLinear(BayesianLayer):
 
 
 def name_sites(model: nn.Module) -> nn.Module:
-    """Name the Pyro sites of every Bayesian layer after its place in `model`."""
+    """Name the Pyro sites of every stochastic layer after its place in `model`."""
     for name, layer in model.named_modules():
-        if isinstance(layer, BayesianLayer):
+        if isinstance(layer, StochasticLayer):
             layer.site = name
     return model

@@ -1,12 +1,20 @@
-"""Variational posteriors q(w): modules that hold the parameters of a distribution."""
+"""Variational posteriors q(w): modules that hold the parameters of a distribution.
 
-import math
+Every entry of `POSTERIORS` takes the initial means, a tensor of the weight's shape,
+and the initial standard deviation of all of them.
+"""
+
+from collections.abc import Callable
 
 import torch
+from pyro.distributions import Delta, Normal
 from torch import Tensor, nn
-from torch.distributions import Normal
 
 from nobrainer.errors import InputError
+from nobrainer.registry import Registry
+
+TINY = 1e-12
+"""Stands in for a length or a standard deviation of 0, which nothing divides by."""
 
 
 class MeanFieldNormal(nn.Module):
@@ -19,13 +27,14 @@ class MeanFieldNormal(nn.Module):
     Source: Graves 2011; Blundell et al. 2015 (the softplus form).
     """
 
+    is_random = True
+
     def __init__(self, mean: Tensor, scale: float) -> None:
         super().__init__()
         if not scale > 0:
             raise InputError(f"posterior scale must be a positive number, got {scale}")
         self.mean = nn.Parameter(mean.detach().clone())
-        # softplus(rho) = scale; expm1 keeps the digits of a small scale.
-        rho = math.log(math.expm1(scale)) if scale < 20 else scale
+        rho = float(_inverse_softplus(torch.tensor(scale, dtype=torch.float64)))
         self.rho = nn.Parameter(torch.full_like(self.mean, rho))
 
     @property
@@ -35,16 +44,130 @@ class MeanFieldNormal(nn.Module):
 
     def distribution(self) -> Normal:
         """q(w) as a distribution with batch shape = the weight's shape."""
-        return Normal(self.mean, self.scale)
+        # Weights that are not finite are training's to report, which names the batch.
+        return Normal(self.mean, self.scale, validate_args=False)
 
     @torch.no_grad()
     def draw(self, generator: torch.Generator | None) -> Tensor:
-        """One weight tensor from q, or the mean where `generator` is None.
+        """One weight tensor from q, or the mean where `generator` is None."""
+        return _draw_normal(self.mean, self.scale, generator)
 
-        The noise is made on the CPU, so that a seed gives the same weight on
-        every device.
-        """
-        if generator is None:
-            return self.mean.detach()
-        noise = torch.randn(self.mean.shape, generator=generator)
-        return self.mean + self.scale * noise.to(self.mean)
+    @torch.no_grad()
+    def assign(self, mean: Tensor, scale: Tensor) -> None:
+        """Make q these Gaussians: means, and standard deviations > 0."""
+        self.mean.copy_(mean)
+        self.rho.copy_(_inverse_softplus(scale))
+
+
+class WeightNormalised(nn.Module):
+    """Exactly known weights g · v / ‖v‖: a length g and a direction v for each filter.
+
+    A bias, one number for each filter, is its length alone.
+
+    Args:
+        mean: initial weights (filters, ...).
+
+    Source: Salimans, Kingma 2016, Weight normalization, eq. 2.
+    """
+
+    is_random = False
+
+    def __init__(self, mean: Tensor) -> None:
+        super().__init__()
+        mean = mean.detach().clone()
+        directed = mean.ndim > 1
+        self.g = nn.Parameter(_length(mean) if directed else mean)
+        self.v = nn.Parameter(mean) if directed else None
+
+    @property
+    def mean(self) -> Tensor:
+        """The weights, of the weight's shape."""
+        return self.g if self.v is None else self.g * self.v / _length(self.v)
+
+    @property
+    def scale(self) -> Tensor:
+        """Standard deviations, of the weight's shape."""
+        return torch.zeros_like(self.mean)
+
+    def distribution(self) -> Delta | Normal:
+        """q(w) as a distribution with batch shape = the weight's shape."""
+        return Delta(self.mean)
+
+    @torch.no_grad()
+    def draw(self, generator: torch.Generator | None) -> Tensor:
+        """One weight tensor from q, or the mean where `generator` is None."""
+        return _draw_normal(self.mean, self.scale, generator)
+
+    @torch.no_grad()
+    def assign(self, mean: Tensor, scale: Tensor) -> None:
+        """Make `mean` the weights; only what is random has a `scale`."""
+        self.g.copy_(mean if self.v is None else _length(mean))
+        if self.v is not None:
+            self.v.copy_(mean)
+
+
+class WeightNormalisedNormal(WeightNormalised):
+    """Independent Gaussians N(g · v / ‖v‖, scale²), scale = |a|.
+
+    Args:
+        mean: initial means (filters, ...).
+        scale: initial standard deviation, the same for every weight.
+
+    Source: McClure et al. 2019, doi 10.3389/fninf.2019.00067.
+    """
+
+    is_random = True
+
+    def __init__(self, mean: Tensor, scale: float) -> None:
+        super().__init__(mean)
+        self.a = nn.Parameter(torch.full_like(mean, scale))
+
+    @property
+    def scale(self) -> Tensor:
+        """Standard deviations, positive, of the weight's shape."""
+        return self.a.abs().clamp_min(TINY)
+
+    def distribution(self) -> Normal:
+        """q(w) as a distribution with batch shape = the weight's shape."""
+        # Weights that are not finite are training's to report, which names the batch.
+        return Normal(self.mean, self.scale, validate_args=False)
+
+    @torch.no_grad()
+    def assign(self, mean: Tensor, scale: Tensor) -> None:
+        """Make q these Gaussians: means, and standard deviations > 0."""
+        super().assign(mean, scale)
+        self.a.copy_(scale)
+
+
+Posterior = MeanFieldNormal | WeightNormalised
+
+POSTERIORS: Registry[Callable[[Tensor, float], Posterior]] = Registry("posterior")
+POSTERIORS.register("mean_field")(MeanFieldNormal)
+POSTERIORS.register("weight_normalised")(WeightNormalisedNormal)
+POSTERIORS.register("point")(lambda mean, scale: WeightNormalised(mean))
+
+
+def _length(weight: Tensor) -> Tensor:
+    """‖w‖ of each filter, (filters, 1, ...), so that it divides the weight."""
+    axes = tuple(range(1, weight.ndim))
+    return torch.linalg.vector_norm(weight, dim=axes, keepdim=True).clamp_min(TINY)
+
+
+def _draw_normal(
+    mean: Tensor, scale: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    """mean + scale · noise; the noise is made on the CPU.
+
+    So a seed gives the same weight on every device.
+    """
+    if generator is None:
+        return mean.detach()
+    noise = torch.randn(mean.shape, generator=generator)
+    return mean + scale * noise.to(mean)
+
+
+def _inverse_softplus(value: Tensor) -> Tensor:
+    """rho with softplus(rho) = value > 0; expm1 keeps the digits of a small value."""
+    # In float64, which not every device has.
+    wide = value.detach().cpu().double()
+    return (wide + torch.log(-torch.expm1(-wide))).to(value)

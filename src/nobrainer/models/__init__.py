@@ -8,16 +8,16 @@ True
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import nn
 
 from nobrainer.models.bayesian import bayesian_meshnet, bayesian_vnet
+from nobrainer.models.ensemble import ensemble
+from nobrainer.models.kwyk import Kwyk
 from nobrainer.models.meshnet import MeshNet
-from nobrainer.models.registry import MODELS
+from nobrainer.models.registry import MODELS, build
 from nobrainer.models.unet import UNet
 from nobrainer.models.vnet import VNet
-from nobrainer.registry import check_arguments
 
 __all__ = ["MODELS", "available_models", "build", "get"]
 
@@ -26,6 +26,8 @@ MODELS.register("vnet")(VNet)
 MODELS.register("meshnet")(MeshNet)
 MODELS.register("bayesian_vnet")(bayesian_vnet)
 MODELS.register("bayesian_meshnet")(bayesian_meshnet)
+MODELS.register("kwyk")(Kwyk)
+MODELS.register("ensemble")(ensemble)
 
 
 def available_models() -> list[str]:
@@ -36,9 +38,3 @@ def available_models() -> list[str]:
 def get(name: str) -> Callable[..., nn.Module]:
     """What builds the model `name`; InputError with the near miss if unknown."""
     return MODELS[name]
-
-
-def build(name: str, **args: Any) -> nn.Module:
-    """Build a model; an unknown argument is an InputError with the near miss."""
-    check_arguments(f"argument of model {name!r}", MODELS[name], args)
-    return MODELS[name](**args)

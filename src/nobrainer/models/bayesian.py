@@ -1,15 +1,14 @@
 """The same networks with Bayesian convolutions."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from torch import nn
 
-from nobrainer.bayes.layers import POSTERIOR_SCALE, BayesianConv3d, name_sites
-from nobrainer.errors import InputError
+from nobrainer.bayes.layers import POSTERIOR_SCALE, BayesianConv3d
 from nobrainer.models.meshnet import MeshNet
+from nobrainer.models.registry import check_kl_weight
 from nobrainer.models.vnet import VNet
 
 
@@ -17,12 +16,8 @@ def _bayesian(
     network: Callable[..., nn.Module], kl_weight: float | str, **layer: Any
 ) -> nn.Module:
     """Build `network` with Bayesian convolutions made with the `layer` arguments."""
-    number = isinstance(kl_weight, int | float) and 0 <= kl_weight < math.inf
-    if kl_weight != "elbo" and not number:
-        raise InputError(
-            f"kl_weight must be 'elbo' or a number >= 0, got {kl_weight!r}"
-        )
-    model = name_sites(network(conv=partial(BayesianConv3d, **layer)))
+    check_kl_weight(kl_weight)
+    model = network(conv=partial(BayesianConv3d, **layer))
     model.kl_weight = kl_weight  # type: ignore[assignment]
     return model
 
@@ -33,6 +28,7 @@ def bayesian_vnet(
     base_filters: int = 16,
     levels: int = 4,
     dropout_rate: float = 0.0,
+    dropout_type: str = "spatial",
     prior_type: str = "standard_normal",
     prior_args: dict[str, Any] | None = None,
     kl_weight: float | str = "elbo",
@@ -42,7 +38,8 @@ def bayesian_vnet(
     """A `VNet` whose convolution weights have Gaussian posteriors.
 
     Args:
-        in_channels, n_classes, base_filters, levels, dropout_rate: see `VNet`.
+        in_channels, n_classes, base_filters, levels, dropout_rate,
+            dropout_type: see `VNet`.
         prior_type: "standard_normal", "laplace" or "spike_and_slab".
         prior_args: the prior's arguments, {"scale": 1.0} for instance.
         kl_weight: weight of KL/n_weights in the loss; "elbo" is the exact one,
@@ -51,7 +48,15 @@ def bayesian_vnet(
             of the initial weights.
         estimator: how training draws; see `nobrainer.bayes.layers.ESTIMATORS`.
     """
-    network = partial(VNet, in_channels, n_classes, base_filters, levels, dropout_rate)
+    network = partial(
+        VNet,
+        in_channels,
+        n_classes,
+        base_filters,
+        levels,
+        dropout_rate,
+        dropout_type,
+    )
     return _bayesian(
         network,
         kl_weight,
@@ -68,6 +73,7 @@ def bayesian_meshnet(
     base_filters: int = 21,
     dilations: Sequence[int] = (1, 1, 1, 2, 4, 8, 1),
     dropout_rate: float = 0.0,
+    dropout_type: str = "spatial",
     prior_type: str = "standard_normal",
     prior_args: dict[str, Any] | None = None,
     kl_weight: float | str = "elbo",
@@ -77,12 +83,19 @@ def bayesian_meshnet(
     """A `MeshNet` whose convolution weights have Gaussian posteriors.
 
     Args:
-        in_channels, n_classes, base_filters, dilations, dropout_rate: see `MeshNet`.
+        in_channels, n_classes, base_filters, dilations, dropout_rate,
+            dropout_type: see `MeshNet`.
         prior_type, prior_args, kl_weight, posterior_scale, estimator: see
             `bayesian_vnet`.
     """
     network = partial(
-        MeshNet, in_channels, n_classes, base_filters, dilations, dropout_rate
+        MeshNet,
+        in_channels,
+        n_classes,
+        base_filters,
+        dilations,
+        dropout_rate,
+        dropout_type,
     )
     return _bayesian(
         network,

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from nobrainer.errors import InputError
-from nobrainer.models.registry import check_count, check_rate
+from nobrainer.bayes.dropout import DROPOUTS
+from nobrainer.bayes.layers import name_sites
+from nobrainer.models.registry import check_count, check_dilations
 from nobrainer.types import Images, Logits
 
 
@@ -18,6 +19,7 @@ class MeshNet(nn.Module):
         base_filters: filters of every layer.
         dilations: dilation of each 3³ convolution, in voxels.
         dropout_rate: rate of whole-channel dropout after each layer, in [0, 1).
+        dropout_type: "spatial" or "concrete"; see `VNet`.
         conv: what makes a convolution: `nn.Conv3d` or a Bayesian one.
 
     Input (B, in_channels, I, J, K); output logits (B, n_classes, I, J, K).
@@ -32,6 +34,7 @@ class MeshNet(nn.Module):
         base_filters: int = 21,
         dilations: Sequence[int] = (1, 1, 1, 2, 4, 8, 1),
         dropout_rate: float = 0.0,
+        dropout_type: str = "spatial",
         *,
         conv: Callable[..., nn.Module] = nn.Conv3d,
     ) -> None:
@@ -39,11 +42,7 @@ class MeshNet(nn.Module):
         check_count("in_channels", in_channels, 1)
         check_count("n_classes", n_classes, 2)
         check_count("base_filters", base_filters, 1)
-        check_rate("dropout_rate", dropout_rate)
-        if not isinstance(dilations, Sequence) or not dilations:
-            raise InputError(f"dilations must list whole numbers, got {dilations!r}")
-        for dilation in dilations:
-            check_count("each of dilations", dilation, 1)
+        check_dilations(dilations)
         layers: list[nn.Module] = []
         channels = in_channels
         for dilation in dilations:
@@ -59,7 +58,7 @@ class MeshNet(nn.Module):
                 ),
                 nn.BatchNorm3d(base_filters),
                 nn.ReLU(inplace=True),
-                nn.Dropout3d(dropout_rate),
+                DROPOUTS[dropout_type](base_filters, dropout_rate),
             ]
             channels = base_filters
         self.layers = nn.Sequential(*layers)
@@ -67,6 +66,9 @@ class MeshNet(nn.Module):
         self.stride = 1
         self.halo = sum(dilations)
         self.width = base_filters
+        if dropout_type == "concrete":
+            self.kl_weight: float | str = "elbo"
+        name_sites(self)
 
     def forward(self, x: Images) -> Logits:
         """Logits (B, n_classes, I, J, K) of images (B, in_channels, I, J, K)."""

@@ -4,7 +4,9 @@ from monai.networks.blocks import ADN
 from monai.networks.nets import UNet as MonaiUNet
 from torch import nn
 
-from nobrainer.models.registry import check_count, check_rate
+from nobrainer.bayes.dropout import DROPOUTS
+from nobrainer.bayes.layers import name_sites
+from nobrainer.models.registry import check_count
 from nobrainer.registry import near_miss
 from nobrainer.types import Images, Logits
 
@@ -20,6 +22,7 @@ class UNet(nn.Module):
         base_filters: filters of the first level; doubled at every level.
         levels: number of resolutions, the input's included, at least 2.
         dropout_rate: rate of whole-channel dropout, in [0, 1).
+        dropout_type: "spatial" or "concrete"; see `VNet`.
         norm: "batch", or "instance", which depends on the whole window: prediction
             then blends overlapping windows and is not independent of their size.
 
@@ -35,6 +38,7 @@ class UNet(nn.Module):
         base_filters: int = 16,
         levels: int = 3,
         dropout_rate: float = 0.0,
+        dropout_type: str = "spatial",
         norm: str = "batch",
     ) -> None:
         super().__init__()
@@ -42,7 +46,6 @@ class UNet(nn.Module):
         check_count("n_classes", n_classes, 2)
         check_count("base_filters", base_filters, 1)
         check_count("levels", levels, 2)
-        check_rate("dropout_rate", dropout_rate)
         if norm not in NORMS:
             raise near_miss("norm", norm, NORMS)
         self.net = MonaiUNet(
@@ -52,18 +55,22 @@ class UNet(nn.Module):
             channels=[base_filters * 2**level for level in range(levels)],
             strides=[2] * (levels - 1),
             norm=norm,
-            dropout=dropout_rate,
+            dropout=0.0,
         )
         # MONAI's own dropout takes single voxels, not channels.
         for block in self.net.modules():
             if isinstance(block, ADN):
-                block.D = nn.Dropout3d(dropout_rate)
+                channels: int = block.N.num_features  # type: ignore[assignment, union-attr]
+                block.D = DROPOUTS[dropout_type](channels, dropout_rate)
         self.stride = 2 ** (levels - 1)
         # On the coarsest grid a core of one voxel needs two more on the right: one for
         # the transposed convolutions, one for the bottom's; the way down adds less
         # than one. (Measured by the tests.)
         self.halo = 2 * self.stride if norm == "batch" else None
         self.width = 2 * base_filters
+        if dropout_type == "concrete":
+            self.kl_weight: float | str = "elbo"
+        name_sites(self)
 
     def forward(self, x: Images) -> Logits:
         """Logits (B, n_classes, I, J, K) of images (B, in_channels, I, J, K)."""

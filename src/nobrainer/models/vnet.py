@@ -5,7 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from nobrainer.models.registry import check_count, check_rate
+from nobrainer.bayes.dropout import DROPOUTS
+from nobrainer.bayes.layers import name_sites
+from nobrainer.models.registry import check_count
 from nobrainer.types import Images, Logits
 
 
@@ -24,12 +26,16 @@ class _Residual(nn.Module):
     """Two 3³ convolutions, the second with a residual connection, then dropout."""
 
     def __init__(
-        self, conv: Callable[..., nn.Module], c_in: int, c_out: int, dropout_rate: float
+        self,
+        conv: Callable[..., nn.Module],
+        c_in: int,
+        c_out: int,
+        dropout: Callable[[int], nn.Module],
     ) -> None:
         super().__init__()
         self.first = _block(conv, c_in, c_out, 3)
         self.second = _block(conv, c_out, c_out, 3)
-        self.dropout = nn.Dropout3d(dropout_rate)
+        self.dropout = dropout(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.relu_(self.first(x))
@@ -51,6 +57,9 @@ class VNet(nn.Module):
         base_filters: filters at full resolution; doubled at every level.
         levels: number of resolutions, at least 1.
         dropout_rate: rate of whole-channel dropout after each block, in [0, 1).
+        dropout_type: "spatial", at that rate, or "concrete", at learned rates that
+            start from it (then in [0.05, 0.95]) and have a divergence: the model
+            carries `kl_weight` "elbo".
         conv: what makes a convolution: `nn.Conv3d` or a Bayesian one.
 
     Input (B, in_channels, I, J, K) with I, J, K multiples of `stride`; output
@@ -64,6 +73,7 @@ class VNet(nn.Module):
         base_filters: int = 16,
         levels: int = 4,
         dropout_rate: float = 0.0,
+        dropout_type: str = "spatial",
         *,
         conv: Callable[..., nn.Module] = nn.Conv3d,
     ) -> None:
@@ -72,10 +82,13 @@ class VNet(nn.Module):
         check_count("n_classes", n_classes, 2)
         check_count("base_filters", base_filters, 1)
         check_count("levels", levels, 1)
-        check_rate("dropout_rate", dropout_rate)
+
+        def dropout(channels: int) -> nn.Module:
+            return DROPOUTS[dropout_type](channels, dropout_rate)
+
         filters = [base_filters * 2**level for level in range(levels)]
         self.encode = nn.ModuleList(
-            _Residual(conv, in_channels if i == 0 else f, f, dropout_rate)
+            _Residual(conv, in_channels if i == 0 else f, f, dropout)
             for i, f in enumerate(filters)
         )
         self.down = nn.ModuleList(
@@ -83,12 +96,15 @@ class VNet(nn.Module):
         )
         self.up = nn.ModuleList(_block(conv, 2 * f, f, 1) for f in filters[:-1])
         self.decode = nn.ModuleList(
-            _Residual(conv, f, f, dropout_rate) for f in filters[:-1]
+            _Residual(conv, f, f, dropout) for f in filters[:-1]
         )
         self.head = conv(base_filters, n_classes, 1)
         self.stride = 2 ** (levels - 1)
         self.halo = _halo(levels)
         self.width = base_filters
+        if dropout_type == "concrete":
+            self.kl_weight: float | str = "elbo"
+        name_sites(self)
 
     def forward(self, x: Images) -> Logits:
         """Logits (B, n_classes, I, J, K) of images (B, in_channels, I, J, K)."""

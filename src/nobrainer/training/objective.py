@@ -42,12 +42,15 @@ class Supervised(nn.Module):
 class Elbo(nn.Module):
     """The negative evidence lower bound per voxel: data term + weighted KL.
 
-    total = data + kl_weight · KL(q‖p) / n_weights, where n_weights counts the
-    stochastic weights. With the mean cross-entropy as data term, the exact bound
-    is kl_weight = n_weights / n_voxels.
+    total = data + kl_weight · KL(q‖p) / n_weights, where n_weights counts the weights
+    and gates that the divergence is a sum over. With the mean cross-entropy as data
+    term, the exact bound is kl_weight = n_weights / n_voxels. Of a model whose weights
+    are points it is the negative log-posterior, and its minimum the maximum a
+    posteriori.
 
     Args:
-        model: a Bayesian model with `kl_weight`, a number or "elbo" (the exact one).
+        model: with `kl_weight`, a number or "elbo" (the exact one). An ensemble has
+            none: each of its members has an objective of its own.
         loss: maps logits and labels to a mean per voxel.
         n_voxels: voxels of the training volumes.
 

@@ -1,0 +1,150 @@
+"""Dropout of whole channels, by name: at a fixed rate, or at rates that are learned.
+
+Every entry of `DROPOUTS` takes the number of channels and the (initial) rate.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions import Bernoulli, RelaxedBernoulli
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from nobrainer.bayes.layers import StochasticLayer
+from nobrainer.bayes.priors import check_scale
+from nobrainer.errors import InputError
+from nobrainer.registry import Registry
+
+LEAST, MOST = 0.05, 0.95
+"""Bounds of a learned probability: at 0 or 1 a filter would be lost or certain."""
+
+DROPOUTS: Registry[Callable[[int, float], nn.Module]] = Registry("dropout_type")
+
+
+@DROPOUTS.register("spatial")
+def spatial(channels: int, rate: float) -> nn.Module:
+    """Every channel is off with probability `rate`, in [0, 1); the others / (1 - rate).
+
+    Source: Tompson et al. 2015; Gal, Ghahramani 2016, with draws at prediction.
+    """
+    if not isinstance(rate, int | float) or not 0 <= rate < 1:
+        raise InputError(f"dropout_rate must lie in [0, 1), got {rate!r}")
+    return nn.Dropout3d(rate)
+
+
+@DROPOUTS.register("concrete")
+def concrete(channels: int, rate: float) -> nn.Module:
+    """Every channel has a rate of its own, which is learned and starts at `rate`."""
+    if not isinstance(rate, int | float) or not LEAST <= rate <= MOST:
+        raise InputError(
+            f"dropout_rate must lie in [{LEAST}, {MOST}] with dropout_type='concrete', "
+            f"where learning starts from it, got {rate!r}: give 0.1, for instance"
+        )
+    return ConcreteDropout3d(channels, 1 - rate)
+
+
+class ConcreteDropout3d(StochasticLayer):
+    """A random gate on each channel, whose probability of being open is learned.
+
+    The gate b belongs to the weights of the filter before it: the effective weight is
+    w = b · g. So an open gate is 1, not 1/p as in `nn.Dropout3d`: the factor would
+    depend on the parameter that is learned, and q(b) would not be the Bernoulli
+    distribution whose divergence is taken.
+
+    In training a gate is relaxed (between 0 and 1, so that its probability gets a
+    gradient) and drawn for each example and channel. Outside of it a gate is open or
+    shut and drawn for each channel, once for the batch, like a Bayesian layer's weight.
+
+    Args:
+        channels: C of the input.
+        keep_probability: initial probability p that a gate is open, kept within
+            [0.05, 0.95].
+        temperature: of the relaxation; 0 would be open or shut.
+        prior: the prior's probability that a gate is open.
+
+    Input and output (B, C, I, J, K).
+    Source: Gal, Hron, Kendall 2017, Concrete dropout, arXiv:1705.07832 (there one rate
+    a layer); McClure et al. 2019, doi 10.3389/fninf.2019.00067 (one a filter).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        keep_probability: float = 0.9,
+        temperature: float = 0.1,
+        prior: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if not LEAST <= keep_probability <= MOST:
+            raise InputError(
+                f"keep_probability must lie in [{LEAST}, {MOST}], "
+                f"got {keep_probability!r}"
+            )
+        check_scale("temperature", temperature)
+        if not 0 < prior < 1:
+            raise InputError(f"prior must lie between 0 and 1, got {prior!r}")
+        self.temperature = temperature
+        self.prior = prior
+        logit = math.log(keep_probability / (1 - keep_probability))
+        self.logit = nn.Parameter(torch.full((channels,), logit))
+
+    @property
+    def keep_probability(self) -> Tensor:
+        """p of each channel (C,), in [0.05, 0.95]."""
+        # Read around PyroModule's attribute hook, as `BayesianLayer.posteriors` does.
+        logit = self._parameters["logit"]
+        assert logit is not None
+        return _Bounded.apply(torch.sigmoid(logit), LEAST, MOST)
+
+    def factors(self) -> Iterator[tuple[Distribution, Distribution]]:
+        """q(b) of the gates and their prior."""
+        p = self.keep_probability
+        yield Bernoulli(p), Bernoulli(torch.full_like(p, self.prior))
+
+    @property
+    def is_random(self) -> bool:
+        """Whether two draws can differ: always, as no gate is certain."""
+        return True
+
+    @torch.no_grad()
+    def draw(self, generator: torch.Generator | None) -> Tensor:
+        """One gate a channel (C,), 0 or 1, or p where `generator` is None."""
+        p = self.keep_probability
+        if generator is None:
+            return p
+        return (torch.rand(p.shape, generator=generator).to(p) < p).to(p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Draw gates and multiply the channels of x (B, C, I, J, K) by them."""
+        p = self.keep_probability
+        q = Bernoulli(p)
+        if self.training:
+            relaxed = RelaxedBernoulli(p.new_tensor(self.temperature), p)
+            q = relaxed.expand((len(x), len(p)))
+        gate = pyro.sample(self.site_name("gate"), q.to_event())
+        return x * gate.to(x)[..., None, None, None]
+
+
+class _Bounded(torch.autograd.Function):
+    """Clamp whose gradient is that of the identity, unless it leads further out.
+
+    With `torch.clamp` a probability that a step took over a bound would have no
+    gradient, and stay there for ever.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, least: float, most: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.bounds = least, most
+        return x.clamp(least, most)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        least, most = ctx.bounds
+        # Descent goes against the gradient.
+        outward = ((x < least) & (gradient > 0)) | ((x > most) & (gradient < 0))
+        return gradient.masked_fill(outward, 0.0), None, None
