@@ -10,15 +10,30 @@ import torch
 from torch import nn
 
 from nobrainer import models
-from nobrainer.bayes.draws import realise
-from nobrainer.inference.predict import Sampling, TileResult, predict_volume
+from nobrainer.bayes.draws import plan_draws, realise
+from nobrainer.inference.predict import (
+    Sampling,
+    Scaling,
+    TileResult,
+    predict_volume,
+)
 from nobrainer.models import MODELS
 from nobrainer.types import Shape3
 
 BACKGROUND = -1.25
 SEED = 4
 N_CLASSES = 3
-SMALL = {"base_filters": 4, "levels": 2, "dilations": [1, 2, 1]}
+SMALL = {
+    "base_filters": 4,
+    "levels": 2,
+    "dilations": [1, 2, 1],
+    # Members of different strides and halos.
+    "members": [
+        ["vnet", {"base_filters": 4, "levels": 3}],
+        ["bayesian_meshnet", {"base_filters": 3, "dilations": [1, 2]}],
+        ["unet", {"base_filters": 2, "levels": 2}],
+    ],
+}
 
 
 class Maps(NamedTuple):
@@ -30,6 +45,7 @@ class Maps(NamedTuple):
     mutual_information: np.ndarray
     probabilities: np.ndarray
     counts: np.ndarray
+    votes: np.ndarray
 
 
 def _model(name: str, **args: Any) -> nn.Module:
@@ -64,6 +80,7 @@ def _predict(
     n_samples: int = 3,
     block_shape: Shape3 | None = None,
     batch_size: int = 1,
+    **how: Any,
 ) -> Maps:
     """All maps of a volume; fails unless the tiles cover it exactly once."""
     maps = Maps(
@@ -71,6 +88,7 @@ def _predict(
         *(np.full(image.shape, np.nan, np.float32) for _ in range(3)),
         np.full((N_CLASSES, *image.shape), np.nan, np.float32),
         np.zeros(0),
+        np.full((N_CLASSES, *image.shape), -1, np.int16),
     )
     seen = np.zeros(image.shape, int)
 
@@ -79,16 +97,18 @@ def _predict(
         for whole, part in zip(maps[:4], tile_maps(tile), strict=True):
             whole[tile.where] = part
         maps.probabilities[:, *tile.where] = tile.probabilities
+        maps.votes[:, *tile.where] = tile.votes
 
     counts = predict_volume(
         model,
         image,
-        Sampling(SEED, n_samples, block_shape, batch_size),
+        Sampling(SEED, n_samples, block_shape, batch_size, how.pop("scaling", None)),
         n_classes=N_CLASSES,
         background=BACKGROUND,
         device=torch.device("cpu"),
         dtype=torch.float32,
         on_tile=keep,
+        **how,
     )
     assert seen.min() == seen.max() == 1
     return maps._replace(counts=counts)
@@ -102,6 +122,7 @@ def _assert_same(one: Maps, other: Maps) -> None:
     """Identical labels and counts, maps within 1e-5."""
     np.testing.assert_array_equal(one.label, other.label)
     np.testing.assert_array_equal(one.counts, other.counts)
+    np.testing.assert_array_equal(one.votes, other.votes)
     for a, b in zip(one[1:5], other[1:5], strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
 
@@ -115,8 +136,8 @@ def _plain_passes(model: nn.Module, image: np.ndarray, n_samples: int) -> np.nda
     inner = tuple(slice(before, before + n) for n in image.shape)
     draws = []
     with torch.no_grad():
-        for seed in Sampling(SEED, n_samples).draws:
-            logits = realise(model, seed)(torch.from_numpy(padded)[None, None])
+        for draw in plan_draws(model, SEED, n_samples):
+            logits = realise(model, *draw)(torch.from_numpy(padded)[None, None])
             draws.append(torch.softmax(logits, 1)[0][:, *inner].double().numpy())
     return np.stack(draws)
 
@@ -273,7 +294,13 @@ def test_a_shift_by_the_pooling_grid_shifts_the_prediction(name):
             slice(c - 8, c + n + 8) for c, n in zip(corner, content.shape, strict=True)
         )
         found = _predict(model, image, block_shape=(16, 16, 16))
-        maps.append(Maps(*(m[..., *near] for m in found[:5]), found.counts))
+        maps.append(
+            Maps(
+                *(m[..., *near] for m in found[:5]),
+                found.counts,
+                found.votes[..., *near],
+            )
+        )
     # The rest of the volume is background either way, so the counts agree as well.
     _assert_same(maps[0], maps[1])
 
@@ -286,7 +313,7 @@ def test_the_volume_may_lie_in_more_background(name):
     wide = np.pad(image, pad, constant_values=BACKGROUND)
     found = _predict(model, wide, block_shape=(16, 16, 16))
     inner = (..., *(slice(pad, pad + n) for n in image.shape))
-    cropped = Maps(*(m[inner] for m in found[:5]), np.zeros(0))
+    cropped = Maps(*(m[inner] for m in found[:5]), np.zeros(0), found.votes[inner])
     narrow = _predict(model, image, block_shape=(16, 16, 16))
     _assert_same(cropped, narrow._replace(counts=np.zeros(0)))
 
@@ -315,6 +342,45 @@ def test_dropout_makes_a_plain_model_uncertain_and_tiles_stay_exact():
     assert whole.variance.mean() > 1e-4
     _assert_same(_predict(model, image, block_shape=(8, 16, 8), batch_size=2), whole)
     assert _predict(model, image, 0).variance.max() == 0
+
+
+def test_votes_and_counts_are_those_of_plain_passes():
+    model, image = _model("bayesian_vnet"), _volume((13, 16, 18))
+    labels = _plain_passes(model, image, 5).argmax(1)
+    found = _predict(model, image, 5, block_shape=(8, 8, 8))
+    for c in range(N_CLASSES):
+        np.testing.assert_array_equal(found.votes[c], (labels == c).sum(0))
+        np.testing.assert_array_equal(found.counts[:, c], (labels == c).sum((1, 2, 3)))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_logits_of_every_draw_are_handed_over_once(batch_size):
+    model, image = _model("bayesian_vnet"), _volume((17, 16, 18), margin=4)
+    logits = np.full((2, N_CLASSES, *image.shape), np.nan, np.float32)
+
+    def keep(draw, where, values):
+        assert np.isnan(logits[draw][:, *where]).all()
+        logits[draw][:, *where] = values.numpy()
+
+    # Scaling comes after what is handed over.
+    scaling = Scaling((2.0, 1.0, 0.5), (0.0, 0.3, -0.3))
+    _predict(model, image, 2, (4, 4, 4), batch_size, scaling=scaling, on_logits=keep)
+    wanted = _plain_passes(model, image, 2)
+    found = torch.softmax(torch.from_numpy(logits).double(), 1).numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bayesian_vnet", "ensemble"])
+def test_scaling_comes_before_the_softmax_of_every_draw(name):
+    model, image = _model(name), _volume((16, 16, 16))
+    bias = np.array([0.2, -0.4, 0.2])
+    # A common weight: the offset that a softmax loses stays without effect.
+    logs = np.log(_plain_passes(model, image, 3))
+    powers = np.exp(logs * 1.5 + bias[:, None, None, None])
+    draws = powers / powers.sum(1, keepdims=True)
+    found = _predict(model, image, scaling=Scaling((1.5,) * 3, tuple(bias)))
+    np.testing.assert_allclose(found.probabilities, draws.mean(0), atol=1e-5)
+    np.testing.assert_allclose(found.variance, draws.var(0).mean(0), atol=1e-5)
 
 
 def test_prediction_leaves_model_and_image_alone():

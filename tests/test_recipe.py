@@ -6,6 +6,7 @@ import pytest
 from nobrainer.errors import InputError
 from nobrainer.recipe import (
     FORMAT_VERSION,
+    Cohort,
     DataConfig,
     FileRecord,
     ModelConfig,
@@ -121,6 +122,25 @@ def test_refuses_what_it_does_not_understand(recipe, path, value, message):
 def test_refuses_text_that_is_no_recipe(text, message):
     with pytest.raises(InputError, match=message):
         Recipe.from_json(text)
+
+
+def test_the_first_format_is_read_and_kept_in_todays(recipe):
+    old = json.loads(recipe.to_json()) | {"format_version": 1}
+    for part, added in (
+        ("training", ("warm_start", "warm_start_delta")),
+        ("provenance", ("cohort", "member_seeds")),
+    ):
+        for name in added:
+            del old[part][name]
+    assert Recipe.from_json(json.dumps(old)) == recipe
+    assert recipe.format_version == FORMAT_VERSION == 2
+
+
+def test_cohort_and_seeds_go_there_and_back(recipe):
+    cohort = Cohort(3, (None, 9.5, 1.25), (None, 0.5, 0.125))
+    provenance = replace(recipe.provenance, cohort=cohort, member_seeds=(5, 2**62))
+    changed = replace(recipe, provenance=provenance)
+    assert Recipe.from_json(changed.to_json()) == changed
 
 
 def test_newer_format_is_named_before_its_unknown_fields(recipe):

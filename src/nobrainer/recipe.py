@@ -5,7 +5,7 @@ its preprocessing from here, so it cannot differ from training.
 """
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import PurePosixPath, PureWindowsPath
 from types import UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
@@ -13,7 +13,9 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 from nobrainer.errors import InputError
 from nobrainer.registry import near_miss
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_SINCE_2 = {"since": 2}
+"""Marks fields that version 1 did not have: it is read with their defaults."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,11 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that `fit` was asked for."""
+    """Everything that `fit` was asked for.
+
+    `warm_start` is the SHA-256 of the deterministic weights that the posterior began
+    at, `warm_start_delta` its standard deviations as a share of these.
+    """
 
     epochs: int
     optimizer: str
@@ -79,6 +85,8 @@ class TrainingConfig:
     accumulate: int
     patience: int | None
     max_minutes: float | None
+    warm_start: str | None = field(default=None, metadata=_SINCE_2)
+    warm_start_delta: float | None = field(default=None, metadata=_SINCE_2)
 
     def __post_init__(self) -> None:
         plain = _plain(self.opt_args, "optimizer arguments")
@@ -100,11 +108,26 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class Cohort:
+    """How large the classes are in the training subjects.
+
+    `log_mean` and `log_sd`: mean and sample standard deviation of ln(volume in mm³)
+    of each class over the `n_subjects`; None where fewer than two of them have it.
+    """
+
+    n_subjects: int
+    log_mean: tuple[float | None, ...]
+    log_sd: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
 class Provenance:
     """When, with what software and on which files the weights were trained.
 
     `started` and `ended` are ISO 8601 in UTC; `versions` maps package to version;
-    `metrics` holds the figures of the saved weights (`validation_dice`, ...).
+    `metrics` holds the figures of the saved weights (`validation_dice`, ...);
+    `cohort` the sizes of the classes; `member_seeds` the seed of each member's
+    training where the model is an ensemble.
     """
 
     started: str
@@ -112,6 +135,8 @@ class Provenance:
     versions: dict[str, str]
     files: tuple[FileRecord, ...]
     metrics: dict[str, float]
+    cohort: Cohort | None = field(default=None, metadata=_SINCE_2)
+    member_seeds: tuple[int, ...] = field(default=(), metadata=_SINCE_2)
 
 
 @dataclass(frozen=True)
@@ -141,7 +166,9 @@ class Recipe:
         except json.JSONDecodeError as error:
             raise InputError(f"recipe is not JSON: {error}") from error
         refuse_newer(raw)
-        return _build(cls, raw, "recipe")
+        recipe = build_record(cls, raw, "recipe")
+        # What is read from an older format is kept in today's.
+        return replace(recipe, format_version=FORMAT_VERSION)
 
 
 def refuse_newer(raw: Any) -> None:
@@ -158,19 +185,23 @@ def refuse_newer(raw: Any) -> None:
         )
 
 
-def _build(kind: type, raw: Any, where: str) -> Any:
-    """Rebuild a dataclass from parsed JSON, refusing what it does not know."""
+def build_record(kind: type, raw: Any, where: str) -> Any:
+    """Rebuild a frozen record from parsed JSON, refusing what it does not know.
+
+    A field that an older format did not have takes its default. Raises `InputError`
+    that names the field, with `where` as the name of the record.
+    """
     if not isinstance(raw, dict):
         raise InputError(f"{where} must be a JSON object, got {raw!r}")
     hints = get_type_hints(kind)
-    names = [f.name for f in fields(kind)]
+    known = {f.name: f for f in fields(kind)}
     for name in raw:
-        if name not in names:
-            raise near_miss(f"field of {where}", name, names)
-    for name in names:
-        if name not in raw:
+        if name not in known:
+            raise near_miss(f"field of {where}", name, known)
+    for name, entry in known.items():
+        if name not in raw and "since" not in entry.metadata:
             raise InputError(f"{where} lacks the field {name!r}")
-    return kind(**{n: _convert(hints[n], raw[n], f"{where}.{n}") for n in names})
+    return kind(**{n: _convert(hints[n], raw[n], f"{where}.{n}") for n in raw})
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -182,7 +213,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is Any:
         return value
     if hasattr(hint, "__dataclass_fields__"):
-        return _build(hint, value, where)
+        return build_record(hint, value, where)
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind is Literal:
         if value not in inner:

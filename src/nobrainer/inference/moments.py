@@ -5,6 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+MOST_DRAWS = 32767
+"""Votes are counted in two bytes."""
+
 
 class Statistics(NamedTuple):
     """What some draws say about some voxels (B, I, J, K).
@@ -16,6 +19,7 @@ class Statistics(NamedTuple):
     entropy: Shannon entropy of the mean distribution, nats; in [0, ln C].
     mutual_information: entropy minus the draws' mean entropy, nats; in [0, ln C].
     probabilities: (B, C, I, J, K) mean class probabilities.
+    votes: (B, C, I, J, K) int16, how many draws chose each class.
     """
 
     label: Tensor
@@ -23,6 +27,7 @@ class Statistics(NamedTuple):
     entropy: Tensor
     mutual_information: Tensor
     probabilities: Tensor
+    votes: Tensor
 
 
 class RunningMoments:
@@ -44,7 +49,6 @@ class RunningMoments:
             self._mean = torch.zeros_like(probabilities)
             self._squares = torch.zeros_like(probabilities[:, 0])
             self._entropy = torch.zeros_like(self._squares)
-            # Two bytes hold the votes of 32767 draws.
             self._votes = torch.zeros_like(probabilities, dtype=torch.int16)
             self._one = torch.ones_like(label[:, None], dtype=torch.int16)
         self._n += 1
@@ -65,4 +69,5 @@ class RunningMoments:
             entropy=entropy,
             mutual_information=(entropy - self._entropy / self._n).clamp_min(0),
             probabilities=self._mean,
+            votes=self._votes,
         )

@@ -8,7 +8,7 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
-from nobrainer.bayes.draws import Draws, mix_seed
+from nobrainer.bayes.draws import Draw, Draws, plan_draws
 from nobrainer.inference.moments import RunningMoments, Statistics
 from nobrainer.inference.tiles import (
     Tile,
@@ -32,7 +32,7 @@ class TileResult:
     """The statistics of one core, on the CPU.
 
     `where` indexes the volume; the arrays have the core's shape (i, j, k), and
-    `probabilities` (C, i, j, k). See `Statistics` for their meaning.
+    `probabilities` and `votes` (C, i, j, k). See `Statistics` for their meaning.
     """
 
     where: tuple[slice, slice, slice]
@@ -41,6 +41,19 @@ class TileResult:
     entropy: np.ndarray
     mutual_information: np.ndarray
     probabilities: np.ndarray
+    votes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A change of the logits that calibrates them: logits · weight + bias.
+
+    One number a class each. It comes before every draw's softmax, so it is the mean
+    over draws that is calibrated.
+    """
+
+    weight: tuple[float, ...]
+    bias: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -48,24 +61,23 @@ class Sampling:
     """How a volume is predicted.
 
     seed: of the draws.
-    n_samples: number of draws; 0 is one pass with the posterior mean.
+    n_samples: number of draws; 0 is one pass with the posterior mean (of each
+        member of an ensemble).
     block_shape: core voxels per tile, rounded up to the pooling grid; None lets the
         memory decide. It does not change the result of a network of local
         operations. For the others it is the size of the blended windows.
     batch_size: windows per pass.
+    scaling: what calibrates the logits; None leaves them.
     """
 
     seed: int
     n_samples: int
     block_shape: Shape3 | None = None
     batch_size: int = 1
+    scaling: Scaling | None = None
 
-    @property
-    def draws(self) -> list[int | None]:
-        """The seed of each draw; None stands for the posterior mean."""
-        if self.n_samples == 0:
-            return [None]
-        return [mix_seed(self.seed, "draw", n) for n in range(self.n_samples)]
+
+OnLogits = Callable[[int, tuple[slice, slice, slice], Tensor], None]
 
 
 def predict_volume(
@@ -79,6 +91,7 @@ def predict_volume(
     dtype: torch.dtype,
     on_tile: Callable[[TileResult], None],
     on_pass: Callable[[int, int], None] = lambda done, total: None,
+    on_logits: OnLogits | None = None,
 ) -> np.ndarray:
     """Predict a preprocessed volume and hand over each tile's statistics.
 
@@ -92,11 +105,20 @@ def predict_volume(
             statistics are float32.
         on_tile: called once for each tile; the tiles cover the volume once.
         on_pass: called with (done, total) after each pass of a batch of windows.
+        on_logits: called once for each draw and tile with the draw's number, where
+            the tile lies, and its logits (C, i, j, k) before any scaling, float32.
 
     Returns: (n_draws, n_classes) voxel counts of each draw's labels.
     """
-    draws = Draws(model, device, dtype)
-    work = _Work(draws, image, sampling, n_classes, background)
+    work = _Work(
+        Draws(model, device, dtype),
+        plan_draws(model, sampling.seed, sampling.n_samples),
+        image,
+        sampling,
+        n_classes,
+        background,
+        on_logits,
+    )
     halo: int | None = model.halo  # type: ignore[assignment]
     stride: int = model.stride  # type: ignore[assignment]
     shape: Shape3 = image.shape
@@ -126,10 +148,12 @@ class _Work:
     """One volume's prediction."""
 
     draws: Draws
+    plan: list[Draw]
     image: np.ndarray
     sampling: Sampling
     n_classes: int
     background: float
+    on_logits: OnLogits | None
 
     @torch.inference_mode()
     def run_exact(
@@ -141,7 +165,7 @@ class _Work:
         on_pass: Callable[[int, int], None],
     ) -> np.ndarray:
         """Compute every tile from its window; windows of background only once."""
-        counts = np.zeros((len(self.sampling.draws), self.n_classes), np.int64)
+        counts = np.zeros((len(self.plan), self.n_classes), np.int64)
 
         def window_of(tile: Tile) -> np.ndarray:
             return read_window(self.image, tile, core, halo, self.background)
@@ -156,7 +180,7 @@ class _Work:
             full[n : n + self.sampling.batch_size]
             for n in range(0, len(full), self.sampling.batch_size)
         ]
-        total = (len(batches) + bool(empty)) * len(self.sampling.draws)
+        total = (len(batches) + bool(empty)) * len(self.plan)
         done = 0
 
         def passes(windows: np.ndarray, areas: list[Tile]) -> Statistics:
@@ -166,7 +190,7 @@ class _Work:
                 logits = network(self._tensor(windows))
                 inner = (slice(halo, halo + c) for c in core)
                 logits = logits[:, :, *inner].float()
-                label = moments.update(torch.softmax(logits, 1))
+                label = self._take(n, logits, areas, moments)
                 for row, area in zip(
                     label.expand(len(areas), *core), areas, strict=True
                 ):
@@ -202,7 +226,7 @@ class _Work:
         i, j, k = self.image.shape
         whole = Tile((0, 0, 0), (i, j, k))
         window = read_window(self.image, whole, (i, j, k), 0, self.background)
-        counts = np.zeros((len(self.sampling.draws), self.n_classes), np.int64)
+        counts = np.zeros((len(self.plan), self.n_classes), np.int64)
         moments = RunningMoments()
         for n, network in enumerate(self._networks()):
             logits = sliding_window_inference(
@@ -215,15 +239,35 @@ class _Work:
                 cval=self.background,
             )
             assert isinstance(logits, Tensor)
-            label = moments.update(torch.softmax(logits.float(), 1))
+            label = self._take(n, logits.float(), [whole], moments)
             counts[n] += self._count(label[0], whole)
             on_pass(n + 1, len(counts))
         on_tile(_crop(moments.result(), 0, whole))
         return counts
 
+    def _take(
+        self, n: int, logits: Tensor, areas: list[Tile], moments: RunningMoments
+    ) -> Tensor:
+        """Add draw `n` of some tiles to the statistics; returns its labels.
+
+        One row of logits may serve several tiles (those of nothing but background).
+        """
+        if self.on_logits is not None:
+            rows = logits.expand(len(areas), *logits.shape[1:])
+            for row, area in zip(rows, areas, strict=True):
+                i, j, k = area.shape
+                self.on_logits(n, area.where, row[:, :i, :j, :k].cpu())
+        if self.sampling.scaling is not None:
+            weight, bias = (
+                logits.new_tensor(values)[:, None, None, None]
+                for values in (self.sampling.scaling.weight, self.sampling.scaling.bias)
+            )
+            logits = logits * weight + bias
+        return moments.update(torch.softmax(logits, 1))
+
     def _networks(self) -> Iterator[nn.Module]:
-        for seed in self.sampling.draws:
-            yield self.draws.set(seed).network
+        for draw in self.plan:
+            yield self.draws.set(*draw).network
 
     def _tensor(self, windows: np.ndarray) -> Tensor:
         x = torch.from_numpy(windows[:, None]).to(self.draws.device, self.draws.dtype)

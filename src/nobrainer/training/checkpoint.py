@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 from nobrainer.recipe import Recipe
 
@@ -25,7 +26,7 @@ class Checkpoint:
     """Everything that training needs to go on after its last finished epoch.
 
     `optimizer` is the optimiser's `state_dict()`; `history` has a row an epoch;
-    `labels` are the names of the classes; `best` is the best score so far and its
+    `labels` are the classes; `best` is the best score so far and its
     epoch, or None.
     """
 
@@ -33,7 +34,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
     history: tuple[dict[str, Any], ...]
-    labels: tuple[str, ...]
+    labels: LabelTable
     best: tuple[float, int] | None
 
 
@@ -51,7 +52,7 @@ def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     meta = {
         "recipe": checkpoint.recipe.to_json(),
         "history": json.dumps(checkpoint.history),
-        "labels": json.dumps(checkpoint.labels),
+        "labels": checkpoint.labels.to_tsv(),
         "best": json.dumps(checkpoint.best),
         "groups": json.dumps(checkpoint.optimizer["param_groups"]),
         "scalars": json.dumps(scalars),
@@ -118,6 +119,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
         weights=weights,
         optimizer={"state": state, "param_groups": json.loads(meta["groups"])},
         history=tuple(json.loads(meta["history"])),
-        labels=tuple(json.loads(meta["labels"])),
+        labels=LabelTable.from_tsv(meta["labels"]),
         best=None if best is None else (best[0], best[1]),
     )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from nobrainer.bayes.draws import mix_seed
+from nobrainer.data.labels import LabelTable
 from nobrainer.errors import DivergedError, InputError
 from nobrainer.recipe import Recipe
 from nobrainer.training.checkpoint import (
@@ -62,7 +63,7 @@ class Job:
     objective: holds the model.
     loader: batches; its dataset has `set_epoch`.
     recipe: of which `training` is the configuration.
-    labels: names of the classes, for the checkpoints.
+    labels: the classes, for the checkpoints.
     validate: maps the model to figures, of which `validation_dice` is the score.
     directory: where checkpoints go; None keeps none.
     """
@@ -71,7 +72,7 @@ class Job:
     optimizer: torch.optim.Optimizer
     loader: DataLoader[dict[str, Any]]
     recipe: Recipe
-    labels: tuple[str, ...]
+    labels: LabelTable
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     directory: Path | None = None
 

@@ -1,0 +1,208 @@
+"""What is fitted on held-out scans after training: frozen records, JSON round trip.
+
+A record is kept beside the weights and read back before prediction, so its rules
+are checked whenever one is made, also from a file that somebody edited.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nobrainer.errors import InputError
+from nobrainer.recipe import build_record
+
+SPREAD_FLOOR = 0.01
+"""Share of a volume's mean that its spread never falls below, see `volume_spread`."""
+
+
+def volume_spread(mean_mm3: ArrayLike, sd_mm3: ArrayLike) -> np.ndarray:
+    """The unit in which intervals of volumes are measured: √(sd² + (0.01 · mean)²).
+
+    The floor keeps a structure on which all draws agree from getting a width of 0.
+
+    Args:
+        mean_mm3: mean over draws of a structure's volume.
+        sd_mm3: standard deviation over draws; NaN, that of one draw, counts as 0.
+
+    Returns:
+        Spread in mm³, of the arguments' shape.
+    """
+    return np.hypot(np.nan_to_num(sd_mm3), SPREAD_FLOOR * np.asarray(mean_mm3))
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Intervals of volumes, mean ± factor · `volume_spread`, that hold the truth.
+
+    coverage: share of subjects, in (0, 1), whose true volume lies inside.
+    n_subjects: that the factors come from.
+    n_draws: of each prediction that they come from; the spread of fewer is another.
+    factors: of each class, >= 0; None where too few subjects have the class.
+    """
+
+    coverage: float
+    n_subjects: int
+    n_draws: int
+    factors: tuple[float | None, ...]
+
+    def __post_init__(self) -> None:
+        _check(0 < self.coverage < 1, "intervals.coverage in (0, 1)", self.coverage)
+        _check(self.n_subjects > 0, "intervals.n_subjects positive", self.n_subjects)
+        _check(self.n_draws > 0, "intervals.n_draws positive", self.n_draws)
+        known = [factor for factor in self.factors if factor is not None]
+        _check(
+            all(isfinite(factor) and factor >= 0 for factor in known),
+            "intervals.factors finite and not negative, or null",
+            self.factors,
+        )
+
+    def to_json(self) -> str:
+        """The record as indented JSON text; `from_json` gives back an equal one."""
+        return _write(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote; `InputError` names the field that is wrong."""
+        return _read(cls, text, "intervals")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How logits are scaled before each draw's softmax: weight · logit + bias.
+
+    method: "temperature" (one weight for all classes, no bias) or "vector".
+    weight, bias: of each class; weights are positive.
+    n_subjects: that the scaling comes from.
+    nll_before, nll_after: negative log-likelihood near the foreground on the voxels
+        it was fitted on, nats.
+    intervals: of the volumes that draws scaled like this give.
+    """
+
+    method: Literal["temperature", "vector"]
+    weight: tuple[float, ...]
+    bias: tuple[float, ...]
+    n_subjects: int
+    nll_before: float
+    nll_after: float
+    intervals: Intervals | None = None
+
+    def __post_init__(self) -> None:
+        _check(
+            all(isfinite(value) and value > 0 for value in self.weight),
+            "calibration.weight finite and positive",
+            self.weight,
+        )
+        _check(
+            all(isfinite(value) for value in self.bias),
+            "calibration.bias finite",
+            self.bias,
+        )
+        n_classes = len(self.weight)
+        _check(
+            len(self.bias) == n_classes,
+            f"calibration.bias one number for each of the {n_classes} weights",
+            self.bias,
+        )
+        _check(self.n_subjects > 0, "calibration.n_subjects positive", self.n_subjects)
+        for name in ("nll_before", "nll_after"):
+            value = getattr(self, name)
+            _check(isfinite(value) and value >= 0, f"calibration.{name} finite", value)
+        if self.intervals is not None:
+            _check(
+                len(self.intervals.factors) == n_classes,
+                f"calibration.intervals.factors one for each of {n_classes} classes",
+                self.intervals.factors,
+            )
+
+    def to_json(self) -> str:
+        """The record as indented JSON text; `from_json` gives back an equal one."""
+        return _write(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote; `InputError` names the field that is wrong."""
+        return _read(cls, text, "calibration")
+
+
+@dataclass(frozen=True)
+class QualityModel:
+    """A linear model of the Dice that a segmentation would have, and usual features.
+
+    features: names, see `nobrainer.quality.features`; the fields after it have one
+        number for each.
+    centre, scale: of the features, after `nobrainer.quality` has transformed them.
+    coefficients, intercept: of arcsin √Dice on standardised features.
+    low, high: limits that a feature of an ordinary scan seldom leaves.
+    n_subjects, n_cases: that the model was fitted on; one subject can give several.
+    n_draws: of each prediction that it was fitted on; features depend on it.
+    error: mean absolute error of the predicted Dice of cases, most of them degraded on
+        purpose, of subjects left out of the fit.
+    """
+
+    features: tuple[str, ...]
+    centre: tuple[float, ...]
+    scale: tuple[float, ...]
+    coefficients: tuple[float, ...]
+    intercept: float
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    n_subjects: int
+    n_cases: int
+    n_draws: int
+    error: float
+
+    def __post_init__(self) -> None:
+        for name in ("centre", "scale", "coefficients", "low", "high"):
+            values = getattr(self, name)
+            _check(
+                len(values) == len(self.features)
+                and all(isfinite(value) for value in values),
+                f"quality.{name} one finite number for each of the "
+                f"{len(self.features)} features",
+                values,
+            )
+        _check(
+            all(value > 0 for value in self.scale), "quality.scale positive", self.scale
+        )
+        for name in ("intercept", "error"):
+            _check(
+                isfinite(getattr(self, name)),
+                f"quality.{name} finite",
+                getattr(self, name),
+            )
+        for name in ("n_subjects", "n_cases", "n_draws"):
+            _check(
+                getattr(self, name) > 0, f"quality.{name} positive", getattr(self, name)
+            )
+
+    def to_json(self) -> str:
+        """The record as indented JSON text; `from_json` gives back an equal one."""
+        return _write(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote; `InputError` names the field that is wrong."""
+        return _read(cls, text, "quality")
+
+
+def _check(holds: bool, rule: str, got: object) -> None:
+    """Raise `InputError` with "<field> must be <rule>" unless the rule holds."""
+    if not holds:
+        field, _, rest = rule.partition(" ")
+        raise InputError(f"{field} must be {rest}, got {got!r}: fit it again")
+
+
+def _write(record: Intervals | Calibration | QualityModel) -> str:
+    return json.dumps(asdict(record), indent=2, sort_keys=True) + "\n"
+
+
+def _read(kind: type, text: str, where: str) -> Any:
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where} is not JSON: {error}") from error
+    return build_record(kind, raw, where)
