@@ -1,5 +1,6 @@
 """Evaluation against figures computed directly from known probabilities."""
 
+import csv
 import math
 import weakref
 from collections.abc import Iterable, Iterator
@@ -7,13 +8,29 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage, stats
+from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 
+from nobrainer.bayes.draws import plan_draws, realise
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.patches import Prepared
 from nobrainer.errors import InputError
-from nobrainer.evaluation import Row, evaluate, summarise
+from nobrainer.evaluation import Evaluation, Row, evaluate, summarise
+from nobrainer.fitted import Intervals
 from nobrainer.inference.predict import Sampling
+from nobrainer.metrics.uncertainty import aurc, excess_aurc
+
+OF_REGIONS = {
+    *("nll", "brier", "ece", "mce", "ace"),
+    *("auroc_entropy", "aupr_entropy", "aurc_entropy", "e_aurc_entropy"),
+}
+"""What a single pass says of a region that has right and wrong voxels."""
+
+OF_STRUCTURES = {
+    *("dice", "hd95_mm", "surface_dice"),
+    *("volume_error", "volume_error_mm3", "volume_true_mm3", "volume_mm3"),
+}
 
 
 class Known(nn.Module):
@@ -25,12 +42,32 @@ class Known(nn.Module):
         return torch.cat([torch.zeros_like(x), x], dim=1)
 
 
-def prepared(image: np.ndarray, label: np.ndarray | None, name: str = "a") -> Prepared:
+class Moody(nn.Module):
+    """Three classes; each draw leaves out some of the four features of a voxel."""
+
+    stride, halo, width = 1, 0, 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout3d(0.4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = torch.cat([x, x**2, torch.sin(3 * x), torch.cos(5 * x)], dim=1)
+        a, b, c, d = self.dropout(features).split(1, dim=1)
+        return torch.cat([0.1 - a, 0.5 * a + c - 0.3 * b, 0.4 * b + d], dim=1)
+
+
+def prepared(
+    image: np.ndarray,
+    label: np.ndarray | None,
+    name: str = "a",
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> Prepared:
     return Prepared(
         name,
         image.astype(np.float32),
         label,
-        np.eye(4),
+        np.diag([*spacing_mm, 1.0]),
         background=-9.0,
         floor=-9.0,
         spread=1.0,
@@ -38,16 +75,20 @@ def prepared(image: np.ndarray, label: np.ndarray | None, name: str = "a") -> Pr
 
 
 def run(
-    volumes: Iterable[Prepared], block_shape: tuple[int, int, int] | None = None
-) -> list[Row]:
+    volumes: Iterable[Prepared],
+    block_shape: tuple[int, int, int] | None = None,
+    *,
+    surfaces: bool = True,
+) -> Evaluation:
     return evaluate(
         Known(),
         volumes,
         Sampling(seed=0, n_samples=0, block_shape=block_shape),
         n_classes=2,
-        labels=LabelTable(("background", "brain")),
+        labels=LabelTable.generic(2),
         device=torch.device("cpu"),
         dtype=torch.float32,
+        surfaces=surfaces,
     )
 
 
@@ -73,7 +114,28 @@ def test_figures_by_hand() -> None:
         assert figures["nll", region] == pytest.approx(nll, rel=1e-5)
         assert figures["brier", region] == pytest.approx(brier, rel=1e-5)
         assert figures["ece", region] == pytest.approx(ece, rel=1e-5)
-    assert len(figures) == 7
+        assert figures["mce", region] == pytest.approx(ece, rel=1e-5)
+        # Every voxel is as certain as every other one.
+        assert figures["auroc_entropy", region] == 0.5
+        assert figures["aupr_entropy", region] == pytest.approx(32 / n)
+        assert figures["aurc_entropy", region] == pytest.approx(32 / n)
+    assert figures["volume_true_mm3", "volume"] == figures["volume_mm3", "volume"] == 64
+    assert figures["volume_error", "volume"] == 0
+    assert figures["hd95_mm", "volume"] == figures["surface_dice", "volume"] == 1
+    assert len(figures) == len(OF_STRUCTURES) + 2 * len(OF_REGIONS)
+
+
+def test_millimetres_come_from_the_affine() -> None:
+    image, label = cube((20, 20, 40))
+    image[8:12, 8:12, 7] = math.log(3)
+    rows = run([prepared(image, label, spacing_mm=(1.0, 0.5, 2.0))])
+    figures = {r.metric: r.value for r in rows if r.structure == "foreground"}
+    # The label is 4 x 4 x 5 or 6 voxels; it ends a voxel of 2 mm beyond the truth.
+    assert figures["volume_true_mm3"] == 64
+    assert figures["volume_mm3"] == 80
+    assert figures["volume_error"] == pytest.approx(0.25)
+    assert figures["volume_error_mm3"] == 16
+    assert figures["hd95_mm"] == pytest.approx(2)
 
 
 def test_tiles_do_not_matter() -> None:
@@ -85,11 +147,32 @@ def test_tiles_do_not_matter() -> None:
 
 def test_what_is_absent_has_no_row() -> None:
     volume = prepared(np.full((6, 6, 6), -1.0), np.zeros((6, 6, 6), np.uint8))
-    assert {(r.metric, r.region) for r in run([volume])} == {
-        ("nll", "volume"),
-        ("brier", "volume"),
-        ("ece", "volume"),
-    }
+    found = run([volume])
+    # No voxel is wrong: there is nothing to detect.
+    defined = OF_REGIONS - {"auroc_entropy", "aupr_entropy"}
+    assert {(r.metric, r.region) for r in found} == {(m, "volume") for m in defined}
+    assert found.reliability["foreground"].count == ()
+    assert found.risk_coverage["entropy"].risk == ()
+
+
+def test_a_missed_structure_and_an_invented_one() -> None:
+    image, label = np.full((12, 12, 12), -1.0), np.zeros((12, 12, 12), np.uint8)
+    label[4:6, 4:6, 4:6] = 1
+    missed = {r.metric: r.value for r in run([prepared(image, label)])}
+    assert (missed["dice"], missed["surface_dice"]) == (0, 0)
+    assert missed["volume_error"] == -1
+    assert "hd95_mm" not in missed
+    image[label > 0] = 1
+    invented = {r.metric: r.value for r in run([prepared(image, 0 * label)])}
+    assert (invented["dice"], invented["surface_dice"]) == (0, 0)
+    assert (invented["volume_true_mm3"], invented["volume_error_mm3"]) == (0, 8)
+    assert "hd95_mm" not in invented and "volume_error" not in invented
+
+
+def test_surfaces_can_be_left_out() -> None:
+    volume = prepared(*cube((20, 20, 40)))
+    without = {r.metric for r in run([volume], surfaces=False)}
+    assert without == OF_REGIONS | OF_STRUCTURES - {"hd95_mm", "surface_dice"}
 
 
 def test_one_volume_is_held_at_a_time() -> None:
@@ -104,12 +187,171 @@ def test_one_volume_is_held_at_a_time() -> None:
             del volume
 
     rows = run(volumes())
-    assert [row.subject for row in rows] == ["a"] * 7 + ["b"] * 7 + ["c"] * 7
+    n = len(OF_STRUCTURES) + 2 * len(OF_REGIONS)
+    assert "".join(row.subject for row in rows) == "a" * n + "b" * n + "c" * n
 
 
 def test_labels_are_needed() -> None:
     with pytest.raises(InputError, match="scan: has no labels"):
         run([prepared(np.zeros((4, 4, 4)), None, "scan")])
+
+
+# --- several draws
+
+
+SAMPLING = Sampling(seed=3, n_samples=5)
+SPACING_MM = (1.0, 2.0, 1.5)
+INTERVALS = Intervals(0.9, 10, 4, (None, None, 1.5))
+
+
+def noisy(name: str = "a", seed: int = 0) -> Prepared:
+    """Values that are near their class's in some places and random in others."""
+    rng = np.random.default_rng(seed)
+    label = np.zeros((12, 14, 26), np.uint8)
+    label[3:8, 4:10, 3:9] = 1
+    label[6:10, 5:12, 8:13] = 2
+    image = np.array([-1.0, 0.6, 1.4])[label] + 0.3 * rng.standard_normal(label.shape)
+    return prepared(image, label, name, SPACING_MM)
+
+
+def run_noisy(
+    volumes: Iterable[Prepared], block_shape: tuple[int, int, int] | None = None
+) -> Evaluation:
+    return evaluate(
+        Moody(),
+        volumes,
+        Sampling(SAMPLING.seed, SAMPLING.n_samples, block_shape),
+        n_classes=3,
+        labels=LabelTable.generic(3),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        intervals=INTERVALS,
+    )
+
+
+def draws_of(volume: Prepared) -> np.ndarray:
+    """Probabilities (draws, classes, I, J, K) of the same draws, at once."""
+    model = Moody()
+    x = torch.from_numpy(volume.image)[None, None]
+    with torch.no_grad():
+        return np.stack(
+            [
+                torch.softmax(realise(model, *draw)(x)[0], 0).numpy()
+                for draw in plan_draws(model, SAMPLING.seed, SAMPLING.n_samples)
+            ]
+        ).astype(np.float64)
+
+
+def entropy(p: np.ndarray, axis: int) -> np.ndarray:
+    return -(p * np.log(p)).sum(axis)
+
+
+def near_structures(volume: Prepared) -> np.ndarray:
+    assert volume.label is not None
+    return ndimage.binary_dilation(volume.label > 0, np.ones((11, 11, 11)))
+
+
+def test_detection_of_errors_agrees_with_scikit_learn() -> None:
+    volume = noisy()
+    found = run_noisy([volume])
+    values = {(r.metric, r.region): r.value for r in found if r.structure == "all"}
+    p = draws_of(volume)
+    votes = (p.argmax(1)[:, None] == np.arange(3)[:, None, None, None]).sum(0)
+    label = np.where(votes == votes.max(0), p.mean(0), -1).argmax(0)
+    wrong = label != volume.label
+    scores = {
+        "entropy": entropy(p.mean(0), 0),
+        "variance": p.var(0).mean(0),
+        "mutual_information": entropy(p.mean(0), 0) - entropy(p, 1).mean(0),
+    }
+    near = near_structures(volume)
+    for region, mask in (("volume", near | True), ("foreground", near)):
+        risk = wrong[mask]
+        assert 0.02 < risk.mean() < 0.6
+        for name, score in scores.items():
+            # The histogram keeps eight binary digits after the first.
+            fraction, exponent = np.frexp(score[mask])
+            at = np.ldexp(np.floor(512 * fraction) / 512, exponent)
+            expected = {
+                "auroc": roc_auc_score(risk, at),
+                "aupr": average_precision_score(risk, at),
+                "aurc": aurc(at, risk),
+                "e_aurc": excess_aurc(at, risk),
+            }
+            for kind, value in expected.items():
+                metric = f"{kind}_{name}"
+                assert values[metric, region] == pytest.approx(value, abs=2e-3), metric
+    for curve in found.risk_coverage.values():
+        assert curve.risk[-1] == pytest.approx(wrong[near].mean())
+    assert set(found.risk_coverage) == set(scores)
+
+
+def test_volumes_of_draws_and_their_intervals() -> None:
+    volume = noisy()
+    values = {(r.metric, r.structure): r.value for r in run_noisy([volume])}
+    labels = draws_of(volume).argmax(1)
+    for index, name in ((1, "class-1"), (2, "class-2")):
+        mm3 = 3 * (labels == index).sum((1, 2, 3))
+        true = 3 * (volume.label == index).sum()
+        mean, half = mm3.mean(), mm3.std(ddof=1) * math.sqrt(1 + 1 / 5)
+        low, high = stats.t.interval(0.95, 4, mean, half)
+        assert values["volume_mm3", name] == pytest.approx(mean)
+        assert values["volume_true_mm3", name] == true
+        assert values["volume_error", name] == pytest.approx((mean - true) / true)
+        assert values["volume_low_mm3", name] == pytest.approx(max(low, 0))
+        assert values["volume_high_mm3", name] == pytest.approx(high)
+        assert values["covered", name] == (low <= true <= high)
+        pairs = [(a, b) for a in range(5) for b in range(a)]
+        both = sum(
+            ((labels[a] == index) & (labels[b] == index)).sum() for a, b in pairs
+        )
+        sizes = sum((labels[[a, b]] == index).sum() for a, b in pairs)
+        assert values["pairwise_dice", name] == pytest.approx(2 * both / sizes)
+    # Class 1 has no factor. That of class 2 is one spread and a half.
+    assert ("conformal_covered", "class-1") not in values
+    spread = math.hypot(mm3.std(ddof=1), 0.01 * mean)
+    inside = abs(true - mean) <= 1.5 * spread
+    assert values["conformal_covered", "class-2"] == inside
+
+
+def test_tiles_do_not_matter_for_several_draws() -> None:
+    volumes = [noisy("a", 0), noisy("b", 1)]
+    one, other = run_noisy(volumes), run_noisy(volumes, (5, 16, 9))
+    assert [r.value for r in one] == pytest.approx([r.value for r in other], rel=1e-5)
+    assert [r.metric for r in one] == [r.metric for r in other]
+    assert one.risk_coverage == other.risk_coverage
+    for region, curve in one.reliability.items():
+        assert curve.count == other.reliability[region].count
+
+
+def test_curves_hold_the_voxels_of_all_subjects() -> None:
+    a, b = noisy("a", 0), noisy("b", 1)
+    both, *parts = run_noisy([a, b]), run_noisy([a]), run_noisy([b])
+    n_near = int(near_structures(a).sum())
+    assert sum(both.reliability["volume"].count) == 2 * a.image.size
+    curves = [found.reliability["foreground"] for found in (both, *parts)]
+    assert [sum(curve.count) for curve in curves] == [2 * n_near, n_near, n_near]
+    right = [np.dot(curve.count, curve.accuracy) for curve in curves]
+    assert right[0] == pytest.approx(right[1] + right[2])
+    risk = [f.risk_coverage["variance"].risk[-1] for f in (both, *parts)]
+    assert risk[0] == pytest.approx((risk[1] + risk[2]) / 2)
+
+
+# --- the result
+
+
+def test_an_evaluation_is_a_sequence_of_its_rows() -> None:
+    found = run([prepared(*cube((20, 20, 40)))])
+    assert list(found) == list(found.rows)
+    assert found[0] == found.rows[0] and found[-2:] == found.rows[-2:]
+    assert found == run([prepared(*cube((20, 20, 40)))])
+
+
+def test_the_table_holds_every_figure_in_full() -> None:
+    found = run([prepared(*cube((20, 20, 40)), "sub 1, run\t2")])
+    lines = list(csv.reader(found.to_tsv().splitlines(), delimiter="\t"))
+    assert lines[0] == ["subject", "region", "structure", "metric", "value"]
+    assert [Row(*line[:4], float(line[4])) for line in lines[1:]] == list(found)
 
 
 def test_summary_is_the_mean_over_subjects_then_structures() -> None:
@@ -130,3 +372,40 @@ def test_summary_is_the_mean_over_subjects_then_structures() -> None:
     }
     assert summarise(rows) == pytest.approx(expected)
     assert summarise([]) == {}
+
+
+def test_summary_of_structures_and_of_regions_follow_one_rule() -> None:
+    rows = [
+        Row("a", "volume", "volume", "hd95_mm", 2.0),
+        Row("b", "volume", "volume", "hd95_mm", 4.0),
+        Row("b", "volume", "white", "hd95_mm", 1.0),
+        Row("a", "volume", "all", "auroc_entropy", 0.7),
+        Row("b", "foreground", "all", "auroc_entropy", 0.6),
+    ]
+    expected = {
+        "hd95_mm": 2.0,
+        "hd95_mm/volume": 3.0,
+        "hd95_mm/white": 1.0,
+        "auroc_entropy": 0.7,
+        "auroc_entropy/foreground": 0.6,
+    }
+    assert summarise(rows) == pytest.approx(expected)
+
+
+def test_cases_are_ordered_by_the_disagreement_of_draws() -> None:
+    # Mean disagreement .1, .3, .2 and mean error .2, .1, .4.
+    agreement = {"a": (0.8, 1.0), "b": (0.6, 0.8), "c": (0.8, 0.8)}
+    overlap = {"a": (0.9, 0.7), "b": (0.9, 0.9), "c": (0.4, 0.8)}
+    rows = [
+        Row(subject, "volume", structure, metric, value)
+        for metric, table in (("pairwise_dice", agreement), ("dice", overlap))
+        for subject, values in table.items()
+        for structure, value in zip(("grey", "white"), values, strict=True)
+    ]
+    summary = summarise(rows)
+    area = (0.2 + 0.6 / 2 + 0.7 / 3) / 3
+    best = (0.1 + 0.3 / 2 + 0.7 / 3) / 3
+    assert summary["aurc_cases"] == pytest.approx(area)
+    assert summary["e_aurc_cases"] == pytest.approx(area - best)
+    one = summarise([row for row in rows if row.subject == "a"])
+    assert "aurc_cases" not in one and "e_aurc_cases" not in one

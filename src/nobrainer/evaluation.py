@@ -1,23 +1,35 @@
-"""How good predictions are on labelled volumes, as tidy rows."""
+"""How good predictions and their uncertainty are on labelled volumes, as tidy rows."""
 
+import csv
+import io
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
+from typing import overload
 
 import numpy as np
 import torch
-from scipy.ndimage import maximum_filter
 from torch import nn
 
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.patches import Prepared
 from nobrainer.errors import InputError
+from nobrainer.fitted import Intervals
 from nobrainer.inference.predict import Sampling, TileResult, predict_volume
-from nobrainer.metrics.calibration import CalibrationSums
-from nobrainer.metrics.overlap import confusion, dice
+from nobrainer.metrics.calibration import CalibrationSums, Reliability
+from nobrainer.metrics.overlap import confusion, dice, volume_errors
+from nobrainer.metrics.region import foreground_band
+from nobrainer.metrics.surface import compare_surfaces
+from nobrainer.metrics.uncertainty import (
+    DetectionSums,
+    RiskCoverage,
+    aurc,
+    excess_aurc,
+)
+from nobrainer.structures import StructureSums
 
-FOREGROUND_MARGIN = 5
-"""Voxels by which the region "foreground" reaches beyond the true foreground."""
+REGIONS = ("volume", "foreground")
+SCORES = ("entropy", "variance", "mutual_information")
 
 
 @dataclass(frozen=True)
@@ -25,13 +37,12 @@ class Row:
     """One figure of one subject.
 
     subject: name of the scan.
-    region: "volume" (every voxel), or for calibration also "foreground": the true
-        foreground widened by 5 voxels along every axis, diagonals included, so that
-        easy background does not hide errors.
-    structure: name of the class, or "all".
-    metric: "dice", "nll" (nats), "brier" or "ece".
-    value: the figure; a structure that neither truth nor prediction has, and a
-        region without voxels, has no row.
+    region: "volume" (every voxel), or "foreground": the true foreground widened by 5
+        voxels along every axis, diagonals included, so that easy background does not
+        hide errors.
+    structure: name of the class, or "all" for a figure of all voxels of the region.
+    metric: what the figure is, see `evaluate`.
+    value: the figure; one that is not defined has no row.
     """
 
     subject: str
@@ -39,6 +50,40 @@ class Row:
     structure: str
     metric: str
     value: float
+
+
+@dataclass(frozen=True)
+class Evaluation(Sequence[Row]):
+    """Rows of all subjects, and curves of all their voxels; a sequence of the rows.
+
+    rows: the figures, subject by subject.
+    reliability: of each region, the reliability curve.
+    risk_coverage: of each score of uncertainty, the risk-coverage curve of voxels of
+        the region "foreground"; "variance" and "mutual_information" are 0 for a
+        single pass and have no curve.
+    """
+
+    rows: tuple[Row, ...]
+    reliability: dict[str, Reliability]
+    risk_coverage: dict[str, RiskCoverage]
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Row, ...]: ...
+    def __getitem__(self, index: int | slice) -> Row | tuple[Row, ...]:
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to_tsv(self) -> str:
+        """The rows as a tab-separated table with a header, in full precision."""
+        text = io.StringIO()
+        writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+        writer.writerow([field.name for field in fields(Row)])
+        writer.writerows(map(astuple, self.rows))
+        return text.getvalue()
 
 
 def evaluate(
@@ -50,7 +95,9 @@ def evaluate(
     labels: LabelTable,
     device: torch.device,
     dtype: torch.dtype,
-) -> list[Row]:
+    intervals: Intervals | None = None,
+    surfaces: bool = True,
+) -> Evaluation:
     """Predict labelled volumes and compare, on the working grid.
 
     One volume is held at a time, and probabilities of one tile of it.
@@ -62,19 +109,39 @@ def evaluate(
         n_classes: classes of the model's output.
         labels: names of the classes.
         device, dtype: where and in which number format the network runs.
+        intervals: of volumes, fitted on other subjects; None leaves out
+            "conformal_covered".
+        surfaces: also compare surfaces.
 
     Returns:
-        For each subject: Dice of each structure but background, of the mode of the
-        draws' labels; then negative log-likelihood, Brier score and expected
-        calibration error of the draws' mean probabilities, in both regions.
+        For each subject and structure but background, where truth or prediction has
+        it, of the region "volume":
+
+        - "dice" of the label, the mode of the draws, with the truth;
+        - "hd95_mm" and "surface_dice" (tolerance 1 mm) of the label's surface;
+        - "volume_mm3", mean over draws; "volume_true_mm3"; "volume_error", relative
+          and signed, and "volume_error_mm3", absolute, of that mean;
+        - "volume_low_mm3" and "volume_high_mm3", between which 95 % of further
+          draws lie; "covered", 1 where the true volume does, else 0;
+        - "conformal_covered", the same of the fitted interval;
+        - "pairwise_dice" between draws.
+
+        And for each subject and region, with structure "all":
+
+        - of the draws' mean probabilities: "nll", "brier", "ece", "mce" and "ace";
+        - of each score s of "entropy", "variance" and "mutual_information" as a
+          detector of voxels whose label is wrong: "auroc_s", "aupr_s", "aurc_s" and
+          "e_aurc_s". A single pass has the entropy only.
 
     Raises:
         InputError: a volume has no labels.
     """
-    rows = []
+    rows: list[Row] = []
+    calibration = {region: CalibrationSums() for region in REGIONS}
+    detection: dict[str, DetectionSums] = defaultdict(DetectionSums)
     for volume in volumes:
         comparison = _Comparison(volume, n_classes)
-        predict_volume(
+        counts = predict_volume(
             model,
             volume.image,
             sampling,
@@ -84,8 +151,23 @@ def evaluate(
             dtype=dtype,
             on_tile=comparison.add,
         )
-        rows += comparison.rows(labels)
-    return rows
+        structures = comparison.rate_structures(counts, labels, intervals, surfaces)
+        scores = SCORES if len(counts) > 1 else SCORES[:1]
+        figures = structures + comparison.rate_regions(scores)
+        rows += [
+            Row(volume.name, region, structure, metric, float(value))
+            for region, structure, metric, value in figures
+            if not np.isnan(value)
+        ]
+        for region in REGIONS:
+            calibration[region].merge(comparison.calibration[region])
+        for score in scores:
+            detection[score].merge(comparison.detection["foreground", score])
+    return Evaluation(
+        tuple(rows),
+        {region: sums.reliability for region, sums in calibration.items()},
+        {score: sums.risk_coverage for score, sums in detection.items()},
+    )
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, float]:
@@ -95,18 +177,56 @@ def summarise(rows: Sequence[Row]) -> dict[str, float]:
         rows: what `evaluate` returns.
 
     Returns:
-        "dice/<structure>" for each structure and "dice", their mean; "nll", "brier"
-        and "ece" of whole volumes; "nll/foreground", "brier/foreground" and
-        "ece/foreground".
+        A metric of structures, such as "dice", is "dice/<structure>" for each
+        structure, and "dice", the mean of those. A metric of regions, such as "nll",
+        is "nll" of whole volumes and "nll/foreground". With two subjects or more,
+        "aurc_cases" and "e_aurc_cases" say how well the disagreement of draws (1 -
+        mean pairwise Dice of the subject's structures) orders subjects by their
+        error (1 - mean Dice), see `nobrainer.metrics.uncertainty.aurc`.
+
+    A structure counts where it has a row: a missed one, say, lowers "surface_dice",
+    but has no "hd95_mm".
     """
-    values = defaultdict(list)
+    values: dict[str, list[float]] = defaultdict(list)
+    of_structures: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        part = row.structure if row.metric == "dice" else row.region
-        whole = row.metric != "dice" and row.region == "volume"
-        values[row.metric if whole else f"{row.metric}/{part}"].append(row.value)
+        name = row.metric
+        if row.structure != "all":
+            name += f"/{row.structure}"
+            of_structures[row.metric].add(name)
+        elif row.region != "volume":
+            name += f"/{row.region}"
+        values[name].append(row.value)
     means = {name: float(np.mean(found)) for name, found in values.items()}
-    overlaps = [mean for name, mean in means.items() if name.startswith("dice/")]
-    return {"dice": float(np.mean(overlaps)), **means} if overlaps else means
+    whole = {
+        metric: float(np.mean([means[name] for name in sorted(names)]))
+        for metric, names in of_structures.items()
+    }
+    return whole | means | _summarise_cases(rows)
+
+
+def _summarise_cases(rows: Sequence[Row]) -> dict[str, float]:
+    """Whether the draws' disagreement orders subjects by their error."""
+    overlaps: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row.metric in ("dice", "pairwise_dice"):
+            overlaps[row.subject][row.metric].append(row.value)
+    cases = [
+        (1 - np.mean(found["pairwise_dice"]), 1 - np.mean(found["dice"]))
+        for found in overlaps.values()
+        if len(found) == 2
+    ]
+    if len(cases) < 2:
+        return {}
+    scores, risks = zip(*cases, strict=True)
+    return {
+        "aurc_cases": aurc(scores, risks),
+        "e_aurc_cases": excess_aurc(scores, risks),
+    }
+
+
+Figure = tuple[str, str, str, float]
+"""Region, structure, metric and value of a row."""
 
 
 class _Comparison:
@@ -117,33 +237,91 @@ class _Comparison:
             raise InputError(
                 f"{volume.name}: has no labels: give (image, label) pairs to evaluate"
             )
-        self._subject = volume.name
+        self._spacing_mm = volume.geometry.spacing_mm
         self._truth = volume.label
-        self._near = maximum_filter(
-            volume.label > 0, size=2 * FOREGROUND_MARGIN + 1, mode="constant"
+        self._near = foreground_band(volume.label)
+        self._label = np.zeros_like(
+            volume.label, dtype=np.min_scalar_type(n_classes - 1)
         )
         self._confusion = np.zeros((n_classes, n_classes), np.int64)
-        self._sums = {"volume": CalibrationSums(), "foreground": CalibrationSums()}
+        self._structures = StructureSums(n_classes)
+        self.calibration = {region: CalibrationSums() for region in REGIONS}
+        self.detection = {
+            (region, score): DetectionSums() for region in REGIONS for score in SCORES
+        }
 
     def add(self, tile: TileResult) -> None:
         truth, near = self._truth[tile.where], self._near[tile.where]
+        wrong = tile.label != truth
+        self._label[tile.where] = tile.label
         self._confusion += confusion(truth, tile.label, len(self._confusion))
-        self._sums["volume"].update(tile.probabilities, truth)
-        self._sums["foreground"].update(tile.probabilities, truth, near)
+        self._structures.add(tile)
+        for region, mask in (("volume", None), ("foreground", near)):
+            self.calibration[region].update(tile.probabilities, truth, mask)
+            for score in SCORES:
+                sums = self.detection[region, score]
+                sums.update(getattr(tile, score), wrong, mask)
 
-    def rows(self, labels: LabelTable) -> list[Row]:
-        overlaps = zip(labels.names, dice(self._confusion), strict=True)
-        figures = [
-            ("volume", structure, "dice", value) for structure, value in overlaps
-        ][1:]
-        for region, sums in self._sums.items():
-            figures += [
-                (region, "all", "nll", sums.nll),
-                (region, "all", "brier", sums.brier),
-                (region, "all", "ece", sums.ece),
-            ]
-        return [
-            Row(self._subject, region, structure, metric, float(value))
-            for region, structure, metric, value in figures
-            if not np.isnan(value)
-        ]
+    def rate_structures(
+        self,
+        counts: np.ndarray,
+        labels: LabelTable,
+        intervals: Intervals | None,
+        surfaces: bool,
+    ) -> list[Figure]:
+        """The figures of each structure; `counts` are the draws' voxels."""
+        voxel_mm3 = float(np.prod(self._spacing_mm))
+        volumes_mm3 = counts * voxel_mm3
+        true_mm3 = self._confusion.sum(1) * voxel_mm3
+        error, error_mm3 = volume_errors(volumes_mm3.mean(0), true_mm3)
+        overlap = dice(self._confusion)
+        distances = None
+        if surfaces:
+            distances = compare_surfaces(
+                self._truth, self._label, len(overlap), self._spacing_mm
+            )
+        figures = []
+        for one in self._structures.table(volumes_mm3, labels, intervals):
+            index, true = one.index, true_mm3[one.index]
+            if not true and not one.volume_mm3:
+                continue
+            found = {"dice": overlap[index]}
+            if distances is not None:
+                found["hd95_mm"] = distances.hd95_mm[index]
+                found["surface_dice"] = distances.surface_dice[index]
+            found |= {
+                "volume_error": error[index],
+                "volume_error_mm3": error_mm3[index],
+                "volume_true_mm3": true,
+                "volume_mm3": one.volume_mm3,
+                "volume_low_mm3": one.volume_low_mm3,
+                "volume_high_mm3": one.volume_high_mm3,
+                "covered": _covers(one.volume_low_mm3, true, one.volume_high_mm3),
+                "conformal_covered": _covers(
+                    one.conformal_low_mm3, true, one.conformal_high_mm3
+                ),
+                "pairwise_dice": one.pairwise_dice,
+            }
+            figures += [("volume", one.name, *figure) for figure in found.items()]
+        return figures
+
+    def rate_regions(self, scores: Iterable[str]) -> list[Figure]:
+        """The figures of each region, those of errors by the given scores only."""
+        figures = []
+        for region, sums in self.calibration.items():
+            found = {m: getattr(sums, m) for m in ("nll", "brier", "ece", "mce", "ace")}
+            for score in scores:
+                errors = self.detection[region, score]
+                found |= {
+                    f"auroc_{score}": errors.auroc,
+                    f"aupr_{score}": errors.aupr,
+                    f"aurc_{score}": errors.aurc,
+                    f"e_aurc_{score}": errors.excess_aurc,
+                }
+            figures += [(region, "all", *figure) for figure in found.items()]
+        return figures
+
+
+def _covers(low: float, value: float, high: float) -> float:
+    """1 where the interval holds the value, 0 where not, NaN without interval."""
+    return float(low <= value <= high) if low == low else low

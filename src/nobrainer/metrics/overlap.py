@@ -1,4 +1,4 @@
-"""Overlap of label maps, from confusion matrices that add up over tiles."""
+"""Overlap and volumes of label maps, from counts of voxels that add up over tiles."""
 
 import numpy as np
 
@@ -40,3 +40,24 @@ def dice(confusion: np.ndarray) -> np.ndarray:
     sizes = confusion.sum(0) + confusion.sum(1)
     both = 2 * np.diagonal(confusion)
     return np.divide(both, sizes, out=np.full(len(sizes), np.nan), where=sizes > 0)
+
+
+def volume_errors(
+    volume_mm3: np.ndarray, true_mm3: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far volumes are from the true ones.
+
+    Args:
+        volume_mm3: (C,) predicted volume of each class, mm³.
+        true_mm3: (C,) true volume of each class, mm³.
+
+    Returns:
+        (C,) relative error (predicted - true) / true, signed, NaN for a class that
+        the truth does not have; and (C,) absolute error |predicted - true|, mm³, NaN
+        for a class absent in both.
+    """
+    difference = np.asarray(volume_mm3, np.float64) - true_mm3
+    unknown = np.full(len(difference), np.nan)
+    relative = np.divide(difference, true_mm3, out=unknown, where=true_mm3 > 0)
+    either = (volume_mm3 > 0) | (true_mm3 > 0)
+    return relative, np.where(either, np.abs(difference), np.nan)

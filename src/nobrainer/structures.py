@@ -1,0 +1,251 @@
+"""Volumes of structures, with what the draws say about each: size, spread, agreement.
+
+Every figure is a sum over voxels or a statistic over draws, so that tiles can come in
+any order and be forgotten.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+
+import numpy as np
+from scipy import stats
+
+from nobrainer.data.labels import LabelTable
+from nobrainer.fitted import Intervals, volume_spread
+from nobrainer.inference.predict import TileResult
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What the draws say about one structure of one scan; NaN where undefined.
+
+    index, name: of the class.
+    volume_mm3: mean volume over draws, mm³.
+    volume_sd_mm3: sample standard deviation (ddof=1) over draws, mm³; NaN for one
+        draw.
+    volume_low_mm3, volume_high_mm3: 95 % interval for the volume of one further
+        draw, mm³; low is at least 0; NaN for one draw.
+    conformal_low_mm3, conformal_high_mm3: interval for the true volume, mm³, with
+        the coverage that the model was calibrated for; low is at least 0; NaN
+        without calibration.
+    cv: volume_sd_mm3 / volume_mm3; NaN for one draw and where the volume is 0.
+    pairwise_dice: pooled Dice between pairs of draws, 0..1; NaN for one draw and
+        where no draw has the structure.
+    iou: voxels on which all draws agree over those of any draw, 0..1; NaN for one
+        draw and where no draw has the structure.
+    entropy, mutual_information: means over the voxels labelled with the structure,
+        nats; NaN where there are none.
+    """
+
+    index: int
+    name: str
+    volume_mm3: float
+    volume_sd_mm3: float
+    volume_low_mm3: float
+    volume_high_mm3: float
+    conformal_low_mm3: float
+    conformal_high_mm3: float
+    cv: float
+    pairwise_dice: float
+    iou: float
+    entropy: float
+    mutual_information: float
+
+
+# Description and unit of each column: those of a table, then those of `Structure`.
+_COLUMNS = {
+    "subject": ("The scan.", "n/a"),
+    "index": ("Class of the structure in the label map.", "n/a"),
+    "name": ("Name of the structure.", "n/a"),
+    "volume_mm3": ("Mean volume over draws of the network.", "mm^3"),
+    "volume_sd_mm3": (
+        "Sample standard deviation (n - 1) of the volume over draws.",
+        "mm^3",
+    ),
+    "volume_low_mm3": (
+        "Lower end of the 95 % interval for the volume of one further draw "
+        "(Student's t); at least 0.",
+        "mm^3",
+    ),
+    "volume_high_mm3": (
+        "Upper end of the 95 % interval for the volume of one further draw "
+        "(Student's t).",
+        "mm^3",
+    ),
+    "conformal_low_mm3": (
+        "Lower end of the interval for the true volume, with the coverage that the "
+        "model was calibrated for on held-out scans; at least 0.",
+        "mm^3",
+    ),
+    "conformal_high_mm3": (
+        "Upper end of the interval for the true volume, with the coverage that the "
+        "model was calibrated for on held-out scans.",
+        "mm^3",
+    ),
+    "cv": (
+        "Coefficient of variation over draws: volume_sd_mm3 / volume_mm3.",
+        "1",
+    ),
+    "pairwise_dice": (
+        "Dice overlap between pairs of draws, pooled over all pairs; 1 where all "
+        "draws agree.",
+        "1",
+    ),
+    "iou": (
+        "Voxels that all draws give to the structure, over the voxels that any draw "
+        "gives to it.",
+        "1",
+    ),
+    "entropy": (
+        "Entropy of the mean class probabilities, mean over the voxels labelled with "
+        "the structure.",
+        "nat",
+    ),
+    "mutual_information": (
+        "Mutual information between class and draw, mean over the voxels labelled "
+        "with the structure.",
+        "nat",
+    ),
+}
+
+
+class StructureSums:
+    """Sums over tiles from which the structures of one scan are read.
+
+    Source: with v(c) the number of the n draws that give a voxel to class c, the sum
+    of |A and B| over ordered pairs of draws is sum v(v - 1), and that of |A| + |B| is
+    2(n - 1) sum v, so that the pooled Dice is sum v(v - 1) / ((n - 1) sum v). The
+    ratio of the draws' common part to their union and the mutual information are used
+    for quality by Roy et al. 2019, NeuroImage 195.
+    """
+
+    def __init__(self, n_classes: int) -> None:
+        self._votes, self._squares, self._common, self._union, self._voxels = np.zeros(
+            (5, n_classes), np.int64
+        )
+        self._entropy, self._information = np.zeros((2, n_classes))
+
+    def add(self, tile: TileResult) -> None:
+        """Take the statistics of one core; every voxel must come once."""
+        n_draws = tile.votes[:, 0, 0, 0].sum()
+        for index, votes in enumerate(tile.votes):
+            chosen = votes[votes > 0].astype(np.int64)
+            self._votes[index] += chosen.sum()
+            self._squares[index] += chosen @ chosen
+            self._common[index] += np.count_nonzero(chosen == n_draws)
+            self._union[index] += chosen.size
+        label, size = tile.label.ravel(), len(self._voxels)
+        self._voxels += np.bincount(label, minlength=size)
+        self._entropy += np.bincount(label, tile.entropy.ravel(), size)
+        self._information += np.bincount(label, tile.mutual_information.ravel(), size)
+
+    def table(
+        self, volumes_mm3: np.ndarray, labels: LabelTable, intervals: Intervals | None
+    ) -> tuple[Structure, ...]:
+        """The structures of the scan: every class but 0, also where it is absent.
+
+        Args:
+            volumes_mm3: (n_draws, C), volume of each class in each draw, mm³.
+            labels: names of the C classes.
+            intervals: what the conformal intervals are made with, if fitted.
+        """
+        n_draws = len(volumes_mm3)
+        factors = intervals.factors if intervals else (None,) * len(labels.names)
+        structures = []
+        for index, name in list(enumerate(labels.names))[1:]:
+            mean = float(volumes_mm3[:, index].mean())
+            sd = float(volumes_mm3[:, index].std(ddof=1)) if n_draws > 1 else math.nan
+            half = float(stats.t.ppf(0.975, n_draws - 1)) * sd
+            low, high = _around(mean, half * math.sqrt(1 + 1 / n_draws))
+            factor = factors[index]
+            unit = float(volume_spread(mean, sd))
+            width = math.nan if factor is None else factor * unit
+            conformal_low, conformal_high = _around(mean, width)
+            votes = int(self._votes[index])
+            pairs = int(self._squares[index]) - votes
+            voxels = int(self._voxels[index])
+            structures.append(
+                Structure(
+                    index=index,
+                    name=name,
+                    volume_mm3=mean,
+                    volume_sd_mm3=sd,
+                    volume_low_mm3=low,
+                    volume_high_mm3=high,
+                    conformal_low_mm3=conformal_low,
+                    conformal_high_mm3=conformal_high,
+                    cv=_ratio(sd, mean),
+                    pairwise_dice=_ratio(pairs, (n_draws - 1) * votes),
+                    iou=_ratio(self._common[index], self._union[index])
+                    if n_draws > 1
+                    else math.nan,
+                    entropy=_ratio(self._entropy[index], voxels),
+                    mutual_information=_ratio(self._information[index], voxels),
+                )
+            )
+        return tuple(structures)
+
+
+def is_single_draw(structures: Sequence[Structure]) -> bool:
+    """Whether the structures come from one draw, which has no spread."""
+    return all(math.isnan(one.volume_sd_mm3) for one in structures)
+
+
+def mean_by_volume(structures: Sequence[Structure], figure: str) -> float:
+    """Mean of a figure in nats over structures, weighted by volume.
+
+    ln C, the worst there can be, where no structure has a value.
+    """
+    pairs = [(getattr(one, figure), one.volume_mm3) for one in structures]
+    known = [(value, mm3) for value, mm3 in pairs if not math.isnan(value)]
+    if not known:
+        return math.log(len(structures) + 1)
+    values, weights = zip(*known, strict=True)
+    return float(np.average(values, weights=weights))
+
+
+def to_tsv(tables: Mapping[str, Sequence[Structure]]) -> str:
+    """The structures of some scans as one tidy table, tab-separated as in BIDS.
+
+    Args:
+        tables: the structures of each subject.
+
+    Returns:
+        A row per subject and structure: the columns `subject`, then the fields of
+        `Structure`; "n/a" for NaN.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(["subject", *(field.name for field in fields(Structure))])
+    for subject, structures in tables.items():
+        for structure in structures:
+            writer.writerow([subject, *map(_cell, astuple(structure))])
+    return text.getvalue()
+
+
+def sidecar() -> dict[str, dict[str, str]]:
+    """What the columns of `to_tsv` mean: BIDS JSON, Description and Units of each."""
+    return {
+        column: {"Description": description, "Units": unit}
+        for column, (description, unit) in _COLUMNS.items()
+    }
+
+
+def _around(mean: float, half: float) -> tuple[float, float]:
+    """mean ± half; no volume is below 0."""
+    low = mean - half
+    # `max` with NaN depends on the order of its arguments.
+    return (low if math.isnan(low) else max(low, 0.0)), mean + half
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return float(numerator) / float(denominator) if denominator else math.nan
+
+
+def _cell(value: int | str | float) -> str:
+    if isinstance(value, float):
+        return "n/a" if math.isnan(value) else f"{value:.8g}"
+    return str(value)
