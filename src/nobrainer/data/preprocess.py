@@ -27,14 +27,14 @@ def zscore(image: np.ndarray) -> np.ndarray:
     Returns:
         float32 (I, J, K); the head has mean 0 and standard deviation 1.
     """
-    head = image[_is_head(image)]
+    head = image[is_head(image)]
     # The head of a two-valued image is flat: fall back to the spread of the whole.
     spread = head.std(dtype=np.float64) or image.std(dtype=np.float64)
     centred = image - np.float32(head.mean(dtype=np.float64))
     return centred / np.float32(spread)
 
 
-def _is_head(image: np.ndarray) -> np.ndarray:
+def is_head(image: np.ndarray) -> np.ndarray:
     """Voxels above the intermeans threshold.
 
     Source: Ridler and Calvard, "Picture thresholding using an iterative selection

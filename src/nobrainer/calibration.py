@@ -1,0 +1,430 @@
+"""Fit, on held-out labelled scans, what makes probabilities and volumes honest."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import ceil, log
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor, nn
+
+from nobrainer.bayes.draws import is_stochastic, mix_seed, plan_draws
+from nobrainer.data.patches import Prepared
+from nobrainer.errors import InputError
+from nobrainer.fitted import Calibration, Intervals, volume_spread
+from nobrainer.inference.predict import Sampling, Scaling, predict_volume
+from nobrainer.metrics.region import foreground_band
+from nobrainer.registry import near_miss
+
+Method = Literal["temperature", "vector"]
+
+VOXELS_PER_SUBJECT = 20_000
+"""Voxels near the foreground on which a scaling is fitted, per subject at most."""
+LOGIT_BYTES = 1_000_000_000
+"""What the logits of all subjects may take; beyond it each gives fewer voxels."""
+
+_FEWEST_VOXELS = 1_000
+_LOG_WEIGHT_LIMIT = log(20)
+_BIAS_LIMIT = 10.0
+_FEWEST_OF_CLASS = 100
+_RIDGE = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class Collected:
+    """What calibration keeps of one subject.
+
+    logits: (n_draws, n_voxels, C) float32, unscaled, at random voxels of the true
+        foreground's band (see `nobrainer.metrics.region`).
+    truth: (n_voxels,) true classes there.
+    volumes_mm3: (n_draws, C) of each draw's classes.
+    true_mm3: (C,) of the true classes.
+    """
+
+    name: str
+    logits: np.ndarray
+    truth: np.ndarray
+    volumes_mm3: np.ndarray
+    true_mm3: np.ndarray
+
+
+def calibrate(
+    model: nn.Module,
+    volumes: Callable[[Sequence[int]], Iterable[Prepared]],
+    subjects: Sequence[str],
+    sampling: Sampling,
+    *,
+    n_classes: int,
+    method: Method = "temperature",
+    coverage: float | None = None,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Calibration:
+    """Fit a scaling of the logits and, if asked, intervals of the volumes.
+
+    One temperature changes no draw's labels, so that all subjects serve both. Vector
+    scaling can change them: a random half of the subjects serves the scaling, and the
+    rest, predicted with it, the intervals, which so owe nothing to the scaling's fit.
+    Intervals take the first scan of each subject: several would not be independent.
+
+    Args:
+        model: a model of the registry.
+        volumes: gives the labelled scans of some numbers, in their order; training
+            must not have seen them.
+        subjects: whom each scan shows.
+        sampling: draws and tiling, as prediction will use them; a scaling that it
+            holds is left out. Every scan has draws of its own.
+        n_classes: classes of the model's output.
+        method: "temperature" or "vector".
+        coverage: share of subjects whose true volume shall lie in its interval, in
+            (0, 1); None fits no intervals.
+        device, dtype: where and in which number format the network runs.
+
+    Returns:
+        The scaling, with `intervals` where `coverage` is given.
+
+    Raises:
+        InputError: unknown method, a coverage that so many subjects cannot give or
+            that is asked of one draw of a model that could make more, a subject
+            without labels or without foreground.
+
+    Sources: Guo et al., "On calibration of modern neural networks", ICML 2017; Lei et
+    al., "Distribution-free predictive inference for regression", JASA 113 (2018).
+    """
+    _check_method(method)
+    if not subjects:
+        raise InputError("scans to calibrate on must be at least 1, got 0")
+    people = sorted(set(subjects))
+    halved = method == "vector" and coverage is not None
+    n_draws = len(plan_draws(model, sampling.seed, sampling.n_samples))
+    if coverage is not None:
+        n_left = len(people) // 2 if halved else len(people)
+        _check_coverage(coverage, n_left, halved)
+        if n_draws < 2 and is_stochastic(model):
+            raise InputError(
+                f"intervals scale the spread of several draws, got {n_draws}: give "
+                "n_samples of at least 2, as many as prediction will have"
+            )
+    plain = replace(sampling, scaling=None)
+    bytes_per_voxel = 4 * n_draws * n_classes * len(subjects)
+    n_voxels = max(
+        min(VOXELS_PER_SUBJECT, LOGIT_BYTES // bytes_per_voxel), _FEWEST_VOXELS
+    )
+
+    def gather(scans: Sequence[int], used: Sampling, voxels: int) -> list[Collected]:
+        return collect(
+            model,
+            volumes(scans),
+            used,
+            n_classes=n_classes,
+            device=device,
+            dtype=dtype,
+            voxels_per_subject=voxels,
+        )
+
+    # The scans that intervals come from: one of each subject, or of half of them.
+    lone = [subjects.index(one) for one in people]
+    scans = list(range(len(subjects)))
+    if halved:
+        order = np.random.default_rng(sampling.seed).permutation(len(people))
+        lone = [lone[place] for place in order[: len(people) // 2]]
+        taken = {subjects[scan] for scan in lone}
+        scans = [scan for scan in scans if subjects[scan] not in taken]
+    collected = gather(scans, plain, n_voxels)
+    fitted = fit_scaling(
+        [subject.logits for subject in collected],
+        [subject.truth for subject in collected],
+        method,
+    )
+    if coverage is None:
+        return fitted
+    if halved:
+        scaled = replace(plain, scaling=Scaling(fitted.weight, fitted.bias))
+        collected = gather(lone, scaled, 0)
+    else:
+        collected = [collected[scan] for scan in lone]
+    intervals = fit_intervals(
+        [subject.volumes_mm3 for subject in collected],
+        [subject.true_mm3 for subject in collected],
+        coverage,
+    )
+    return replace(fitted, intervals=intervals)
+
+
+def collect(
+    model: nn.Module,
+    volumes: Iterable[Prepared],
+    sampling: Sampling,
+    *,
+    n_classes: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    voxels_per_subject: int = VOXELS_PER_SUBJECT,
+) -> list[Collected]:
+    """Predict labelled volumes, keeping logits at a few voxels, and volumes.
+
+    Every volume has draws and voxels of its own, by the seed and its name: a draw
+    moves the volumes of all scans alike, so that draws shared by all of them would
+    say too little of a scan that is predicted with others. One volume is held at a
+    time.
+
+    Args:
+        model: a model of the registry.
+        volumes: prepared subjects with labels.
+        sampling: draws and tiling; its scaling changes the volumes, not the logits.
+        n_classes: classes of the model's output.
+        device, dtype: where and in which number format the network runs.
+        voxels_per_subject: at most so many voxels, 0 for volumes only.
+
+    Returns:
+        One record per subject, in order.
+
+    Raises:
+        InputError: a volume has no labels, or no foreground in them.
+    """
+    n_draws = len(plan_draws(model, sampling.seed, sampling.n_samples))
+    found = []
+    for volume in volumes:
+        truth = _foreground_of(volume)
+        rng = np.random.default_rng(mix_seed(sampling.seed, "calibration", volume.name))
+        band = np.flatnonzero(foreground_band(truth))
+        chosen = rng.choice(band, min(voxels_per_subject, len(band)), replace=False)
+        at = np.stack(np.unravel_index(chosen, truth.shape))
+        logits = np.empty((n_draws, len(chosen), n_classes), np.float32)
+
+        def keep(
+            draw: int,
+            where: tuple[slice, slice, slice],
+            tile: Tensor,
+            at: np.ndarray = at,
+            logits: np.ndarray = logits,
+        ) -> None:
+            start = np.array([[edge.start] for edge in where])
+            stop = np.array([[edge.stop] for edge in where])
+            inside = ((at >= start) & (at < stop)).all(0)
+            i, j, k = at[:, inside] - start
+            logits[draw, inside] = tile.numpy()[:, i, j, k].T
+
+        counts = predict_volume(
+            model,
+            volume.image,
+            replace(sampling, seed=mix_seed(sampling.seed, "scan", volume.name)),
+            n_classes=n_classes,
+            background=volume.background,
+            device=device,
+            dtype=dtype,
+            on_tile=lambda tile: None,
+            on_logits=keep if voxels_per_subject else None,
+        )
+        voxel_mm3 = float(np.prod(volume.geometry.spacing_mm))
+        found.append(
+            Collected(
+                volume.name,
+                logits,
+                truth.ravel()[chosen].astype(np.int64),
+                counts * voxel_mm3,
+                np.bincount(truth.ravel(), minlength=n_classes) * voxel_mm3,
+            )
+        )
+    return found
+
+
+def fit_scaling(
+    logits: Sequence[np.ndarray], truths: Sequence[np.ndarray], method: Method
+) -> Calibration:
+    """The scaling with the least negative log-likelihood of the mean over draws.
+
+    What is calibrated is what prediction gives: the mean of the draws' softmax of
+    weight · logit + bias. Every subject counts the same. A weight of class c is a
+    common factor times a deviation. A class with fewer than 100 of the voxels, or
+    that only one of several subjects has, keeps the common factor and a bias of 0:
+    fitted, it would be driven out of every prediction.
+
+    Args:
+        logits: of each subject, (n_draws, n_voxels, C).
+        truths: of each subject, (n_voxels,) true classes.
+        method: "temperature" (the common factor 1/T alone) or "vector".
+
+    Returns:
+        Weights, of which the common factor is in [1/20, 20], biases that sum to 0, and
+        the mean negative log-likelihood, nats, which is never above that without
+        scaling.
+
+    Source: Guo et al., "On calibration of modern neural networks", ICML 2017, 4.2.
+    """
+    _check_method(method)
+    n_classes = logits[0].shape[-1]
+    subjects = [
+        (torch.from_numpy(scores), torch.from_numpy(truth))
+        for scores, truth in zip(logits, truths, strict=True)
+    ]
+
+    counts = np.array([np.bincount(y, minlength=n_classes) for y in truths])
+    seen_by = np.count_nonzero(counts, axis=0) >= min(2, len(counts))
+    common = torch.from_numpy((counts.sum(0) >= _FEWEST_OF_CLASS) & seen_by)
+
+    def scaling(values: Tensor) -> tuple[Tensor, Tensor]:
+        deviation = values.new_zeros(n_classes)
+        bias = values.new_zeros(n_classes)
+        if method == "vector":
+            deviation, bias = values[1:].split(n_classes)
+            # Centred, or what the common factor gains in driving out a class that is
+            # not fitted would be taken back by the deviations of the others.
+            deviation, bias = (
+                torch.where(common, part - part[common].mean(), 0.0)
+                for part in (deviation, bias)
+            )
+        return torch.exp(values[0] + deviation), bias
+
+    def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
+        point = torch.tensor(values, requires_grad=True)
+        penalty = _RIDGE * (point[1:] ** 2).sum()
+        penalty.backward()
+        total = penalty.item()
+        # A graph per subject: memory does not grow with their number.
+        for scores, truth in subjects:
+            share = _nll(scores, truth, *scaling(point)) / len(subjects)
+            share.backward()
+            total += share.item()
+        assert point.grad is not None
+        return total, point.grad.numpy()
+
+    limits = [_LOG_WEIGHT_LIMIT]
+    if method == "vector":
+        for limit in (_LOG_WEIGHT_LIMIT, _BIAS_LIMIT):
+            limits += [limit if enough else 0.0 for enough in common]
+    start = np.zeros(len(limits))
+    best = minimize(
+        loss,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(-limit, limit) for limit in limits],
+        options={"ftol": 1e-12, "gtol": 1e-7},
+    ).x
+    with torch.no_grad():
+        weight, bias = scaling(torch.from_numpy(best))
+        identity = scaling(torch.from_numpy(start))
+        before, after = (
+            float(np.mean([float(_nll(z, y, *used)) for z, y in subjects]))
+            for used in (identity, (weight, bias))
+        )
+    return Calibration(
+        method=method,
+        weight=tuple(weight.tolist()),
+        bias=tuple(bias.tolist()),
+        n_subjects=len(subjects),
+        nll_before=before,
+        nll_after=after,
+    )
+
+
+def _nll(logits: Tensor, truth: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Mean over voxels of -ln(mean over draws of the true class's probability)."""
+    logs = torch.log_softmax(logits.double() * weight + bias, -1)
+    of_truth = logs.gather(-1, truth.expand(len(logs), -1)[..., None])[..., 0]
+    return log(len(logs)) - torch.logsumexp(of_truth, 0).mean()
+
+
+def fit_intervals(
+    volumes_mm3: Sequence[np.ndarray], true_mm3: Sequence[np.ndarray], coverage: float
+) -> Intervals:
+    """Factors of `volume_spread` by which intervals hold a new subject's true volume.
+
+    Split-conformal prediction with the score |true - mean| / spread: the interval of a
+    subject that is exchangeable with these, predicted with as many draws of its own,
+    holds its true volume with a probability of at least `coverage`.
+
+    Args:
+        volumes_mm3: of each subject, (n_draws, C).
+        true_mm3: of each subject, (C,).
+        coverage: in (0, 1).
+
+    Returns:
+        The ⌈(n + 1) · coverage⌉-th smallest of a class's n scores as its factor.
+        A subject in which neither truth nor any draw has the structure does not
+        count. None for the background, for a class with too few subjects, and where
+        the network misses the structure so often that no factor covers it.
+
+    Raises:
+        InputError: the coverage is not in (0, 1), or no structure is in as many
+            subjects as the coverage needs.
+
+    Sources: Vovk, Gammerman and Shafer, "Algorithmic learning in a random world",
+    2005; Lei et al., JASA 113 (2018), 5.2, for the spread in the score.
+    """
+    _check_coverage(coverage, len(volumes_mm3))
+    truth = np.stack(true_mm3)
+    mean = np.stack([volumes.mean(0) for volumes in volumes_mm3])
+    sd = np.stack(
+        [volumes.std(0, ddof=min(len(volumes) - 1, 1)) for volumes in volumes_mm3]
+    )
+    spread = volume_spread(mean, sd)
+    gap = np.abs(truth - mean)
+    # Without any predicted volume the spread is 0: no factor reaches the truth.
+    score = np.divide(gap, spread, out=np.full_like(gap, np.inf), where=spread > 0)
+    present = (truth > 0) | (mean > 0)
+    factors = [
+        _quantile(score[present[:, n], n], coverage) for n in range(1, truth.shape[1])
+    ]
+    counts = present[:, 1:].sum(0)
+    if not (counts >= _subjects_needed(coverage)).any():
+        raise _too_few(coverage, int(counts.max(initial=0)), "have any one structure")
+    return Intervals(coverage, len(truth), len(volumes_mm3[0]), (None, *factors))
+
+
+def _quantile(scores: np.ndarray, coverage: float) -> float | None:
+    """The conformal quantile of some scores, None where it is not finite."""
+    rank = _rounded_up((len(scores) + 1) * coverage)
+    if rank > len(scores):
+        return None
+    value = float(np.sort(scores)[rank - 1])
+    return value if np.isfinite(value) else None
+
+
+def _subjects_needed(coverage: float) -> int:
+    return _rounded_up(coverage / (1 - coverage))
+
+
+def _rounded_up(value: float) -> int:
+    """The ceiling, blind to rounding: 0.9 / (1 - 0.9) is a little above 9."""
+    return ceil(round(value, 9))
+
+
+def _check_method(method: str) -> None:
+    if method not in get_args(Method):
+        raise near_miss("calibration method", method, get_args(Method))
+
+
+def _check_coverage(coverage: float, n_subjects: int, halved: bool = False) -> None:
+    if not 0 < coverage < 1:
+        raise InputError(
+            f"coverage must be between 0 and 1, got {coverage!r}: 0.9 is usual"
+        )
+    if n_subjects < _subjects_needed(coverage):
+        where = "are left by vector scaling, which takes half" if halved else "are here"
+        raise _too_few(coverage, n_subjects, where)
+
+
+def _too_few(coverage: float, n_subjects: int, where: str) -> InputError:
+    return InputError(
+        f"intervals with a coverage of {coverage:g} need at least "
+        f"{_subjects_needed(coverage)} labelled subjects, {n_subjects} {where}: give "
+        "more subjects or a smaller coverage"
+    )
+
+
+def _foreground_of(volume: Prepared) -> np.ndarray:
+    """The subject's labels, which must show something."""
+    if volume.label is None:
+        raise InputError(
+            f"{volume.name}: has no labels: give (image, label) pairs to calibrate on"
+        )
+    if not volume.label.any():
+        raise InputError(
+            f"{volume.name}: its labels hold no foreground: leave it out, or check "
+            "what becomes background"
+        )
+    return volume.label
