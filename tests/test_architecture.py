@@ -14,9 +14,12 @@ SRC = Path(__file__).parent.parent / "src"
 # Imports point strictly down; siblings on a line do not know each other.
 LAYERS = """
     cli utils
+    report
     processing
-    evaluation
-    bundle figure
+    figure
+    quality evaluation calibration ranking
+    structures
+    bundle
     croissant
     training
     inference
@@ -24,6 +27,7 @@ LAYERS = """
     models
     bayes data
     io
+    fitted
     volume recipe
     types registry
     errors

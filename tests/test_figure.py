@@ -1,10 +1,25 @@
-"""The picture of a prediction: which way is up, and what is outlined."""
+"""Pictures: which way is up, what is outlined, and charts of the numbers given."""
+
+from io import BytesIO
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from nobrainer.figure import draw_prediction
+from nobrainer.data.labels import LabelTable
+from nobrainer.errors import InputError
+from nobrainer.figure import (
+    draw_metric,
+    draw_prediction,
+    draw_quality,
+    draw_reliability,
+    draw_risk_coverage,
+    draw_structures,
+)
+from nobrainer.metrics.calibration import Reliability
+from nobrainer.metrics.uncertainty import RiskCoverage
+from nobrainer.quality import Case
+from nobrainer.structures import Structure
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -25,7 +40,7 @@ def test_left_is_left_however_the_scan_is_stored(flip: bool) -> None:
     figure = draw_prediction(
         image(scan),
         image(label),
-        image(np.zeros_like(scan)),
+        image(np.ones_like(scan)),
         image(entropy),
         truth=image(label),
         title="a scan",
@@ -41,3 +56,155 @@ def test_left_is_left_however_the_scan_is_stored(flip: bool) -> None:
     assert panels[1, 0].get_aspect() == 0.5
     outlines = [len(panel.collections) for panel in panels[0]]
     assert outlines == [0, 2, 0, 0]
+
+
+def image_of(data: np.ndarray) -> nib.Nifti1Image:
+    return nib.Nifti1Image(data, np.eye(4))
+
+
+def block(shape: tuple[int, int, int] = (20, 20, 20)) -> np.ndarray:
+    """Classes 1 and 2 side by side."""
+    label = np.zeros(shape, np.uint8)
+    label[4:10, 5:15, 6:16] = 1
+    label[10:15, 5:15, 6:16] = 2
+    return label
+
+
+def test_structures_have_the_colours_of_their_table() -> None:
+    label = block()
+    noise = np.random.default_rng(0).random(label.shape, np.float32)
+    table = LabelTable(("air", "$a$ <b>", "b"), ("#000000", "#ff0000", "#0000ff"))
+    figure = draw_prediction(
+        image_of(noise),
+        image_of(label),
+        image_of(np.zeros_like(noise)),
+        image_of(noise),
+        mutual_information=image_of(noise / 2),
+        labels=table,
+        title="no $ maths",
+    )
+    figure.savefig(BytesIO())
+    titles = [axis.get_title() for axis in figure.axes[:4]]
+    # Variance, 0 everywhere, has no column.
+    assert titles == ["scan", "segmentation", "entropy", "mutual information"]
+    segmentation = figure.axes[9]
+    assert segmentation.get_xlabel() == "L  axial  R"
+    edges = [contour.get_edgecolor()[0, :3] for contour in segmentation.collections]
+    np.testing.assert_array_equal(edges, [(1, 0, 0), (0, 0, 1)])
+    red, blue = (
+        contour.get_paths()[0].vertices for contour in segmentation.collections
+    )
+    np.testing.assert_array_equal(red.min(0), (3.5, 4.5))
+    np.testing.assert_array_equal(red.max(0), (9.5, 14.5))
+    np.testing.assert_array_equal(blue.max(0), (14.5, 14.5))
+    (legend,) = figure.legends
+    # The sagittal plane, through the middle, has class 1 alone, the others both.
+    assert [text.get_text() for text in legend.get_texts()] == ["$a$ <b>", "b"]
+
+
+def test_the_legend_names_the_largest_twelve() -> None:
+    label = np.zeros((20, 20, 20), np.uint8)
+    for index in range(1, 16):
+        label[index + 1, 2 : 2 + index, 2:18] = index
+    figure = draw_prediction(
+        image_of(label.astype(np.float32)),
+        image_of(label),
+        *(image_of(np.ones(label.shape, np.float32)) for _ in range(2)),
+        title="",
+    )
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    shown = {
+        int(index)
+        for normal, at in enumerate(np.argwhere(label).mean(0).astype(int))
+        for index in np.unique(label.take(at, normal))
+    } - {0}
+    assert len(shown) > 12
+    assert names[-1] == f"and {len(shown) - 12} more" and len(names) == 13
+    assert names[:2] == [f"class-{n}" for n in sorted(shown)[-12:][:2]]
+
+
+def test_labels_of_another_grid_are_refused() -> None:
+    label = block()
+    noise = image_of(np.random.default_rng(0).random(label.shape, np.float32))
+    with pytest.raises(InputError, match=r"truth must be on the scan's grid"):
+        draw_prediction(
+            noise, image_of(label), noise, noise, truth=image_of(label[1:]), title=""
+        )
+
+
+def structure(name: str, volume_mm3: float, half_mm3: float) -> Structure:
+    low, high = volume_mm3 - half_mm3, volume_mm3 + half_mm3
+    return Structure(
+        1, name, volume_mm3, 1, low, high, np.nan, np.nan, 0.1, 0.9, 0.8, 0.1, 0.1
+    )
+
+
+def test_structures_are_drawn_in_ml_with_intervals() -> None:
+    rows = [structure("a", 2000, 500), structure("none", 0, 0), structure("b", 3000, 1)]
+    axis = draw_structures(rows, {"a": 2400}).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b"]
+    (lines,) = axis.collections
+    np.testing.assert_allclose(
+        lines.get_segments(), [[(1.5, 0), (2.5, 0)], [(2.999, 1), (3.001, 1)]]
+    )
+    mean, true = axis.lines
+    np.testing.assert_array_equal(mean.get_xdata(), [2, 3])
+    np.testing.assert_array_equal(true.get_xdata(), [2.4, np.nan])
+    assert axis.get_xscale() == "linear" and axis.get_xlim()[0] == 0
+    rows.append(structure("large", 500_000, 1000))
+    assert draw_structures(rows).axes[0].get_xscale() == "log"
+
+
+def test_metrics_have_a_dot_for_each_subject() -> None:
+    axis = draw_metric({"a": [0.5, 0.9, 0.7], "b": [0.2]}, "Dice").axes[0]
+    assert axis.get_xlabel() == "Dice"
+    dots, mean, *_ = axis.lines
+    assert list(dots.get_xdata()) == [0.5, 0.9, 0.7]
+    np.testing.assert_allclose(mean.get_xdata(), 0.7)
+    np.testing.assert_allclose(
+        axis.collections[0].get_segments(), [[(0.5, 0), (0.9, 0)]]
+    )
+
+
+def test_metrics_of_many_subjects_have_quartiles_and_no_dots() -> None:
+    axis = draw_metric({"a": np.arange(101.0).tolist()}, "Dice").axes[0]
+    whole, half = (lines.get_segments()[0] for lines in axis.collections)
+    np.testing.assert_allclose(whole[:, 0], [0, 100])
+    np.testing.assert_allclose(half[:, 0], [25, 75])
+    (mean,) = axis.lines
+    np.testing.assert_allclose(mean.get_xdata(), 50)
+
+
+def test_reliability_shows_the_straight_line_and_counts() -> None:
+    one = Reliability((0.5, 0.9), (0.4, 0.95), (10, 1000))
+    figure = draw_reliability({"whole scan": one, "near": one})
+    upper, lower = figure.axes
+    straight, *curves = upper.lines
+    assert list(straight.get_xdata()) == list(straight.get_ydata()) == [0, 1]
+    assert [list(curve.get_ydata()) for curve in curves] == 2 * [[0.4, 0.95]]
+    assert [list(curve.get_ydata()) for curve in lower.lines] == 2 * [[10, 1000]]
+    assert lower.get_yscale() == "log"
+    assert len({curve.get_linestyle() for curve in curves}) == 2
+
+
+def test_risk_is_drawn_against_coverage() -> None:
+    curve = RiskCoverage((0.5, 1.0), (0.01, 0.1))
+    axis = draw_risk_coverage({"entropy": curve}).axes[0]
+    assert list(axis.lines[0].get_xdata()) == [0.5, 1.0]
+    assert list(axis.lines[0].get_ydata()) == [0.01, 0.1]
+
+
+def test_flagged_cases_are_crosses_and_have_names() -> None:
+    cases = [
+        Case("good", 0.9, np.nan, {"volume_z": 0.0, "entropy": 0.1}, ()),
+        Case("bad", 0.2, np.nan, {"volume_z": 0.0, "entropy": 0.4}, ("odd",)),
+    ]
+    (axis,) = draw_quality(cases).axes  # no cohort: no panel for volumes
+    dots, crosses = axis.collections
+    np.testing.assert_array_equal(dots.get_offsets(), [(0.1, 0.9)])
+    np.testing.assert_array_equal(crosses.get_offsets(), [(0.4, 0.2)])
+    assert [text.get_text() for text in axis.texts] == ["bad"]
+    cases[0].features["volume_z"] = 2.0  # type: ignore[index]
+    left, _ = draw_quality(cases, {"bad": "bad.html"}).axes
+    assert [one.get_urls() for one in left.collections] == [[None], ["bad.html"]]

@@ -16,8 +16,10 @@ from scipy.ndimage import affine_transform
 from nobrainer import models
 from nobrainer.errors import InputError
 from nobrainer.evaluation import summarise
+from nobrainer.io import strip_suffix
 from nobrainer.processing.dataset import Dataset
-from nobrainer.processing.segmentation import BatchError, Segmentation
+from nobrainer.processing.prediction import BatchError
+from nobrainer.processing.segmentation import Segmentation
 
 SHAPE, BLOCK = (24, 26, 28), (16, 16, 16)
 RADIUS_MM = 7
@@ -28,7 +30,15 @@ TINY = {
     "meshnet": {"base_filters": 2, "dilations": [1, 2]},
     "bayesian_vnet": {"base_filters": 2, "levels": 2},
     "bayesian_meshnet": {"base_filters": 2, "dilations": [1, 2]},
+    "kwyk": {"base_filters": 3, "dilations": [1, 2]},
+    "ensemble": {
+        "members": [
+            ["vnet", {"base_filters": 2, "levels": 2}],
+            ["bayesian_meshnet", {"base_filters": 2, "dilations": [1, 2]}],
+        ]
+    },
 }
+STOCHASTIC = {"bayesian_vnet", "bayesian_meshnet", "kwyk", "ensemble"}
 MAPS = ("label", "variance", "entropy", "mutual_information")
 
 
@@ -117,13 +127,12 @@ def test_every_model_goes_the_whole_way(name, pairs, scan, tmp_path):
     assert np.array_equal(values(one), values(again))
     held_out = build(pairs[3:])
     rows = fitted.evaluate(held_out, n_samples=2)
-    assert rows == loaded.evaluate(held_out, n_samples=2)
-    assert {row.metric for row in rows} == {"dice", "nll", "brier", "ece"}
+    assert rows.to_tsv() == loaded.evaluate(held_out, n_samples=2).to_tsv()
+    assert {"dice", "nll", "brier", "ece"} < {row.metric for row in rows}
     assert loaded.recipe_ == fitted.recipe_
     assert loaded.history_ == fitted.history_
     assert not loaded.model_.training
-    stochastic = name.startswith("bayesian")
-    assert (values(before.variance).max() > 0) == stochastic
+    assert (values(before.variance).max() > 0) == (name in STOCHASTIC)
 
 
 def test_dropout_alone_is_stochastic_too(pairs, scan, recwarn):
@@ -133,15 +142,18 @@ def test_dropout_alone_is_stochastic_too(pairs, scan, recwarn):
     assert [str(w.message) for w in recwarn] == []
 
 
-def test_deterministic_model_says_that_draws_are_the_same(pairs, scan):
+def test_deterministic_model_says_that_it_makes_one_pass(pairs, scan):
     fitted = Segmentation("vnet", TINY["vnet"]).fit(build(pairs[:1]))
-    with pytest.warns(UserWarning, match="vnet has no stochastic layer") as caught:
+    with pytest.warns(
+        UserWarning, match="vnet has no stochastic layer: one pass"
+    ) as caught:
         result = fitted.predict(scan, n_samples=3)
     assert caught[0].filename == __file__
     assert values(result.variance).max() == 0
     assert values(result.mutual_information).max() < 1e-6
     assert np.array_equal(values(result.label), values(fitted.predict(scan)))
-    assert (result.volumes_mm3 == result.volumes_mm3[0]).all()
+    assert result.volumes_mm3.shape == (1, 2)
+    assert math.isnan(result.structures[0].pairwise_dice)
 
 
 # --- what a prediction holds
@@ -510,7 +522,7 @@ def test_evaluate_agrees_with_predict(fitted, pairs):
         found = {
             (row.metric, row.region): row.value
             for row in rows
-            if row.subject == str(image)
+            if row.subject == strip_suffix(image)
         }
         assert found["dice", "volume"] == pytest.approx(scores[-1])
         p = np.take_along_axis(values(result.probabilities), truth[..., None], -1)
@@ -730,7 +742,7 @@ def test_nothing_works_before_fit(pairs, tmp_path):
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
-        ({"n_samples": -1}, "n_samples must be >= 0, got -1"),
+        ({"n_samples": -1}, "n_samples must be from 0 to 32767, got -1"),
         ({"block_shape": (8, 8)}, "block_shape must be three positive integers"),
         ({"block_shape": 32}, "block_shape must be three positive integers"),
         ({"block_shape": (8, 0, 8)}, "block_shape must be three positive integers"),

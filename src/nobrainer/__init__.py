@@ -9,12 +9,23 @@ __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["bayes", "bundle", "figure", "models"],
+    submodules=[
+        "bayes",
+        "bundle",
+        "figure",
+        "models",
+        "quality",
+        "ranking",
+        "report",
+        "structures",
+    ],
     submod_attrs={
         "data.samples": ["get_data"],
         "errors": ["DivergedError", "InputError"],
         "evaluation": ["summarise"],
         "processing.dataset": ["Dataset", "extract_patches"],
-        "processing.segmentation": ["BatchError", "Prediction", "Segmentation"],
+        "processing.ensemble": ["Ensemble"],
+        "processing.prediction": ["BatchError", "Prediction"],
+        "processing.segmentation": ["Segmentation"],
     },
 )

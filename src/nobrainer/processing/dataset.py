@@ -20,13 +20,12 @@ from torch.utils.data import DataLoader
 from nobrainer.croissant import write_dataset
 from nobrainer.data.augment import AUGMENTATIONS
 from nobrainer.data.labels import (
-    SCHEMES,
     Binarizer,
     LabelTable,
     Mappable,
     binarize_ids,
     describe_unknown,
-    mapping_for,
+    read_mapping,
 )
 from nobrainer.data.patches import (
     PatchSampler,
@@ -39,7 +38,7 @@ from nobrainer.data.patches import (
 )
 from nobrainer.data.preprocess import NORMALIZERS, common_spacing
 from nobrainer.errors import InputError
-from nobrainer.io import ImageSource, read_geometry
+from nobrainer.io import ImageSource, display_names, read_geometry
 from nobrainer.recipe import DataConfig, PreprocessConfig
 from nobrainer.types import Shape3
 from nobrainer.volume import Volume, conform
@@ -158,22 +157,30 @@ class Dataset:
         """Map label values to classes; an earlier relabel is replaced.
 
         Args:
-            mapping: "6-class", "50-class" or "115-class" for FreeSurfer ids, the
-                path of a CSV or TSV file with the columns value and class, or a
-                mapping from value to class. Values that it lacks become background,
-                with a warning.
+            mapping: "6-class", "50-class", "115-class" or "aseg" for FreeSurfer ids;
+                the path of a CSV or TSV file with the columns value and class
+                (`original,new`, and `name` and `color` of the class if wanted) or
+                with the label values in use (`index,name`, and `color` if wanted);
+                or a mapping from value to class. Values that it lacks become
+                background, with a warning.
 
         Raises:
-            InputError: the mapping is unknown, unreadable or holds no integers >= 0.
+            InputError: the mapping is unknown, unreadable or holds no integers >= 0,
+                or names another number of classes than `n_classes`.
         """
-        known = mapping_for(mapping)
-        table = LabelTable.generic(self.n_classes)
-        if isinstance(mapping, str) and mapping in SCHEMES:
-            named = LabelTable.for_scheme(mapping)
-            # A scheme made binary afterwards has other classes than the scheme.
-            table = named if len(named.names) == self.n_classes else table
+        known, table = read_mapping(mapping)
+        if table is not None and len(table.names) != self.n_classes:
+            if self.n_classes != 2:
+                raise InputError(
+                    f"{mapping}: has {len(table.names)} classes with background, but "
+                    f"n_classes is {self.n_classes}: give "
+                    f"n_classes={len(table.names)}"
+                )
+            # What is made binary afterwards has other classes than the table.
+            table = None
+        labels = table or LabelTable.generic(self.n_classes)
         by_text = {str(value): new for value, new in known.items()}
-        return replace(self._with(relabel=by_text), labels=table)
+        return replace(self._with(relabel=by_text), labels=labels)
 
     def shuffle(self, *, enabled: bool = True) -> Self:
         """Draw the order of the volumes anew in every round, instead of in turn."""
@@ -263,7 +270,7 @@ class Dataset:
         """
         if by not in ("subject", "scan"):
             raise InputError(f"split by must be 'subject' or 'scan', got {by!r}")
-        keys = _subject_keys(self.data) if by == "subject" else list(range(len(self)))
+        keys = self.subjects if by == "subject" else list(range(len(self)))
         groups = list(dict.fromkeys(keys))
         if isinstance(eval_size, float) and 0 < eval_size < 1:
             count = max(1, round(eval_size * len(groups)))
@@ -287,6 +294,11 @@ class Dataset:
         return replace(self, data=train), replace(self, data=held_out)
 
     # --- what others read
+
+    @property
+    def subjects(self) -> list[str]:
+        """Whom each scan shows: its BIDS `sub-<label>`, or the scan itself."""
+        return _subject_keys(self.data)
 
     @property
     def batch_size(self) -> int:
@@ -421,17 +433,26 @@ class Dataset:
             generator=torch.Generator().manual_seed(seed),
         )
 
-    def iterate(self, preprocess: PreprocessConfig | None = None) -> Iterator[Prepared]:
+    def iterate(
+        self, preprocess: PreprocessConfig | None = None, *, shown: bool = False
+    ) -> Iterator[Prepared]:
         """Prepare one scan at a time and keep none.
+
+        Args:
+            preprocess: default the dataset's own.
+            shown: call them as tables do, without folders.
 
         Raises:
             InputError: when it comes to a scan that cannot be used.
         """
         unknown: Counter[int] = Counter()
-        for subject in self.data:
+        names = [subject.name for subject in self.data]
+        for name, subject in zip(
+            display_names(names) if shown else names, self.data, strict=True
+        ):
             prepared, counts = self._prepare_one(subject, preprocess or self.preprocess)
             unknown.update(counts)
-            yield prepared
+            yield replace(prepared, name=name)
         _warn_unknown(unknown)
 
     def to_croissant(self, path: str | Path) -> Path:

@@ -1,14 +1,11 @@
 """The estimator: fit a network to labelled scans, predict with uncertainty."""
 
-import os
-import platform
 import secrets
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from hashlib import file_digest
-from importlib.metadata import version
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -16,30 +13,54 @@ from typing import Any, Self
 import nibabel as nib
 import numpy as np
 import torch
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from nobrainer import bundle, models
-from nobrainer.bayes.draws import is_stochastic, mix_seed
+from nobrainer.bayes.draws import is_stochastic, plan_draws
+from nobrainer.bayes.ensemble import EnsembleNetwork
+from nobrainer.bayes.layers import name_sites
+from nobrainer.bayes.warm_start import warm_start as start_warm
+from nobrainer.calibration import Method, calibrate
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.patches import Prepared
 from nobrainer.data.preprocess import background_value, preprocess_image
+from nobrainer.data.shifts import SHIFTS
 from nobrainer.errors import InputError
-from nobrainer.evaluation import Row, evaluate
-from nobrainer.inference.predict import Sampling, TileResult, predict_volume
-from nobrainer.io import ImageSource, read_image, to_nibabel
-from nobrainer.losses import LOSSES, inverse_frequency
+from nobrainer.evaluation import Evaluation, evaluate
+from nobrainer.fitted import Calibration, Intervals, QualityModel
+from nobrainer.inference.moments import MOST_DRAWS
+from nobrainer.inference.predict import (
+    Sampling,
+    Scaling,
+    TileResult,
+    predict_volume,
+)
+from nobrainer.io import (
+    ImageSource,
+    display_names,
+    read_image,
+    to_nibabel,
+)
+from nobrainer.losses import LOSSES
 from nobrainer.metrics.overlap import confusion, dice
 from nobrainer.models.registry import check_count
-from nobrainer.processing.dataset import Dataset
+from nobrainer.processing import fitting
+from nobrainer.processing.dataset import Dataset, Entry
 from nobrainer.processing.display import ProgressBar
-from nobrainer.recipe import (
-    FileRecord,
-    ModelConfig,
-    Provenance,
-    Recipe,
-    TrainingConfig,
+from nobrainer.processing.prediction import BatchError, Prediction
+from nobrainer.quality import (
+    Case,
+    Example,
+    assess,
+    check_enough,
+    features,
+    fit_quality,
 )
+from nobrainer.ranking import Ranked, check_strategy, rank
+from nobrainer.recipe import ModelConfig, Provenance, Recipe, TrainingConfig
 from nobrainer.registry import check_arguments, near_miss
+from nobrainer.structures import Structure, StructureSums
 from nobrainer.training.checkpoint import LAST, read_checkpoint
 from nobrainer.training.engine import (
     default_device,
@@ -49,61 +70,12 @@ from nobrainer.training.engine import (
     resolve_precision,
 )
 from nobrainer.training.fit import SCHEDULES, Job, Training
-from nobrainer.training.objective import Elbo, Supervised
 from nobrainer.types import Shape3
-from nobrainer.volume import restore
+from nobrainer.volume import Geometry, restore
 
 MAPS = ("label", "variance", "entropy", "mutual_information")
 DEFAULT_LEARNING_RATE = 3e-3
 """Of Adam, where `fit` is given no `opt_args`."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What several draws say about one scan, on the scan's own grid.
-
-    Unpacks into exactly (label, variance, entropy).
-
-    label: the most frequent class of the draws, smallest unsigned type; ties go to
-        the class of higher mean probability.
-    variance: population variance of the class probabilities across draws, mean over
-        classes; float32 in [0, 0.25].
-    entropy: Shannon entropy of the mean distribution, nats; float32 in [0, ln C].
-    mutual_information: entropy minus the draws' mean entropy, nats; what the draws
-        disagree about.
-    probabilities: mean class probabilities (I, J, K, C) if asked for, else None.
-    volumes_mm3: (n_samples, C) volume of each class in each draw, mm³, counted on
-        the working grid of the model; one row, of the posterior mean, for 0 samples.
-    seed: with which the same call gives the same result.
-    labels: the names of the classes.
-    """
-
-    label: nib.Nifti1Image
-    variance: nib.Nifti1Image
-    entropy: nib.Nifti1Image
-    mutual_information: nib.Nifti1Image
-    probabilities: nib.Nifti1Image | None
-    volumes_mm3: np.ndarray
-    seed: int
-    labels: LabelTable
-
-    def __iter__(self) -> Iterator[nib.Nifti1Image]:
-        return iter((self.label, self.variance, self.entropy))
-
-    def __len__(self) -> int:
-        return 3
-
-
-class BatchError(InputError):
-    """Some of several inputs could not be predicted.
-
-    `results` has a prediction or None for each input, `problems` the messages.
-    """
-
-    def __init__(self, results: list[Any], problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.results = results
-        self.problems = problems
 
 
 class Segmentation:
@@ -117,10 +89,13 @@ class Segmentation:
             None keeps none.
 
     Learned: `model_` (the network), `recipe_`, `history_` (a row an epoch),
-    `labels_`.
+    `labels_`; on held-out scans `calibration_` and `quality_`, None before.
 
     Raises `InputError` for an unknown model or argument, naming the near miss.
     """
+
+    calibration_: Calibration | None
+    quality_: QualityModel | None
 
     def __init__(
         self,
@@ -154,6 +129,8 @@ class Segmentation:
         patience: int | None = None,
         max_minutes: float | None = None,
         num_workers: int = 0,
+        warm_start: "Segmentation | str | PathLike[str] | None" = None,
+        warm_start_delta: float = 0.05,
         resume: bool = False,
         verbose: bool = True,
     ) -> Self:
@@ -180,8 +157,12 @@ class Segmentation:
             accumulate: batches per optimiser step.
             patience: epochs without a better validation Dice before training stops.
             max_minutes: training ends at this many minutes, the learning rate decaying
-                by then.
+                by then; the members of an ensemble share them.
             num_workers: processes that cut patches.
+            warm_start: a trained deterministic model (or its folder) of the same
+                network, at whose weights the posterior means begin.
+            warm_start_delta: initial posterior standard deviations then, as a share
+                of the weights' sizes.
             resume: go on from the last checkpoint in `checkpoint_filepath`, if any.
             verbose: show progress (on a terminal).
 
@@ -205,9 +186,14 @@ class Segmentation:
             raise near_miss("schedule", schedule, SCHEDULES)
         opt_args = dict(opt_args or {"lr": DEFAULT_LEARNING_RATE})
         check_arguments(f"argument of {optimizer.__name__}", optimizer, opt_args)
-        directory = self._directory(resume)
-        model_args = self._model_args(dataset_train.n_classes)
-        started = _now()
+        _check_positive("warm_start_delta", warm_start_delta)
+        model = ModelConfig(self.base_model, self._model_args(dataset_train.n_classes))
+        # All of it once, as `load` does, before anything is read or trained.
+        models.build(model.name, **model.args)
+        members = fitting.members(model, seed)
+        directory = self._directory(resume, len(members))
+        trained = None if warm_start is None else _trained(warm_start, model)
+        started = fitting.now()
         precision = resolve_precision(precision)
         fabric = make_fabric(precision, devices)
         slow = dataset_train.batch_size == 1 and fabric.device.type == "cpu"
@@ -225,62 +211,86 @@ class Segmentation:
             if dataset_validate is not None:
                 bar.begin("reading", len(dataset_validate))
                 validation = dataset_validate.prepare(preprocess, progress=bar.advance)
-            loader = dataset_train.loader(seed=seed, num_workers=num_workers)
-            weights = _class_weights(class_weights, volumes, dataset_train.n_classes)
-            config = TrainingConfig(
-                epochs=epochs,
-                optimizer=f"{optimizer.__module__}.{optimizer.__qualname__}",
-                opt_args=opt_args,
-                loss=_loss_name(loss),
-                class_weights=weights,
-                schedule=schedule,
-                seed=seed,
-                precision=precision,
-                gradient_clip=gradient_clip,
-                accumulate=accumulate,
-                patience=patience,
-                max_minutes=max_minutes,
+            weights = fitting.class_weights(
+                class_weights, volumes, dataset_train.n_classes
             )
             recipe = Recipe(
-                model=ModelConfig(self.base_model, model_args),
+                model=model,
                 preprocess=preprocess,
                 data=dataset_train.config,
-                training=config,
+                training=TrainingConfig(
+                    epochs=epochs,
+                    optimizer=f"{optimizer.__module__}.{optimizer.__qualname__}",
+                    opt_args=opt_args,
+                    loss=_loss_name(loss),
+                    class_weights=weights,
+                    schedule=schedule,
+                    seed=seed,
+                    precision=precision,
+                    gradient_clip=gradient_clip,
+                    accumulate=accumulate,
+                    patience=patience,
+                    max_minutes=max_minutes,
+                    warm_start=None if trained is None else _digest(trained),
+                    warm_start_delta=None if trained is None else warm_start_delta,
+                ),
                 provenance=Provenance(
                     started=started,
                     ended=started,
-                    versions=_versions(),
-                    files=_records(dataset_train, dataset_validate),
+                    versions=fitting.software(),
+                    files=fitting.records(dataset_train, dataset_validate),
                     metrics={},
+                    cohort=fitting.cohort(volumes, dataset_train.n_classes),
+                    member_seeds=tuple(members) if len(members) > 1 else (),
                 ),
             )
-            with torch.random.fork_rng():
-                torch.manual_seed(mix_seed(seed, "initial weights"))
-                model = models.build(self.base_model, **model_args)
             data_loss = _data_loss(loss, weights)
-            objective: Elbo | Supervised
-            if hasattr(model, "kl_weight"):
-                n_voxels = sum(v.image.size for v in volumes)
-                objective = Elbo(model, data_loss, n_voxels)
-            else:
-                objective = Supervised(model, data_loss)
-            job = Job(
-                objective=objective,
-                optimizer=optimizer(model.parameters(), **config.opt_args),
-                loader=loader,
-                recipe=recipe,
-                labels=dataset_train.labels.names,
-                validate=_validator(validation, dataset_train.labels, fabric.device),
-                directory=directory,
+            validate = fitting.validator(
+                validation, dataset_train.labels, fabric.device
             )
-            training = Training(fabric, job, bar)
-            if resume and directory is not None:
-                training.resume(directory)
-            history = training.run()
-        metrics = _final_metrics(history, training.best)
-        ended = replace(recipe.provenance, ended=_now(), metrics=metrics)
+            networks: list[nn.Module] = []
+            history: list[dict[str, Any]] = []
+            metrics: list[dict[str, float]] = []
+            for number, (member_seed, member) in enumerate(members.items()):
+                network = fitting.initial_network(member, member_seed)
+                if trained is not None:
+                    start_warm(network, trained, warm_start_delta)
+                lone = len(members) == 1
+                folder = directory and (
+                    directory if lone else directory / f"member-{number}"
+                )
+                minutes = max_minutes and max_minutes / len(members)
+                job = Job(
+                    objective=fitting.objective(network, data_loss, volumes),
+                    optimizer=optimizer(network.parameters(), **opt_args),
+                    loader=dataset_train.loader(
+                        seed=member_seed, num_workers=num_workers
+                    ),
+                    recipe=replace(
+                        recipe,
+                        model=member,
+                        training=replace(
+                            recipe.training, seed=member_seed, max_minutes=minutes
+                        ),
+                    ),
+                    labels=dataset_train.labels,
+                    validate=validate,
+                    directory=folder,
+                )
+                training = Training(fabric, job, bar)
+                if resume and folder is not None:
+                    training.resume(folder)
+                rows = training.run()
+                networks.append(network.eval())
+                metrics.append(fitting.final_metrics(rows, training.best))
+                history += rows if lone else [{"member": number, **r} for r in rows]
+        ended = replace(
+            recipe.provenance, ended=fitting.now(), metrics=fitting.mean_of(metrics)
+        )
         self._learned(
-            model.eval(),
+            networks[0]
+            if len(networks) == 1
+            else name_sites(EnsembleNetwork(networks)),
             replace(recipe, provenance=ended),
             tuple(history),
             dataset_train.labels,
@@ -309,7 +319,8 @@ class Segmentation:
             x: a path, a nibabel image or an (array, affine) tuple; or a list of them.
             batch_size: tiles per pass.
             block_shape: voxels of a tile's core; None lets the memory decide.
-            n_samples: draws of the weights; 0 is one pass with the posterior mean.
+            n_samples: draws of the weights; 0 is one pass with the posterior mean. A
+                deterministic model makes one pass in any case.
             seed: of the draws; None takes a fresh one, which the result records.
             probabilities: keep the mean class probabilities, too.
             precision: "float32", or "bfloat16", faster where the processor has it.
@@ -324,19 +335,25 @@ class Segmentation:
             BatchError: some scans of a list could not be used; the others are done.
         """
         self._check_fitted()
-        sampling = self._sampling(batch_size, block_shape, n_samples, seed)
+        if n_samples and not is_stochastic(self.model_):
+            warnings.warn(
+                f"{self.recipe_.model.name} has no stochastic layer: one pass is all "
+                "there is, and variance is 0",
+                stacklevel=2,
+            )
+        sampling = self._sampling(batch_size, block_shape, self._draws(n_samples), seed)
         dtype = inference_dtype(precision, default_device())
+        label_only = n_samples == 0 and not probabilities
+        how = sampling, label_only, probabilities, dtype
         if not isinstance(x, list):
             with ProgressBar(verbose=verbose) as bar:
-                return self._predict_one(x, sampling, probabilities, dtype, bar)
+                return self._predict_one(x, *how, bar)
         results: list[Any] = []
         problems = []
         for source in x:
             try:
                 with ProgressBar(verbose=verbose) as bar:
-                    results.append(
-                        self._predict_one(source, sampling, probabilities, dtype, bar)
-                    )
+                    results.append(self._predict_one(source, *how, bar))
             except InputError as error:
                 results.append(None)
                 problems.append(str(error))
@@ -352,35 +369,301 @@ class Segmentation:
         *,
         block_shape: Sequence[int] | None = None,
         batch_size: int = 1,
-    ) -> list[Row]:
+        surfaces: bool = True,
+    ) -> Evaluation:
         """Compare predictions with the labels of a dataset, one scan at a time.
 
         Args:
             dataset: scans with labels.
             n_samples: draws; a deterministic model makes one pass.
             seed, block_shape, batch_size: as in `predict`.
+            surfaces: measure distances between surfaces, too, which takes longer.
 
-        Returns: tidy rows (subject, region, structure, metric, value); see
+        Returns: tidy rows (subject, region, structure, metric, value), and curves; see
             `nobrainer.evaluation`.
         """
-        self._check_fitted()
-        if dataset.n_classes != self.recipe_.data.n_classes:
-            raise InputError(
-                f"the dataset has n_classes={dataset.n_classes}, the model "
-                f"{self.recipe_.data.n_classes}: make the dataset with the model's"
-            )
-        if not is_stochastic(self.model_):
-            n_samples = 0
+        self._check_dataset(dataset)
         device = default_device()
+        sampling = self._sampling(batch_size, block_shape, self._draws(n_samples), seed)
         return evaluate(
             self.model_,
-            dataset.iterate(self.recipe_.preprocess),
-            self._sampling(batch_size, block_shape, n_samples, seed),
+            dataset.iterate(self.recipe_.preprocess, shown=True),
+            sampling,
             n_classes=dataset.n_classes,
             labels=self.labels_,
             device=device,
             dtype=inference_dtype("float32", device),
+            intervals=self._intervals(sampling),
+            surfaces=surfaces,
         )
+
+    def calibrate(
+        self,
+        dataset: Dataset,
+        method: Method = "temperature",
+        coverage: float | None = None,
+        n_samples: int = 10,
+        seed: int = 0,
+        *,
+        block_shape: Sequence[int] | None = None,
+        batch_size: int = 1,
+    ) -> Self:
+        """Fit what makes probabilities, and intervals of volumes, mean what they say.
+
+        `predict` and `evaluate` then use it, and `save` keeps it. An earlier
+        calibration is replaced, and what `fit_quality` learned is dropped: calibrate
+        first.
+
+        Args:
+            dataset: scans with labels that training has not seen; files that it was
+                fitted to are refused. Scans that it was validated on are not, though
+                the best weights were chosen by them.
+            method: "temperature", or "vector" for a weight and a bias per class.
+            coverage: also fit intervals of structure volumes that hold the true
+                volume of this share of scans (0.9, say); None fits none.
+            n_samples, seed, block_shape, batch_size: as in `predict`; a
+                deterministic model makes one pass.
+
+        Returns: self, with `calibration_`.
+
+        Raises:
+            InputError: scans that training has seen or without labels, or too few
+                for the coverage.
+        """
+        self._check_dataset(dataset)
+        self._refuse_seen(dataset)
+        device = default_device()
+        calibration = calibrate(
+            self.model_,
+            lambda scans: replace(
+                dataset, data=tuple(dataset.data[scan] for scan in scans)
+            ).iterate(self.recipe_.preprocess, shown=True),
+            dataset.subjects,
+            self._sampling(batch_size, block_shape, self._draws(n_samples), seed),
+            n_classes=dataset.n_classes,
+            method=method,
+            coverage=coverage,
+            device=device,
+            dtype=inference_dtype("float32", device),
+        )
+        # It changes what the model of quality was fitted on.
+        self.calibration_, self.quality_ = calibration, None
+        return self
+
+    def fit_quality(
+        self,
+        dataset: Dataset,
+        n_samples: int = 10,
+        seed: int = 0,
+        *,
+        severities: Sequence[float] = (1 / 3, 2 / 3, 1.0),
+        block_shape: Sequence[int] | None = None,
+        batch_size: int = 1,
+        verbose: bool = True,
+    ) -> Self:
+        """Learn to tell how good a segmentation is without a reference.
+
+        Each scan is predicted as it is and under every simulated shift of
+        `nobrainer.data.shifts` at each severity, so that there are bad segmentations
+        to learn from. `quality` then uses it, and `save` keeps it.
+
+        Args:
+            dataset: scans with labels of three subjects or more, which training has
+                not seen.
+            n_samples, seed, block_shape, batch_size: as in `predict`; a
+                deterministic model makes one pass.
+            severities: of each shift, in (0, 1].
+            verbose: show progress (on a terminal).
+
+        Returns: self, with `quality_`.
+
+        Raises:
+            InputError: scans that training has seen or without labels, or too few.
+        """
+        self._check_dataset(dataset)
+        self._refuse_seen(dataset)
+        sampling = self._sampling(batch_size, block_shape, self._draws(n_samples), seed)
+        dtype = inference_dtype("float32", default_device())
+        subjects = dataset.subjects
+        check_enough(subjects)
+        examples = []
+        total = len(dataset) * (1 + len(SHIFTS) * len(severities))
+        with ProgressBar(verbose=verbose) as bar:
+            bar.begin("learning quality", total)
+            versions = fitting.versions_of(dataset, severities, seed)
+            for done, (number, is_shifted, source) in enumerate(versions):
+                one = replace(dataset, data=(source,))
+                (volume,) = one.iterate(self.recipe_.preprocess)
+                assert volume.label is not None
+                n_classes = dataset.n_classes
+                table = np.zeros((n_classes, n_classes), np.int64)
+
+                def count(
+                    tile: TileResult,
+                    truth: np.ndarray = volume.label,
+                    table: np.ndarray = table,
+                ) -> None:
+                    table += confusion(truth[tile.where], tile.label, len(table))
+
+                _, structures = self._measure(
+                    volume.image,
+                    volume.geometry,
+                    volume.background,
+                    sampling,
+                    dtype=dtype,
+                    on_tile=count,
+                )
+                scores = dice(table)[1:]
+                # A shift can push all that is labelled out of the field of view.
+                if not np.isnan(scores).all():
+                    found = features(structures, self.recipe_.provenance.cohort)
+                    mean = float(np.nanmean(scores))
+                    examples.append(Example(subjects[number], found, mean, is_shifted))
+                bar.advance(done + 1, total)
+        self.quality_ = fit_quality(examples, self._n_draws(sampling))
+        return self
+
+    def quality(self, prediction: Prediction, threshold: float = 0.8) -> Case:
+        """Score a prediction of this model without a reference, and say why to look.
+
+        Args:
+            prediction: of `predict`, with several draws where the model can draw.
+            threshold: a score below it is a reason to look.
+
+        Returns: the score, the features that it comes from and the reasons; see
+            `nobrainer.quality`. Without `fit_quality` the score is the mean pairwise
+            Dice of the draws.
+        """
+        self._check_fitted()
+        if not isinstance(prediction, Prediction) or prediction.labels != self.labels_:
+            raise InputError(
+                "prediction must be what predict of this model returned for "
+                "n_samples > 0"
+            )
+        n_draws = len(prediction.volumes_mm3)
+        if self.quality_ is not None and n_draws != self.quality_.n_draws:
+            raise InputError(
+                f"prediction has {n_draws} draws, quality was learned with "
+                f"{self.quality_.n_draws}: predict with as many, or fit_quality with "
+                "these"
+            )
+        return assess(
+            prediction.name,
+            prediction.structures,
+            self.recipe_.provenance.cohort,
+            self.quality_,
+            threshold=threshold,
+        )
+
+    def rank(
+        self,
+        scans: Sequence[ImageSource],
+        strategy: str = "entropy",
+        n_samples: int = 10,
+        seed: int = 0,
+        *,
+        block_shape: Sequence[int] | None = None,
+        batch_size: int = 1,
+        verbose: bool = True,
+    ) -> list[Ranked]:
+        """Order unlabelled scans by how much a label for them is wanted.
+
+        Args:
+            scans: paths, nibabel images or (array, affine) tuples.
+            strategy: a name of `nobrainer.ranking.STRATEGIES`.
+            n_samples, seed, block_shape, batch_size: as in `predict`.
+            verbose: show progress (on a terminal).
+
+        Returns: names and scores, most wanted first.
+
+        Raises:
+            InputError: an unknown strategy, one that needs draws for a model that
+                cannot draw, or a scan that is given twice.
+            BatchError: some scans could not be used; `results` ranks the others.
+        """
+        self._check_fitted()
+        check_strategy(strategy, n_draws=self._draws(n_samples))
+        sampling = self._sampling(batch_size, block_shape, self._draws(n_samples), seed)
+        dtype = inference_dtype("float32", default_device())
+        names = display_names(
+            [
+                str(source) if isinstance(source, str | PathLike) else f"scans[{n}]"
+                for n, source in enumerate(scans)
+            ]
+        )
+        for name, count in Counter(names).items():
+            if count > 1:
+                raise InputError(f"{name}: given twice: give each scan once")
+        tables: dict[str, tuple[Structure, ...]] = {}
+        problems: list[str] = []
+        with ProgressBar(verbose=verbose) as bar:
+            bar.begin("ranking", len(scans))
+            for number, (name, source) in enumerate(zip(names, scans, strict=True)):
+                try:
+                    volume = read_image(source)
+                    scan = preprocess_image(volume, self.recipe_.preprocess)
+                except InputError as error:
+                    problems.append(str(error))
+                    continue
+                _, tables[name] = self._measure(
+                    scan.data,
+                    scan.geometry,
+                    background_value(scan.data),
+                    sampling,
+                    dtype=dtype,
+                )
+                bar.advance(number + 1, len(scans))
+        ranked = rank(tables, strategy, seed)
+        if problems:
+            raise BatchError(ranked, problems)
+        return ranked
+
+    def dataset(self, files: Iterable[Entry]) -> Dataset:
+        """Scans, with or without labels, prepared as those that the model learned from.
+
+        Args:
+            files: as for `Dataset.from_files`.
+
+        Raises:
+            InputError: files that cannot be used, or a model whose labels were
+                binarized by a function, which is not kept: binarize them yourself.
+        """
+        self._check_fitted()
+        data = self.recipe_.data
+        if data.binarize == "callable":
+            raise InputError(
+                f"the model's labels were binarized by {data.binarize_name}, which is "
+                "not kept with it: use Dataset.from_files(...).binarize(function)"
+            )
+        return replace(
+            Dataset.from_files(files, n_classes=data.n_classes),
+            config=data,
+            labels=self.labels_,
+            normalizer=self.recipe_.preprocess.normalize,
+            spacing_mm=self.recipe_.preprocess.spacing_mm,
+        )
+
+    def _draws(self, n_samples: int) -> int:
+        """What a model that cannot draw makes of a number of draws: one pass."""
+        return n_samples if is_stochastic(self.model_) else 0
+
+    def _n_draws(self, sampling: Sampling) -> int:
+        return len(plan_draws(self.model_, sampling.seed, sampling.n_samples))
+
+    def _intervals(self, sampling: Sampling) -> Intervals | None:
+        """What makes intervals of volumes, for the number of draws they hold for."""
+        if self.calibration_ is None or self.calibration_.intervals is None:
+            return None
+        intervals, n_draws = self.calibration_.intervals, self._n_draws(sampling)
+        if n_draws == intervals.n_draws:
+            return intervals
+        if sampling.n_samples:
+            warnings.warn(
+                f"no conformal intervals: they hold for {intervals.n_draws} draws, got "
+                f"{n_draws}: predict with as many, or calibrate with these",
+                stacklevel=2,
+            )
+        return None
 
     def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model as a folder that `load` reads; returns the folder.
@@ -391,9 +674,15 @@ class Segmentation:
         self._check_fitted()
         if not is_first_process():
             return Path(directory)
-        weights = {k: v.detach().cpu() for k, v in self.model_.state_dict().items()}
         return bundle.save(
-            bundle.Bundle(self.recipe_, weights, self.labels_, self.history_),
+            bundle.Bundle(
+                self.recipe_,
+                _weights(self.model_),
+                self.labels_,
+                self.history_,
+                self.calibration_,
+                self.quality_,
+            ),
             directory,
             overwrite=overwrite,
         )
@@ -410,7 +699,7 @@ class Segmentation:
             saved = bundle.Bundle(
                 checkpoint.recipe,
                 checkpoint.weights,
-                LabelTable(checkpoint.labels),
+                checkpoint.labels,
                 checkpoint.history,
             )
         else:
@@ -424,7 +713,14 @@ class Segmentation:
                 f"{path}: the weights do not fit the recipe's model: {error}"
             ) from error
         segmentation = cls(config.name, config.args)
-        segmentation._learned(model.eval(), saved.recipe, saved.history, saved.labels)
+        segmentation._learned(
+            model.eval(),
+            saved.recipe,
+            saved.history,
+            saved.labels,
+            saved.calibration,
+            saved.quality,
+        )
         return segmentation
 
     def _learned(
@@ -433,17 +729,49 @@ class Segmentation:
         recipe: Recipe,
         history: tuple[dict[str, Any], ...],
         labels: LabelTable,
+        calibration: Calibration | None = None,
+        quality: QualityModel | None = None,
     ) -> None:
         self.model_ = model
         self.recipe_ = recipe
         self.history_ = history
         self.labels_ = labels
+        self.calibration_ = calibration
+        self.quality_ = quality
+
+    def _check_dataset(self, dataset: Dataset) -> None:
+        """Refuse a dataset without labels, or whose classes are not the model's."""
+        self._check_fitted()
+        _check_labelled(dataset)
+        if dataset.n_classes != self.recipe_.data.n_classes:
+            raise InputError(
+                f"the dataset has n_classes={dataset.n_classes}, the model "
+                f"{self.recipe_.data.n_classes}: make the dataset with the model's"
+            )
+
+    def _refuse_seen(self, dataset: Dataset) -> None:
+        """Refuse scans that the weights were fitted to: what they teach is too good."""
+        seen = {
+            record.sha256
+            for record in self.recipe_.provenance.files
+            if record.role == "train-image"
+        }
+        found = [
+            str(subject.paths[0])
+            for subject in dataset.data
+            if subject.paths and fitting.checksum(subject.paths[0]) in seen
+        ]
+        if found:
+            raise InputError(
+                f"{', '.join(found)}: the model was trained on it: give scans that it "
+                "has not seen"
+            )
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "model_"):
             raise InputError("this Segmentation is not fitted: call fit or load first")
 
-    def _directory(self, resume: bool) -> Path | None:
+    def _directory(self, resume: bool, n_members: int) -> Path | None:
         if self.checkpoint_filepath is not None:
             directory = Path(self.checkpoint_filepath)
             try:
@@ -453,11 +781,13 @@ class Segmentation:
                     f"{directory}: cannot be a folder for checkpoints "
                     f"({error.strerror}): give another checkpoint_filepath"
                 ) from error
-            if not resume and (directory / LAST).exists():
+            if not resume and _checkpoints(directory):
                 raise InputError(
                     f"{directory}: holds checkpoints of an earlier training: go on "
                     "with resume=True (--resume), or give another folder"
                 )
+            if resume:
+                _check_resumable(directory, _checkpoints(directory), n_members)
             return directory
         if resume:
             raise InputError(
@@ -488,8 +818,10 @@ class Segmentation:
     ) -> Sampling:
         if batch_size < 1:
             raise InputError(f"batch_size must be >= 1, got {batch_size}")
-        if n_samples < 0:
-            raise InputError(f"n_samples must be >= 0, got {n_samples}")
+        if not 0 <= n_samples <= MOST_DRAWS:
+            raise InputError(
+                f"n_samples must be from 0 to {MOST_DRAWS}, got {n_samples}"
+            )
         block: Shape3 | None = None
         if block_shape is not None:
             if np.shape(block_shape) != (3,) or min(block_shape) < 1:
@@ -497,20 +829,18 @@ class Segmentation:
                     f"block_shape must be three positive integers, got {block_shape!r}"
                 )
             block = (int(block_shape[0]), int(block_shape[1]), int(block_shape[2]))
-        if n_samples and not is_stochastic(self.model_):
-            warnings.warn(
-                f"{self.recipe_.model.name} has no stochastic layer: all draws are the "
-                "same, and variance is 0",
-                stacklevel=3,
-            )
         if seed is None:
             seed = secrets.randbelow(2**31)
-        return Sampling(seed, n_samples, block, batch_size)
+        scaling = None
+        if self.calibration_ is not None:
+            scaling = Scaling(self.calibration_.weight, self.calibration_.bias)
+        return Sampling(seed, n_samples, block, batch_size, scaling)
 
     def _predict_one(
         self,
         source: ImageSource,
         sampling: Sampling,
+        label_only: bool,
         probabilities: bool,
         dtype: torch.dtype,
         bar: ProgressBar,
@@ -531,13 +861,11 @@ class Segmentation:
                 mean[:, *tile.where] = tile.probabilities
 
         bar.begin(Path(volume.source).name, 1)
-        counts = predict_volume(
-            self.model_,
+        volumes_mm3, structures = self._measure(
             scan.data,
+            scan.geometry,
+            background_value(scan.data),
             sampling,
-            n_classes=n_classes,
-            background=background_value(scan.data),
-            device=default_device(),
             dtype=dtype,
             on_tile=keep,
             on_pass=bar.advance,
@@ -549,7 +877,7 @@ class Segmentation:
             )
             return to_nibabel(native, volume)
 
-        if sampling.n_samples == 0 and not probabilities:
+        if label_only:
             return image("label")
         probability_image = None
         if probabilities:
@@ -561,9 +889,48 @@ class Segmentation:
             entropy=image("entropy"),
             mutual_information=image("mutual_information"),
             probabilities=probability_image,
-            volumes_mm3=counts * float(np.prod(scan.geometry.spacing_mm)),
+            volumes_mm3=volumes_mm3,
+            structures=structures,
             seed=sampling.seed,
             labels=self.labels_,
+            scan=to_nibabel(volume.data, volume),
+            # Without folders, which are nobody's business in a report.
+            name=display_names([volume.source])[0],
+        )
+
+    def _measure(
+        self,
+        image: np.ndarray,
+        geometry: Geometry,
+        background: float,
+        sampling: Sampling,
+        *,
+        dtype: torch.dtype,
+        on_tile: Callable[[TileResult], None] = lambda tile: None,
+        on_pass: Callable[[int, int], None] = lambda done, total: None,
+    ) -> tuple[np.ndarray, tuple[Structure, ...]]:
+        """Predict a preprocessed scan: (n_draws, C) volumes in mm³, and structures."""
+        n_classes = self.recipe_.data.n_classes
+        sums = StructureSums(n_classes)
+
+        def add(tile: TileResult) -> None:
+            sums.add(tile)
+            on_tile(tile)
+
+        counts = predict_volume(
+            self.model_,
+            image,
+            sampling,
+            n_classes=n_classes,
+            background=background,
+            device=default_device(),
+            dtype=dtype,
+            on_tile=add,
+            on_pass=on_pass,
+        )
+        volumes_mm3 = counts * float(np.prod(geometry.spacing_mm))
+        return volumes_mm3, sums.table(
+            volumes_mm3, self.labels_, self._intervals(sampling)
         )
 
 
@@ -574,16 +941,66 @@ def _check_datasets(
         check_count("patience", patience, 1)
         if validate is None:
             raise InputError("patience needs dataset_validate: give scans to validate")
+    _check_labelled(train)
     if validate is None:
         return
+    _check_labelled(validate)
     if validate.n_classes != train.n_classes:
         raise InputError(
             f"dataset_validate has n_classes={validate.n_classes}, dataset_train "
             f"{train.n_classes}: give both the same"
         )
-    bare = [subject.name for subject in validate.data if subject.label is None]
+
+
+def _check_labelled(dataset: Dataset) -> None:
+    bare = [subject.name for subject in dataset.data if subject.label is None]
     if bare:
         raise InputError("\n".join(f"{n}: has no labels: give them" for n in bare))
+
+
+def _checkpoints(directory: Path) -> list[str]:
+    """What has checkpoints in a folder: members of an ensemble, or "" for one model."""
+    lone = [""] if (directory / LAST).exists() else []
+    return lone + sorted(p.parent.name for p in directory.glob(f"member-*/{LAST}"))
+
+
+def _check_resumable(directory: Path, found: Sequence[str], n_members: int) -> None:
+    """Refuse checkpoints of another kind of model, which would stay unused."""
+    members = [f"member-{number}" for number in range(n_members)]
+    if not set(found) <= set([""] if n_members == 1 else members):
+        raise InputError(
+            f"{directory}: cannot resume: its checkpoints are of "
+            f"{'one model' if found[0] == '' else f'an ensemble of {len(found)}'}, "
+            f"this is {'one model' if n_members == 1 else f'one of {n_members}'}: "
+            "give another checkpoint directory"
+        )
+
+
+def _trained(
+    source: "Segmentation | str | PathLike[str]", model: ModelConfig
+) -> nn.Module:
+    """The deterministic network to start from, in a model that it can start."""
+    given = (
+        source if isinstance(source, Segmentation) else Segmentation.load(Path(source))
+    )
+    given._check_fitted()
+    if model.name == "ensemble":
+        raise InputError(
+            "warm_start begins a Bayesian network, not an ensemble: leave it out"
+        )
+    return given.model_
+
+
+def _digest(network: nn.Module) -> str:
+    """The SHA-256 of the network's weights, as its folder lists it."""
+    return sha256(save_tensors(_weights(network))).hexdigest()
+
+
+def _weights(network: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in network.state_dict().items()
+    }
 
 
 def _check_positive(name: str, value: float | None) -> None:
@@ -612,107 +1029,3 @@ def _data_loss(
     return LOSSES[loss or "cross_entropy"](
         None if weights is None else torch.tensor(weights)
     )
-
-
-def _class_weights(
-    given: Sequence[float] | str | None, volumes: Sequence[Prepared], n_classes: int
-) -> tuple[float, ...] | None:
-    if given is None:
-        return None
-    if isinstance(given, str):
-        if given != "auto":
-            raise near_miss("class_weights", given, ["auto"])
-        counts = np.zeros(n_classes, np.int64)
-        for volume in volumes:
-            assert volume.label is not None
-            counts += np.bincount(volume.label.ravel(), minlength=n_classes)
-        return tuple(inverse_frequency(torch.from_numpy(counts)).tolist())
-    if len(given) != n_classes or min(given) < 0:
-        raise InputError(
-            f"class_weights must be {n_classes} numbers >= 0, got {list(given)}"
-        )
-    return tuple(float(w) for w in given)
-
-
-def _validator(
-    volumes: list[Prepared], labels: LabelTable, device: torch.device
-) -> Callable[[nn.Module], dict[str, float]] | None:
-    """What measures Dice on whole volumes with the posterior mean."""
-    if not volumes:
-        return None
-    if not any(volume.label is not None and volume.label.any() for volume in volumes):
-        raise InputError("dataset_validate has no voxel of a class but background")
-    n_classes = len(labels.names)
-
-    def validate(model: nn.Module) -> dict[str, float]:
-        scores = []
-        for volume in volumes:
-            table = np.zeros((n_classes, n_classes), np.int64)
-
-            def count(
-                tile: TileResult, volume: Prepared = volume, table: np.ndarray = table
-            ) -> None:
-                assert volume.label is not None
-                table += confusion(volume.label[tile.where], tile.label, n_classes)
-
-            predict_volume(
-                model,
-                volume.image,
-                Sampling(seed=0, n_samples=0),
-                n_classes=n_classes,
-                background=volume.background,
-                device=device,
-                dtype=torch.float32,
-                on_tile=count,
-            )
-            scores.append(dice(table)[1:])
-        per_class = np.ma.masked_invalid(scores).mean(axis=0).filled(np.nan)
-        named = zip(labels.names[1:], per_class, strict=True)
-        figures = {f"validation_dice_{name}": float(v) for name, v in named if v == v}
-        return figures | {"validation_dice": float(np.mean(list(figures.values())))}
-
-    return validate
-
-
-def _final_metrics(
-    history: Sequence[Mapping[str, Any]], best: tuple[float, int] | None
-) -> dict[str, float]:
-    """The figures of the epoch whose weights the model has."""
-    row = history[-1] if best is None else history[best[1] - 1]
-    keep = ("loss", "dice", "validation_dice")
-    return {k: float(v) for k, v in row.items() if k.startswith(keep)}
-
-
-def _records(train: Dataset, validate: Dataset | None) -> tuple[FileRecord, ...]:
-    """Name, role and checksum of every file that training reads."""
-    found: list[tuple[Path, str]] = []
-    for dataset, role in ((train, "train"), (validate, "validate")):
-        for subject in dataset.data if dataset else ():
-            if subject.paths is not None:
-                image, label = subject.paths
-                found.append((image, f"{role}-image"))
-                if label is not None:
-                    found.append((label, f"{role}-label"))
-    if not found:
-        return ()
-    # The names that the user gave: links are not followed to where they point.
-    absolute = [Path(os.path.abspath(path)) for path, _ in found]
-    root = os.path.commonpath([path.parent for path in absolute])
-    records = []
-    for path, (_, role) in zip(absolute, found, strict=True):
-        with path.open("rb") as file:
-            digest = file_digest(file, "sha256").hexdigest()
-        name = path.relative_to(root).as_posix()
-        records.append(FileRecord(name, role, digest, path.stat().st_size))  # type: ignore[arg-type]
-    return tuple(records)
-
-
-def _versions() -> dict[str, str]:
-    names = ("nobrainer", "torch", "pyro-ppl", "monai", "lightning-fabric", "nibabel")
-    return {name: version(name) for name in names} | {
-        "python": platform.python_version()
-    }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,226 @@
+"""What a training needs beside the network, and what is written down of it."""
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from hashlib import file_digest
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nobrainer import models
+from nobrainer.bayes.draws import mix_seed
+from nobrainer.data.labels import LabelTable
+from nobrainer.data.patches import Prepared, Subject
+from nobrainer.data.shifts import SHIFTS, shifted
+from nobrainer.errors import InputError
+from nobrainer.inference.predict import Sampling, TileResult, predict_volume
+from nobrainer.io import display_names, read_image, read_labels
+from nobrainer.losses import inverse_frequency
+from nobrainer.metrics.overlap import confusion, dice
+from nobrainer.models.ensemble import MEMBERS
+from nobrainer.processing.dataset import Dataset
+from nobrainer.recipe import Cohort, FileRecord, ModelConfig
+from nobrainer.registry import near_miss
+from nobrainer.training.objective import Elbo, Supervised
+
+
+def members(model: ModelConfig, seed: int) -> dict[int, ModelConfig]:
+    """The networks to train one after the other, by the seed of their training.
+
+    A model that is no ensemble is its own only member, under the seed itself.
+    """
+    if model.name != "ensemble":
+        return {seed: model}
+    shared = {name: value for name, value in model.args.items() if name != "members"}
+    return {
+        mix_seed(seed, "member", number): ModelConfig(name, shared | dict(args))
+        for number, (name, args) in enumerate(model.args.get("members", MEMBERS))
+    }
+
+
+def initial_network(model: ModelConfig, seed: int) -> nn.Module:
+    """The network before training, with weights that depend on the seed alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(mix_seed(seed, "initial weights"))
+        return models.build(model.name, **model.args)
+
+
+def objective(
+    network: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    volumes: Sequence[Prepared],
+) -> Elbo | Supervised:
+    """What training minimises: a network with a `kl_weight` takes the ELBO."""
+    if hasattr(network, "kl_weight"):
+        return Elbo(network, loss, sum(volume.image.size for volume in volumes))
+    return Supervised(network, loss)
+
+
+def class_weights(
+    given: Sequence[float] | str | None, volumes: Sequence[Prepared], n_classes: int
+) -> tuple[float, ...] | None:
+    """The weight of each class in the loss: as given, or of "auto"."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        if given != "auto":
+            raise near_miss("class_weights", given, ["auto"])
+        counts = _voxel_counts(volumes, n_classes).sum(0)
+        return tuple(inverse_frequency(torch.from_numpy(counts)).tolist())
+    if len(given) != n_classes or min(given) < 0:
+        raise InputError(
+            f"class_weights must be {n_classes} numbers >= 0, got {list(given)}"
+        )
+    return tuple(float(w) for w in given)
+
+
+def cohort(volumes: Sequence[Prepared], n_classes: int) -> Cohort:
+    """How large the classes are in the training subjects."""
+    mm3 = [v.geometry.spacing_mm for v in volumes]
+    sizes = _voxel_counts(volumes, n_classes) * np.prod(mm3, axis=1)[:, None]
+    mean: list[float | None] = []
+    sd: list[float | None] = []
+    for found in sizes.T:
+        logs = np.log(found[found > 0])
+        enough = len(logs) >= 2
+        mean.append(float(logs.mean()) if enough else None)
+        sd.append(float(logs.std(ddof=1)) if enough else None)
+    return Cohort(len(volumes), tuple(mean), tuple(sd))
+
+
+def _voxel_counts(volumes: Sequence[Prepared], n_classes: int) -> np.ndarray:
+    """(subjects, classes) voxels of each class in the labels."""
+    counts = []
+    for volume in volumes:
+        assert volume.label is not None
+        counts.append(np.bincount(volume.label.ravel(), minlength=n_classes))
+    return np.array(counts, np.int64)
+
+
+def validator(
+    volumes: list[Prepared], labels: LabelTable, device: torch.device
+) -> Callable[[nn.Module], dict[str, float]] | None:
+    """What measures Dice on whole volumes with the posterior mean."""
+    if not volumes:
+        return None
+    if not any(volume.label is not None and volume.label.any() for volume in volumes):
+        raise InputError("dataset_validate has no voxel of a class but background")
+    n_classes = len(labels.names)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        scores = []
+        for volume in volumes:
+            table = np.zeros((n_classes, n_classes), np.int64)
+
+            def count(
+                tile: TileResult, volume: Prepared = volume, table: np.ndarray = table
+            ) -> None:
+                assert volume.label is not None
+                table += confusion(volume.label[tile.where], tile.label, n_classes)
+
+            predict_volume(
+                model,
+                volume.image,
+                Sampling(seed=0, n_samples=0),
+                n_classes=n_classes,
+                background=volume.background,
+                device=device,
+                dtype=torch.float32,
+                on_tile=count,
+            )
+            scores.append(dice(table)[1:])
+        per_class = np.ma.masked_invalid(scores).mean(axis=0).filled(np.nan)
+        named = zip(labels.names[1:], per_class, strict=True)
+        figures = {f"validation_dice_{name}": float(v) for name, v in named if v == v}
+        return figures | {"validation_dice": float(np.mean(list(figures.values())))}
+
+    return validate
+
+
+def mean_of(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean over the members of an ensemble of each figure that all of them have."""
+    shared = set(metrics[0]).intersection(*metrics)
+    return {
+        name: float(np.mean([figures[name] for figures in metrics]))
+        for name in metrics[0]
+        if name in shared
+    }
+
+
+def final_metrics(
+    history: Sequence[Mapping[str, Any]], best: tuple[float, int] | None
+) -> dict[str, float]:
+    """The figures of the epoch whose weights the model has."""
+    row = history[-1] if best is None else history[best[1] - 1]
+    keep = ("loss", "dice", "validation_dice")
+    return {k: float(v) for k, v in row.items() if k.startswith(keep)}
+
+
+def records(train: Dataset, validate: Dataset | None) -> tuple[FileRecord, ...]:
+    """Name, role and checksum of every file that training reads."""
+    found: list[tuple[Path, str]] = []
+    for dataset, role in ((train, "train"), (validate, "validate")):
+        for subject in dataset.data if dataset else ():
+            if subject.paths is not None:
+                image, label = subject.paths
+                found.append((image, f"{role}-image"))
+                if label is not None:
+                    found.append((label, f"{role}-label"))
+    if not found:
+        return ()
+    # The names that the user gave: links are not followed to where they point.
+    absolute = [Path(os.path.abspath(path)) for path, _ in found]
+    root = Path(os.path.commonpath([path.parent for path in absolute]))
+    records = []
+    for path, (_, role) in zip(absolute, found, strict=True):
+        digest = checksum(path)
+        # Files that share nothing but the root would be named by their absolute paths.
+        shared = root != Path(root.anchor)
+        name = (path.relative_to(root) if shared else Path(*path.parts[-2:])).as_posix()
+        records.append(FileRecord(name, role, digest, path.stat().st_size))  # type: ignore[arg-type]
+    return tuple(records)
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def software() -> dict[str, str]:
+    """The versions of the software that a training depends on."""
+    names = ("nobrainer", "torch", "pyro-ppl", "monai", "lightning-fabric", "nibabel")
+    return {name: version(name) for name in names} | {
+        "python": platform.python_version()
+    }
+
+
+def now() -> str:
+    """The time, ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions_of(
+    dataset: Dataset, severities: Sequence[float], seed: int
+) -> Iterator[tuple[int, bool, Subject]]:
+    """Each labelled scan as it is, then under every simulated shift, one at a time.
+
+    Yields the scan's number, whether it is shifted, and the scan.
+    """
+    names = display_names([subject.name for subject in dataset.data])
+    for number, subject in enumerate(dataset.data):
+        assert subject.label is not None
+        yield number, False, subject
+        image, label = read_image(subject.image), read_labels(subject.label)
+        for name in SHIFTS:
+            for severity in severities:
+                key = mix_seed(seed, names[number], name)
+                moved = shifted(image, label, name, severity, key)
+                image_entry, label_entry = ((v.data, v.affine) for v in moved)
+                yield number, True, Subject(image_entry, label_entry, subject.name)

@@ -1,0 +1,93 @@
+"""What the draws say about one scan."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from matplotlib.figure import Figure
+
+from nobrainer.data.labels import LabelTable
+from nobrainer.errors import InputError
+from nobrainer.figure import draw_prediction
+from nobrainer.io import ImageSource
+from nobrainer.structures import Structure
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What several draws say about one scan, on the scan's own grid.
+
+    Unpacks into exactly (label, variance, entropy).
+
+    label: the most frequent class of the draws, smallest unsigned type; ties go to
+        the class of higher mean probability.
+    variance: population variance of the class probabilities across draws, mean over
+        classes; float32 in [0, 0.25].
+    entropy: Shannon entropy of the mean distribution, nats; float32 in [0, ln C].
+    mutual_information: entropy minus the draws' mean entropy, nats; what the draws
+        disagree about.
+    probabilities: mean class probabilities (I, J, K, C) if asked for, else None.
+    volumes_mm3: (n_draws, C) volume of each class in each draw, mm³, counted on
+        the working grid of the model; one row, of the posterior mean, for 0 samples
+        (one for each member of an ensemble).
+    structures: a row for each class but background: its volume with error bars, how
+        well the draws agree on it, and how sure they are inside it.
+    seed: with which the same call gives the same result.
+    labels: the names and colours of the classes.
+    scan: what was predicted.
+    name: of the file, without folder and suffix, for reports.
+    """
+
+    label: nib.Nifti1Image
+    variance: nib.Nifti1Image
+    entropy: nib.Nifti1Image
+    mutual_information: nib.Nifti1Image
+    probabilities: nib.Nifti1Image | None
+    volumes_mm3: np.ndarray
+    structures: tuple[Structure, ...]
+    seed: int
+    labels: LabelTable
+    scan: nib.Nifti1Image
+    name: str
+
+    def __iter__(self) -> Iterator[nib.Nifti1Image]:
+        return iter((self.label, self.variance, self.entropy))
+
+    def __len__(self) -> int:
+        return 3
+
+    def plot(
+        self, truth: ImageSource | None = None, title: str | None = None
+    ) -> Figure:
+        """Draw the scan, the contours of its structures and the maps in three planes.
+
+        Args:
+            truth: true labels, whose contours are drawn as well.
+            title: above the figure; default the name of the scan.
+
+        Returns: a matplotlib figure; save it with `savefig("figure.png")`.
+        """
+        return draw_prediction(
+            self.scan,
+            self.label,
+            self.variance,
+            self.entropy,
+            mutual_information=self.mutual_information,
+            labels=self.labels,
+            truth=truth,
+            title=self.name if title is None else title,
+        )
+
+
+class BatchError(InputError):
+    """Some of several inputs could not be predicted.
+
+    `results` has a prediction or None for each input, `problems` the messages.
+    """
+
+    def __init__(self, results: list[Any], problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.results = results
+        self.problems = problems
