@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import mlcroissant as mlc
 import pytest
 import torch
 from safetensors.torch import save as save_tensors
@@ -16,6 +17,7 @@ from safetensors.torch import save as save_tensors
 from nobrainer.bundle import Bundle, load, save
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
+from nobrainer.fitted import Calibration, Intervals, QualityModel
 from nobrainer.recipe import (
     FORMAT_VERSION,
     DataConfig,
@@ -35,6 +37,29 @@ NAMES = (
     "croissant.json",
 )
 ALL_NAMES = (*NAMES, "SHA256SUMS")
+FITTED = ("calibration.json", "quality.json")
+CALIBRATION = Calibration(
+    method="vector",
+    weight=(1.0, 0.5, 0.1 + 0.2),
+    bias=(0.0, -0.25, 1e-9),
+    n_subjects=4,
+    nll_before=0.5,
+    nll_after=0.25,
+    intervals=Intervals(0.9, 4, 10, (None, 1.5, 2.0)),
+)
+QUALITY = QualityModel(
+    features=("entropy", "mean_dice"),
+    centre=(0.1, 0.9),
+    scale=(0.5, 0.25),
+    coefficients=(-0.1, 0.3),
+    intercept=1.2,
+    low=(-2.0, -3.0),
+    high=(2.0, 3.0),
+    n_subjects=5,
+    n_cases=20,
+    n_draws=10,
+    error=0.02,
+)
 
 
 def _recipe():
@@ -109,6 +134,13 @@ def saved(bundle, tmp_path):
     return save(bundle, tmp_path / "model")
 
 
+@pytest.fixture
+def fitted(bundle, tmp_path):
+    """A saved model with everything that is fitted after training."""
+    full = replace(bundle, calibration=CALIBRATION, quality=QUALITY)
+    return save(full, tmp_path / "fitted")
+
+
 def _bits(tensor):
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
@@ -117,6 +149,8 @@ def _assert_same(left, right):
     assert left.recipe == right.recipe
     assert left.labels == right.labels
     assert left.history == right.history
+    assert left.calibration == right.calibration
+    assert left.quality == right.quality
     assert left.weights.keys() == right.weights.keys()
     for name, tensor in left.weights.items():
         other = right.weights[name]
@@ -133,7 +167,9 @@ def _contents(folder):
 def _sign(folder):
     """Make the checksums right again, as someone who means harm would."""
     lines = [
-        f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}\n" for n in NAMES
+        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n"
+        for name in (*NAMES[:-1], *FITTED, NAMES[-1])
+        if (folder / name).exists()
     ]
     (folder / "SHA256SUMS").write_text("".join(lines))
 
@@ -179,13 +215,17 @@ def test_sha256sum_accepts_the_checksums(saved):
     assert done.stdout.splitlines() == [f"{name}: OK" for name in NAMES]
 
 
-def test_croissant_describes_the_files_and_passes_the_validator(saved):
+@pytest.mark.parametrize(
+    ("fixture", "names"), [("saved", NAMES[:-1]), ("fitted", (*NAMES[:-1], *FITTED))]
+)
+def test_croissant_describes_the_files_and_passes_the_validator(
+    fixture, names, request
+):
+    saved = request.getfixturevalue(fixture)
     document = json.loads((saved / "croissant.json").read_text())
     files = {f["contentUrl"]: f["sha256"] for f in document["distribution"]}
     assert files == {
-        name: hashlib.sha256((saved / name).read_bytes()).hexdigest()
-        for name in NAMES
-        if name != "croissant.json"
+        name: hashlib.sha256((saved / name).read_bytes()).hexdigest() for name in names
     }
     done = subprocess.run(
         [
@@ -200,6 +240,84 @@ def test_croissant_describes_the_files_and_passes_the_validator(saved):
     )
     assert len((done.stdout + done.stderr).splitlines()) == 1, done
     assert "Done." in done.stderr
+
+
+def test_labels_can_be_read_through_their_description(bundle, tmp_path):
+    named = replace(bundle, labels=LabelTable(bundle.labels.names, ids=(0, None, 2)))
+    for model, ids in ((bundle, [None] * 3), (named, [0, None, 2])):
+        folder = save(model, tmp_path / "model", overwrite=True)
+        rows = list(mlc.Dataset(folder / "croissant.json").records("labels"))
+        assert [row["labels/original"] for row in rows] == ids
+        assert [row["labels/color"].decode() for row in rows] == [
+            *("#000000", "#1f77b4", "#ff7f0e")
+        ]
+
+
+def test_what_was_fitted_is_kept_and_listed(bundle, fitted, tmp_path):
+    full = replace(bundle, calibration=CALIBRATION, quality=QUALITY)
+    _assert_same(load(fitted), full)
+    names = sorted(path.name for path in fitted.iterdir())
+    assert names == sorted((*ALL_NAMES, *FITTED))
+    subprocess.run(
+        ["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=fitted, check=True
+    )
+    assert (fitted / "SHA256SUMS").read_text().count("\n") == len(names) - 1
+    assert json.loads((fitted / "calibration.json").read_text())["weight"][1] == 0.5
+    one = replace(bundle, quality=QUALITY)
+    folder = save(one, tmp_path / "one")
+    _assert_same(load(folder), one)
+    assert not (folder / "calibration.json").exists()
+
+
+def test_replacing_a_model_takes_away_what_was_fitted(bundle, fitted):
+    save(bundle, fitted, overwrite=True)
+    _assert_same(load(fitted), bundle)
+    assert sorted(path.name for path in fitted.iterdir()) == sorted(ALL_NAMES)
+
+
+def test_models_of_the_first_format_are_read(bundle, saved):
+    raw = json.loads((saved / "recipe.json").read_text())
+    raw["format_version"] = 1
+    for name in ("cohort", "member_seeds"):
+        del raw["provenance"][name]
+    for name in ("warm_start", "warm_start_delta"):
+        del raw["training"][name]
+    (saved / "recipe.json").write_text(json.dumps(raw))
+    rows = "".join(f"{i}\t{name}\n" for i, name in enumerate(bundle.labels.names))
+    (saved / "labels.tsv").write_text("index\tname\n" + rows)
+    _sign(saved)
+    _assert_same(load(saved), bundle)
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_a_fitted_file_is_in_the_list_and_the_directory_or_in_none(fitted, saved, name):
+    kept = (fitted / name).read_bytes()
+    (fitted / name).unlink()
+    with pytest.raises(InputError, match=rf"fitted/{name}: missing"):
+        load(fitted)
+    (saved / name).write_bytes(kept)
+    with pytest.raises(InputError, match=rf"model/{name}: truncated or changed"):
+        load(saved)
+    (fitted / name).write_bytes(kept.replace(b"0", b"1", 1))
+    with pytest.raises(InputError, match=rf"fitted/{name}: truncated or changed"):
+        load(fitted)
+
+
+@pytest.mark.parametrize("kept", [0, 70, -1])
+def test_a_list_that_is_cut_short_is_blamed_itself(fitted, kept):
+    sums = (fitted / "SHA256SUMS").read_bytes()
+    (fitted / "SHA256SUMS").write_bytes(sums[:kept])
+    with pytest.raises(InputError, match="fitted/SHA256SUMS: truncated or changed"):
+        load(fitted)
+
+
+def test_a_calibration_of_other_classes_is_refused(bundle, tmp_path):
+    two = replace(CALIBRATION, weight=(1.0, 1.0), bias=(0.0, 0.0), intervals=None)
+    folder = save(replace(bundle, calibration=two), tmp_path / "model")
+    with pytest.raises(
+        InputError, match=r"calibration\.json: scales 2 classes, but the model has 3"
+    ):
+        load(folder)
 
 
 def test_a_model_without_history_is_valid_too(bundle, tmp_path):
@@ -386,15 +504,18 @@ def test_a_newer_format_is_refused_before_anything_else_is_read(saved):
         ("recipe.json", b"\xff", "utf-8"),
         ("labels.tsv", b"0\tbackground\n", "label table"),
         ("history.jsonl", b"{", "Expecting"),
+        ("calibration.json", b"{", "calibration is not JSON"),
+        ("calibration.json", b"\xff", "utf-8"),
+        ("quality.json", b"{}", "lacks the field"),
     ],
 )
 def test_damage_under_right_checksums_is_refused_and_named(
-    saved, name, content, message
+    fitted, name, content, message
 ):
-    (saved / name).write_bytes(content)
-    _sign(saved)
+    (fitted / name).write_bytes(content)
+    _sign(fitted)
     with pytest.raises(InputError, match=f"{name}: .*{message}"):
-        load(saved)
+        load(fitted)
 
 
 class _Trap:

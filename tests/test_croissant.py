@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import mlcroissant as mlc
@@ -18,6 +19,7 @@ from nobrainer.croissant import (
     to_json,
     write_dataset,
 )
+from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 from nobrainer.recipe import (
     DataConfig,
@@ -125,14 +127,20 @@ def _bundle_files(folder):
         "weights.safetensors": ("application/octet-stream", "w", ()),
         "labels.tsv": (
             "text/tab-separated-values",
-            "index\tname\n0\tbackground\n1\tbrain\n",
-            (Field("index", "sc:Integer"), Field("name", "sc:Text")),
+            LabelTable(("background", "brain"), ids=(0, None)).to_tsv(),
+            (
+                Field("index", "sc:Integer"),
+                Field("name", "sc:Text"),
+                Field("color", "sc:Text"),
+                Field("original", "sc:Integer"),
+            ),
         ),
         "history.jsonl": (
             "application/jsonlines",
             "".join(json.dumps(row) + "\n" for row in rows),
             fields_of(rows),
         ),
+        "calibration.json": ("application/json", "{}", ()),
     }
     files = []
     for name, (encoding, text, fields) in texts.items():
@@ -165,10 +173,10 @@ def test_the_validation_helper_notices_a_warning(model):
 def test_the_tables_of_a_model_can_be_read_through_their_description(model):
     dataset = mlc.Dataset(model)
     labels = list(dataset.records("labels"))
-    assert labels == [
-        {"labels/index": 0, "labels/name": b"background"},
-        {"labels/index": 1, "labels/name": b"brain"},
-    ]
+    assert [row["labels/index"] for row in labels] == [0, 1]
+    assert [row["labels/name"] for row in labels] == [b"background", b"brain"]
+    assert [row["labels/color"] for row in labels] == [b"#000000", b"#1f77b4"]
+    assert [row["labels/original"] for row in labels] == [0, None]
     history = list(dataset.records("history"))
     assert [row["history/loss"] for row in history] == [1.5, 1.0]
     assert history[1]["history/validation_dice"] == 0.25
@@ -199,8 +207,18 @@ def test_provenance_holds_files_times_versions_seed_and_figures(model):
     assert json.loads(parameters["data.block_shape"]) == [32, 32, 32]
     assert parameters["data.shuffle"] is True
     assert "training.max_minutes" not in parameters
+    assert "provenance.member_seeds" not in parameters
     figures = {p["name"]: p["value"] for p in document["additionalProperty"]}
     assert figures == {"validation_dice": 0.5, "nll": "NaN"}
+
+
+def test_the_seeds_of_members_are_among_the_parameters(tmp_path):
+    recipe = _recipe({})
+    made = replace(recipe.provenance, member_seeds=(3, 5))
+    document = model_metadata(replace(recipe, provenance=made), ())
+    activity = document["prov:wasGeneratedBy"]
+    parameters = {p["name"]: p["value"] for p in activity["additionalProperty"]}
+    assert parameters["provenance.member_seeds"] == "[3, 5]"
 
 
 def test_model_metadata_tells_no_place(model, tmp_path):

@@ -1,4 +1,6 @@
-"""Label values to classes, and the names of classes."""
+"""Label values to classes, and the names and colours of classes."""
+
+import re
 
 import numpy as np
 import pytest
@@ -10,10 +12,13 @@ from nobrainer.data.labels import (
     binarize_ids,
     describe_unknown,
     make_targets,
-    mapping_for,
+    read_mapping,
 )
 from nobrainer.errors import InputError
+from nobrainer.processing.dataset import Dataset
 from nobrainer.recipe import DataConfig
+
+SIZES = {"6-class": 6, "50-class": 50, "115-class": 115, "aseg": 46}
 
 
 def config(n_classes, **changes):
@@ -28,26 +33,59 @@ def config(n_classes, **changes):
     )
 
 
+def mapping_for(source):
+    return read_mapping(source)[0]
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_scheme_uses_every_class_once_named(scheme):
-    n_classes = int(scheme.split("-")[0])
-    mapping = mapping_for(scheme)
-    table = LabelTable.for_scheme(scheme)
+    n_classes = SIZES[scheme]
+    mapping, table = read_mapping(scheme)
+    assert table == LabelTable.for_scheme(scheme)
     assert set(mapping.values()) == set(range(n_classes))
     assert len(table.names) == len(set(table.names)) == n_classes
     assert LabelTable.from_tsv(table.to_tsv()) == table
+    # A class that is one structure maps back to it.
+    for index, value in enumerate(table.ids):
+        if value is not None:
+            assert mapping[value] == index
+            if index:
+                name = table.names[index].lower()
+                assert FREESURFER_NAMES[value].lower().endswith(name)
 
 
 def test_scheme_entries():
-    six, fifty, all_ids = (mapping_for(scheme) for scheme in SCHEMES)
+    six, fifty, all_ids, aseg = (mapping_for(scheme) for scheme in SCHEMES)
     assert [six[i] for i in (0, 2, 3, 42, 24, 17, 16, 77)] == [0, 1, 2, 2, 3, 4, 5, 0]
     assert [fifty[i] for i in (3, 4, 15, 17, 53, 1035, 2035, 255)] == [
         0, 2, 2, 10, 10, 49, 49, 15,
     ]  # fmt: skip
     assert [all_ids[i] for i in (3, 41, 255, 2035, 192)] == [2, 21, 44, 114, 0]
+    assert [aseg[i] for i in (0, 2, 3, 4, 41, 42, 77, 1000, 1035, 2000, 2035)] == [
+        0, 1, 2, 3, 21, 22, 38, 2, 2, 22, 22,
+    ]  # fmt: skip
     assert FREESURFER_NAMES[17] == "Left-Hippocampus"
     assert LabelTable.for_scheme("50-class").names[10] == "Hippocampus"
     assert LabelTable.for_scheme("115-class").names[14] == "Left-Hippocampus"
+
+
+def test_aseg_is_freesurfers_subcortical_labels_in_order():
+    table = LabelTable.for_scheme("aseg")
+    below_1000 = [number for number in FREESURFER_NAMES if number < 1000]
+    assert list(table.ids) == below_1000 == sorted(below_1000)
+    assert table.names[1:] == tuple(FREESURFER_NAMES[i] for i in below_1000[1:])
+
+
+def test_ids_and_colours_of_schemes():
+    six, fifty, all_ids = (
+        LabelTable.for_scheme(name) for name in ("6-class", "50-class", "115-class")
+    )
+    assert six.ids == (0, None, None, None, None, 16)
+    assert six.colors[:3] == ("#000000", "#f5f5f5", "#cd3e4e")
+    assert (fifty.ids[10], fifty.ids[9], fifty.ids[12]) == (None, 16, 24)
+    assert fifty.colors[16] == "#196428"  # bankssts, 25 100 40
+    assert (all_ids.ids[14], all_ids.colors[14]) == (17, "#dcd814")
+    assert (all_ids.ids[31], all_ids.colors[31]) == (53, "#dcd814")
 
 
 def test_left_and_right_share_a_class_only_where_the_scheme_merges_them():
@@ -68,12 +106,179 @@ def test_generic_names():
     assert LabelTable.generic(4).names[3] == "class-3"
 
 
+def test_names_alone_have_colours_that_differ_and_no_ids():
+    table = LabelTable.generic(61)
+    assert table.colors[:3] == ("#000000", "#1f77b4", "#ff7f0e")
+    assert len(set(table.colors)) == 61
+    assert all(re.fullmatch("#[0-9a-f]{6}", color) for color in table.colors)
+    assert table.ids == (None,) * 61
+    assert table.colors[:9] == LabelTable.generic(9).colors
+    assert LabelTable.generic(62).colors[61] == table.colors[1]
+
+
 @pytest.mark.parametrize(
-    "text", ["", "name\tindex\n", "index\tname\n1\ta\n", "index\tname\n0\n"]
+    ("fields", "message"),
+    [
+        ((("a", "a"),), "must differ, got 'a' twice"),
+        ((("a", ""),), "must be text in one line.*got ''"),
+        ((("a", "b\tc"),), "must be text in one line"),
+        ((("a", "b\n"),), "must be text in one line"),
+        ((("a", " b"),), "outer spaces, got ' b'"),
+        ((("a", "b"), ("#000000",)), "colors must be one for each of 2 classes, got 1"),
+        ((("a", "b"), (), (0, 1, 2)), "ids must be one for each of 2 classes, got 3"),
+        ((("a", "b"), ("#000000", "red")), "must be #rrggbb, got 'red'"),
+        ((("a", "b"), ("#000000", "#12345")), "must be #rrggbb, got '#12345'"),
+    ],
+)
+def test_bad_tables_are_refused(fields, message):
+    with pytest.raises(InputError, match=message):
+        LabelTable(*fields)
+
+
+def test_tsv_has_a_row_per_class():
+    table = LabelTable(("background", "grey matter"), ("#000000", "#CD3E4E"), (0, None))
+    text = "index\tname\tcolor\toriginal\n0\tbackground\t#000000\t0\n"
+    assert table.to_tsv() == text + "1\tgrey matter\t#cd3e4e\tn/a\n"
+    assert LabelTable.from_tsv(table.to_tsv()) == table
+
+
+def test_tables_of_two_columns_are_read_as_before():
+    text = 'index\tname\n0\tbackground\n1\t"Weiße" Substanz\n'
+    table = LabelTable(("background", '"Weiße" Substanz'))
+    assert LabelTable.from_tsv(text) == table
+    assert LabelTable.from_tsv(table.to_tsv()) == table
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "index\tname\n",
+        "name\tindex\n",
+        "index\tname\n1\ta\n",
+        "index\tname\n0\n",
+        "index\tname\n0\ta\t#000000\n",
+        "index\tname\tcolor\toriginal\n0\ta\t#000000\n",
+        "index\tname\tcolor\tmapping\n0\ta\t#000000\t0\n",
+        "index\tname\tcolor\n0\ta\t#000000\n",
+    ],
 )
 def test_from_tsv_refuses_other_text(text):
     with pytest.raises(InputError, match="index and name"):
         LabelTable.from_tsv(text)
+
+
+def test_a_table_of_index_and_name_keeps_its_order_and_closes_gaps(tmp_path):
+    path = tmp_path / "dseg.tsv"
+    path.write_text(
+        "index\tname\tabbreviation\tcolor\n"
+        "42\tright cortex\tRC\t#CD3E4E\n"
+        "3\tleft cortex\tLC\tn/a\n"
+        "17\tleft hippocampus\tLH\t#dcd814\n"
+    )
+    mapping, table = read_mapping(path)
+    assert mapping == {0: 0, 3: 1, 17: 2, 42: 3}
+    assert table.names == (
+        *("background", "left cortex", "left hippocampus", "right cortex"),
+    )
+    assert table.ids == (0, 3, 17, 42)
+    assert table.colors == ("#000000", "#1f77b4", "#dcd814", "#cd3e4e")
+
+
+def test_the_id_of_a_class_is_its_original_its_mapping_or_its_index(tmp_path):
+    path = tmp_path / "dseg.tsv"
+    path.write_text("index\tname\tmapping\n1\tleft\t17\n2\tright\tn/a\n")
+    mapping, table = read_mapping(path)
+    assert mapping == {0: 0, 1: 1, 2: 2}
+    assert table.ids == (0, 17, None)
+    path.write_text("index\tname\tmapping\toriginal\n1\tleft\t17\t53\n")
+    assert read_mapping(path)[1].ids == (0, 53)
+    path.write_text("index\tname\n7\tleft\n")
+    assert read_mapping(path)[1].ids == (0, 7)
+
+
+def test_the_table_of_a_model_is_a_table_of_label_values(tmp_path):
+    path = tmp_path / "labels.tsv"
+    table = LabelTable.for_scheme("50-class")
+    path.write_text(table.to_tsv())
+    mapping, again = read_mapping(path)
+    assert mapping == {index: index for index in range(50)}
+    assert again == table
+    path.write_text("index\tname\n0\tnothing\n1\tbrain\n")
+    assert read_mapping(path)[1] == LabelTable(("nothing", "brain"), ids=(0, 1))
+
+
+def test_a_mapping_can_name_its_classes(tmp_path):
+    path = tmp_path / "map.csv"
+    path.write_text(
+        "Original,New,Name,Color\n"
+        "2,1,white matter,#ffffff\n"
+        "41,1,,\n"
+        "77,,,\n"
+        "17,3,hippocampus,n/a\n"
+        "53,1,white matter\n"
+    )
+    mapping, table = read_mapping(path)
+    assert mapping == {0: 0, 2: 1, 41: 1, 77: 0, 17: 3, 53: 1}
+    assert table.names == ("background", "white matter", "class-2", "hippocampus")
+    assert table.ids == (0, None, None, 17)
+    assert table.colors[1] == "#ffffff"
+    assert table.colors[3] == LabelTable.generic(4).colors[3]
+    path.write_text("original,new\n2,1\n")
+    assert read_mapping(path) == ({0: 0, 2: 1}, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("index,name\n1,a\n1,b\n", "line 3: index 1 stands twice"),
+        ("index,name\n-1,a\n", "line 2.*'-1'"),
+        ("index,name\n1,\n", "names of classes .* got ''"),
+        ("index,name\n1,a\n2,a\n", "got 'a' twice"),
+        ("index,name,color\n1,a,blue\n", "#rrggbb, got 'blue'"),
+        ("index,name,mapping\n1,a,x\n", "mapping.*'x'"),
+        ("index,name,original\n1,a,-2\n", "original.*'-2'"),
+        ("index,name\n", "no label mapping"),
+        ("original,new,name\n2,1,a\n41,1,b\n", "line 3: the name of class 1 is 'b'"),
+        ("name,original,new\nx,y\n", "line 2.*'y'"),
+    ],
+)
+def test_bad_table_of_classes_is_named(tmp_path, text, message):
+    path = tmp_path / "map.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"map.csv: .*{message}"):
+        read_mapping(path)
+
+
+def test_relabel_takes_names_and_colours_from_the_file(tmp_path):
+    path = tmp_path / "dseg.tsv"
+    path.write_text("index\tname\tcolor\n3\tleft\t#112233\n42\tright\t#445566\n")
+    scan = (np.arange(64, dtype=np.float32).reshape(4, 4, 4), np.eye(4))
+    labels = (np.full((4, 4, 4), 42, np.int16), np.eye(4))
+    base = Dataset.from_files([(scan, labels)], n_classes=3)
+    dataset = base.relabel(path)
+    assert dataset.labels.names == ("background", "left", "right")
+    assert dataset.labels.colors == ("#000000", "#112233", "#445566")
+    assert dataset.labels.ids == (0, 3, 42)
+    assert np.unique(dataset.prepare()[0].label) == [2]
+    # The names do not outlive the mapping.
+    assert dataset.relabel({42: 1}).labels == LabelTable.generic(3)
+
+
+def test_relabel_refuses_another_number_of_classes(tmp_path):
+    path = tmp_path / "dseg.csv"
+    path.write_text("index,name\n1,a\n2,b\n")
+    scan = (np.zeros((4, 4, 4), np.float32), np.eye(4))
+    four = Dataset.from_files([(scan, None)], n_classes=4)
+    with pytest.raises(
+        InputError,
+        match=r"dseg\.csv: has 3 classes with background, but n_classes is 4",
+    ):
+        four.relabel(path)
+    with pytest.raises(InputError, match=r"aseg: has 46 classes .* n_classes=46"):
+        four.relabel("aseg")
+    two = Dataset.from_files([(scan, None)]).relabel(path)
+    assert two.labels == LabelTable.generic(2)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@
 |---|---|
 | `weights.safetensors` | the state of the network |
 | `recipe.json` | how the model was made |
-| `labels.tsv` | the name of each class |
+| `labels.tsv` | the name, colour and id of each class |
 | `history.jsonl` | one row per epoch |
+| `calibration.json` | how its probabilities are scaled, if that was fitted |
+| `quality.json` | how the quality of its results is predicted, if that was fitted |
 | `croissant.json` | the same for other software (JSON-LD), never read back |
 | `SHA256SUMS` | checksums of all the others, for `sha256sum -c SHA256SUMS` |
 
@@ -30,6 +32,7 @@ from safetensors.torch import save as save_tensors
 from nobrainer.croissant import Field, FileEntry, fields_of, model_metadata, to_json
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
+from nobrainer.fitted import Calibration, QualityModel
 from nobrainer.recipe import Recipe, refuse_newer
 
 T = TypeVar("T")
@@ -38,11 +41,20 @@ WEIGHTS = "weights.safetensors"
 RECIPE = "recipe.json"
 LABELS = "labels.tsv"
 HISTORY = "history.jsonl"
+CALIBRATION = "calibration.json"
+QUALITY = "quality.json"
 CROISSANT = "croissant.json"
 SUMS = "SHA256SUMS"
-_LISTED = (WEIGHTS, RECIPE, LABELS, HISTORY, CROISSANT)
+# Only of a model for which they were fitted.
+_FITTED = (CALIBRATION, QUALITY)
+_LISTED = (WEIGHTS, RECIPE, LABELS, HISTORY, *_FITTED, CROISSANT)
 
-_LABEL_FIELDS = (Field("index", "sc:Integer"), Field("name", "sc:Text"))
+_LABEL_FIELDS = (
+    Field("index", "sc:Integer"),
+    Field("name", "sc:Text"),
+    Field("color", "sc:Text"),
+    Field("original", "sc:Integer"),
+)
 
 
 @dataclass(frozen=True)
@@ -50,13 +62,16 @@ class Bundle:
     """A trained model: how it was made, its weights, its classes, its training.
 
     `weights` is the network's state by name; a row of `history` is one epoch and
-    holds what JSON can hold.
+    holds what JSON can hold. `calibration` and `quality` are None until they are
+    fitted.
     """
 
     recipe: Recipe
     weights: dict[str, torch.Tensor]
     labels: LabelTable
     history: tuple[dict[str, Any], ...]
+    calibration: Calibration | None = None
+    quality: QualityModel | None = None
 
 
 def save(bundle: Bundle, directory: str | Path, *, overwrite: bool = False) -> Path:
@@ -111,8 +126,8 @@ def load(directory: str | Path) -> Bundle:
         The model, its weights on the CPU.
 
     Raises:
-        InputError: Not a model's directory, a file that is missing, truncated or
-            changed, or a format newer than this software.
+        InputError: Not a model's directory, a file that is missing, truncated,
+            changed or not the model's own, or a format newer than this software.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -121,25 +136,40 @@ def load(directory: str | Path) -> Bundle:
         )
     recipe = _read(directory / RECIPE)
     _parsed(directory / RECIPE, _refuse_newer, recipe)
-    contents = {name: _read(directory / name) for name in _LISTED}
     sums = _read(directory / SUMS)
-    expected = _sums(contents)
-    if sums != expected:
-        recorded, actual = sums.split(b"\n"), expected.split(b"\n")
-        rows = zip(_LISTED, recorded, actual, strict=False)
-        # A list of another length is itself the damaged file.
-        differing = [n for n, r, a in rows if r != a and len(recorded) == len(actual)]
-        changed = [*differing, SUMS][0]
+    contents = {
+        name: _read(directory / name)
+        for name in _LISTED
+        # What is fitted must be both in the list and in the directory, or in none.
+        if name not in _FITTED or name.encode() in sums or (directory / name).exists()
+    }
+    if sums != _sums(contents):
         raise InputError(
-            f"{directory / changed}: truncated or changed since it was saved (its "
-            f"SHA-256 is not the one in {SUMS}); copy the model again"
+            f"{directory / _damaged(sums, contents)}: truncated or changed since it "
+            f"was saved (its SHA-256 is not the one in {SUMS}); copy the model again"
         )
-    return Bundle(
-        recipe=_parsed(directory / RECIPE, _recipe, contents[RECIPE]),
-        weights=_parsed(directory / WEIGHTS, load_tensors, contents[WEIGHTS]),
-        labels=_parsed(directory / LABELS, _labels, contents[LABELS]),
-        history=_parsed(directory / HISTORY, _history, contents[HISTORY]),
+
+    def parsed(name: str, parse: Callable[[bytes], T]) -> T:
+        return _parsed(directory / name, parse, contents[name])
+
+    def fitted(name: str, parse: Callable[[bytes], T]) -> T | None:
+        return parsed(name, parse) if name in contents else None
+
+    bundle = Bundle(
+        recipe=parsed(RECIPE, _recipe),
+        weights=parsed(WEIGHTS, load_tensors),
+        labels=parsed(LABELS, _labels),
+        history=parsed(HISTORY, _history),
+        calibration=fitted(CALIBRATION, _calibration),
+        quality=fitted(QUALITY, _quality),
     )
+    n_classes, calibration = bundle.recipe.data.n_classes, bundle.calibration
+    if calibration is not None and len(calibration.weight) != n_classes:
+        raise InputError(
+            f"{directory / CALIBRATION}: scales {len(calibration.weight)} classes, but "
+            f"the model has {n_classes}; calibrate it again"
+        )
+    return bundle
 
 
 def is_taken(target: Path, *, overwrite: bool) -> bool:
@@ -178,13 +208,20 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
         LABELS: bundle.labels.to_tsv().encode(),
         HISTORY: history,
     }
+    if bundle.calibration is not None:
+        contents[CALIBRATION] = bundle.calibration.to_json().encode()
+    if bundle.quality is not None:
+        contents[QUALITY] = bundle.quality.to_json().encode()
     safetensors = "https://huggingface.co/docs/safetensors"
+    json_type = "application/json"
     epochs = fields_of(_history(history))
     about: tuple[tuple[str, str, str, tuple[Field, ...]], ...] = (
         (WEIGHTS, safetensors, "State of the network, by parameter name.", ()),
-        (RECIPE, "application/json", "How the model was made.", ()),
+        (RECIPE, json_type, "How the model was made.", ()),
         (LABELS, "text/tab-separated-values", "The classes.", _LABEL_FIELDS),
         (HISTORY, "application/jsonlines", "Training, one row per epoch.", epochs),
+        (CALIBRATION, json_type, "How its probabilities are scaled.", ()),
+        (QUALITY, json_type, "How the quality of its results is predicted.", ()),
     )
     files = [
         FileEntry(
@@ -196,6 +233,7 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
             fields=fields,
         )
         for name, encoding_format, description, fields in about
+        if name in contents
     ]
     contents[CROISSANT] = to_json(model_metadata(bundle.recipe, files)).encode()
     contents[SUMS] = _sums(contents)
@@ -204,8 +242,23 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
 
 def _sums(contents: Mapping[str, bytes]) -> bytes:
     """The text that `sha256sum` would print for the files."""
-    lines = (f"{hashlib.sha256(contents[n]).hexdigest()}  {n}\n" for n in _LISTED)
+    lines = (
+        f"{hashlib.sha256(contents[name]).hexdigest()}  {name}\n"
+        for name in _LISTED
+        if name in contents
+    )
     return "".join(lines).encode()
+
+
+def _damaged(sums: bytes, contents: Mapping[str, bytes]) -> str:
+    """The file to blame for checksums that are not those of the contents."""
+    recorded, actual = sums.split(b"\n"), _sums(contents).split(b"\n")
+    if len(recorded) == len(actual):
+        rows = zip(contents, recorded, actual, strict=False)
+        return next((n for n, was, now in rows if was != now), SUMS)
+    unlisted = [name for name in contents if name.encode() not in sums]
+    # A list without a file that every model has is itself the damaged one.
+    return unlisted[0] if unlisted and {*unlisted} <= {*_FITTED} else SUMS
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -251,6 +304,14 @@ def _recipe(data: bytes) -> Recipe:
 
 def _labels(data: bytes) -> LabelTable:
     return LabelTable.from_tsv(data.decode())
+
+
+def _calibration(data: bytes) -> Calibration:
+    return Calibration.from_json(data.decode())
+
+
+def _quality(data: bytes) -> QualityModel:
+    return QualityModel.from_json(data.decode())
 
 
 def _history(data: bytes) -> tuple[dict[str, Any], ...]:

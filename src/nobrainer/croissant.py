@@ -118,6 +118,7 @@ def model_metadata(recipe: Recipe, files: Sequence[FileEntry]) -> dict[str, Any]
         for part in ("model", "preprocess", "data", "training")
         for name, value in described[part].items()
     }
+    parameters["provenance.member_seeds"] = made.member_seeds or None
     return _dataset(
         name=recipe.model.name,
         description=(

@@ -7,6 +7,8 @@ axes, finite values and an affine in millimetres that can be inverted.
 import os
 import secrets
 import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,19 +191,32 @@ def write(
     if os.path.exists(path) and not overwrite:
         raise InputError(f"{path}: exists already: choose another name or overwrite it")
     stored = _to_mgh(image, path) if suffix in (".mgz", ".mgh") else image
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{suffix}")
-    try:
+    with _replacing(path, suffix) as temporary:
         nib.save(stored, temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or _one_line(error)
-        raise InputError(
-            f"{path}: cannot be written: {reason}: check the directory, its "
-            f"permissions and the free space"
-        ) from error
-    finally:
-        if os.path.exists(temporary):
-            temporary.unlink()
+    return path
+
+
+def write_text(
+    text: str, path: str | os.PathLike[str], *, overwrite: bool = False
+) -> Path:
+    """Write a text file in UTF-8, whole or not at all.
+
+    Args:
+        text: its lines end in a line feed on every system.
+        path: its directory must exist.
+        overwrite: replace a file that is there.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: the file exists, or it cannot be written.
+    """
+    path = Path(path)
+    if os.path.exists(path) and not overwrite:
+        raise InputError(f"{path}: exists already: choose another name or overwrite it")
+    with _replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
     return path
 
 
@@ -213,6 +228,45 @@ def strip_suffix(path: str | os.PathLike[str]) -> str:
     """
     path = Path(path)
     return path.name[: -len(_suffix(path))]
+
+
+def display_names(names: Sequence[str]) -> list[str]:
+    """What to call scans in tables: no folder and no image suffix where that is enough.
+
+    Where two files have one name, all have their folders below the common one. What
+    is no image's name stays.
+
+    >>> display_names(["a/sub-01_T1w.nii.gz", "a/sub-02_T1w.mgz"])
+    ['sub-01_T1w', 'sub-02_T1w']
+    >>> display_names(["a/sub-01/T1w.nii.gz", "a/sub-02/T1w.nii.gz"])
+    ['sub-01/T1w', 'sub-02/T1w']
+    """
+    files = [name for name in names if name.lower().endswith(_SUFFIXES)]
+    shown = {name: strip_suffix(name) for name in files}
+    if len(set(shown.values())) < len(shown):
+        root = os.path.commonpath([os.path.dirname(os.path.abspath(n)) for n in files])
+        relative = {name: Path(os.path.relpath(name, root)) for name in files}
+        shown = {
+            n: (r.parent / strip_suffix(r)).as_posix() for n, r in relative.items()
+        }
+    return [shown.get(name, name) for name in names]
+
+
+@contextmanager
+def _replacing(path: Path, suffix: str = "") -> Iterator[Path]:
+    """A file beside `path` to write into, which then takes its place."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror or _one_line(error)}: check "
+            f"the directory, its permissions and the free space"
+        ) from error
+    finally:
+        if os.path.exists(temporary):
+            temporary.unlink()
 
 
 def _suffix(path: Path) -> str:

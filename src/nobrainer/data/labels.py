@@ -1,14 +1,17 @@
-"""What label values mean: class names, FreeSurfer ids, and maps from ids to classes."""
+"""What label values mean: names and colours of classes, maps from ids to classes."""
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 
 from nobrainer.errors import InputError
 from nobrainer.recipe import DataConfig
@@ -17,21 +20,26 @@ from nobrainer.registry import near_miss
 Mappable = str | os.PathLike[str] | Mapping[int, int]
 Binarizer = Callable[[np.ndarray], np.ndarray]
 
-_BACKGROUND = "background"
+_BACKGROUND, _BLACK = "background", "#000000"
+_WRITTEN = ["index", "name", "color", "original"]
 _HEMISPHERES = ("Left-", "Right-", "ctx-lh-", "ctx-rh-")
 
 
 def _freesurfer_rows() -> list[dict[str, str]]:
-    """The shipped table: one row per FreeSurfer id, one column per scheme."""
+    """The shipped table: one row per FreeSurfer id, one column per scheme.
+
+    Names and colours are those of FreeSurferColorLUT.txt, version 1.70.2.7 of 2012.
+    """
     text = files("nobrainer.data").joinpath("freesurfer_labels.tsv").read_text()
     return list(csv.DictReader(text.splitlines(), delimiter="\t"))
 
 
 _ROWS = _freesurfer_rows()
 FREESURFER_NAMES = {int(row["freesurfer_id"]): row["name"] for row in _ROWS}
-SCHEMES = tuple(column for column in _ROWS[0] if column.endswith("-class"))
+SCHEMES = tuple(_ROWS[0])[3:]
 
-# Classes that merge several structures have no name of their own in FreeSurfer.
+# Classes that merge several structures have no name of their own in FreeSurfer; the
+# cortices of "aseg" have one and take in their parcels.
 _MERGED = {
     "6-class": {
         1: "white-matter",
@@ -41,19 +49,68 @@ _MERGED = {
         5: "brain-stem",
     },
     "50-class": {2: "ventricles", 15: "corpus-callosum"},
+    "aseg": {2: "Left-Cerebral-Cortex", 22: "Right-Cerebral-Cortex"},
 }
 
 
-def _check_scheme(name: str) -> None:
-    if name not in SCHEMES:
-        raise near_miss("label scheme", name, SCHEMES)
+def _palette() -> tuple[str, ...]:
+    """Sixty colours that differ, the strong ones before their pale twins."""
+    tab20, tab20b, tab20c = (
+        [to_hex(colormaps[name](position)) for position in range(20)]
+        for name in ("tab20", "tab20b", "tab20c")
+    )
+    return (*tab20[::2], *tab20[1::2], *tab20b, *tab20c)
+
+
+_PALETTE = _palette()
 
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Names of a model's classes; the position is the class index, 0 is background."""
+    """A model's classes; the position is the class index, 0 is background.
+
+    names: of the classes, all different.
+    colors: "#rrggbb" of each class; unless given, black and a fixed palette of 60
+        that starts again after its end.
+    ids: the value in the label files that stands for the class, where it is one:
+        a FreeSurfer id for the classes of a scheme; None where not known.
+    """
 
     names: tuple[str, ...]
+    colors: tuple[str, ...] = ()
+    ids: tuple[int | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        n_classes = len(self.names)
+        colors = self.colors or tuple(
+            _PALETTE[(index - 1) % len(_PALETTE)] if index else _BLACK
+            for index in range(n_classes)
+        )
+        # Frozen: what is derived from other fields is set like this.
+        object.__setattr__(self, "colors", tuple(color.lower() for color in colors))
+        object.__setattr__(self, "ids", self.ids or (None,) * n_classes)
+        for field, size in (("colors", len(self.colors)), ("ids", len(self.ids))):
+            if size != n_classes:
+                raise InputError(
+                    f"{field} must be one for each of {n_classes} classes, got {size}: "
+                    "give as many as names"
+                )
+        for position, name in enumerate(self.names):
+            if len(name.splitlines()) != 1 or "\t" in name or name != name.strip():
+                raise InputError(
+                    "names of classes must be text in one line, without tabs and "
+                    f"outer spaces, got {name!r}: rename it"
+                )
+            if name in self.names[:position]:
+                raise InputError(
+                    f"names of classes must differ, got {name!r} twice: rename one"
+                )
+        for color in self.colors:
+            if not re.fullmatch("#[0-9a-f]{6}", color):
+                raise InputError(
+                    f"colors must be #rrggbb, got {color!r}: give six hexadecimal "
+                    "digits after a #"
+                )
 
     @classmethod
     def generic(cls, n_classes: int) -> Self:
@@ -64,99 +121,217 @@ class LabelTable:
 
     @classmethod
     def for_scheme(cls, name: str) -> Self:
-        """Names of the classes of "6-class", "50-class" or "115-class".
+        """The classes of "6-class", "50-class", "115-class" or "aseg".
 
-        Raises `InputError` for another name. Where left and right share a class,
-        the name has no side.
+        Where left and right share a class, the name has no side; a class that
+        merges structures has the colour of the first and no id, but for the
+        cortices of "aseg", which keep theirs.
+
+        Raises:
+            InputError: there is no such scheme.
         """
-        _check_scheme(name)
-        members: dict[int, list[str]] = {}
+        if name not in SCHEMES:
+            raise near_miss("label scheme", name, SCHEMES)
+        members: dict[int, list[dict[str, str]]] = {}
         for row in _ROWS:
             if row[name] and row[name] != "0":
-                members.setdefault(int(row[name]), []).append(row["name"])
+                members.setdefault(int(row[name]), []).append(row)
         merged = _MERGED.get(name, {})
-        names = [_BACKGROUND]
+        names, colors = [_BACKGROUND], [_BLACK]
+        ids: list[int | None] = [0]
         for index in range(1, max(members) + 1):
             first, *others = members[index]
+            short = first["name"]
             if others:
                 for prefix in _HEMISPHERES:
-                    first = first.removeprefix(prefix)
-            names.append(merged.get(index, first))
-        return cls(tuple(names))
+                    short = short.removeprefix(prefix)
+            names.append(merged.get(index, short))
+            colors.append(first["color"])
+            is_one = not others or names[-1] == first["name"]
+            ids.append(int(first["freesurfer_id"]) if is_one else None)
+        return cls(tuple(names), tuple(colors), tuple(ids))
 
     def to_tsv(self) -> str:
-        """The table as text with the columns `index` and `name`."""
-        rows = [f"{index}\t{name}\n" for index, name in enumerate(self.names)]
-        return "index\tname\n" + "".join(rows)
+        """The table as tab-separated text.
+
+        The columns are `index`, `name` and `color`, as in a BIDS `dseg.tsv`, and
+        `original`, which holds the `ids`.
+        """
+        rows = zip(self.names, self.colors, self.ids, strict=True)
+        return (
+            "\t".join(_WRITTEN)
+            + "\n"
+            + "".join(
+                f"{index}\t{name}\t{color}\t{'n/a' if value is None else value}\n"
+                for index, (name, color, value) in enumerate(rows)
+            )
+        )
 
     @classmethod
     def from_tsv(cls, text: str) -> Self:
-        """Read what `to_tsv` wrote; raises `InputError` for anything else."""
-        header, *lines = text.splitlines() or [""]
-        rows = [line.split("\t") for line in lines]
-        indices = [row[0] for row in rows]
+        """Read what `to_tsv` wrote, now or when it had only `index` and `name`.
+
+        Raises:
+            InputError: the text is anything else.
+        """
+        header, *lines = (line.split("\t") for line in text.splitlines() or [""])
         if (
-            header != "index\tname"
-            or indices != [str(i) for i in range(len(rows))]
-            or any(len(row) != 2 for row in rows)
+            header not in (_WRITTEN[:2], _WRITTEN)
+            or not lines
+            or [line[0] for line in lines] != [str(i) for i in range(len(lines))]
+            or any(len(line) != len(header) for line in lines)
         ):
             raise InputError(
-                "label table must have the columns index and name, separated by a "
-                "tab, with the indices 0, 1, 2, ... in order"
+                "label table must have the columns index and name, or index, name, "
+                "color and original, separated by tabs, with the indices 0, 1, 2, ... "
+                "in order"
             )
-        return cls(tuple(row[1] for row in rows))
+        return cls(*_columns([dict(zip(header, line, strict=True)) for line in lines]))
 
 
-def mapping_for(source: Mappable) -> dict[int, int]:
-    """The map from label values in a file to class indices.
+def read_mapping(source: Mappable) -> tuple[dict[int, int], LabelTable | None]:
+    """The map from label values in a file to class indices, and what the classes are.
 
     Args:
-        source: "6-class", "50-class" or "115-class" for FreeSurfer ids; or the path
-            of a CSV or TSV file whose first two columns are label value and class
-            (a header row is skipped, a blank class means background); or a mapping.
+        source: "6-class", "50-class", "115-class" or "aseg" for FreeSurfer ids; or a
+            mapping; or the path of a CSV or TSV file, which is one of
+            - with a header `index,name`, and `color` and `original` if wanted: the
+              label values and their names. Classes are numbered in ascending order
+              of index, so that they have no gaps; 0 is background, listed or not.
+              The id of a class is its `original`, else its `mapping` (of a BIDS
+              `dseg.tsv`), without these columns its index.
+            - with a header `original,new`, and `name` and `color` of the class `new`
+              if wanted: label values and classes.
+            - any other: its first two columns are label value and class, a header
+              is skipped.
+            A blank class means background.
 
     Returns:
-        Label value to class; 0 maps to 0 unless `source` says otherwise.
+        Label value to class; 0 maps to 0 unless `source` says otherwise. And the
+        table of the classes, None where `source` has neither names nor colours.
 
     Raises:
-        InputError: unknown scheme, unreadable file, or entries that are not
-            integers >= 0.
+        InputError: unknown scheme, unreadable file, entries that are not integers
+            >= 0, or two names or colours for one class.
     """
-    pairs: list[tuple[object, object, str]]
     if isinstance(source, Mapping):
-        pairs = [(key, value, "relabel") for key, value in source.items()]
-    elif str(source) in SCHEMES:
-        scheme = str(source)
-        pairs = [(r["freesurfer_id"], r[scheme] or "0", scheme) for r in _ROWS]
-    elif Path(source).suffix.lower() in (".csv", ".tsv"):
-        pairs = _read_pairs(Path(source))
-    else:
-        raise near_miss("label scheme (or .csv or .tsv path)", str(source), SCHEMES)
-    mapping = {0: 0}
-    for key, value, where in pairs:
-        mapping[_index(key, where)] = _index(value, where)
-    return mapping
-
-
-def _read_pairs(path: Path) -> list[tuple[object, object, str]]:
+        mapping = {0: 0}
+        for value, new in source.items():
+            mapping[_index(value, "relabel")] = _index(new, "relabel")
+        return mapping, None
+    if (scheme := str(source)) in SCHEMES:
+        known = {int(row["freesurfer_id"]): int(row[scheme] or 0) for row in _ROWS}
+        return known, LabelTable.for_scheme(scheme)
+    path = Path(source)
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        raise near_miss("label scheme (or .csv or .tsv path)", scheme, SCHEMES)
+    columns, rows = _read_rows(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        if columns >= _NUMBERED:
+            return _number(rows)
+        return _collect(rows, is_named=not columns.isdisjoint(("name", "color")))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+_Rows = list[tuple[int, dict[str, str]]]
+_NUMBERED, _MAPPED = {"index", "name"}, {"original", "new"}
+
+
+def _read_rows(path: Path) -> tuple[set[str], _Rows]:
+    """The columns of a label file, and its rows with their line numbers."""
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        table = list(enumerate(csv.reader(lines, delimiter=delimiter), 1))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{path}: cannot read the label mapping ({error}): give a CSV or TSV "
             "file whose first two columns are label value and class"
         ) from error
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    pairs: list[tuple[object, object, str]] = []
-    for number, row in enumerate(csv.reader(text.splitlines(), delimiter=delimiter), 1):
-        if not row or (number == 1 and not row[0].strip().isdigit()):
-            continue
-        if len(row) < 2:
-            raise InputError(f"{path} line {number}: needs two columns, got {row}")
-        pairs.append((row[0], row[1].strip() or "0", f"{path} line {number}"))
-    if not pairs:
+    columns = ["original", "new"]
+    rows: _Rows = []
+    for number, row in table:
+        cells = ["" if cell.strip() == "n/a" else cell.strip() for cell in row]
+        if number == 1 and cells and not cells[0].isdigit():
+            header = [cell.lower() for cell in cells]
+            if set(header) >= _NUMBERED or set(header) >= _MAPPED:
+                columns = header
+        elif cells:
+            if len(cells) < 2:
+                raise InputError(f"{path}: line {number}: needs two columns, got {row}")
+            cells += [""] * (len(columns) - len(cells))
+            rows.append((number, dict(zip(columns, cells, strict=False))))
+    if not rows:
         raise InputError(f"{path}: holds no label mapping: give rows of value,class")
-    return pairs
+    return set(columns), rows
+
+
+def _number(rows: _Rows) -> tuple[dict[int, int], LabelTable]:
+    """Classes 0, 1, 2, ... for the values of a table of index and name."""
+    found: dict[int, dict[str, str]] = {}
+    for number, row in rows:
+        value = _index(row["index"], f"line {number}")
+        if value in found:
+            raise InputError(f"line {number}: index {value} stands twice: remove one")
+        id_ = row.get("original", row.get("mapping", str(value)))
+        found[value] = row | {"original": id_}
+    found.setdefault(0, {"name": _BACKGROUND, "color": _BLACK, "original": "0"})
+    values = sorted(found)
+    table = LabelTable(*_columns([found[value] for value in values]))
+    return {value: index for index, value in enumerate(values)}, table
+
+
+def _collect(
+    rows: _Rows, *, is_named: bool
+) -> tuple[dict[int, int], LabelTable | None]:
+    """The map of a table of label value and class, and what it says of the classes."""
+    mapping = {0: 0}
+    about: dict[tuple[int, str], str] = {}
+    for number, row in rows:
+        new = _index(row["new"] or "0", f"line {number}")
+        mapping[_index(row["original"], f"line {number}")] = new
+        for column in ("name", "color"):
+            given = row.get(column)
+            if given and (kept := about.setdefault((new, column), given)) != given:
+                raise InputError(
+                    f"line {number}: the {column} of class {new} is {given!r} here and "
+                    f"{kept!r} above: give it one {column}"
+                )
+    if not is_named:
+        return mapping, None
+    generic = LabelTable.generic(max(mapping.values()) + 1)
+    classes = []
+    for index, name in enumerate(generic.names):
+        values = [value for value, new in mapping.items() if new == index]
+        # 0 stands for background, whatever else became background.
+        is_one = len(values) == 1 or values[:1] == [0]
+        classes.append(
+            {
+                "name": about.get((index, "name"), name),
+                "color": about.get((index, "color"), ""),
+                "original": str(values[0]) if is_one else "",
+            }
+        )
+    return mapping, LabelTable(*_columns(classes))
+
+
+def _columns(
+    classes: Sequence[Mapping[str, str]],
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[int | None, ...]]:
+    """Names, colours and ids from the rows of a table, in the order of the classes."""
+    missing = ("", "n/a")
+    colors = [row.get("color", "") for row in classes]
+    ids = [row.get("original", "") for row in classes]
+    defaults = LabelTable.generic(len(classes)).colors
+    return (
+        tuple(row["name"] for row in classes),
+        tuple(
+            default if color in missing else color
+            for color, default in zip(colors, defaults, strict=True)
+        ),
+        tuple(None if i in missing else _index(i, "original or mapping") for i in ids),
+    )
 
 
 def _index(value: object, where: str) -> int:
