@@ -88,7 +88,10 @@ def test_each_variant_is_random_in_its_own_way(variant):
     model.eval()
     assert model(x).equal(model(x)) == (variant != "spike_and_slab")
     model.train()
-    assert model(x).equal(model(x)) == (variant == "map")
+    # Few filters: two passes alone can well shut none of them.
+    passes = [model(x) for _ in range(40)]
+    same = all(passes[0].equal(other) for other in passes[1:])
+    assert same == (variant == "map")
 
 
 def test_bernoulli_shuts_a_tenth_of_the_filters():

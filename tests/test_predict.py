@@ -29,7 +29,7 @@ SMALL = {
     "dilations": [1, 2, 1],
     # Members of different strides and halos.
     "members": [
-        ["vnet", {"base_filters": 4, "levels": 3}],
+        ["vnet", {"base_filters": 2, "levels": 2}],
         ["bayesian_meshnet", {"base_filters": 3, "dilations": [1, 2]}],
         ["unet", {"base_filters": 2, "levels": 2}],
     ],

@@ -189,7 +189,7 @@ class Segmentation:
         _check_positive("warm_start_delta", warm_start_delta)
         model = ModelConfig(self.base_model, self._model_args(dataset_train.n_classes))
         # All of it once, as `load` does, before anything is read or trained.
-        models.build(model.name, **model.args)
+        fitting.initial_network(model, seed)
         members = fitting.members(model, seed)
         directory = self._directory(resume, len(members))
         trained = None if warm_start is None else _trained(warm_start, model)

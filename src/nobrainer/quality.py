@@ -1,0 +1,587 @@
+"""How good a segmentation is likely to be, without a reference to compare with."""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import nnls
+
+from nobrainer.errors import InputError
+from nobrainer.fitted import QualityModel
+from nobrainer.recipe import Cohort
+from nobrainer.structures import Structure, is_single_draw, mean_by_volume
+
+MAX_VOLUME_Z = 20.0
+"""Standard deviations beyond which a volume's distance is not told apart."""
+UNUSUAL_VOLUME_Z = 4.0
+"""Standard deviations from the training cohort up to which no volume is flagged."""
+
+_LOG_SD_FLOOR = 0.05
+_FEWEST_SUBJECTS = 3
+_FEWEST_FOR_OUTLIERS = 10
+_OUTLIER = 3.5
+_RIDGE = 1.0
+
+
+@dataclass(frozen=True)
+class _Feature:
+    """A figure of one segmentation.
+
+    worse: +1 where larger values are worse, -1 where smaller ones are.
+    slack: the least distance from ordinary scans that is worth a look. Those of one
+        study can be so much alike that any other scan is far away in their spread.
+    transform: makes its scale even; the model and the search for outliers use it.
+    words: what it is called in a sentence.
+    """
+
+    description: str
+    unit: str
+    worse: int
+    slack: float
+    transform: Callable[[float], float]
+    words: str
+
+
+def _arcsine(share: float) -> float:
+    return math.asin(math.sqrt(min(max(share, 0.0), 1.0)))
+
+
+def _root(value: float) -> float:
+    # An entropy of 0 can come out a rounding error below it.
+    return math.sqrt(max(value, 0.0))
+
+
+FEATURES = {
+    "pairwise_dice": _Feature(
+        "Dice overlap between pairs of draws, mean over structures.",
+        "1",
+        -1,
+        0.05,
+        _arcsine,
+        "mean pairwise Dice of the draws",
+    ),
+    "pairwise_dice_min": _Feature(
+        "Dice overlap between pairs of draws, of the structure with the lowest.",
+        "1",
+        -1,
+        0.1,
+        _arcsine,
+        "lowest pairwise Dice of the draws",
+    ),
+    "entropy": _Feature(
+        "Entropy of the mean class probabilities, mean over the predicted foreground.",
+        "nat",
+        1,
+        0.05,
+        _root,
+        "mean entropy",
+    ),
+    "mutual_information": _Feature(
+        "Mutual information between class and draw, mean over the predicted "
+        "foreground.",
+        "nat",
+        1,
+        0.02,
+        _root,
+        "mean mutual information",
+    ),
+    "cv": _Feature(
+        "Coefficient of variation of the volume over draws, at most 1, mean over "
+        "structures.",
+        "1",
+        1,
+        0.05,
+        _root,
+        "mean coefficient of variation",
+    ),
+    "volume_z": _Feature(
+        "Largest distance of a structure's log volume from the training cohort's "
+        f"mean, in its standard deviations, at most {MAX_VOLUME_Z:g}.",
+        "1",
+        1,
+        1.0,
+        math.log1p,
+        "largest deviation of a volume",
+    ),
+    "absent": _Feature(
+        "Structures of the training cohort that the segmentation lacks.",
+        "1",
+        1,
+        0.0,
+        math.log1p,
+        "number of missing structures",
+    ),
+}
+"""What `features` computes, by name."""
+
+_OF_DRAWS = ("pairwise_dice", "pairwise_dice_min", "mutual_information", "cv")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A segmentation of a labelled scan, from which the quality model learns.
+
+    subject: whose scan it is; one subject can give several examples.
+    features: of the segmentation, see `features`.
+    dice: mean over structures against the labels, in [0, 1].
+    shifted: the scan was degraded on purpose, see `nobrainer.data.shifts`.
+    """
+
+    subject: str
+    features: Mapping[str, float]
+    dice: float
+    shifted: bool
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is said of one segmentation without a reference.
+
+    score: in [0, 1], larger is better: the predicted Dice where a model was fitted,
+        else the mean pairwise Dice of the draws, else (one draw) 1 - entropy / ln C.
+    predicted_dice: NaN without a fitted model.
+    flags: reasons to look at it, as sentences; empty for an ordinary case.
+    """
+
+    name: str
+    score: float
+    predicted_dice: float
+    features: Mapping[str, float]
+    flags: tuple[str, ...]
+
+
+def features(
+    structures: Sequence[Structure], cohort: Cohort | None
+) -> dict[str, float]:
+    """Figures of one segmentation that go with its quality; always finite.
+
+    Args:
+        structures: of one scan, see `nobrainer.structures`.
+        cohort: sizes of the classes in the training subjects; without it `volume_z`
+            and `absent` are 0.
+
+    Returns:
+        The entries of `FEATURES`, without those of draws where there was only one.
+        Where nothing was segmented they have their worst values: a Dice of 0,
+        ln C nats, a coefficient of variation of 1 and a `volume_z` of 20 (0 without
+        a cohort).
+
+    Sources: Roy et al., NeuroImage 195 (2019) 11, for agreement of draws and
+    coefficient of variation; Valindria et al., IEEE TMI 36 (2017) 1597, for the
+    accuracy of single cases without a reference.
+    """
+    present = [one for one in structures if one.volume_mm3 > 0]
+    found = {
+        "entropy": mean_by_volume(structures, "entropy"),
+        "volume_z": 0.0,
+        "absent": 0.0,
+    }
+    if cohort is not None:
+        distances = [abs(z) for z in deviations(structures, cohort).values()]
+        missing = _missing(structures, cohort)
+        # With none of the cohort's structures there, no distance says how far.
+        farthest = max(distances, default=MAX_VOLUME_Z if missing else 0.0)
+        found["volume_z"] = min(farthest, MAX_VOLUME_Z)
+        found["absent"] = float(len(missing))
+    if not is_single_draw(structures):
+        overlaps = [one.pairwise_dice for one in present]
+        variations = [min(one.cv, 1.0) for one in present]
+        found |= {
+            "pairwise_dice": float(np.mean(overlaps)) if present else 0.0,
+            "pairwise_dice_min": min(overlaps, default=0.0),
+            "mutual_information": mean_by_volume(structures, "mutual_information"),
+            "cv": float(np.mean(variations)) if present else 1.0,
+        }
+    return {name: found[name] for name in FEATURES if name in found}
+
+
+def deviations(structures: Sequence[Structure], cohort: Cohort) -> dict[str, float]:
+    """How far volumes lie from those of the training subjects.
+
+    Args:
+        structures: of one scan.
+        cohort: of as many classes.
+
+    Returns:
+        For each structure that is in both, by name: (ln volume - mean) / sd of the
+        cohort's ln volumes. The sd is at least 0.05, 5 % of the volume, because that
+        of a few subjects can be small by chance.
+    """
+    found = {}
+    for one in structures:
+        mean, sd = cohort.log_mean[one.index], cohort.log_sd[one.index]
+        if one.volume_mm3 > 0 and mean is not None and sd is not None:
+            gap = math.log(one.volume_mm3) - mean
+            found[one.name] = gap / max(sd, _LOG_SD_FLOOR)
+    return found
+
+
+def fit_quality(examples: Sequence[Example], n_draws: int) -> QualityModel:
+    """Learn to predict the Dice of a segmentation from its features.
+
+    Ridge regression of arcsin √Dice on transformed, standardised features, with the
+    constraint that a feature that turns worse never raises the prediction: so it
+    stays sensible on scans unlike any that it was fitted on.
+
+    Args:
+        examples: of at least three subjects, some of them not shifted. Degraded scans
+            must be among them, or Dice hardly varies.
+        n_draws: of the prediction that each example comes from.
+
+    Returns:
+        The model; `error` is the mean absolute error of predictions for each subject
+        by a model fitted without that subject, `low` and `high` are the 1st and 99th
+        percentile over examples that are not shifted, wider by a standard deviation
+        or by 0.05 (pairwise Dice, entropy in nats, coefficient of variation), 0.1
+        (lowest pairwise Dice), 0.02 nats (mutual information) and 1 (`volume_z`)
+        where that is more.
+
+    Raises:
+        InputError: fewer than three subjects, no example that is not shifted, or
+            some with one draw and others with several.
+
+    Source: Hoerl and Kennard, Technometrics 12 (1970) 55, for ridge regression.
+    """
+    subjects = np.array([example.subject for example in examples])
+    names = check_enough(subjects.tolist())
+    usual = np.array([not example.shifted for example in examples])
+    if not usual.any():
+        raise InputError(
+            "examples must hold scans that are not shifted, got none: add them"
+        )
+    columns = tuple(examples[0].features)
+    if any(tuple(example.features) != columns for example in examples):
+        raise InputError(
+            "examples must have the same features, got others: predict all with the "
+            "same number of draws"
+        )
+    inputs = np.array([_inputs(example.features, columns) for example in examples])
+    dice = np.array([example.dice for example in examples])
+    predicted = np.empty(len(examples))
+    for name in names:
+        left_out = subjects == name
+        centre, scale, coefficients, intercept = _regress(
+            inputs[~left_out], dice[~left_out], columns
+        )
+        standard = (inputs[left_out] - centre) / scale
+        predicted[left_out] = _to_dice(standard @ coefficients + intercept)
+    centre, scale, coefficients, intercept = _regress(inputs, dice, columns)
+    values = np.array([list(example.features.values()) for example in examples])[usual]
+    low, high = np.percentile(values, (1, 99), axis=0)
+    slack = [FEATURES[name].slack for name in columns]
+    margin = np.maximum(values.std(0), slack)
+    return QualityModel(
+        features=columns,
+        centre=tuple(centre.tolist()),
+        scale=tuple(scale.tolist()),
+        coefficients=tuple(coefficients.tolist()),
+        intercept=intercept,
+        low=tuple((low - margin).tolist()),
+        high=tuple((high + margin).tolist()),
+        n_subjects=len(names),
+        n_cases=len(examples),
+        n_draws=n_draws,
+        error=float(np.abs(predicted - dice).mean()),
+    )
+
+
+def check_enough(subjects: Sequence[str]) -> tuple[str, ...]:
+    """The different subjects; `InputError` where they are too few to fit a model."""
+    names = tuple(dict.fromkeys(subjects))
+    if len(names) < _FEWEST_SUBJECTS:
+        raise InputError(
+            f"labelled subjects must be at least {_FEWEST_SUBJECTS} to fit a quality "
+            f"model, got {len(names)}: give more"
+        )
+    return names
+
+
+def predicted_dice(model: QualityModel, features: Mapping[str, float]) -> float:
+    """The mean Dice that a segmentation with these features is likely to have.
+
+    Args:
+        model: what `fit_quality` returns.
+        features: what the function `features` returns.
+
+    Returns:
+        In [0, 1].
+
+    Raises:
+        InputError: the features lack some that the model needs.
+    """
+    _check_features(model, features)
+    inputs = _inputs(features, model.features)
+    standard = (inputs - np.array(model.centre)) / np.array(model.scale)
+    return float(_to_dice(standard @ np.array(model.coefficients) + model.intercept))
+
+
+def flags(
+    structures: Sequence[Structure],
+    cohort: Cohort | None,
+    model: QualityModel | None,
+    *,
+    threshold: float = 0.8,
+) -> tuple[str, ...]:
+    """Reasons to look at a segmentation.
+
+    Args:
+        structures: of one scan.
+        cohort: sizes of the classes in the training subjects.
+        model: gives the predicted Dice and the limits of ordinary scans. Without it
+            a low score of another kind (see `Case`), volumes and missing structures
+            are reasons.
+        threshold: a score below it is a reason, in [0, 1].
+
+    Returns:
+        A sentence for each reason: a low score; draws that agree poorly and
+        entropy beyond the model's limits; a volume more than 4 standard deviations
+        from the cohort's and beyond the model's limit; missing structures.
+
+    Raises:
+        InputError: the threshold is not in [0, 1], or see `predicted_dice`.
+    """
+    if not 0 <= threshold <= 1:
+        raise InputError(
+            f"threshold must be between 0 and 1, got {threshold!r}: it is a Dice"
+        )
+    if not any(one.volume_mm3 > 0 for one in structures):
+        return ("nothing was segmented",)
+    found = features(structures, cohort)
+    reasons = []
+    limits = {}
+    name, score = _score(found, model, len(structures) + 1)
+    if score < threshold:
+        reasons.append(f"{name} {score:.2f} is below {threshold:.2f}")
+    if model is not None:
+        limits = {
+            name: low if FEATURES[name].worse < 0 else high
+            for name, low, high in zip(
+                model.features, model.low, model.high, strict=True
+            )
+        }
+    beyond = {
+        name: limit
+        for name, limit in limits.items()
+        if (found[name] - limit) * FEATURES[name].worse > 0
+    }
+    # One sentence on the draws: their other features tell the same story.
+    if "pairwise_dice" in beyond:
+        reasons.append(
+            f"draws agree poorly (pairwise Dice {found['pairwise_dice']:.2f}, on "
+            f"held-out scans {beyond['pairwise_dice']:.2f} or more)"
+        )
+    elif "pairwise_dice_min" in beyond:
+        worst = min(
+            (one for one in structures if one.volume_mm3 > 0),
+            key=lambda one: one.pairwise_dice,
+        )
+        reasons.append(
+            f"draws agree poorly on {worst.name} (pairwise Dice "
+            f"{worst.pairwise_dice:.2f}, on held-out scans the lowest is "
+            f"{beyond['pairwise_dice_min']:.2f} or more)"
+        )
+    if "entropy" in beyond:
+        reasons.append(
+            f"mean entropy is {found['entropy']:.3f}, on held-out scans "
+            f"{beyond['entropy']:.3f} or less"
+        )
+    if cohort is not None:
+        unusual = max(limits.get("volume_z", 0.0), UNUSUAL_VOLUME_Z)
+        far = {
+            name: z
+            for name, z in deviations(structures, cohort).items()
+            if abs(z) > unusual
+        }
+        if far:
+            reasons.append(_of_volumes(far))
+        missing = _missing(structures, cohort)
+        if missing and len(missing) > limits.get("absent", 0.0):
+            reasons.append(f"missing: {_listed(missing)}")
+    return tuple(reasons)
+
+
+def assess(
+    name: str,
+    structures: Sequence[Structure],
+    cohort: Cohort | None,
+    model: QualityModel | None,
+    *,
+    threshold: float = 0.8,
+) -> Case:
+    """Score one segmentation; see `Case`, `features` and `flags`."""
+    found = features(structures, cohort)
+    reasons = flags(structures, cohort, model, threshold=threshold)
+    _, score = _score(found, model, len(structures) + 1)
+    dice = math.nan if model is None else score
+    return Case(name, score, dice, found, reasons)
+
+
+def _score(
+    found: Mapping[str, float], model: QualityModel | None, n_classes: int
+) -> tuple[str, float]:
+    """What is known best of the quality of a segmentation: its name and value."""
+    if model is not None:
+        return "predicted Dice", predicted_dice(model, found)
+    if "pairwise_dice" in found:
+        return "mean pairwise Dice of the draws", found["pairwise_dice"]
+    certainty = max(1 - found["entropy"] / math.log(n_classes), 0.0)
+    return "certainty (1 - entropy / ln C)", certainty
+
+
+def cohort_outliers(cases: Sequence[Mapping[str, float]]) -> list[tuple[str, ...]]:
+    """Which cases of one run are unlike the rest, for want of a fitted model.
+
+    A feature counts when, on its transformed scale, it is worse than the median by
+    more than 3.5 · 1.4826 · MAD. Of those about draws only the farthest beyond its
+    limit does: the others tell the same story.
+
+    Args:
+        cases: features of each case, with the same names.
+
+    Returns:
+        Sentences for each case; none for all where there are fewer than 10 cases.
+
+    Source: Iglewicz and Hoaglin, "How to detect and handle outliers", 1993.
+    """
+    if len(cases) < _FEWEST_FOR_OUTLIERS:
+        return [() for _ in cases]
+    # Of each case: how far beyond its limit a feature is, and what to say of it.
+    beyond: list[dict[str, tuple[float, str]]] = [{} for _ in cases]
+    for name in cases[0]:
+        feature = FEATURES[name]
+        values = np.array([feature.transform(case[name]) for case in cases])
+        gap = (values - np.median(values)) * feature.worse
+        # Where most cases are equal, rounding must not make outliers of the rest.
+        limit = max(_OUTLIER * 1.4826 * float(np.median(np.abs(gap))), 1e-6)
+        usual = float(np.median([case[name] for case in cases]))
+        for number in np.flatnonzero(gap > limit).tolist():
+            beyond[number][name] = (
+                float(gap[number]) / limit,
+                f"{feature.words} is {cases[number][name]:.3g}, the median of this "
+                f"run {usual:.3g}",
+            )
+    for found in beyond:
+        of_draws = sorted(
+            (name for name in _OF_DRAWS if name in found),
+            key=lambda name: found[name][0],
+        )
+        for name in of_draws[:-1]:
+            del found[name]
+    return [tuple(words for _, words in found.values()) for found in beyond]
+
+
+def to_tsv(cases: Sequence[Case]) -> str:
+    """Cases as a tab-separated table, in the order given.
+
+    Args:
+        cases: with any features.
+
+    Returns:
+        A row per case: `subject`, `flagged` (true or false), `score`,
+        `predicted_dice`, the features that any case has, and `reasons`, separated by
+        semicolons; "n/a" for what is not there.
+    """
+    names = [name for name in FEATURES if any(name in case.features for case in cases)]
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(
+        ["subject", "flagged", "score", "predicted_dice", *names, "reasons"]
+    )
+    for case in cases:
+        numbers = [case.score, case.predicted_dice]
+        numbers += [case.features.get(name, math.nan) for name in names]
+        writer.writerow(
+            [
+                case.name,
+                "true" if case.flags else "false",
+                *("n/a" if math.isnan(value) else f"{value:.6g}" for value in numbers),
+                "; ".join(case.flags) or "n/a",
+            ]
+        )
+    return text.getvalue()
+
+
+def sidecar() -> dict[str, dict[str, str]]:
+    """What the columns of `to_tsv` mean: BIDS JSON, Description and Units of each."""
+    columns = {
+        "subject": ("The scan.", "n/a"),
+        "flagged": ("Whether there are reasons to look at the segmentation.", "n/a"),
+        "score": (
+            "Estimated quality, 0 to 1: the predicted Dice where the model was fitted "
+            "for it, else the mean pairwise Dice of the draws, else (one draw) 1 minus "
+            "the mean entropy in the foreground over its maximum.",
+            "1",
+        ),
+        "predicted_dice": ("Mean Dice against a reference, as predicted.", "1"),
+        **{name: (one.description, one.unit) for name, one in FEATURES.items()},
+        "reasons": ("Why the segmentation should be looked at.", "n/a"),
+    }
+    return {
+        column: {"Description": description, "Units": unit}
+        for column, (description, unit) in columns.items()
+    }
+
+
+def _missing(structures: Sequence[Structure], cohort: Cohort) -> list[str]:
+    """Names of structures that training subjects have and this scan has not."""
+    return [
+        one.name
+        for one in structures
+        if one.volume_mm3 == 0 and cohort.log_mean[one.index] is not None
+    ]
+
+
+def _inputs(features: Mapping[str, float], names: Sequence[str]) -> np.ndarray:
+    return np.array([FEATURES[name].transform(features[name]) for name in names])
+
+
+def _regress(
+    inputs: np.ndarray, dice: np.ndarray, names: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Centre, scale, coefficients and intercept of arcsin √Dice on the inputs."""
+    centre, spread = inputs.mean(0), inputs.std(0)
+    # Rounding gives a constant feature a spread just above 0.
+    scale = np.where(spread > 1e-9, spread, 1.0)
+    worse = np.array([FEATURES[name].worse for name in names])
+    better = -(inputs - centre) / scale * worse
+    target = np.arcsin(np.sqrt(dice))
+    intercept = float(target.mean())
+    penalty = math.sqrt(_RIDGE) * np.eye(len(names))
+    rows = np.concatenate([better, penalty])
+    gains, _ = nnls(rows, np.append(target - intercept, np.zeros(len(names))))
+    return centre, scale, -gains * worse, intercept
+
+
+def _to_dice(arcsine: np.ndarray) -> np.ndarray:
+    return np.sin(np.clip(arcsine, 0, math.pi / 2)) ** 2
+
+
+def _check_features(model: QualityModel, features: Mapping[str, float]) -> None:
+    lacking = [name for name in model.features if name not in features]
+    if set(lacking) & set(_OF_DRAWS):
+        raise InputError(
+            "draws must be at least 2 for this quality model, got 1: give n_samples"
+        )
+    if lacking:
+        raise InputError(
+            f"features must hold {', '.join(lacking)}: fit the model again"
+        )
+
+
+def _of_volumes(far: Mapping[str, float]) -> str:
+    """The sentence about volumes unlike the cohort's, which names the worst one."""
+    name = max(far, key=lambda name: abs(far[name]))
+    side = "above" if far[name] > 0 else "below"
+    others = f" (and {len(far) - 1} more)" if len(far) > 1 else ""
+    return (
+        f"volume of {name} is {abs(far[name]):.1f} SD {side} the training cohort's"
+        f"{others}"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
