@@ -1,0 +1,134 @@
+"""What the pages of all reports are made of, and how one is written.
+
+A page is one file: figures, viewers and style are inside it, and its content security
+policy keeps browsers from loading anything else.
+"""
+
+import math
+import os
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Literal, Self
+
+import jinja2
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from nobrainer import __version__
+from nobrainer.errors import InputError
+from nobrainer.io import write_text
+
+_PAGES = jinja2.Environment(
+    loader=jinja2.PackageLoader("nobrainer", "report"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_DPI = 90
+_ABSENT = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first cell of a row names the row.
+
+    texts: the columns, by their heads, that hold sentences and no numbers.
+    """
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    texts: tuple[str, ...] = ()
+
+    def without_blanks(self) -> Self:
+        """The table without columns that are defined for no row."""
+        kept = [
+            n
+            for n in range(len(self.head))
+            if n == 0 or any(row[n] != _ABSENT for row in self.rows)
+        ]
+        return replace(
+            self,
+            head=tuple(self.head[n] for n in kept),
+            rows=tuple(tuple(row[n] for n in kept) for row in self.rows),
+        )
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as a data URI, with the text for those who do not see it."""
+
+    source: str
+    alt: str
+
+
+def embed_figure(figure: Figure, alt: str, kind: Literal["png", "svg"]) -> Picture:
+    """Turn a figure into an image without a file: lines as "svg", slices as "png".
+
+    An image of its own keeps the identifiers inside of an SVG from clashing with
+    those of the page's others.
+    """
+    media = {"png": "image/png", "svg": "image/svg+xml"}[kind]
+    data = _render(figure, kind)
+    return Picture(f"data:{media};base64,{b64encode(data).decode()}", alt)
+
+
+def inline_figure(figure: Figure, alt: str) -> Markup:
+    """A figure as SVG elements, in which links work; at most one on a page."""
+    text = _render(figure, "svg").decode()
+    # What matplotlib takes from us, in texts, comments and links, it escapes.
+    start = text.index("<svg") + len("<svg")
+    label = Markup('<svg role="group" aria-label="{}"').format(alt)
+    return label + Markup(text[start:])
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A figure with so many decimals; a dash where it is not defined."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else _ABSENT
+
+
+def span(low: float, high: float, digits: int = 3) -> str:
+    """An interval as text; a dash where it is not defined."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return _ABSENT
+    return f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Raise `InputError` where a file is that must be kept."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory: give the name of an HTML file")
+    if os.path.exists(path) and not overwrite:
+        raise InputError(
+            f"{path}: exists already: choose another name or overwrite it "
+            "(overwrite=True)"
+        )
+
+
+def write_document(
+    path: Path, template: str, content: Mapping[str, object], *, overwrite: bool
+) -> Path:
+    """Fill a template and write it, all of it or nothing.
+
+    Raises:
+        InputError: the file exists already, or cannot be written.
+    """
+    check_free(path, overwrite=overwrite)
+    page = _PAGES.get_template(template).render(content, version=__version__)
+    return write_text(page, path, overwrite=overwrite)
+
+
+def _render(figure: Figure, kind: str) -> bytes:
+    data = BytesIO()
+    # The same report twice is the same file: no date, no random identifiers.
+    metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    with rc_context({"svg.hashsalt": "nobrainer"}):
+        figure.savefig(
+            data, format=kind, dpi=_DPI, metadata=metadata if kind == "svg" else None
+        )
+    return data.getvalue()

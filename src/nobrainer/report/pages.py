@@ -1,0 +1,562 @@
+"""The reports: what stands on the page of a scan, an evaluation and a cohort."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path, PurePath
+from urllib.parse import quote
+
+import numpy as np
+from markupsafe import Markup
+
+from nobrainer.data.labels import LabelTable
+from nobrainer.errors import InputError
+from nobrainer.evaluation import Evaluation, Row, summarise
+from nobrainer.figure import (
+    draw_metric,
+    draw_prediction,
+    draw_quality,
+    draw_reliability,
+    draw_risk_coverage,
+    draw_structures,
+)
+from nobrainer.fitted import Calibration
+from nobrainer.io import read_image, to_nibabel
+from nobrainer.processing.prediction import Prediction
+from nobrainer.quality import Case
+from nobrainer.recipe import Recipe
+from nobrainer.report.document import (
+    Table,
+    check_free,
+    embed_figure,
+    inline_figure,
+    number,
+    span,
+    write_document,
+)
+from nobrainer.report.viewer import Scan
+from nobrainer.structures import Structure
+
+Facts = list[tuple[str, str]]
+
+_COLUMNS = {
+    "volume (ml)": "mean over the draws, where there are several.",
+    "sd (ml)": "how much the volume differs from draw to draw.",
+    "95 % of draws (ml)": "the volume of one further draw lies in it with 95 % "
+    "probability. It says how far the draws agree, not where the truth is.",
+    "calibrated (ml)": "an interval for the true volume, as wide as held-out scans "
+    "showed that it must be.",
+    "CV (%)": "sd as a share of the volume.",
+    "Dice of draws": "overlap between pairs of draws; 1 where all agree.",
+    "IoU of draws": "voxels on which all draws agree, as a share of those of any draw.",
+    "entropy (nats)": "how undecided the network is inside the structure; 0 is "
+    "certain.",
+    "MI (nats)": "mutual information, the part of the entropy on which the draws "
+    "disagree.",
+}
+# Digits, name and meaning of the metrics of structures.
+_OF_STRUCTURES = {
+    "dice": (3, "Dice", "Overlap with the truth; 1 is perfect."),
+    "surface_dice": (
+        3,
+        "surface Dice",
+        "Share of the surface that lies within 1 mm of the true one.",
+    ),
+    "hd95_mm": (
+        2,
+        "HD95 (mm)",
+        "95 % of the surface lies closer to the true one than this.",
+    ),
+    "volume_error": (
+        3,
+        "volume error",
+        "Predicted minus true volume, as a share of the true one.",
+    ),
+    "covered": (
+        2,
+        "covered by draws",
+        "Share of true volumes inside the 95 % interval of the draws.",
+    ),
+    "conformal_covered": (
+        2,
+        "covered, calibrated",
+        "Share of true volumes inside the calibrated interval.",
+    ),
+    "pairwise_dice": (3, "Dice of draws", "Overlap between pairs of draws."),
+}
+_CHARTED = ("dice", "surface_dice", "hd95_mm", "volume_error")
+# And of the metrics of regions.
+_OF_REGIONS = {
+    "nll": (
+        "negative log-likelihood (nats)",
+        "Surprise at the true class, mean over voxels; 0 is best.",
+    ),
+    "brier": ("Brier score", "Squared error of the probabilities; 0 is best."),
+    "ece": (
+        "expected calibration error",
+        "How far confidence is from accuracy, mean over voxels; 0 is best.",
+    ),
+    "mce": ("maximum calibration error", "The same where it is worst."),
+    "ace": (
+        "adaptive calibration error",
+        "The same over all classes, in bins of as many voxels each.",
+    ),
+    "auroc_{}": (
+        "AUROC of {}",
+        "Probability that a wrong voxel has more {} than a right one; 1 is best, 0.5 "
+        "is chance.",
+    ),
+    "aupr_{}": (
+        "AUPR of {}",
+        "Precision of {} in finding wrong voxels, mean over recall; 1 is best.",
+    ),
+    "aurc_{}": (
+        "AURC of {}",
+        "Error of the voxels kept, mean over all shares kept where {} decides; 0 is "
+        "best.",
+    ),
+    "e_aurc_{}": ("excess AURC of {}", "The same beyond the best order there is."),
+}
+_SCORES = ("entropy", "variance", "mutual_information")
+_REGION_NAMES = {"volume": "whole scan", "foreground": "near the structures"}
+
+
+def write_case(
+    prediction: Prediction,
+    path: str | PathLike[str],
+    *,
+    model: Recipe | None,
+    case: Case | None = None,
+    calibration: Calibration | None = None,
+    index: str | PathLike[str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write the report of one scan: one HTML page that loads nothing.
+
+    Args:
+        prediction: of the scan.
+        path: of the page; its directory exists.
+        model: how the model was made.
+        case: what is said of its quality, if that was assessed.
+        calibration: how the model was calibrated, if it was.
+        index: path of the page of all scans, relative to this one, if there will be
+            one.
+        overwrite: replace a page that is there.
+
+    Returns: the path.
+
+    Raises:
+        InputError: a page is there already, or it cannot be written.
+    """
+    path = Path(path)
+    check_free(path, overwrite=overwrite)
+    structures, labels = prediction.structures, prediction.labels
+    n_draws = len(prediction.volumes_mm3)
+    if n_draws > 1:
+        method = f"{n_draws} draws of the network, seed {prediction.seed}."
+    else:
+        method = "One pass of the network: nothing is known about its variance."
+    present = [s for s in structures if s.volume_mm3 > 0]
+    volume = read_image(prediction.scan)
+    scan = Scan(to_nibabel(volume.data, volume))
+    viewers = (
+        scan.show_labels(prediction.label, labels),
+        scan.show_map("Entropy (nats)", prediction.entropy, "viridis"),
+        scan.show_map("Variance of the probabilities", prediction.variance, "magma"),
+    )
+    table = _structure_table(structures, labels)
+    content = {
+        "title": prediction.name,
+        "method": method,
+        "case": case,
+        "score": case and _score(case),
+        "index": None if index is None else _address(index),
+        "slices": embed_figure(
+            draw_prediction(
+                prediction.scan,
+                *prediction,
+                mutual_information=prediction.mutual_information,
+                labels=labels,
+                title="",
+            ),
+            f"Sagittal, coronal and axial slices of {prediction.name} with outlines of "
+            f"{len(present)} structures and maps of uncertainty",
+            "png",
+        ),
+        "chart": embed_figure(
+            draw_structures(structures),
+            "Volumes of the structures with intervals; the table below has the numbers",
+            "svg",
+        )
+        if present
+        else None,
+        "table": table,
+        "meanings": [(name, _COLUMNS[name]) for name in table.head[1:]],
+        "viewers": [viewer for viewer in viewers if viewer],
+        "facts": _facts(model, calibration),
+    }
+    return write_document(path, "case.html", content, overwrite=overwrite)
+
+
+def write_evaluation(
+    evaluation: Evaluation,
+    path: str | PathLike[str],
+    *,
+    labels: LabelTable,
+    model: Recipe | None,
+    title: str,
+    calibration: Calibration | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write the report of an evaluation: one HTML page that loads nothing.
+
+    Args:
+        evaluation: of a model on labelled scans.
+        path: of the page; its directory exists.
+        labels: the classes, in whose order structures are listed.
+        model: how the model was made.
+        title: of the page.
+        calibration: how the model was calibrated, if it was.
+        overwrite: replace a page that is there.
+
+    Returns: the path.
+
+    Raises:
+        InputError: a page is there already, or it cannot be written.
+    """
+    path = Path(path)
+    check_free(path, overwrite=overwrite)
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in evaluation:
+        found[row.metric][row.structure].append(row.value)
+    values = {
+        metric: {name: of[name] for name in labels.names[1:] if name in of}
+        for metric, of in found.items()
+    }
+    means = summarise(evaluation)
+    curves = []
+    reliability = {
+        _REGION_NAMES[region]: curve
+        for region, curve in evaluation.reliability.items()
+        if curve.count
+    }
+    if reliability:
+        chart = embed_figure(
+            draw_reliability(reliability),
+            "Reliability curves: accuracy against confidence, and voxels in each bin",
+            "svg",
+        )
+        caption = (
+            "Reliability: how often the winning class is right, against the "
+            "probability that the network gives it. Below the straight line the "
+            "network is too sure."
+        )
+        curves.append((chart, caption))
+    if evaluation.risk_coverage:
+        chart = embed_figure(
+            draw_risk_coverage(
+                {s.replace("_", " "): c for s, c in evaluation.risk_coverage.items()}
+            ),
+            "Risk-coverage curves: error of the voxels kept, against their share",
+            "svg",
+        )
+        caption = (
+            "Risk and coverage near the structures: the error among the voxels that "
+            "are kept when the most uncertain are left out. It falls towards the left "
+            "where the uncertainty finds the errors."
+        )
+        curves.append((chart, caption))
+    content = {
+        "title": title,
+        "subjects": len({row.subject for row in evaluation}),
+        "summaries": _summaries(means),
+        "charts": [
+            (
+                embed_figure(
+                    draw_metric(values[metric], name),
+                    f"{name} of each structure; the table below has the numbers",
+                    "svg",
+                ),
+                f"{name[0].upper()}{name[1:]}: {meaning}",
+            )
+            for metric, (_, name, meaning) in _OF_STRUCTURES.items()
+            if metric in _CHARTED and values.get(metric)
+        ],
+        "structures": _overlap_table(values, labels),
+        "curves": curves,
+        "rows": _subject_table(evaluation),
+        "facts": _facts(model, calibration),
+    }
+    return write_document(path, "evaluation.html", content, overwrite=overwrite)
+
+
+def write_cohort(
+    cases: Sequence[Case],
+    path: str | PathLike[str],
+    *,
+    pages: Mapping[str, str | PathLike[str]],
+    model: Recipe | None,
+    calibration: Calibration | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write the report of many scans, the worst first: an HTML page loading nothing.
+
+    Args:
+        cases: one for each scan.
+        path: of the page; its directory exists.
+        pages: path of a scan's own page, relative to this one, by the case's name.
+        model: how the model was made.
+        calibration: how the model was calibrated, if it was.
+        overwrite: replace a page that is there.
+
+    Returns: the path.
+
+    Raises:
+        InputError: a page is there already, it cannot be written, or there is no
+            case.
+    """
+    path = Path(path)
+    check_free(path, overwrite=overwrite)
+    if not cases:
+        raise InputError("cases must be at least one, got none: give some")
+    links = {name: _address(page) for name, page in pages.items()}
+    # As in the tables and on the terminal.
+    cases = sorted(cases, key=lambda case: (not case.flags, case.score))
+    n_flagged = sum(bool(case.flags) for case in cases)
+    content = {
+        "title": f"Quality of {len(cases)} segmentations",
+        "n_cases": len(cases),
+        "n_flagged": n_flagged,
+        "chart": inline_figure(
+            draw_quality(cases, links),
+            f"Score of {len(cases)} segmentations against deviation of volumes and "
+            f"entropy, {n_flagged} flagged; the table below has the numbers",
+        ),
+        "table": _case_table(cases, links),
+        "facts": _facts(model, calibration),
+    }
+    return write_document(path, "cohort.html", content, overwrite=overwrite)
+
+
+def _address(page: str | PathLike[str]) -> str:
+    return quote(PurePath(page).as_posix(), safe="/")
+
+
+def _score(case: Case) -> str:
+    if math.isfinite(case.predicted_dice):
+        return f"Its mean Dice against a reference is predicted to be {case.score:.3f}."
+    return f"Its score, from 0 to 1, is {case.score:.3f}."
+
+
+def _case_table(cases: Sequence[Case], links: Mapping[str, str]) -> Table:
+    rows = []
+    for case in cases:
+        link = Markup('<a href="{}">{}</a>').format
+        named = case.name in links
+        status = Markup('<span class="flagged">{}</span>').format("flagged")
+        rows.append(
+            (
+                link(links[case.name], case.name) if named else case.name,
+                status if case.flags else "not flagged",
+                number(case.score),
+                "; ".join(case.flags),
+                number(case.predicted_dice),
+                number(case.features["volume_z"], 1),
+                number(case.features["entropy"]),
+            )
+        )
+    head = ("scan", "status", "score", "reasons to look at it", "predicted Dice")
+    return Table(
+        "Scans, flagged ones first, then the lowest score",
+        (*head, "volume deviation (SD)", "entropy (nats)"),
+        tuple(rows),
+        texts=("reasons to look at it",),
+    ).without_blanks()
+
+
+def _structure_table(structures: Sequence[Structure], labels: LabelTable) -> Table:
+    rows = []
+    for s in structures:
+        # One draw agrees with itself, which says nothing.
+        agreement = (s.iou, s.mutual_information)
+        if math.isnan(s.volume_sd_mm3):
+            agreement = (math.nan, math.nan)
+        swatch = Markup('<span class="swatch" style="background: {}"></span>{}')
+        rows.append(
+            (
+                swatch.format(labels.colors[s.index], s.name),
+                number(s.volume_mm3 / 1000, 2),
+                number(s.volume_sd_mm3 / 1000, 2),
+                span(s.volume_low_mm3 / 1000, s.volume_high_mm3 / 1000, 2),
+                span(s.conformal_low_mm3 / 1000, s.conformal_high_mm3 / 1000, 2),
+                number(100 * s.cv, 1),
+                number(s.pairwise_dice),
+                number(agreement[0]),
+                number(s.entropy),
+                number(agreement[1]),
+            )
+        )
+    return Table(
+        "Structures: volumes, and how sure the network is of them",
+        ("structure", *_COLUMNS),
+        tuple(rows),
+    ).without_blanks()
+
+
+def _summaries(means: Mapping[str, float]) -> list[Table]:
+    of_structures = tuple(
+        (name, number(means[metric], digits), meaning)
+        for metric, (digits, name, meaning) in _OF_STRUCTURES.items()
+        if metric in means
+    )
+    of_regions = []
+    for metric, (name, meaning) in _OF_REGIONS.items():
+        for score in _SCORES if "{}" in metric else ("",):
+            key, words = metric.format(score), score.replace("_", " ")
+            if key in means or f"{key}/foreground" in means:
+                of_regions.append(
+                    (
+                        name.format(words),
+                        number(means.get(key, np.nan), 4),
+                        number(means.get(f"{key}/foreground", np.nan), 4),
+                        meaning.format(words),
+                    )
+                )
+    tables = (
+        Table(
+            "Segmentation: means over structures and subjects",
+            ("figure", "mean", "what it says"),
+            of_structures,
+            texts=("what it says",),
+        ),
+        Table(
+            "Probabilities and uncertainty: means over subjects. Most of a whole scan "
+            "is easy background; near the structures is where errors are.",
+            ("figure", *_REGION_NAMES.values(), "what it says"),
+            tuple(of_regions),
+            texts=("what it says",),
+        ),
+    )
+    return [table for table in tables if table.rows]
+
+
+def _overlap_table(
+    values: Mapping[str, Mapping[str, Sequence[float]]], labels: LabelTable
+) -> Table:
+    def cell(metric: str, structure: str) -> str:
+        digits, found = _OF_STRUCTURES[metric][0], values[metric].get(structure, ())
+        if not found:
+            return number(np.nan)
+        mean = number(float(np.mean(found)), digits)
+        if metric.endswith("covered"):
+            return mean
+        ends = span(min(found), max(found), digits)
+        return Markup('{} <span class="range">({})</span>').format(mean, ends)
+
+    metrics = [metric for metric in _OF_STRUCTURES if values.get(metric)]
+    names = [n for n in labels.names[1:] if any(n in values[m] for m in metrics)]
+    return Table(
+        "Structures: mean over subjects (lowest to highest)",
+        ("structure", "subjects", *(_OF_STRUCTURES[m][1] for m in metrics)),
+        tuple(
+            (
+                name,
+                str(max(len(values[m].get(name, ())) for m in metrics)),
+                *(cell(m, name) for m in metrics),
+            )
+            for name in names
+        ),
+    )
+
+
+def _subject_table(rows: Sequence[Row]) -> Table:
+    """Means over structures, and the figures near the structures, of each subject."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row.structure != "all" or row.region == "foreground":
+            found[row.subject][row.metric].append(row.value)
+    columns = {m: (name, digits) for m, (digits, name, _) in _OF_STRUCTURES.items()}
+    columns |= {"nll": ("NLL (nats)", 3), "ece": ("ECE", 3)}
+    columns |= {"auroc_entropy": ("AUROC of entropy", 3)}
+    return Table(
+        "Subjects: means over structures; NLL, ECE and AUROC near the structures",
+        ("subject", *(name for name, _ in columns.values())),
+        tuple(
+            (
+                name,
+                *(
+                    number(float(np.mean(of[m])) if m in of else np.nan, digits)
+                    for m, (_, digits) in columns.items()
+                ),
+            )
+            for name, of in found.items()
+        ),
+    ).without_blanks()
+
+
+def _facts(model: Recipe | None, calibration: Calibration | None) -> Facts:
+    """How the model was made, as terms and descriptions."""
+    facts: Facts = []
+    if model is not None:
+        training, story = model.training, model.provenance
+        roles = [file.role for file in story.files]
+        spacing = model.preprocess.spacing_mm
+        grid = "the scan's own voxels"
+        if spacing is not None:
+            grid = f"voxels of {' x '.join(f'{one:g}' for one in spacing)} mm"
+        facts = [
+            ("Network", model.model.name),
+            ("Its arguments", _listed(model.model.args)),
+            ("Classes", f"{model.data.n_classes}, background among them"),
+            (
+                "Preprocessing",
+                f"orientation {model.preprocess.orientation}, {grid}, "
+                f"{model.preprocess.normalize} intensities",
+            ),
+            (
+                "Training scans",
+                f"{roles.count('train-image')} for training, "
+                f"{roles.count('validate-image')} for validation",
+            ),
+            (
+                "Training",
+                f"{training.epochs} epochs of {training.loss} by "
+                f"{training.optimizer} ({_listed(training.opt_args)}), schedule "
+                f"{training.schedule}, precision {training.precision}",
+            ),
+            ("Seed of the training", str(training.seed)),
+            ("Trained", f"{story.started} to {story.ended}"),
+            ("Figures after it", _listed(story.metrics)),
+            ("Software", _listed(story.versions, "{} {}")),
+        ]
+    if calibration is not None:
+        text = (
+            f"{calibration.method} scaling, fitted on {calibration.n_subjects} "
+            f"subjects: negative log-likelihood {calibration.nll_before:.4f} before, "
+            f"{calibration.nll_after:.4f} after"
+        )
+        intervals = calibration.intervals
+        if intervals is not None:
+            text += (
+                f"; intervals of volumes made to hold the truth in "
+                f"{intervals.coverage:.0%} of cases, fitted on "
+                f"{intervals.n_subjects} subjects"
+            )
+        facts.append(("Calibration", text))
+    elif model is not None:
+        facts.append(("Calibration", "none"))
+    return facts
+
+
+def _listed(values: Mapping[str, object], pattern: str = "{} = {}") -> str:
+    parts = [
+        pattern.format(name, value if isinstance(value, str) else _short(value))
+        for name, value in values.items()
+    ]
+    return ", ".join(parts) or "none"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
