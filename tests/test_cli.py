@@ -85,7 +85,7 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert time.monotonic() - start < 5
     assert done.stderr == "\n"
-    for name in ("demo", "train", "predict", "info", "data"):
+    for name in main.commands:
         assert f"\n  {name} " in done.stdout
 
 
@@ -188,7 +188,7 @@ def test_a_bad_table_names_the_line(tmp_path: Path, text: str, message: str) -> 
 # --- predict
 
 
-def test_predict_writes_three_maps_on_the_scans_grid(
+def test_predict_writes_maps_on_the_scans_grid_and_tables(
     scans: Path, model: Path, tmp_path: Path
 ) -> None:
     scan = scans / "sub-0_T1w.nii.gz"
@@ -198,15 +198,29 @@ def test_predict_writes_three_maps_on_the_scans_grid(
     assert result.exit_code == 0, result.stderr
     names = ("label", "variance", "entropy")
     paths = {name: out / f"sub-0_T1w_{name}.nii.gz" for name in names}
-    assert json.loads(result.stdout) == [
-        {"input": str(scan)} | {name: str(path) for name, path in paths.items()}
-    ]
+    tables = {
+        "classes": out / "sub-0_T1w_label.tsv",
+        "structures": out / "sub-0_T1w_structures.tsv",
+    }
+    written = {name: str(path) for name, path in (paths | tables).items()}
+    assert json.loads(result.stdout) == [{"input": str(scan)} | written]
+    sidecar = out / "structures.json"
+    assert set(out.iterdir()) == {*paths.values(), *tables.values(), sidecar}
     for name, path in paths.items():
         image = nib.load(path)
         assert image.get_data_dtype() == (np.uint8 if name == "label" else np.float32)
         np.testing.assert_allclose(image.affine, AFFINE)
     truth, label = labels_of(scans / "sub-0_dseg.nii.gz"), labels_of(paths["label"])
     assert 2 * (truth & label).sum() / (truth.sum() + label.sum()) > 0.95
+    segmentation = nobrainer.Segmentation.load(model)
+    prediction = segmentation.predict(scan, n_samples=3, seed=0)
+    by_hand = nobrainer.structures.to_tsv({"sub-0_T1w": prediction.structures})
+    assert tables["structures"].read_text() == by_hand
+    header, row = by_hand.splitlines()
+    assert set(json.loads(sidecar.read_text())) == set(header.split("\t"))
+    volume_mm3 = float(row.split("\t")[header.split("\t").index("volume_mm3")])
+    assert volume_mm3 == pytest.approx(label.sum() * 8, rel=0.05)
+    assert tables["classes"].read_text() == segmentation.labels_.to_tsv()
     entropy = labels_of(paths["entropy"])
     assert entropy.min() >= 0 and 0 < entropy.max() <= np.log(2) + 1e-6
 
@@ -227,15 +241,35 @@ def test_one_bad_file_does_not_stop_the_others(
     bad, missing = tmp_path / "bad.nii.gz", tmp_path / "missing.nii"
     bad.write_bytes(b"not an image")
     done = shell(
-        *("predict", bad, scans / "sub-1_T1w.nii.gz", missing, "--model", model),
-        *("--output-dir", tmp_path, "--n-samples", 0),
+        *("predict", bad, scans / "sub-1_T1w.nii.gz", missing, scans / "scans.csv"),
+        *("--model", model, "--output-dir", tmp_path, "--n-samples", 0),
     )
     assert done.returncode == 1
-    assert done.stdout == f"{tmp_path / 'sub-1_T1w_label.nii.gz'}\n"
-    first, second = done.stderr.splitlines()
+    results = [tmp_path / f"sub-1_T1w_label.{suffix}" for suffix in ("nii.gz", "tsv")]
+    assert done.stdout == "".join(f"{path}\n" for path in results)
+    first, second, third = done.stderr.splitlines()
     assert first.startswith(f"nobrainer: error: {bad}: ")
     assert second.startswith(f"nobrainer: error: {missing}: ")
-    assert len(list(tmp_path.glob("*_label.nii.gz"))) == 1
+    assert third.startswith(f"nobrainer: error: {scans / 'scans.csv'}: unknown suffix")
+    assert sorted(tmp_path.iterdir()) == sorted([bad, *results])
+
+
+def test_a_sidecar_that_says_something_else_is_kept(
+    scans: Path, model: Path, tmp_path: Path
+) -> None:
+    sidecar = tmp_path / "structures.json"
+    sidecar.write_text("precious")
+    args = ("predict", scans / "sub-1_T1w.nii.gz", "--model", model, "--n-samples", 1)
+    args = (*args, "--output-dir", tmp_path)
+    refused = nobrainer_(*args)
+    assert refused.exit_code == 2
+    assert f"{sidecar}: exists already" in refused.stderr
+    assert list(tmp_path.iterdir()) == [sidecar] and sidecar.read_text() == "precious"
+    assert nobrainer_(*args, "--overwrite").exit_code == 0
+    assert json.loads(sidecar.read_text()) == nobrainer.structures.sidecar()
+    # What another run wrote alike is no reason to stop.
+    other = (args[0], scans / "sub-2_T1w.nii.gz", *args[2:])
+    assert nobrainer_(*other).exit_code == 0
 
 
 def test_inputs_that_would_share_a_file_are_refused_first(
@@ -246,7 +280,7 @@ def test_inputs_that_would_share_a_file_are_refused_first(
         *("--model", tmp_path / "no-model", "--output-dir", tmp_path / "out"),
     )
     assert result.exit_code == 2
-    assert "elsewhere/sub-1_T1w.mgz: would write the same" in result.stderr
+    assert "elsewhere/sub-1_T1w.mgz: would have results of the same" in result.stderr
     assert not (tmp_path / "out").exists()
 
 

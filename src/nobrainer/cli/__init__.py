@@ -10,10 +10,15 @@ from typing import Any
 import click
 
 import nobrainer
+from nobrainer.cli.calibrate import calibrate
 from nobrainer.cli.data import data
 from nobrainer.cli.demo import demo
+from nobrainer.cli.evaluate import evaluate
 from nobrainer.cli.info import info
 from nobrainer.cli.predict import predict
+from nobrainer.cli.qc import qc
+from nobrainer.cli.rank import rank
+from nobrainer.cli.report import report
 from nobrainer.cli.train import train
 from nobrainer.errors import InputError
 
@@ -34,7 +39,7 @@ class _Commands(click.Group):
                 click.echo(f"nobrainer: error: {line}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt as interrupt:
-            click.echo(f"nobrainer: {interrupt or 'interrupted'}", err=True)
+            click.echo(f"nobrainer: {str(interrupt) or 'interrupted'}", err=True)
             ctx.exit(130)
 
 
@@ -57,8 +62,13 @@ def main(debug: bool) -> None:
       nobrainer demo
       nobrainer train --data scans.csv --output-dir model --binarize
       nobrainer predict sub-01_T1w.nii.gz --model model --output-dir maps
+      nobrainer evaluate --data test.csv --model model --output-dir test
+      nobrainer qc sub-*_T1w.nii.gz --model model --output-dir qc
     """
 
 
-for command in (demo, train, predict, info, data):
+for command in (
+    *(demo, train, predict, info, data),
+    *(evaluate, calibrate, qc, report, rank),
+):
     main.add_command(command)

@@ -1,6 +1,5 @@
 """`nobrainer demo`: train, predict and judge on synthetic heads."""
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,13 @@ from typing import Any
 import click
 
 import nobrainer as nb
-from nobrainer.cli.outputs import make_directory, map_paths, refuse_taken, write_maps
+from nobrainer.cli.outputs import (
+    make_directory,
+    map_paths,
+    refuse_taken,
+    to_json,
+    write_maps,
+)
 from nobrainer.cli.table import read_table
 from nobrainer.io import strip_suffix
 
@@ -71,7 +76,9 @@ def demo(
     click.echo(f"predicting an unseen head, {n_samples} draws ...", err=True)
     prediction = segmentation.predict(image, n_samples=n_samples, seed=0)
     figures = nb.summarise(
-        segmentation.evaluate(_brains(pairs[-1:]), n_samples=n_samples, seed=0)
+        segmentation.evaluate(
+            _brains(pairs[-1:]), n_samples=n_samples, seed=0, surfaces=False
+        )
     )
 
     paths = map_paths(output_dir, strip_suffix(image), n_samples)
@@ -96,7 +103,7 @@ def demo(
         "files": {name: str(path) for name, path in paths.items()},
     }
     if as_json:
-        click.echo(json.dumps(story, indent=2))
+        click.echo(to_json(story))
         return
     click.echo(f"trained in {trained_s:.0f} s on {len(pairs) - 1} heads")
     click.echo(f"brain of the unseen head {image}, {n_samples} draws:")

@@ -1,6 +1,5 @@
 """`nobrainer info`: how a model was made."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import click
 
 import nobrainer as nb
+from nobrainer.cli.outputs import echo_columns, to_json
 
 
 @click.command()
@@ -23,12 +23,23 @@ def info(model_dir: Path, as_json: bool) -> None:
     """
     segmentation = nb.Segmentation.load(model_dir)
     recipe, names = asdict(segmentation.recipe_), segmentation.labels_.names
+    calibration, quality = segmentation.calibration_, segmentation.quality_
     if as_json:
-        story = {"recipe": recipe, "labels": names, "history": segmentation.history_}
-        click.echo(json.dumps(story, indent=2))
+        story = {
+            "recipe": recipe,
+            "labels": names,
+            "history": segmentation.history_,
+            "calibration": None if calibration is None else asdict(calibration),
+            "quality": None if quality is None else asdict(quality),
+        }
+        click.echo(to_json(story))
         return
     provenance = recipe.pop("provenance")
-    recipe["model"] = {"name": recipe["model"]["name"], **recipe["model"]["args"]}
+    args = recipe["model"]["args"]
+    members = args.pop("members", [])
+    recipe["model"] = {"name": recipe["model"]["name"], **args}
+    for number, (member, its_args) in enumerate(members):
+        recipe["model"][f"member {number}"] = {"name": member, **its_args}
     roles = [file["role"] for file in provenance["files"]]
     _echo("model", recipe["model"])
     _echo("labels", dict(enumerate(names)))
@@ -42,9 +53,51 @@ def info(model_dir: Path, as_json: bool) -> None:
             "ended": provenance["ended"],
             "files": {role: roles.count(role) for role in dict.fromkeys(roles)},
             "versions": provenance["versions"],
+            "member_seeds": provenance["member_seeds"],
         },
     )
     _echo("metrics", provenance["metrics"])
+    echo_fitted(segmentation)
+
+
+def echo_fitted(segmentation: Any) -> None:
+    """Print what was fitted to a model on held-out scans, if anything was."""
+    calibration, quality = segmentation.calibration_, segmentation.quality_
+    if calibration is not None:
+        before, after = calibration.nll_before, calibration.nll_after
+        values: dict[str, Any] = {
+            "method": f"{calibration.method}, fitted on {calibration.n_subjects} scans",
+            "nll near foreground": f"{before:.4f} before, {after:.4f} after (nats)",
+        }
+        columns: dict[str, tuple[float | None, ...]] = {}
+        if calibration.method == "temperature":
+            values["temperature"] = 1 / calibration.weight[0]
+        else:
+            columns |= {"weight": calibration.weight, "bias": calibration.bias}
+        intervals = calibration.intervals
+        if intervals is not None:
+            values["intervals"] = (
+                f"{100 * intervals.coverage:g} % of true volumes, fitted on "
+                f"{intervals.n_subjects} scans"
+            )
+            columns["interval factor"] = intervals.factors
+        _echo("calibration", values)
+        if columns:
+            rows = [
+                [f"  {name}", *("-" if v is None else f"{v:.3f}" for v in of_class)]
+                for name, *of_class in zip(
+                    segmentation.labels_.names, *columns.values(), strict=True
+                )
+            ]
+            echo_columns(["  class", *columns], rows)
+    if quality is not None:
+        _echo(
+            "quality model",
+            {
+                "fitted on": f"{quality.n_cases} cases of {quality.n_subjects} scans",
+                "error of Dice": f"{quality.error:.3f}, mean over scans left out",
+            },
+        )
 
 
 def _echo(title: str, values: dict[Any, Any]) -> None:

@@ -1,7 +1,12 @@
-"""Where results go: never over what is there, unless asked to."""
+"""Where results go: never over what is there, unless asked to; and how they print."""
 
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import click
 
 from nobrainer.errors import InputError
 from nobrainer.io import write
@@ -19,18 +24,40 @@ def refuse_taken(directory: Path, *, overwrite: bool) -> None:
         )
 
 
+def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
+    """Raise `InputError` where a file exists, unless it may be overwritten."""
+    for path in paths:
+        if path.is_dir():
+            raise InputError(f"{path}: is a directory: give another place")
+        if not overwrite and path.exists():
+            raise InputError(
+                f"{path}: exists already: give another place or --overwrite"
+            )
+
+
+def refuse_other(texts: Mapping[Path, str], *, overwrite: bool) -> None:
+    """Raise `InputError` where a file has another text, unless it may be overwritten.
+
+    What several runs write alike, such as the meaning of a table's columns, may be
+    there.
+    """
+    for path, text in texts.items():
+        is_same = path.is_file() and path.read_bytes() == text.encode()
+        refuse_existing([path], overwrite=overwrite or is_same)
+
+
 def make_directory(directory: Path) -> None:
     """Make a directory and its parents; raises `InputError` where that fails."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{directory}: cannot be made: {error.strerror}: give another --output-dir"
+            f"{directory}: cannot be made: {error.strerror}: give another directory"
         ) from error
 
 
 def map_paths(directory: Path, stem: str, n_samples: int) -> dict[str, Path]:
-    """The files that one scan's results go to, by map."""
+    """The files that one scan's maps go to, by map."""
     names = MAPS if n_samples else MAPS[:1]
     return {name: directory / f"{stem}_{name}.nii.gz" for name in names}
 
@@ -40,3 +67,46 @@ def write_maps(result: Any, paths: dict[str, Path], *, overwrite: bool) -> None:
     images = [result] if len(paths) == 1 else result
     for image, path in zip(images, paths.values(), strict=True):
         write(image, path, overwrite=overwrite)
+
+
+def append_rows(table: str, path: Path, *, is_first: bool) -> None:
+    """Begin a table, or add the rows of another with the same header to its end."""
+    header, _, rows = table.partition("\n")
+    try:
+        with path.open("w" if is_first else "a", encoding="utf-8", newline="") as file:
+            file.write(f"{header}\n{rows}" if is_first else rows)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror}: check the directory, its "
+            "permissions and the free space"
+        ) from error
+
+
+def to_json(value: Any) -> str:
+    """Indented JSON, in which a number that is not defined is null."""
+    return json.dumps(_defined(value), indent=2, allow_nan=False)
+
+
+def _defined(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _defined(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defined(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def echo_columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows of text under a header: the first column left, the others right."""
+    lines = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for first, *others in lines:
+        cells = [first.ljust(widths[0])]
+        cells += [
+            text.rjust(width) for text, width in zip(others, widths[1:], strict=True)
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+def figure_text(value: float, digits: int = 3, unit: str = "") -> str:
+    """A figure for a table; a dash where it is not defined."""
+    return f"{value:.{digits}f}{unit}" if math.isfinite(value) else "-"

@@ -1,36 +1,27 @@
-"""`nobrainer predict`: label and uncertainty maps of scans."""
+"""`nobrainer predict`: label and uncertainty maps of scans, and their volumes."""
 
-import json
-from collections import Counter
 from pathlib import Path
 
 import click
 
 import nobrainer as nb
-from nobrainer.cli.outputs import make_directory, map_paths, write_maps
-from nobrainer.errors import InputError
-from nobrainer.io import strip_suffix
+from nobrainer.cli.options import FILES, JSON, MODEL, OUTPUT_DIR, SEED
+from nobrainer.cli.outputs import (
+    make_directory,
+    map_paths,
+    refuse_existing,
+    refuse_other,
+    to_json,
+    write_maps,
+)
+from nobrainer.cli.scans import each_scan, end, name_scans
+from nobrainer.io import strip_suffix, write_text
 
 
 @click.command()
-@click.argument(
-    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
-@click.option(
-    "--model",
-    "model_dir",
-    metavar="DIR",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Directory of a trained model, or a checkpoint.",
-)
-@click.option(
-    "--output-dir",
-    metavar="DIR",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Where the maps go; made if missing.",
-)
+@FILES
+@MODEL
+@OUTPUT_DIR
 @click.option(
     "--n-samples",
     metavar="N",
@@ -39,7 +30,7 @@ from nobrainer.io import strip_suffix
     show_default=True,
     help="Draws of the weights; 0 writes one label map from their mean.",
 )
-@click.option("--seed", metavar="S", default=0, show_default=True, help="Of the draws.")
+@SEED
 @click.option(
     "--block-shape",
     metavar="A B C",
@@ -62,7 +53,7 @@ from nobrainer.io import strip_suffix
     help="bfloat16 is faster where the processor has it.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace maps that are there.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 @click.pass_context
 def predict(
     ctx: click.Context,
@@ -81,7 +72,10 @@ def predict(
 
     For a scan STEM.nii.gz, DIR gets STEM_label.nii.gz (most frequent class of the
     draws), STEM_variance.nii.gz (of the class probabilities across draws) and
-    STEM_entropy.nii.gz (of the mean probabilities, in nats). Their paths are printed.
+    STEM_entropy.nii.gz (of the mean probabilities, in nats); the volumes of the
+    structures with their error bars in STEM_structures.tsv, whose columns
+    structures.json explains; and what each label means in STEM_label.tsv. The
+    paths of each scan's files are printed.
 
     A scan that cannot be predicted does not stop the others; it is reported at the
     end, and the exit code is 1.
@@ -91,51 +85,44 @@ def predict(
       nobrainer predict sub-01_T1w.nii.gz --model model --output-dir maps
       nobrainer predict *.mgz --model model --output-dir maps --n-samples 0
     """
-    stems = [strip_suffix(file) for file in files]
-    twice = [stem for stem, count in Counter(stems).items() if count > 1]
-    if twice:
-        same = ", ".join(
-            str(f) for f, s in zip(files, stems, strict=True) if s == twice[0]
-        )
-        raise InputError(
-            f"{same}: would write the same {twice[0]}_label.nii.gz: predict them into "
-            "different directories"
-        )
+    name_scans(files)
+    columns = {}
+    if n_samples:
+        text = to_json(nb.structures.sidecar()) + "\n"
+        columns = {output_dir / "structures.json": text}
+    refuse_other(columns, overwrite=overwrite)
     segmentation = nb.Segmentation.load(model_dir)
     make_directory(output_dir)
-    results, problems = [], []
-    for file, stem in zip(files, stems, strict=True):
-        paths = map_paths(output_dir, stem, n_samples)
-        try:
-            if not overwrite:
-                _refuse_existing(paths)
-            result = segmentation.predict(
-                file,
-                batch_size=batch_size,
-                block_shape=block_shape,
-                n_samples=n_samples,
-                seed=seed,
-                precision=precision,
-            )
-            write_maps(result, paths, overwrite=overwrite)
-        except InputError as error:
-            problems.append(str(error))
-        else:
-            written = {name: str(path) for name, path in paths.items()}
-            results.append({"input": str(file), **written})
-            if not as_json:
-                click.echo("\n".join(written.values()))
+
+    def write_scan(file: Path) -> dict[str, str]:
+        stem = strip_suffix(file)
+        maps = map_paths(output_dir, stem, n_samples)
+        paths = maps | {"classes": output_dir / f"{stem}_label.tsv"}
+        if n_samples:
+            paths["structures"] = output_dir / f"{stem}_structures.tsv"
+        refuse_existing(paths.values(), overwrite=overwrite)
+        result = segmentation.predict(
+            file,
+            batch_size=batch_size,
+            block_shape=block_shape,
+            n_samples=n_samples,
+            seed=seed,
+            precision=precision,
+        )
+        write_maps(result, maps, overwrite=overwrite)
+        classes = segmentation.labels_.to_tsv()
+        write_text(classes, paths["classes"], overwrite=overwrite)
+        if n_samples:
+            table = nb.structures.to_tsv({stem: result.structures})
+            write_text(table, paths["structures"], overwrite=overwrite)
+        for path, text in columns.items():
+            write_text(text, path, overwrite=True)
+        written = {name: str(path) for name, path in paths.items()}
+        if not as_json:
+            click.echo("\n".join(written.values()))
+        return {"input": str(file), **written}
+
+    results, problems = each_scan(files, write_scan)
     if as_json:
-        click.echo(json.dumps(results, indent=2))
-    for problem in problems:
-        click.echo(f"nobrainer: error: {problem}", err=True)
-    if problems:
-        ctx.exit(1)
-
-
-def _refuse_existing(paths: dict[str, Path]) -> None:
-    for path in paths.values():
-        if path.exists():
-            raise InputError(
-                f"{path}: exists already: give another --output-dir or --overwrite"
-            )
+        click.echo(to_json(results))
+    end(ctx, problems)

@@ -38,14 +38,21 @@ from nobrainer.errors import InputError
     help="Argument of the model; may be repeated.",
 )
 @click.option(
+    "--members",
+    metavar="N",
+    type=click.IntRange(min=2),
+    help="Train an ensemble: N of the model, one after the other.",
+)
+@click.option(
     "--n-classes", default=2, show_default=True, help="Classes, with background."
 )
 @click.option("--binarize", is_flag=True, help="Every label but 0 is foreground.")
 @click.option(
     "--relabel",
     metavar="NAME|FILE",
-    help="Classes from label values: 6-class, 50-class or 115-class for FreeSurfer "
-    "labels, or a CSV file with the columns value,class.",
+    help="Classes from label values: 6-class, 50-class, 115-class or aseg for "
+    "FreeSurfer labels, or a CSV or TSV file with the columns index,name or "
+    "original,new.",
 )
 @click.option(
     "--validate",
@@ -84,6 +91,12 @@ from nobrainer.errors import InputError
     help="cross_entropy, dice or dice_ce.",
 )
 @click.option(
+    "--warm-start",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Begin a Bayesian model at the weights of this deterministic one.",
+)
+@click.option(
     "--max-minutes", type=float, help="End at this time, the learning rate decayed."
 )
 @click.option(
@@ -108,6 +121,7 @@ def train(
     output_dir: Path,
     model: str,
     model_args: tuple[str, ...],
+    members: int | None,
     n_classes: int,
     binarize: bool,
     relabel: str | None,
@@ -119,6 +133,7 @@ def train(
     epochs: int,
     learning_rate: float | None,
     loss: str,
+    warm_start: Path | None,
     max_minutes: float | None,
     checkpoint_dir: Path | None,
     resume: bool,
@@ -135,6 +150,10 @@ def train(
       nobrainer train --data scans.csv --output-dir brain --binarize
       nobrainer train --data scans.csv --output-dir tissues --relabel 6-class \\
           --n-classes 6 --model-arg levels=3 --validate 0.2 --max-minutes 30
+      nobrainer train --data scans.csv --output-dir three --binarize \\
+          --model vnet --members 3
+      nobrainer train --data scans.csv --output-dir warm --binarize \\
+          --model bayesian_vnet --warm-start plain-vnet
     """
     nb.bundle.is_taken(output_dir, overwrite=overwrite)
     dataset = (
@@ -151,9 +170,11 @@ def train(
     held_out = None
     if validate is not None:
         dataset, held_out = dataset.split(_share_or_count(validate), seed=seed)
-    segmentation = nb.Segmentation(
-        model, dict(_argument(text) for text in model_args), checkpoint_dir
-    )
+    args = dict(_argument(text) for text in model_args)
+    if members is None:
+        segmentation = nb.Segmentation(model, args, checkpoint_dir)
+    else:
+        segmentation = nb.Ensemble(model, args, members, checkpoint_dir)
     segmentation.fit(
         dataset,
         held_out,
@@ -165,6 +186,7 @@ def train(
         devices=devices,
         max_minutes=max_minutes,
         num_workers=workers,
+        warm_start=warm_start,
         resume=resume,
     )
     make_directory(output_dir.parent)

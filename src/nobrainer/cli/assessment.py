@@ -1,0 +1,171 @@
+"""What `qc` and `report` do: judge the segmentations of scans without a reference."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+import nobrainer as nb
+from nobrainer.cli.outputs import (
+    append_rows,
+    make_directory,
+    refuse_existing,
+    refuse_other,
+    to_json,
+)
+from nobrainer.cli.scans import each_scan, end, name_scans
+from nobrainer.errors import InputError
+from nobrainer.io import write_text
+
+_WIDTH = 80
+
+
+def assess_scans(
+    ctx: click.Context,
+    files: Sequence[Path],
+    model_dir: Path,
+    output_dir: Path,
+    *,
+    n_samples: int,
+    seed: int,
+    threshold: float,
+    overwrite: bool,
+    as_json: bool,
+    with_pages: bool,
+) -> None:
+    """Predict scans one at a time, write tables (and pages), print the worst first.
+
+    What is known of a scan is written before the next one is predicted, so that an
+    interruption loses one scan and memory does not grow with their number. How a scan
+    differs from the others of the run is known, and written, at the end.
+    """
+    names = name_scans(files)
+    qc, structures = output_dir / "qc.tsv", output_dir / "structures.tsv"
+    sidecars = {
+        qc.with_suffix(".json"): to_json(nb.quality.sidecar()) + "\n",
+        structures.with_suffix(".json"): to_json(nb.structures.sidecar()) + "\n",
+    }
+    index = output_dir / "index.html"
+    pages = {}
+    if with_pages:
+        pages = {name: output_dir / f"{name}.html" for name in names.values()}
+        for file, name in names.items():
+            if pages[name] == index:
+                raise InputError(
+                    f"{file}: its page would be called {index.name} as the list of "
+                    "all: rename the scan"
+                )
+        refuse_existing([index, *pages.values()], overwrite=overwrite)
+    refuse_existing([qc, structures], overwrite=overwrite)
+    refuse_other(sidecars, overwrite=overwrite)
+    segmentation = nb.Segmentation.load(model_dir)
+    make_directory(output_dir)
+    cases: dict[Path, Any] = {}
+
+    def assess(file: Path) -> None:
+        prediction = segmentation.predict(file, n_samples=n_samples, seed=seed)
+        try:
+            case = segmentation.quality(prediction, threshold)
+        except InputError as error:
+            # It is about the options: every other scan would end in it, too.
+            raise click.UsageError(str(error), ctx) from error
+        if with_pages:
+            nb.report.write_case(
+                prediction,
+                pages[case.name],
+                case=case,
+                model=segmentation.recipe_,
+                calibration=segmentation.calibration_,
+                index=index.name,
+                overwrite=overwrite,
+            )
+        is_first = not cases
+        volumes = nb.structures.to_tsv({case.name: prediction.structures})
+        append_rows(volumes, structures, is_first=is_first)
+        append_rows(nb.quality.to_tsv([case]), qc, is_first=is_first)
+        cases[file] = case
+
+    written: dict[str, Path] = {}
+    try:
+        _, problems = each_scan(files, assess)
+    except KeyboardInterrupt:
+        done = f"interrupted: {len(cases)} of {len(files)} scans are done"
+        raise KeyboardInterrupt(f"{done}, see {qc}" if cases else done) from None
+    finally:
+        if cases:
+            cases = _compare(cases)
+            for path, text in sidecars.items():
+                write_text(text, path, overwrite=True)
+            table = nb.quality.to_tsv(list(cases.values()))
+            written["qc"] = write_text(table, qc, overwrite=True)
+            written["structures"] = structures
+        if cases and with_pages:
+            written["index"] = nb.report.write_cohort(
+                list(cases.values()),
+                index,
+                pages={case.name: pages[case.name].name for case in cases.values()},
+                model=segmentation.recipe_,
+                calibration=segmentation.calibration_,
+                overwrite=overwrite,
+            )
+    if as_json:
+        story = {
+            "scans": [
+                {
+                    "input": str(file),
+                    "subject": case.name,
+                    "flagged": bool(case.flags),
+                    "score": case.score,
+                    "predicted_dice": case.predicted_dice,
+                    "features": dict(case.features),
+                    "reasons": list(case.flags),
+                }
+                | ({"page": str(pages[case.name])} if with_pages else {})
+                for file, case in cases.items()
+            ],
+            "files": {name: str(path) for name, path in written.items()},
+        }
+        click.echo(to_json(story))
+    elif cases:
+        is_predicted = segmentation.quality_ is not None
+        _echo_cases(list(cases.values()), is_predicted=is_predicted)
+        click.echo("files")
+        for name, path in written.items():
+            click.echo(f"  {name:<10} {path}")
+    end(ctx, problems)
+
+
+def _compare(cases: Mapping[Path, Any]) -> dict[Path, Any]:
+    """The cases with how each is unlike the others; flagged first, then by score."""
+    outliers = nb.quality.cohort_outliers([case.features for case in cases.values()])
+    compared = [
+        (file, replace(case, flags=case.flags + unlike))
+        for (file, case), unlike in zip(cases.items(), outliers, strict=True)
+    ]
+    return dict(sorted(compared, key=lambda one: (not one[1].flags, one[1].score)))
+
+
+def _echo_cases(cases: Sequence[Any], *, is_predicted: bool) -> None:
+    """Print the cases in order, and below each one the reasons to look at it."""
+    width = max(len("scan"), *(len(case.name) for case in cases))
+    click.echo(f"{'scan':<{width}}  score")
+    for case in cases:
+        flagged = "  flagged" if case.flags else ""
+        click.echo(f"{case.name:<{width}}  {case.score:.3f}{flagged}")
+        for reason in case.flags:
+            click.echo(
+                textwrap.fill(
+                    reason, _WIDTH, initial_indent="    ", subsequent_indent="    "
+                )
+            )
+    if is_predicted:
+        meaning = "predicted Dice"
+    elif "pairwise_dice" in cases[0].features:
+        meaning = "mean pairwise Dice of the draws"
+    else:
+        meaning = "certainty of one pass"
+    n_flagged = sum(bool(case.flags) for case in cases)
+    click.echo(f"{n_flagged} of {len(cases)} flagged; score: {meaning}, 0 to 1\n")

@@ -1,0 +1,154 @@
+"""`nobrainer evaluate`: how good a model is, and whether its uncertainty is right."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+import nobrainer as nb
+from nobrainer.cli.options import (
+    DRAWS,
+    JSON,
+    LABELLED,
+    MODEL,
+    OUTPUT_DIR,
+    OVERWRITE,
+    SEED,
+)
+from nobrainer.cli.outputs import (
+    echo_columns,
+    figure_text,
+    make_directory,
+    refuse_existing,
+    to_json,
+)
+from nobrainer.cli.table import read_table
+from nobrainer.io import write_text
+
+_REGIONS = {
+    "nll": "neg. log-likelihood (nats)",
+    "brier": "Brier score",
+    "ece": "expected calibration error",
+    "mce": "maximum calibration error",
+    "ace": "adaptive calibration error",
+    "auroc_entropy": "errors found by entropy, AUROC",
+    "auroc_variance": "errors found by variance, AUROC",
+    "auroc_mutual_information": "errors found by mutual inf., AUROC",
+}
+_COVERED = {
+    "covered": "true volumes inside the interval of the draws",
+    "conformal_covered": "true volumes inside the calibrated interval",
+}
+
+
+@click.command()
+@LABELLED
+@MODEL
+@OUTPUT_DIR
+@DRAWS
+@SEED
+@click.option(
+    "--no-surfaces",
+    is_flag=True,
+    help="Leave out distances between surfaces, which take long for many structures.",
+)
+@OVERWRITE
+@JSON
+def evaluate(
+    table: Path,
+    model_dir: Path,
+    output_dir: Path,
+    n_samples: int,
+    seed: int,
+    no_surfaces: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Compare predictions, and their uncertainty, with labels.
+
+    Labels are made into classes as in the training of the model. DIR gets
+    metrics.tsv, a figure per row, and evaluation.html, a page that explains them.
+    Means over the scans are printed: of each structure, and of the probabilities
+    in the whole scan and near the foreground, where errors are.
+
+    \b
+    Examples:
+      nobrainer evaluate --data test.csv --model model --output-dir test
+      nobrainer evaluate --data test.csv --model model --output-dir test --json
+    """
+    paths = {
+        "metrics": output_dir / "metrics.tsv",
+        "report": output_dir / "evaluation.html",
+    }
+    refuse_existing(paths.values(), overwrite=overwrite)
+    pairs = read_table(table)
+    segmentation = nb.Segmentation.load(model_dir)
+    dataset = segmentation.dataset(pairs)
+    make_directory(output_dir)
+    evaluation = segmentation.evaluate(
+        dataset, n_samples=n_samples, seed=seed, surfaces=not no_surfaces
+    )
+    write_text(evaluation.to_tsv(), paths["metrics"], overwrite=overwrite)
+    nb.report.write_evaluation(
+        evaluation,
+        paths["report"],
+        labels=segmentation.labels_,
+        model=segmentation.recipe_,
+        title=f"{model_dir.resolve().name} on {table.name}",
+        calibration=segmentation.calibration_,
+        overwrite=overwrite,
+    )
+    figures = nb.summarise(evaluation)
+    if as_json:
+        files = {name: str(path) for name, path in paths.items()}
+        story = {
+            "n_scans": len(pairs),
+            "n_samples": n_samples,
+            "metrics": figures,
+            "files": files,
+        }
+        click.echo(to_json(story))
+        return
+    click.echo(f"means over {len(pairs)} scans\n")
+    _echo_structures(figures, segmentation.labels_.names[1:])
+    _echo_regions(figures)
+    click.echo("files")
+    for name, path in paths.items():
+        click.echo(f"  {name:<10} {path}")
+
+
+def _echo_structures(figures: Mapping[str, float], names: Sequence[str]) -> None:
+    rows = [(name, f"/{name}") for name in names if f"dice/{name}" in figures]
+    if len(rows) > 1:
+        rows.append(("mean of structures", ""))
+    cells = [
+        [
+            name,
+            figure_text(figures.get(f"dice{part}", math.nan)),
+            figure_text(figures.get(f"hd95_mm{part}", math.nan), 2),
+            figure_text(figures.get(f"surface_dice{part}", math.nan)),
+            figure_text(100 * figures.get(f"volume_error{part}", math.nan), 1, " %"),
+        ]
+        for name, part in rows
+    ]
+    header = ["structure", "Dice", "HD95 (mm)", "surface Dice", "volume error"]
+    echo_columns(header, cells)
+    for metric, words in _COVERED.items():
+        if metric in figures:
+            click.echo(f"{words}: {figure_text(100 * figures[metric], 0, ' %')}")
+    click.echo()
+
+
+def _echo_regions(figures: Mapping[str, float]) -> None:
+    rows = [
+        [
+            words,
+            figure_text(figures[metric], 4),
+            figure_text(figures.get(f"{metric}/foreground", math.nan), 4),
+        ]
+        for metric, words in _REGIONS.items()
+        if metric in figures
+    ]
+    echo_columns(["probabilities", "whole scan", "near the foreground"], rows)
+    click.echo()

@@ -1,0 +1,80 @@
+"""`nobrainer rank`: which scans to label next."""
+
+from pathlib import Path
+
+import click
+
+import nobrainer as nb
+from nobrainer.cli.options import DRAWS, FILES, JSON, MODEL, SEED
+from nobrainer.cli.outputs import make_directory, refuse_existing, to_json
+from nobrainer.cli.scans import end
+from nobrainer.io import write_text
+
+
+@click.command()
+@FILES
+@MODEL
+@click.option(
+    "--strategy",
+    metavar="NAME",
+    default="entropy",
+    show_default=True,
+    help="What makes a label wanted, see above.",
+)
+@DRAWS
+@SEED
+@click.option(
+    "--output",
+    metavar="FILE.tsv",
+    type=click.Path(path_type=Path),
+    help="Write the table here, too.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a table that is there.")
+@JSON
+@click.pass_context
+def rank(
+    ctx: click.Context,
+    files: tuple[Path, ...],
+    model_dir: Path,
+    strategy: str,
+    n_samples: int,
+    seed: int,
+    output: Path | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Order scans by how much their labels are wanted.
+
+    A table (TSV) is printed, the scan first that the model would learn most from.
+
+    Strategies: entropy (how undecided the network is inside the structures),
+    mutual_information and pairwise_dice (how much its draws disagree there),
+    class_balanced (entropy, small structures counting as much as large ones, with
+    some chance) and random, what the others have to beat.
+
+    Scans that cannot be read do not stop the others; they are reported at the end,
+    and the exit code is 1.
+
+    \b
+    Examples:
+      nobrainer rank pool/*.nii.gz --model model
+      nobrainer rank pool/*.nii.gz --model model --output next.tsv
+    """
+    if output is not None:
+        refuse_existing([output], overwrite=overwrite)
+    segmentation = nb.Segmentation.load(model_dir)
+    if output is not None:
+        make_directory(output.parent)
+    problems: list[str] = []
+    try:
+        ranked = segmentation.rank(files, strategy, n_samples=n_samples, seed=seed)
+    except nb.BatchError as error:
+        ranked, problems = error.results, error.problems
+    table = nb.ranking.to_tsv(ranked)
+    if ranked and output is not None:
+        write_text(table, output, overwrite=overwrite)
+    if as_json:
+        click.echo(to_json([one._asdict() for one in ranked]))
+    elif ranked:
+        click.echo(table, nl=False)
+    end(ctx, problems)
