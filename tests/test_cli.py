@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -323,6 +324,8 @@ def test_interrupt_says_where_the_weights_are(scans: Path, tmp_path: Path) -> No
         ],
         stderr=subprocess.PIPE,
         text=True,
+        # A suite run in the background of a shell ignores it, and its children do.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not checkpoints.is_dir() or not any(checkpoints.iterdir()):

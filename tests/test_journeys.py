@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -193,6 +194,8 @@ def start():
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # A suite run in the background of a shell ignores it, and its children do.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         processes.append(process)
         return process
