@@ -195,15 +195,21 @@ def is_taken(target: Path, *, overwrite: bool) -> bool:
     return True
 
 
-def _contents(bundle: Bundle) -> dict[str, bytes]:
+def pack_weights(weights: Mapping[str, torch.Tensor]) -> bytes:
+    """A network's state, by name, as the bytes of its file in a bundle."""
     # Cloned, because safetensors refuses tensors that share memory.
-    weights = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in bundle.weights.items()
-    }
+    return save_tensors(
+        {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in weights.items()
+        }
+    )
+
+
+def _contents(bundle: Bundle) -> dict[str, bytes]:
     history = "".join(json.dumps(row) + "\n" for row in bundle.history).encode()
     contents = {
-        WEIGHTS: save_tensors(weights),
+        WEIGHTS: pack_weights(bundle.weights),
         RECIPE: bundle.recipe.to_json().encode(),
         LABELS: bundle.labels.to_tsv().encode(),
         HISTORY: history,

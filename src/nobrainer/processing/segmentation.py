@@ -13,7 +13,6 @@ from typing import Any, Self
 import nibabel as nib
 import numpy as np
 import torch
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from nobrainer import bundle, models
@@ -677,7 +676,7 @@ class Segmentation:
         return bundle.save(
             bundle.Bundle(
                 self.recipe_,
-                _weights(self.model_),
+                self.model_.state_dict(),
                 self.labels_,
                 self.history_,
                 self.calibration_,
@@ -993,14 +992,7 @@ def _trained(
 
 def _digest(network: nn.Module) -> str:
     """The SHA-256 of the network's weights, as its folder lists it."""
-    return sha256(save_tensors(_weights(network))).hexdigest()
-
-
-def _weights(network: nn.Module) -> dict[str, Tensor]:
-    return {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in network.state_dict().items()
-    }
+    return sha256(bundle.pack_weights(network.state_dict())).hexdigest()
 
 
 def _check_positive(name: str, value: float | None) -> None:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
-from nobrainer.evaluation import Evaluation, Row, summarise
+from nobrainer.evaluation import SCORES, Evaluation, Row, summarise
 from nobrainer.figure import (
     draw_metric,
     draw_prediction,
@@ -119,7 +119,6 @@ _OF_REGIONS = {
     ),
     "e_aurc_{}": ("excess AURC of {}", "The same beyond the best order there is."),
 }
-_SCORES = ("entropy", "variance", "mutual_information")
 _REGION_NAMES = {"volume": "whole scan", "foreground": "near the structures"}
 
 
@@ -413,7 +412,7 @@ def _summaries(means: Mapping[str, float]) -> list[Table]:
     )
     of_regions = []
     for metric, (name, meaning) in _OF_REGIONS.items():
-        for score in _SCORES if "{}" in metric else ("",):
+        for score in SCORES if "{}" in metric else ("",):
             key, words = metric.format(score), score.replace("_", " ")
             if key in means or f"{key}/foreground" in means:
                 of_regions.append(
