@@ -1,10 +1,13 @@
 """The one training loop."""
 
 import math
+import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -167,7 +170,10 @@ class Training:
         if self.display:
             self.display.begin_epoch(epoch + 1, n_steps)
         sums = _Sums()
-        for step, batch in enumerate(self.loader):
+        batches = iter(self.loader)
+        with _uninterrupted():  # The first batch starts the workers.
+            first = next(batches)
+        for step, batch in enumerate(chain([first], batches)):
             # One clock for all processes, or they would part ways.
             seconds = self.fabric.broadcast(time.monotonic() - started)
             # At least one step, so that an epoch's figures are of something.
@@ -305,6 +311,20 @@ class Training:
         if directory is None or not self.history:
             return text
         return f"{text}; resume=True goes on after epoch {len(self.history)}"
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait, for good in the processes that start inside.
+
+    A terminal sends it to them, too: a loader's worker that dies of it while it starts
+    would end the training with that worker's error, and without saved weights.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Sums:
