@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save as save_tensors
 
-from nobrainer.bundle import Bundle, load, save
+from nobrainer.bundle import Bundle, is_taken, load, save
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 from nobrainer.fitted import Calibration, Intervals, QualityModel
@@ -34,6 +34,7 @@ NAMES = (
     "recipe.json",
     "labels.tsv",
     "history.jsonl",
+    "README.md",
     "croissant.json",
 )
 ALL_NAMES = (*NAMES, "SHA256SUMS")
@@ -168,7 +169,7 @@ def _sign(folder):
     """Make the checksums right again, as someone who means harm would."""
     lines = [
         f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n"
-        for name in (*NAMES[:-1], *FITTED, NAMES[-1])
+        for name in (*NAMES[:-2], *FITTED, *NAMES[-2:])
         if (folder / name).exists()
     ]
     (folder / "SHA256SUMS").write_text("".join(lines))
@@ -275,7 +276,50 @@ def test_replacing_a_model_takes_away_what_was_fitted(bundle, fitted):
     assert sorted(path.name for path in fitted.iterdir()) == sorted(ALL_NAMES)
 
 
+def test_the_card_tells_of_the_model_and_what_was_fitted(saved, fitted):
+    card = (saved / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("# unet: brain MRI in 3 classes\n")
+    assert "| 2 | Weiße Substanz |" in card
+    assert "Epochs trained: 2." in card
+    assert "`nobrainer calibrate` was not run" in card
+    card = (fitted / "README.md").read_text(encoding="utf-8")
+    assert "(vector), fitted on 4 scans" in card
+    assert "20 cases of 5 subjects" in card
+
+
+def _take_card(folder):
+    """Make a model as older versions saved it: without a card."""
+    (folder / "README.md").unlink()
+    raw = json.loads((folder / "recipe.json").read_text())
+    raw["format_version"] = 2
+    del raw["provenance"]["search"]
+    (folder / "recipe.json").write_text(json.dumps(raw))
+    _sign(folder)
+
+
+def test_models_without_a_card_are_read_and_saved_with_one(bundle, saved, tmp_path):
+    card = (saved / "README.md").read_bytes()
+    _take_card(saved)
+    assert b"README" not in (saved / "SHA256SUMS").read_bytes()
+    _assert_same(load(saved), bundle)
+    save(load(saved), saved, overwrite=True)
+    assert (saved / "README.md").read_bytes() == card
+
+
+def test_a_readme_beside_an_older_model_is_somebodys_own(bundle, saved):
+    _take_card(saved)
+    assert is_taken(saved, overwrite=True)
+    (saved / "README.md").write_text("precious")
+    before = _contents(saved)
+    with pytest.raises(InputError, match=r"not a model's \(README\.md\)"):
+        save(bundle, saved, overwrite=True)
+    with pytest.raises(InputError, match=r"README\.md: truncated or changed"):
+        load(saved)
+    assert _contents(saved) == before
+
+
 def test_models_of_the_first_format_are_read(bundle, saved):
+    _take_card(saved)
     raw = json.loads((saved / "recipe.json").read_text())
     raw["format_version"] = 1
     for name in ("cohort", "member_seeds"):
@@ -367,7 +411,13 @@ def test_a_model_is_replaced_only_on_request(bundle, saved, tmp_path):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize(
-    "foreign", [("thesis.txt",), ("weights.safetensors",), (*ALL_NAMES, "notes.md")]
+    "foreign",
+    [
+        ("thesis.txt",),
+        ("weights.safetensors",),
+        ("recipe.json", "README.md"),
+        (*ALL_NAMES, "notes.md"),
+    ],
 )
 def test_a_foreign_directory_is_never_touched(bundle, tmp_path, foreign, overwrite):
     folder = tmp_path / "mine"

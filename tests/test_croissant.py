@@ -28,6 +28,7 @@ from nobrainer.recipe import (
     PreprocessConfig,
     Provenance,
     Recipe,
+    SearchRecord,
     TrainingConfig,
 )
 
@@ -219,6 +220,91 @@ def test_the_seeds_of_members_are_among_the_parameters(tmp_path):
     activity = document["prov:wasGeneratedBy"]
     parameters = {p["name"]: p["value"] for p in activity["additionalProperty"]}
     assert parameters["provenance.member_seeds"] == "[3, 5]"
+
+
+SEARCH = SearchRecord(
+    family="bayesian_vnet",
+    proposer="tpe",
+    objectives=("dice", "nll"),
+    seed=3,
+    run=7,
+    n_runs=15,
+    n_failed=2,
+    n_train=6,
+    n_validate=2,
+    n_test=2,
+    started="2025-01-01T20:00:00+00:00",
+    ended="2025-01-02T04:00:00+00:00",
+    space={"base_filters": {"values": [8, 16]}, "levels": {"low": 2, "high": 4}},
+    values={"base_filters": 16, "levels": 3},
+    validation={"dice": 0.91, "nll": math.nan},
+    baseline_validation={"dice": 0.88},
+    spread={"dice": 0.004},
+    test={"dice": 0.9, "dice/white matter": 0.8},
+    baseline_test={"dice": 0.87},
+    test_difference=(0.03, 0.01, 0.05),
+)
+
+
+def _searched(search):
+    recipe = _recipe({"validation_dice": 0.5})
+    return replace(recipe, provenance=replace(recipe.provenance, search=search))
+
+
+def test_a_search_informed_the_training(tmp_path):
+    path = tmp_path / "croissant.json"
+    files = _bundle_files(tmp_path)
+    path.write_text(to_json(model_metadata(_searched(SEARCH), files)))
+    _assert_valid(path)
+    document = json.loads(path.read_text())
+    search = document["prov:wasGeneratedBy"]["prov:wasInformedBy"]
+    assert (search["@id"], search["@type"]) == ("search", "prov:Activity")
+    assert search["prov:startedAtTime"]["@value"] == "2025-01-01T20:00:00+00:00"
+    assert search["prov:endedAtTime"]["@value"] == "2025-01-02T04:00:00+00:00"
+    parameters = {p["name"]: p["value"] for p in search["additionalProperty"]}
+    assert parameters == {
+        "search.family": "bayesian_vnet",
+        "search.proposer": "tpe",
+        "search.objectives": '["dice", "nll"]',
+        "search.seed": 3,
+        "search.run": 7,
+        "search.n_runs": 15,
+        "search.n_failed": 2,
+        "search.n_train": 6,
+        "search.n_validate": 2,
+        "search.n_test": 2,
+        "search.space.base_filters": '{"values": [8, 16]}',
+        "search.space.levels": '{"high": 4, "low": 2}',
+        "search.values.base_filters": 16,
+        "search.values.levels": 3,
+    }
+    figures = {p["name"]: p["value"] for p in document["additionalProperty"]}
+    assert figures == {
+        "validation_dice": 0.5,
+        "search.validation.dice": 0.91,
+        "search.validation.nll": "NaN",
+        "search.baseline_validation.dice": 0.88,
+        "search.spread.dice": 0.004,
+        "search.test.dice": 0.9,
+        "search.test.dice/white matter": 0.8,
+        "search.baseline_test.dice": 0.87,
+        "search.test_difference.mean": 0.03,
+        "search.test_difference.low": 0.01,
+        "search.test_difference.high": 0.05,
+    }
+
+
+def test_no_search_and_no_test_are_not_claimed():
+    plain = model_metadata(_recipe({"validation_dice": 0.5}), ())
+    assert "prov:wasInformedBy" not in plain["prov:wasGeneratedBy"]
+    untested = replace(SEARCH, test=None, baseline_test=None, test_difference=None)
+    document = model_metadata(_searched(untested), ())
+    names = {p["name"] for p in document["additionalProperty"]}
+    assert names == {
+        "validation_dice",
+        *("search.validation.dice", "search.validation.nll"),
+        *("search.baseline_validation.dice", "search.spread.dice"),
+    }
 
 
 def test_model_metadata_tells_no_place(model, tmp_path):

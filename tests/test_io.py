@@ -538,6 +538,41 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_text_is_written_in_utf8_with_line_feeds(tmp_path):
+    path = tmp_path / "a.tsv"
+    assert io.write_text("grün\n1\r\n", str(path)) == path
+    assert path.read_bytes() == b"gr\xc3\xbcn\n1\r\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_text_file_is_replaced_only_on_request(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("precious")
+    message = error_of(io.write_text, "new", path)
+    assert message.startswith(f"{path}: exists already")
+    assert path.read_text() == "precious"
+    io.write_text("new", path, overwrite=True)
+    assert path.read_text() == "new"
+
+
+def test_a_text_that_breaks_off_leaves_the_old_file_and_no_rest(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("precious")
+    with files_limited_to(1000):
+        message = error_of(io.write_text, "long " * 1000, path, overwrite=True)
+    assert message.startswith(f"{path}: cannot be written: File too large")
+    assert path.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("place", ["no/such/folder/a.json", "file/a.json"])
+def test_text_that_has_no_place_is_refused(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    message = error_of(io.write_text, "new", tmp_path / place)
+    assert message.startswith(f"{tmp_path / place}: cannot be written: ")
+    assert [path.name for path in tmp_path.rglob("*")] == ["file"]
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_suffix_is_stripped(suffix):
     assert io.strip_suffix(f"a.b/sub-01.x_T1w{suffix}") == "sub-01.x_T1w"

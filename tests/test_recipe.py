@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from nobrainer.recipe import (
     PreprocessConfig,
     Provenance,
     Recipe,
+    SearchRecord,
     TrainingConfig,
 )
 from nobrainer.registry import Registry, check_arguments, near_miss
@@ -56,6 +58,37 @@ def recipe():
             metrics={"validation_dice": 0.5},
         ),
     )
+
+
+SEARCH = SearchRecord(
+    family="bayesian_vnet",
+    proposer="tpe",
+    objectives=("dice", "nll"),
+    seed=2**62,
+    run=7,
+    n_runs=15,
+    n_failed=2,
+    n_train=6,
+    n_validate=2,
+    n_test=2,
+    started="2025-01-01T20:00:00+00:00",
+    ended="2025-01-02T04:00:00+00:00",
+    space={
+        "block_shape": {"values": ("32x32x32", "64x64x64")},
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    },
+    values={"block_shape": "32x32x32", "learning_rate": 0.1 + 0.2, "levels": 3},
+    validation={"dice": 0.91, "nll": 1e-9},
+    baseline_validation={"dice": 0.88, "nll": 0.25},
+    spread={"dice": 1 / 3, "nll": 0.01},
+    test={"dice": 0.9},
+    baseline_test={"dice": 0.87},
+    test_difference=(0.03, -0.01, 0.07),
+)
+
+
+def _searched(recipe, search=SEARCH):
+    return replace(recipe, provenance=replace(recipe.provenance, search=search))
 
 
 def _changed(recipe, path, value):
@@ -124,16 +157,23 @@ def test_refuses_text_that_is_no_recipe(text, message):
         Recipe.from_json(text)
 
 
-def test_the_first_format_is_read_and_kept_in_todays(recipe):
-    old = json.loads(recipe.to_json()) | {"format_version": 1}
-    for part, added in (
-        ("training", ("warm_start", "warm_start_delta")),
-        ("provenance", ("cohort", "member_seeds")),
-    ):
-        for name in added:
+ADDED = {
+    2: (
+        *(("training", "warm_start"), ("training", "warm_start_delta")),
+        *(("provenance", "cohort"), ("provenance", "member_seeds")),
+    ),
+    3: (("provenance", "search"),),
+}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_older_formats_are_read_and_kept_in_todays(recipe, version):
+    old = json.loads(recipe.to_json()) | {"format_version": version}
+    for since, added in ADDED.items():
+        for part, name in added if since > version else ():
             del old[part][name]
     assert Recipe.from_json(json.dumps(old)) == recipe
-    assert recipe.format_version == FORMAT_VERSION == 2
+    assert recipe.format_version == FORMAT_VERSION == 3
 
 
 def test_cohort_and_seeds_go_there_and_back(recipe):
@@ -141,6 +181,60 @@ def test_cohort_and_seeds_go_there_and_back(recipe):
     provenance = replace(recipe.provenance, cohort=cohort, member_seeds=(5, 2**62))
     changed = replace(recipe, provenance=provenance)
     assert Recipe.from_json(changed.to_json()) == changed
+
+
+def test_a_search_goes_there_and_back(recipe):
+    searched = _searched(recipe)
+    again = Recipe.from_json(searched.to_json())
+    assert again == searched
+    kept = again.provenance.search
+    assert kept.objectives == ("dice", "nll")
+    assert kept.test_difference == (0.03, -0.01, 0.07)
+    assert kept.values["learning_rate"] == 0.1 + 0.2
+    # Numbers keep their kind, choices are lists as JSON has them.
+    assert type(kept.values["levels"]) is int
+    assert kept.space["block_shape"] == {"values": ["32x32x32", "64x64x64"]}
+    untested = replace(SEARCH, test=None, baseline_test=None, test_difference=None)
+    searched = _searched(recipe, untested)
+    assert Recipe.from_json(searched.to_json()) == searched
+
+
+def test_figures_that_are_not_finite_go_there_and_back(recipe):
+    odd = {"dice": math.nan, "nll": math.inf, "aurc": -math.inf}
+    text = _searched(recipe, replace(SEARCH, validation=odd)).to_json()
+    again = Recipe.from_json(text)
+    found = again.provenance.search.validation
+    assert math.isnan(found["dice"])
+    assert (found["nll"], found["aurc"]) == (math.inf, -math.inf)
+    assert again.to_json() == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("validation", {"dice": None}, "search.validation.dice must be float"),
+        ("validation", {"dice": "0.5"}, "search.validation.dice must be float"),
+        ("values", [1], "search.values must be dict"),
+        ("run", 1.0, "search.run must be int"),
+        ("objectives", "dice", "search.objectives must be a list"),
+        ("test_difference", [0.1, 0.2], "test_difference must have 3 values"),
+        ("n_run", 1, "did you mean 'n_runs'"),
+        ("test", None, "must be given together or not at all"),
+    ],
+)
+def test_a_search_that_is_not_one_is_refused(recipe, name, value, message):
+    text = _changed(_searched(recipe), f"provenance.search.{name}", value)
+    with pytest.raises(InputError, match=message):
+        Recipe.from_json(text)
+
+
+def test_every_field_of_a_search_but_the_test_must_be_there(recipe):
+    raw = json.loads(_searched(recipe).to_json())
+    del raw["provenance"]["search"]["spread"]
+    with pytest.raises(
+        InputError, match=r"provenance\.search lacks the field 'spread'"
+    ):
+        Recipe.from_json(json.dumps(raw))
 
 
 def test_newer_format_is_named_before_its_unknown_fields(recipe):
@@ -154,6 +248,10 @@ def test_arguments_that_cannot_be_stored_are_refused_at_once(recipe):
         replace(recipe.training, opt_args={"lr": object()})
     with pytest.raises(InputError, match="model arguments"):
         ModelConfig("vnet", {"activation": print})
+    with pytest.raises(InputError, match="search values"):
+        replace(SEARCH, values={"levels": print})
+    with pytest.raises(InputError, match="search space"):
+        replace(SEARCH, space={"levels": {2, 3}})
 
 
 @pytest.mark.parametrize("name", ["/data/sub-01.nii", "C:\\data\\sub-01.nii"])

@@ -285,10 +285,10 @@ def test_checkpoint_of_the_future_is_refused(train, tmp_path):
     fit(train, folder=tmp_path)
     path = tmp_path / LAST
     raw = path.read_bytes()
-    now, future = (rf"\"format_version\": {n}".encode() for n in (2, 3))
+    now, future = (rf"\"format_version\": {n}".encode() for n in (3, 4))
     assert raw.count(now) == 1
     path.write_bytes(raw.replace(now, future))
-    with pytest.raises(InputError, match=rf"{LAST}: .*format version 3.*upgrade"):
+    with pytest.raises(InputError, match=rf"{LAST}: .*format version 4.*upgrade"):
         Segmentation.load(path)
 
 

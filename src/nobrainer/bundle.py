@@ -8,6 +8,7 @@
 | `history.jsonl` | one row per epoch |
 | `calibration.json` | how its probabilities are scaled, if that was fitted |
 | `quality.json` | how the quality of its results is predicted, if that was fitted |
+| `README.md` | the model card: all of this for people, never read back |
 | `croissant.json` | the same for other software (JSON-LD), never read back |
 | `SHA256SUMS` | checksums of all the others, for `sha256sum -c SHA256SUMS` |
 
@@ -29,6 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from nobrainer.card import model_card
 from nobrainer.croissant import Field, FileEntry, fields_of, model_metadata, to_json
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
@@ -43,11 +45,12 @@ LABELS = "labels.tsv"
 HISTORY = "history.jsonl"
 CALIBRATION = "calibration.json"
 QUALITY = "quality.json"
+CARD = "README.md"
 CROISSANT = "croissant.json"
 SUMS = "SHA256SUMS"
-# Only of a model for which they were fitted.
-_FITTED = (CALIBRATION, QUALITY)
-_LISTED = (WEIGHTS, RECIPE, LABELS, HISTORY, *_FITTED, CROISSANT)
+# What is fitted after training, and the card, which older models do not have.
+_OPTIONAL = (CALIBRATION, QUALITY, CARD)
+_LISTED = (WEIGHTS, RECIPE, LABELS, HISTORY, *_OPTIONAL, CROISSANT)
 
 _LABEL_FIELDS = (
     Field("index", "sc:Integer"),
@@ -140,8 +143,8 @@ def load(directory: str | Path) -> Bundle:
     contents = {
         name: _read(directory / name)
         for name in _LISTED
-        # What is fitted must be both in the list and in the directory, or in none.
-        if name not in _FITTED or name.encode() in sums or (directory / name).exists()
+        # What a model can lack is both in the list and in the directory, or in none.
+        if name not in _OPTIONAL or name.encode() in sums or (directory / name).exists()
     }
     if sums != _sums(contents):
         raise InputError(
@@ -181,7 +184,12 @@ def is_taken(target: Path, *, overwrite: bool) -> bool:
     names = {entry.name for entry in target.iterdir()}
     if not names:
         return False
-    foreign = sorted(names - {*_LISTED, SUMS})
+    sums = _read(target / SUMS) if SUMS in names else b""
+    ours = {*_LISTED, SUMS}
+    # Many folders have a README: it is the model's only where its checksums list it.
+    if CARD.encode() not in sums:
+        ours.remove(CARD)
+    foreign = sorted(names - ours)
     if foreign or RECIPE not in names:
         raise InputError(
             f"{target}: holds files that are not a model's "
@@ -218,6 +226,13 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
         contents[CALIBRATION] = bundle.calibration.to_json().encode()
     if bundle.quality is not None:
         contents[QUALITY] = bundle.quality.to_json().encode()
+    contents[CARD] = model_card(
+        bundle.recipe,
+        bundle.labels,
+        bundle.calibration,
+        bundle.quality,
+        n_epochs=len(bundle.history),
+    ).encode()
     safetensors = "https://huggingface.co/docs/safetensors"
     json_type = "application/json"
     epochs = fields_of(_history(history))
@@ -228,6 +243,7 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
         (HISTORY, "application/jsonlines", "Training, one row per epoch.", epochs),
         (CALIBRATION, json_type, "How its probabilities are scaled.", ()),
         (QUALITY, json_type, "How the quality of its results is predicted.", ()),
+        (CARD, "text/markdown", "The model card: what to know before using it.", ()),
     )
     files = [
         FileEntry(
@@ -264,7 +280,7 @@ def _damaged(sums: bytes, contents: Mapping[str, bytes]) -> str:
         return next((n for n, was, now in rows if was != now), SUMS)
     unlisted = [name for name in contents if name.encode() not in sums]
     # A list without a file that every model has is itself the damaged one.
-    return unlisted[0] if unlisted and {*unlisted} <= {*_FITTED} else SUMS
+    return unlisted[0] if unlisted and {*unlisted} <= {*_OPTIONAL} else SUMS
 
 
 def _write(path: Path, data: bytes) -> None:

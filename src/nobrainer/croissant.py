@@ -10,15 +10,14 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from nobrainer.errors import InputError
-from nobrainer.recipe import FileRecord, Recipe
+from nobrainer.io import write_text
+from nobrainer.recipe import FileRecord, Recipe, SearchRecord
 
 NIFTI = "https://nifti.nimh.nih.gov/nifti-1"
 MGH = "https://surfer.nmr.mgh.harvard.edu/fswiki/FsTutorial/MghFormat"
@@ -119,6 +118,11 @@ def model_metadata(recipe: Recipe, files: Sequence[FileEntry]) -> dict[str, Any]
         for name, value in described[part].items()
     }
     parameters["provenance.member_seeds"] = made.member_seeds or None
+    figures: dict[str, float] = made.metrics
+    informed_by: dict[str, Any] = {}
+    if made.search is not None:
+        figures = figures | _search_figures(made.search)
+        informed_by = {"prov:wasInformedBy": _search(made.search)}
     return _dataset(
         name=recipe.model.name,
         description=(
@@ -129,14 +133,14 @@ def model_metadata(recipe: Recipe, files: Sequence[FileEntry]) -> dict[str, Any]
         distribution=[_file_object(f.name, f) for f in files],
         record_sets=[_table(f) for f in files if f.fields],
     ) | {
-        "additionalProperty": _properties(made.metrics),
+        "additionalProperty": _properties(figures),
         "prov:wasDerivedFrom": learned_from,
         "prov:wasGeneratedBy": {
             "@id": "training",
             "@type": "prov:Activity",
             "name": "training",
-            "prov:startedAtTime": {"@type": "xsd:dateTime", "@value": made.started},
-            "prov:endedAtTime": {"@type": "xsd:dateTime", "@value": made.ended},
+            **_times(made.started, made.ended),
+            **informed_by,
             "prov:used": [{"@id": e["@id"]} for e in learned_from] + only_checked_on,
             "prov:wasAssociatedWith": [
                 {
@@ -206,8 +210,7 @@ def write_dataset(
         distribution=distribution,
         record_sets=[subject_table] if subjects else [],
     ) | {"additionalProperty": _properties({"n_classes": n_classes})}
-    _write_atomically(path, to_json(document))
-    return path
+    return write_text(to_json(document), path, overwrite=True)
 
 
 def fields_of(rows: Iterable[Mapping[str, Any]]) -> tuple[Field, ...]:
@@ -308,6 +311,59 @@ def _entity(index: int, record: FileRecord) -> dict[str, Any]:
     }
 
 
+def _times(started: str, ended: str) -> dict[str, Any]:
+    return {
+        "prov:startedAtTime": {"@type": "xsd:dateTime", "@value": started},
+        "prov:endedAtTime": {"@type": "xsd:dateTime", "@value": ended},
+    }
+
+
+def _search(search: SearchRecord) -> dict[str, Any]:
+    """The study that the training was one run of."""
+    parameters = {
+        "family": search.family,
+        "proposer": search.proposer,
+        "objectives": search.objectives,
+        "seed": search.seed,
+        "run": search.run,
+        "n_runs": search.n_runs,
+        "n_failed": search.n_failed,
+        "n_train": search.n_train,
+        "n_validate": search.n_validate,
+        "n_test": search.n_test,
+        **{f"space.{name}": limits for name, limits in search.space.items()},
+        **{f"values.{name}": value for name, value in search.values.items()},
+    }
+    return {
+        "@id": "search",
+        "@type": "prov:Activity",
+        "name": "search",
+        **_times(search.started, search.ended),
+        "additionalProperty": _properties(
+            {f"search.{name}": value for name, value in parameters.items()}
+        ),
+    }
+
+
+def _search_figures(search: SearchRecord) -> dict[str, float]:
+    """What the search found of the model, of the baseline, and their difference."""
+    groups = {
+        "validation": search.validation,
+        "baseline_validation": search.baseline_validation,
+        "spread": search.spread,
+        "test": search.test or {},
+        "baseline_test": search.baseline_test or {},
+    }
+    if search.test_difference is not None:
+        ends = zip(("mean", "low", "high"), search.test_difference, strict=True)
+        groups["test_difference"] = dict(ends)
+    return {
+        f"search.{group}.{name}": value
+        for group, figures in groups.items()
+        for name, value in figures.items()
+    }
+
+
 def _properties(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {"@type": "PropertyValue", "name": name, "value": _scalar(value)}
@@ -350,20 +406,6 @@ def _encoding_format(name: str) -> str:
     if name.endswith((".mgz", ".mgh")):
         return MGH
     return NIFTI if name.endswith((".nii", ".nii.gz")) else "application/octet-stream"
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); choose another place"
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def _data_type(values: Sequence[Any]) -> str:

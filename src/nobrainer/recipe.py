@@ -13,9 +13,9 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 from nobrainer.errors import InputError
 from nobrainer.registry import near_miss
 
-FORMAT_VERSION = 2
-_SINCE_2 = {"since": 2}
-"""Marks fields that version 1 did not have: it is read with their defaults."""
+FORMAT_VERSION = 3
+_SINCE_2, _SINCE_3 = {"since": 2}, {"since": 3}
+"""Marks fields that older versions did not have: they are read with their defaults."""
 
 
 @dataclass(frozen=True)
@@ -121,13 +121,73 @@ class Cohort:
 
 
 @dataclass(frozen=True)
+class SearchRecord:
+    """The search over hyper-parameters that a model comes from.
+
+    family: the registered model that was searched over.
+    proposer: name of what proposed the run's values.
+    objectives: figures that were judged, the first one first.
+    seed: of the study: its split, proposals and trainings.
+    run: number of the run whose weights these are.
+    n_runs, n_failed: runs that ended, those with a second seed included, and those of
+        them that failed.
+    n_train, n_validate, n_test: subjects of each part of the split.
+    started, ended: of the study, ISO 8601 in UTC.
+    space: of each parameter the fields of its range: `values`, or `low`, `high`, `log`.
+    values: of this run, by parameter; none where it is the unchanged recipe.
+    validation, baseline_validation: figures of this run and of the unchanged recipe on
+        the validation subjects, means over them and over seeds: "dice" (0 to 1), "nll"
+        (nats) and "aurc" (0 to 1) near the foreground.
+    spread: of each objective, the standard deviation between seeds, in its unit; empty
+        where nothing was trained twice.
+    test, baseline_test: figures of both on the test subjects, scored once; None before.
+    test_difference: Dice on the test subjects, this run's minus the baseline's: mean,
+        low and high end of the 95 % interval of a bootstrap over the subjects.
+    """
+
+    family: str
+    proposer: str
+    objectives: tuple[str, ...]
+    seed: int
+    run: int
+    n_runs: int
+    n_failed: int
+    n_train: int
+    n_validate: int
+    n_test: int
+    started: str
+    ended: str
+    space: dict[str, Any]
+    values: dict[str, Any]
+    validation: dict[str, float]
+    baseline_validation: dict[str, float]
+    spread: dict[str, float]
+    test: dict[str, float] | None = field(default=None, metadata=_SINCE_3)
+    baseline_test: dict[str, float] | None = field(default=None, metadata=_SINCE_3)
+    test_difference: tuple[float, float, float] | None = field(
+        default=None, metadata=_SINCE_3
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("space", "values"):
+            plain = _plain(getattr(self, name), f"search {name}")
+            object.__setattr__(self, name, plain)
+        scored = (self.test, self.baseline_test, self.test_difference)
+        if None in scored and any(part is not None for part in scored):
+            raise InputError(
+                "test, baseline_test and test_difference of a search must be given "
+                f"together or not at all, got {scored}: score the test split once"
+            )
+
+
+@dataclass(frozen=True)
 class Provenance:
     """When, with what software and on which files the weights were trained.
 
     `started` and `ended` are ISO 8601 in UTC; `versions` maps package to version;
     `metrics` holds the figures of the saved weights (`validation_dice`, ...);
     `cohort` the sizes of the classes; `member_seeds` the seed of each member's
-    training where the model is an ensemble.
+    training where the model is an ensemble; `search` the study that chose it.
     """
 
     started: str
@@ -137,6 +197,7 @@ class Provenance:
     metrics: dict[str, float]
     cohort: Cohort | None = field(default=None, metadata=_SINCE_2)
     member_seeds: tuple[int, ...] = field(default=(), metadata=_SINCE_2)
+    search: SearchRecord | None = field(default=None, metadata=_SINCE_3)
 
 
 @dataclass(frozen=True)

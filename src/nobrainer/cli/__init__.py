@@ -19,6 +19,7 @@ from nobrainer.cli.predict import predict
 from nobrainer.cli.qc import qc
 from nobrainer.cli.rank import rank
 from nobrainer.cli.report import report
+from nobrainer.cli.research import research
 from nobrainer.cli.train import train
 from nobrainer.errors import InputError
 
@@ -64,11 +65,13 @@ def main(debug: bool) -> None:
       nobrainer predict sub-01_T1w.nii.gz --model model --output-dir maps
       nobrainer evaluate --data test.csv --model model --output-dir test
       nobrainer qc sub-*_T1w.nii.gz --model model --output-dir qc
+      nobrainer research run --working-dir research --data scans.csv
     """
 
 
 for command in (
     *(demo, train, predict, info, data),
     *(evaluate, calibrate, qc, report, rank),
+    research,
 ):
     main.add_command(command)

@@ -10,7 +10,7 @@ import nobrainer as nb
 from nobrainer.cli.info import echo_fitted
 from nobrainer.cli.options import DRAWS, JSON, LABELLED, MODEL, SEED
 from nobrainer.cli.outputs import make_directory, to_json
-from nobrainer.cli.table import read_table
+from nobrainer.data.table import read_table
 
 
 @click.command()

@@ -15,7 +15,7 @@ from nobrainer.cli.outputs import (
     to_json,
     write_maps,
 )
-from nobrainer.cli.table import read_table
+from nobrainer.data.table import read_table
 from nobrainer.io import strip_suffix
 
 _CALIBRATION = {

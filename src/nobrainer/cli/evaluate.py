@@ -23,7 +23,7 @@ from nobrainer.cli.outputs import (
     refuse_existing,
     to_json,
 )
-from nobrainer.cli.table import read_table
+from nobrainer.data.table import read_table
 from nobrainer.io import write_text
 
 _REGIONS = {

@@ -8,7 +8,7 @@ import click
 
 import nobrainer as nb
 from nobrainer.cli.outputs import make_directory
-from nobrainer.cli.table import read_table
+from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
 
 

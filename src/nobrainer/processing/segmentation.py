@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
@@ -131,6 +132,7 @@ class Segmentation:
         warm_start: "Segmentation | str | PathLike[str] | None" = None,
         warm_start_delta: float = 0.05,
         resume: bool = False,
+        on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
         verbose: bool = True,
     ) -> Self:
         """Train on a dataset; all its files are read and checked before the first step.
@@ -163,6 +165,7 @@ class Segmentation:
             warm_start_delta: initial posterior standard deviations then, as a share
                 of the weights' sizes.
             resume: go on from the last checkpoint in `checkpoint_filepath`, if any.
+            on_epoch: is called after each epoch with its row of the history.
             verbose: show progress (on a terminal).
 
         Returns: self.
@@ -275,6 +278,9 @@ class Segmentation:
                     labels=dataset_train.labels,
                     validate=validate,
                     directory=folder,
+                    on_epoch=on_epoch
+                    if lone or on_epoch is None
+                    else partial(_with_member, on_epoch, number),
                 )
                 training = Training(fabric, job, bar)
                 if resume and folder is not None:
@@ -973,6 +979,13 @@ def _check_resumable(directory: Path, found: Sequence[str], n_members: int) -> N
             f"this is {'one model' if n_members == 1 else f'one of {n_members}'}: "
             "give another checkpoint directory"
         )
+
+
+def _with_member(
+    on_epoch: Callable[[Mapping[str, Any]], None], number: int, row: Mapping[str, Any]
+) -> None:
+    """Call back with the row of a member of an ensemble."""
+    on_epoch({"member": number, **row})
 
 
 def _trained(

@@ -13,6 +13,7 @@ from nobrainer.errors import InputError
 __all__ = [
     "Fabric",
     "default_device",
+    "gpu_ids",
     "inference_dtype",
     "is_first_process",
     "make_fabric",
@@ -28,6 +29,16 @@ PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 def default_device() -> torch.device:
     """The first CUDA device where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def gpu_ids() -> list[str]:
+    """What `CUDA_VISIBLE_DEVICES` calls the GPUs that this process sees.
+
+    Unlike their numbers these names are the same in every process of a machine. To
+    ask for them takes some memory of each GPU until this process ends.
+    """
+    properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return [f"GPU-{device.uuid}" for device in properties]
 
 
 def inference_dtype(name: str, device: torch.device) -> torch.dtype:

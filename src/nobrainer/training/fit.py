@@ -69,6 +69,7 @@ class Job:
     labels: the classes, for the checkpoints.
     validate: maps the model to figures, of which `validation_dice` is the score.
     directory: where checkpoints go; None keeps none.
+    on_epoch: is given the history's row after each epoch, on the first process.
     """
 
     objective: Supervised | Elbo
@@ -78,6 +79,7 @@ class Job:
     labels: LabelTable
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     directory: Path | None = None
+    on_epoch: Callable[[Row], None] | None = None
 
 
 class Training:
@@ -170,7 +172,7 @@ class Training:
         if self.display:
             self.display.begin_epoch(epoch + 1, n_steps)
         sums = _Sums()
-        batches = iter(self.loader)
+        batches: Iterator[dict[str, Any]] = iter(self.loader)  # type: ignore[arg-type]
         with _uninterrupted():  # The first batch starts the workers.
             first = next(batches)
         for step, batch in enumerate(chain([first], batches)):
@@ -197,6 +199,7 @@ class Training:
         trained_s = time.monotonic() - started
         row: Row = {
             "epoch": epoch + 1,
+            "steps": sums.steps,
             "loss": sums.mean("total"),
             "data_loss": sums.mean("data"),
             "kl": sums.mean("kl"),
@@ -215,6 +218,8 @@ class Training:
             if self.best is not None and self.best[1] == epoch + 1:
                 self._write(self.job.directory / BEST)
             self._write(self.job.directory / LAST)
+        if self.job.on_epoch is not None and self.fabric.is_global_zero:
+            self.job.on_epoch(row)
 
     def _check_weights(self, epoch: int) -> None:
         """Raise before weights are kept that training cannot go on from."""
@@ -332,13 +337,13 @@ class _Sums:
 
     def __init__(self) -> None:
         self.patches = 0
-        self._steps = 0
+        self.steps = 0
         self._values = {"total": 0.0, "data": 0.0, "kl": 0.0}
         self._overlap: Tensor | None = None
 
     def add(self, loss: Loss, label: Tensor) -> None:
         self.patches += len(label)
-        self._steps += 1
+        self.steps += 1
         for name in self._values:
             self._values[name] += float(getattr(loss, name).detach())
         n_classes = loss.logits.shape[1]
@@ -349,7 +354,7 @@ class _Sums:
         self._overlap = counts if self._overlap is None else self._overlap + counts
 
     def mean(self, name: str) -> float:
-        return self._values[name] / max(1, self._steps)
+        return self._values[name] / max(1, self.steps)
 
     def dice(self) -> float:
         """Mean Dice of the foreground classes that occur, pooled over patches."""

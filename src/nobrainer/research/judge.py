@@ -1,0 +1,224 @@
+"""Who is best so far: a fixed judge, and a pure function of the journal's rows."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nobrainer.errors import InputError
+from nobrainer.registry import near_miss
+from nobrainer.research.journal import INFEASIBLE, Row
+
+OBJECTIVES = {"dice": "maximize", "nll": "minimize", "aurc": "minimize"}
+"""Figures of a row on the validation scans, and which way is better."""
+_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the rows so far amount to.
+
+    champion: number of the run that is best so far; None before the baseline is done.
+    baseline: number of the baseline's run that is done, or None.
+    means: of each judged baseline or proposal, by its run's number: the objectives,
+        averaged over its seeds.
+    spread: of each objective, the standard deviation between seeds, pooled over all
+        that were trained with two; None before there is one.
+    verdicts: of each row by its number, in words.
+    waiting: runs that look better than the champion, best first, and the baseline
+        where it has one seed: a repeat must confirm them.
+    """
+
+    champion: int | None = None
+    baseline: int | None = None
+    means: dict[int, dict[str, float]] = field(default_factory=dict)
+    spread: dict[str, float] | None = None
+    verdicts: dict[int, str] = field(default_factory=dict)
+    waiting: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Champion minus baseline, in the mean over subjects of their Dice.
+
+    `low` and `high`: 95 % percentile interval of a bootstrap over the subjects.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n_subjects: int
+
+
+def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
+    """The names as a tuple; raises `InputError` for one that is unknown or twice."""
+    for name in names:
+        if name not in OBJECTIVES:
+            raise near_miss("objective", name, OBJECTIVES)
+    if not names or len({*names}) < len(names):
+        raise InputError(
+            f"objectives must be different names of {', '.join(OBJECTIVES)}, got "
+            f"{', '.join(names) or 'none'}"
+        )
+    return tuple(names)
+
+
+def judge(rows: Sequence[Row], objectives: Sequence[str]) -> Standing:
+    """Replay the rows: who holds the crown, by how much, who must run again.
+
+    A challenger takes the crown when its mean over two seeds is better than the
+    champion's by more than the spread between seeds; with several objectives, in one
+    of them, and in none worse by more than that. The spread comes from the rows up
+    to there, so what was decided stays decided.
+
+    Args:
+        rows: in the order in which they ended; those under way are passed over.
+        objectives: names of `OBJECTIVES`.
+    """
+    court = _Court(tuple(objectives))
+    for row in rows:
+        court.hear(row)
+    return court.standing()
+
+
+def bootstrap_difference(
+    champion: Sequence[float], baseline: Sequence[float], seed: int
+) -> Difference:
+    """Compare two models on the same subjects.
+
+    Args:
+        champion, baseline: Dice of each subject, in the same order.
+        seed: of the resampling.
+
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
+    """
+    gain = np.subtract(champion, baseline)
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(len(gain), size=(_RESAMPLES, len(gain)))
+    low, high = np.percentile(gain[picks].mean(1), (2.5, 97.5))
+    return Difference(float(gain.mean()), float(low), float(high), len(gain))
+
+
+class _Court:
+    """The state of a replay."""
+
+    def __init__(self, objectives: tuple[str, ...]) -> None:
+        self._objectives = objectives
+        self._scores: dict[int, list[dict[str, float]]] = defaultdict(list)
+        self._failed_repeats: set[int] = set()
+        self._verdicts: dict[int, str] = {}
+        self._champion: int | None = None
+        self._baseline: int | None = None
+
+    def hear(self, row: Row) -> None:
+        """Take the next row into account."""
+        if row.state == "running":
+            return
+        if row.state != "done":
+            self._verdicts[row.number] = row.state
+            if row.role == "repeat" and row.state in INFEASIBLE:
+                self._failed_repeats.add(row.of)
+                self._verdicts[row.of] = "its repeat failed"
+            return
+        self._scores[row.of].append({n: row.figures[n] for n in self._objectives})
+        if row.role == "baseline":
+            self._baseline = self._champion = row.number
+            self._verdicts[row.number] = "champion"
+            # What other workers tried while it was trained.
+            for number in [n for n in self._scores if n != row.number]:
+                self._decide(number)
+        elif row.role == "repeat":
+            self._verdicts[row.number] = f"repeat of {row.of}"
+            self._decide(row.of)
+        else:
+            self._decide(row.number)
+
+    def _decide(self, challenger: int) -> None:
+        """Crown the challenger, or say why not."""
+        champion = self._champion
+        if challenger == champion or champion is None:
+            if champion is None:
+                self._verdicts[challenger] = "no baseline to compare with"
+            return
+        spread = self._spread()
+        if not self._beats(challenger, champion, spread):
+            within = self._beats(challenger, champion, None)
+            self._verdicts[challenger] = "within the spread" if within else "no gain"
+        elif len(self._scores[challenger]) < 2 or spread is None:
+            self._verdicts[challenger] = "awaits a repeat"
+        else:
+            self._verdicts[champion] = f"beaten by {challenger}"
+            self._verdicts[challenger] = "champion"
+            self._champion = challenger
+
+    def _beats(
+        self, challenger: int, champion: int, spread: dict[str, float] | None
+    ) -> bool:
+        gains, worse = self._gains(challenger, champion), False
+        margins = spread or dict.fromkeys(self._objectives, 0.0)
+        worse = any(gains[name] < -margins[name] for name in gains)
+        return not worse and any(gains[name] > margins[name] for name in gains)
+
+    def _gains(self, challenger: int, champion: int) -> dict[str, float]:
+        """By how much the challenger is better, of each objective."""
+        new, old = self._mean(challenger), self._mean(champion)
+        return {
+            name: (new[name] - old[name])
+            * (1 if OBJECTIVES[name] == "maximize" else -1)
+            for name in self._objectives
+        }
+
+    def _mean(self, number: int) -> dict[str, float]:
+        scores = self._scores[number]
+        return {
+            name: math.fsum(s[name] for s in scores) / len(scores)
+            for name in self._objectives
+        }
+
+    def _spread(self) -> dict[str, float] | None:
+        groups = [scores for scores in self._scores.values() if len(scores) > 1]
+        if not groups:
+            return None
+        freedom = sum(len(scores) - 1 for scores in groups)
+        return {
+            name: math.sqrt(
+                sum(
+                    len(scores) * np.var([s[name] for s in scores]) for scores in groups
+                )
+                / freedom
+            )
+            for name in self._objectives
+        }
+
+    def standing(self) -> Standing:
+        """What it comes to."""
+        waiting: list[int] = []
+        champion, spread = self._champion, self._spread()
+        if champion is not None:
+            rivals = [
+                number
+                for number, scores in self._scores.items()
+                if number != champion
+                and len(scores) < 2
+                and number not in self._failed_repeats
+                and self._beats(number, champion, spread)
+            ]
+            first = self._objectives[0]
+            waiting = sorted(rivals, key=lambda n: -self._gains(n, champion)[first])
+        baseline = self._baseline
+        if (
+            baseline is not None
+            and len(self._scores[baseline]) < 2
+            and baseline not in self._failed_repeats
+        ):
+            waiting.insert(0, baseline)
+        return Standing(
+            champion,
+            baseline,
+            {number: self._mean(number) for number in self._scores},
+            spread,
+            dict(self._verdicts),
+            tuple(dict.fromkeys(waiting)),
+        )

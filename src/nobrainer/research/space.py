@@ -1,0 +1,451 @@
+"""What a search may change: typed ranges over fields of a recipe.
+
+How models are judged is not among them.
+"""
+
+import json
+import math
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from inspect import signature
+from typing import Any
+
+from nobrainer import models
+from nobrainer.data.augment import AUGMENTATIONS
+from nobrainer.errors import InputError
+from nobrainer.losses import LOSSES
+from nobrainer.models.ensemble import MEMBERS
+from nobrainer.models.registry import check_count
+from nobrainer.processing.segmentation import DEFAULT_LEARNING_RATE
+from nobrainer.registry import near_miss
+from nobrainer.research.cost import check_block, imagined
+from nobrainer.types import Shape3
+
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values; whole numbers among others become floats.
+
+    >>> print(Choice((0, 0.1)))
+    one of 0.0, 0.1
+    """
+
+    values: tuple[Scalar, ...]
+
+    def __post_init__(self) -> None:
+        values = tuple(self.values)
+        for value in values:
+            finite = not isinstance(value, float) or math.isfinite(value)
+            if not isinstance(value, Scalar) or not finite:
+                raise InputError(
+                    f"choices must be texts, numbers or booleans, got {value!r}"
+                )
+        if any(isinstance(value, float) for value in values):
+            values = tuple(float(v) if _is_number(v) else v for v in values)
+        if not values:
+            raise InputError("choices must list a value or more, got none: add some")
+        twice = [value for value in values if values.count(value) > 1]
+        if twice:
+            raise InputError(
+                f"choices must be different, got {twice[0]!r} twice: leave one out"
+            )
+        object.__setattr__(self, "values", values)
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(map(str, self.values))}"
+
+    def find(self, value: object) -> Scalar | None:
+        """The choice that equals `value`, or None."""
+        same = isinstance(value, bool)
+        return next(
+            (v for v in self.values if v == value and isinstance(v, bool) == same), None
+        )
+
+
+@dataclass(frozen=True)
+class Integer:
+    """A whole number from `low` to `high`, both included; `log`: spread by factors."""
+
+    low: int
+    high: int
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise InputError(f"{name} must be a whole number, got {value!r}")
+        _check_bounds(self.low, self.high, log=self.log)
+
+    def __str__(self) -> str:
+        return f"a whole number from {self.low} to {self.high}"
+
+    def find(self, value: object) -> int | None:
+        """`value` where it is inside, or None."""
+        if not isinstance(value, int) or isinstance(value, bool):
+            return None
+        return value if self.low <= value <= self.high else None
+
+
+@dataclass(frozen=True)
+class Float:
+    """A number from `low` to `high`, both included; `log`: spread by factors."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            value = getattr(self, name)
+            if not _is_number(value) or not math.isfinite(value):
+                raise InputError(f"{name} must be a number, got {value!r}")
+            object.__setattr__(self, name, float(value))
+        _check_bounds(self.low, self.high, log=self.log)
+
+    def __str__(self) -> str:
+        return f"a number from {self.low:g} to {self.high:g}"
+
+    def find(self, value: object) -> float | None:
+        """`value` as a float where it is inside, or None."""
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return None
+        return float(value) if self.low <= value <= self.high else None
+
+
+Range = Choice | Integer | Float
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What `Segmentation` and `Dataset` are told; None leaves them their default."""
+
+    model: str
+    model_args: dict[str, Any] = field(default_factory=dict)
+    learning_rate: float | None = None
+    block_shape: Shape3 | None = None
+    batch_size: int | None = None
+    foreground: float | None = None
+    patches_per_volume: int | None = None
+    augment: str | None = None
+    loss: str | None = None
+    gradient_clip: float | None = None
+
+
+@dataclass(frozen=True)
+class Space:
+    """The ranges that are searched, by parameter.
+
+    family: a registered model.
+    ranges: of arguments of that model and of the fields of a training in `Setting`.
+        For "ensemble": `member`, a registered model, `n_members`, and the arguments
+        of that member; they apply where a member takes them.
+    """
+
+    family: str
+    ranges: dict[str, Range]
+
+    def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values as their ranges have them: whole numbers become floats.
+
+        Raises:
+            InputError: a value is unknown, missing or outside, or the network that
+                they describe cannot be or does not take their block.
+        """
+        found = self._find(values)
+        for name, range_ in self.ranges.items():
+            if name not in found:
+                raise InputError(f"{name} is missing: give {range_}")
+        _check_network(self.setting(found))
+        return {name: found[name] for name in self.ranges}
+
+    def setting(self, values: Mapping[str, Any]) -> Setting:
+        """What training is told; names that `values` lacks stay at their default.
+
+        Raises:
+            InputError: a value is unknown or outside.
+        """
+        found = self._find(values)
+        told = {name: found[name] for name in _FIELDS if name in found}
+        if "block_shape" in told:
+            told["block_shape"] = _read_block("block_shape", told["block_shape"])
+        if self.family != "ensemble":
+            args = {n: v for n, v in found.items() if n not in _FIELDS}
+            return Setting(self.family, args, **told)
+        member = found.get("member", MEMBERS[0][0])
+        args = {n: found[n] for n in _arguments(member) if n in found}
+        count = found.get("n_members", len(MEMBERS))
+        check_count("n_members", count, 2)
+        pairs = [[member, dict(args)] for _ in range(count)]
+        return Setting(self.family, {"members": pairs}, **told)
+
+    def defaults(self) -> dict[str, Any]:
+        """The unchanged recipe's values, where they lie inside their ranges."""
+        told = dict(_DEFAULTS)
+        if self.family == "ensemble":
+            member = MEMBERS[0][0]
+            told |= {"member": member, "n_members": len(MEMBERS), **_arguments(member)}
+        else:
+            told |= _arguments(self.family)
+        found = {
+            name: range_.find(told.get(name)) for name, range_ in self.ranges.items()
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def to_toml(self) -> str:
+        """The space as text that `from_toml` reads back to an equal one."""
+        parts = [
+            f"# What a search over {self.family} may change: a table for each "
+            "parameter, with\n# choices, or with low and high and, if wanted, "
+            "log = true and integer = true.\n"
+        ]
+        for name, range_ in self.ranges.items():
+            lines: dict[str, Any]
+            if isinstance(range_, Choice):
+                lines = {"choices": range_.values}
+            else:
+                lines = {"low": range_.low, "high": range_.high}
+                lines |= {"log": True} if range_.log else {}
+                lines |= {"integer": True} if isinstance(range_, Integer) else {}
+            # What JSON writes of these, TOML reads.
+            text = (f"{k} = {json.dumps(v)}\n" for k, v in lines.items())
+            parts.append(f"[{name}]\n{''.join(text)}")
+        return "\n".join(parts)
+
+    @classmethod
+    def from_toml(cls, family: str, text: str) -> "Space":
+        """Read a space: a table for each parameter, see `to_toml`.
+
+        Raises:
+            InputError: text that is no such space, or a value that the model or its
+                training refuses; names the parameter.
+        """
+        models.get(family)
+        try:
+            tables = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"the space of {family} is not TOML: {error}") from error
+        if not tables:
+            raise InputError(f"the space of {family} has no parameter: add a table")
+        ranges = {name: _named(name, _read_range, t) for name, t in tables.items()}
+        space = cls(family, ranges)
+        known = space._known()
+        for name in ranges:
+            if name not in known:
+                raise near_miss(f"parameter of {family}", name, known)
+        for name, range_ in ranges.items():
+            if isinstance(range_, Float) and isinstance(known[name], int):
+                raise InputError(
+                    f"{name} must be whole numbers: give integer = true, or choices"
+                )
+            for value in _corners(range_):
+                _named(name, space._try, name, value)
+        return space
+
+    def _find(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values as their ranges have them; refuses unknown ones and outside."""
+        found = {}
+        for name, value in values.items():
+            if name not in self.ranges:
+                raise near_miss(f"parameter of {self.family}", name, self.ranges)
+            found[name] = self.ranges[name].find(value)
+            if found[name] is None:
+                raise InputError(f"{name} must be {self.ranges[name]}, got {value!r}")
+        return found
+
+    def _known(self) -> dict[str, Any]:
+        """The parameters that a space of this family can have, and their defaults."""
+        if self.family != "ensemble":
+            return _arguments(self.family) | _DEFAULTS
+        known: dict[str, Any] = {"member": MEMBERS[0][0], "n_members": len(MEMBERS)}
+        for member in _corners(self.ranges.get("member", Choice((known["member"],)))):
+            known |= _named("member", _arguments, member)
+        return known | _DEFAULTS
+
+    def _try(self, name: str, value: Scalar) -> None:
+        """Refuse a value that no network of the space can have.
+
+        What the defaults do not go with, one other value may: a rate of dropout that
+        is 0 with dropout that is learned, or few levels with a small block.
+        """
+        if name in _FIELDS and name != "block_shape":
+            _FIELDS[name](name, value)
+            return
+        if not isinstance(value, str) and value > _MOST:
+            raise InputError(f"{name} must be at most {_MOST}, got {value!r}")
+        others = [
+            {other: corner}
+            for other, range_ in self.ranges.items()
+            if other != name and (other not in _FIELDS or other == "block_shape")
+            for corner in _corners(range_)
+        ]
+        refusals: list[InputError] = []
+        for other in ({}, *others):
+            try:
+                return _check_network(self.setting({name: value, **other}))
+            except InputError as error:
+                refusals.append(error)
+        raise refusals[0]
+
+
+def family_space(family: str) -> Space:
+    """The built-in space of a registered model; near miss for unknown names."""
+    if family == "ensemble":
+        member = MEMBERS[0][0]
+        head = {"member": Choice((member,)), "n_members": Choice((2, 3, 5))}
+        return Space(family, head | family_space(member).ranges)
+    taken = _arguments(family)
+    ranges = {name: range_ for name, range_ in _MODEL_RANGES.items() if name in taken}
+    if family in _FILTERS:
+        ranges["base_filters"] = Choice(_FILTERS[family])
+    ranges |= {
+        "learning_rate": Float(1e-4, 1e-2, log=True),
+        "block_shape": Choice(("32x32x32", "64x64x64")),
+    }
+    if "kl_weight" not in taken:
+        # The evidence lower bound of the Bayesian ones is made of the cross-entropy.
+        ranges["loss"] = Choice(("cross_entropy", "dice_ce"))
+    return Space(family, ranges)
+
+
+def _check_network(setting: Setting) -> None:
+    """Refuse a setting whose network cannot be, or does not take its block."""
+    block = setting.block_shape or _read_block("block_shape", _DEFAULTS["block_shape"])
+    with imagined():
+        try:
+            network = models.build(setting.model, **setting.model_args)
+        except RuntimeError as error:
+            raise InputError(f"no such network can be built: {error}") from error
+        check_block(network, block)
+
+
+def _arguments(model: str) -> dict[str, Any]:
+    """The arguments of a registered model that are scalars, with their defaults.
+
+    The channels are those of the scans, the classes those of the labels.
+    """
+    if model == "ensemble":
+        raise InputError("member must not be an ensemble itself: name another model")
+    return {
+        name: parameter.default
+        for name, parameter in signature(models.get(model)).parameters.items()
+        if isinstance(parameter.default, Scalar)
+        and name not in ("in_channels", "n_classes")
+    }
+
+
+def _read_range(table: Any) -> Range:
+    """A range from its TOML table."""
+    if not isinstance(table, dict):
+        raise InputError(
+            f"must be a table with choices, or with low and high, got {table!r}"
+        )
+    if "choices" in table:
+        _check_keys(table, ("choices",))
+        if not isinstance(table["choices"], list):
+            raise InputError(f"choices must be a list, got {table['choices']!r}")
+        return Choice(tuple(table["choices"]))
+    _check_keys(table, ("low", "high", "log", "integer"))
+    for key in ("low", "high"):
+        if key not in table:
+            raise InputError(f"{key} is missing: give low and high, or choices")
+    flags = {key: table.get(key, False) for key in ("log", "integer")}
+    for key, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise InputError(f"{key} must be true or false, got {flag!r}")
+    kind = Integer if flags["integer"] else Float
+    return kind(table["low"], table["high"], flags["log"])
+
+
+def _check_keys(table: Mapping[str, Any], known: Iterable[str]) -> None:
+    for key in table:
+        if key not in known:
+            raise near_miss("key", key, known)
+
+
+def _check_bounds(low: float, high: float, *, log: bool) -> None:
+    if not low < high:
+        raise InputError(f"low must be below high, got {low} and {high}")
+    if log and low <= 0:
+        raise InputError(f"low must be > 0 with log = true, got {low}")
+
+
+def _corners(range_: Range) -> tuple[Scalar, ...]:
+    """All choices, or the two ends."""
+    if isinstance(range_, Choice):
+        return range_.values
+    return range_.low, range_.high
+
+
+def _named(name: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function; its `InputError` then begins with the parameter's name."""
+    try:
+        return function(*args)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if not _is_number(value) or not value > 0:
+        raise InputError(f"{name} must be a number > 0, got {value!r}")
+
+
+def _check_share(name: str, value: Any) -> None:
+    if not _is_number(value) or not 0 <= value <= 1:
+        raise InputError(f"{name} must be a number from 0 to 1, got {value!r}")
+
+
+def _read_block(name: str, value: Any) -> Shape3:
+    """Voxels along each axis from text like "32x32x32"."""
+    sides = value.split("x") if isinstance(value, str) else []
+    if len(sides) != 3 or not all(s.isdecimal() and int(s) > 0 for s in sides):
+        raise InputError(f'{name} must be text like "32x32x32", got {value!r}')
+    return int(sides[0]), int(sides[1]), int(sides[2])
+
+
+_MOST = 1024
+"""Of an argument of a model: a typing error must not keep anyone waiting."""
+_MODEL_RANGES: dict[str, Range] = {
+    "base_filters": Choice((8, 16, 32)),
+    "levels": Choice((2, 3, 4)),
+    "norm": Choice(("batch", "instance")),
+    "variant": Choice(("spike_and_slab", "bernoulli", "map")),
+    "prior_type": Choice(("standard_normal", "laplace", "spike_and_slab")),
+    "kl_weight": Float(1e-5, 1e-2, log=True),
+    "dropout_rate": Choice((0, 0.1, 0.25)),
+}
+_FILTERS = {
+    "meshnet": (10, 21, 42),
+    "bayesian_meshnet": (10, 21, 42),
+    "kwyk": (24, 48, 96),
+}
+"""Where they are not doubled at every level."""
+_FIELDS: dict[str, Callable[[str, Any], object]] = {
+    "learning_rate": _check_positive,
+    "block_shape": _read_block,
+    "batch_size": lambda name, value: check_count(name, value, 1),
+    "foreground": _check_share,
+    "patches_per_volume": lambda name, value: check_count(name, value, 1),
+    "augment": lambda name, value: AUGMENTATIONS[value],
+    "loss": lambda name, value: LOSSES[value],
+    "gradient_clip": _check_positive,
+}
+"""Fields of a training, and what refuses a wrong value."""
+_DEFAULTS: dict[str, Any] = {
+    "learning_rate": DEFAULT_LEARNING_RATE,
+    "block_shape": "32x32x32",
+    "batch_size": 2,
+    "foreground": 0.5,
+    "patches_per_volume": 64,
+    "augment": "none",
+    "loss": "cross_entropy",
+    "gradient_clip": None,
+}
+"""Theirs in `Dataset` and `Segmentation.fit`."""

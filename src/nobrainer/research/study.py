@@ -1,0 +1,912 @@
+"""The loop: claim a run, propose, train in a process of its own, judge, keep the best.
+
+Who does what is agreed through Optuna's storage; everything else that a study knows is
+a function of its rows. So workers may join, die and come back at any time, and running
+the same command again goes on where the study stands.
+"""
+
+import json
+import math
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from nobrainer.bayes.draws import mix_seed
+from nobrainer.data.samples import get_data
+from nobrainer.data.table import read_table
+from nobrainer.errors import InputError
+from nobrainer.io import write_text
+from nobrainer.processing.dataset import Dataset
+from nobrainer.recipe import SearchRecord, build_record
+from nobrainer.registry import near_miss
+from nobrainer.research.book import PRUNERS, STORAGE, Book, public_url
+from nobrainer.research.cost import forecast, why_not
+from nobrainer.research.journal import (
+    INFEASIBLE,
+    JOURNAL,
+    Row,
+    Size,
+    append_rows,
+    experiments,
+    read_journal,
+)
+from nobrainer.research.judge import (
+    Standing,
+    bootstrap_difference,
+    check_objectives,
+    judge,
+)
+from nobrainer.research.page import write_study
+from nobrainer.research.proposers import PROPOSERS
+from nobrainer.research.records import FinalResult, Settings, Snapshot, View
+from nobrainer.research.space import Space, family_space
+from nobrainer.research.task import SegmentationTask, list_gpus, make_dataset
+from nobrainer.research.trial import Outcome, run_trial
+from nobrainer.research.worker import (
+    Presence,
+    claim_gpu,
+    is_alive,
+    memory_limit_bytes,
+)
+
+SETTINGS, SPLIT, TEST = "study.json", "split.json", "test.json"
+BEST, REPORT, RUNS, WORKERS = "best", "report.html", "runs", "workers"
+KEPT_MODELS = 3
+"""Weights of this many of the last runs stay, beside those of the best and waiting."""
+MOST_SKIPPED = 20
+"""Proposals in a row that are predicted not to fit, before the search gives up."""
+MOST_LOST = 3
+"""Times that a run is lost with its worker before it is left alone."""
+_OWN = (".lock", SPLIT)
+"""What a study that was killed while it began may leave."""
+_ENDING_S = 45.0
+"""Kept of the budget for the test split before it is known how long that takes."""
+_MARGIN_S = 5.0
+_REPORT_EVERY_S = 60.0
+"""The page takes seconds to write: not after every run where runs are short."""
+
+
+class Task(Protocol):
+    """What a study repeats; see `SegmentationTask`. Its values are picklable."""
+
+    def run(
+        self, values: Mapping[str, Any], seed: int, folder: str, report: Any
+    ) -> dict[str, float]:
+        """Train and judge once."""
+
+    def score(self, folders: Mapping[str, str], test: Any, report: Any) -> Any:
+        """Apply trained models to the test scans."""
+
+    def size(self, values: Mapping[str, Any]) -> Size | None:
+        """Count the network, None where there is nothing to count."""
+
+    def n_steps(self, values: Mapping[str, Any]) -> int:
+        """Optimiser steps in all epochs."""
+
+    def publish(self, folder: Path, best: Path, search: SearchRecord) -> None:
+        """Copy a run's model to where the best one is kept."""
+
+    def gpus(self) -> bool:
+        """Whether each worker should own a GPU."""
+
+
+def run(
+    working_dir: str | Path,
+    model_family: str = "bayesian_vnet",
+    *,
+    data: str | Path | None = None,
+    max_experiments: int = 15,
+    budget_hours: float = 8.0,
+    proposer: str = "tpe",
+    pruner: str = "asha",
+    objectives: Sequence[str] = ("dice",),
+    space: str | Path | None = None,
+    n_classes: int = 2,
+    binarize: bool | None = None,
+    relabel: str | None = None,
+    train_minutes: float | None = None,
+    epochs: int | None = None,
+    n_draws: int = 3,
+    run_minutes: float | None = None,
+    memory_gb: float | None = None,
+    storage: str | None = None,
+    seed: int = 0,
+    view: View | None = None,
+) -> Snapshot:
+    """Search for a better recipe; begin a study, join it, or go on with it.
+
+    Run 0 is the unchanged recipe, and once more with a second seed, which says how
+    much the seed alone changes. Then values are proposed, trained and judged on
+    validation subjects, one after the other. The test subjects are scored once, at
+    the end, with the best model and the baseline.
+
+    Args:
+        working_dir: the study's folder; made if missing. Workers share it.
+        model_family: a registered model.
+        data: CSV table with the columns features,labels; None takes `get_data()`.
+        max_experiments: distinct recipes to try, the baseline among them.
+        budget_hours: this call ends within it.
+        proposer: a name of `PROPOSERS`.
+        pruner: a name of `PRUNERS`; ends hopeless runs early by their validation
+            curve (not with several objectives).
+        objectives: names of `OBJECTIVES`; the first is what is shown.
+        space: TOML file with the ranges, see `Space.from_toml`; None is
+            `family_space`.
+        n_classes, binarize, relabel: how labels are made into classes; binarize
+            None is True for two classes without relabel.
+        train_minutes: of each training; None with `epochs` None is computed from
+            the budget.
+        epochs: of each training at most; None is no limit but the minutes.
+        n_draws: of the weights, for judging.
+        run_minutes: a run that takes longer, judging included, is ended.
+        memory_gb: a run that uses more memory is ended; None is what is free.
+        storage: a database's URL for many workers; None is a file in the folder.
+        seed: of the split, the proposals and the trainings.
+        view: shows how it goes.
+
+    Returns: the study as it stands at the end.
+
+    Raises:
+        InputError: arguments that cannot be used, or that differ from those that
+            the study began with; or a baseline that cannot be trained.
+        KeyboardInterrupt: the run under way is lost, no other.
+    """
+    deadline = time.monotonic() + 3600 * _positive("budget_hours", budget_hours)
+    _count("max_experiments", max_experiments, 1)
+    _count("n_draws", n_draws, 1)
+    _count("seed", seed, 0)
+    if proposer not in PROPOSERS:
+        raise near_miss("proposer", proposer, PROPOSERS)
+    if pruner not in PRUNERS:
+        raise near_miss("pruner", pruner, PRUNERS)
+    chosen = check_objectives(objectives)
+    if epochs is not None:
+        _count("epochs", epochs, 1)
+    for name, value in (
+        ("train_minutes", train_minutes),
+        ("run_minutes", run_minutes),
+        ("memory_gb", memory_gb),
+    ):
+        if value is not None:
+            _positive(name, value)
+    ranges = family_space(model_family)
+    if space is not None:
+        ranges = Space.from_toml(model_family, _read_text(Path(space)))
+    if binarize is None:
+        binarize = n_classes == 2 and relabel is None
+    folder = Path(working_dir)
+    # What was computed from a budget may differ when a study goes on.
+    left_open = {"train_minutes", "epochs"} if train_minutes is epochs is None else {}
+    if train_minutes is None and epochs is None:
+        train_minutes = _train_minutes(60 * budget_hours, max_experiments)
+    fresh = Settings(
+        family=model_family,
+        space=ranges.to_toml(),
+        objectives=chosen,
+        proposer=proposer,
+        pruner=pruner,
+        seed=seed,
+        train_minutes=train_minutes,
+        epochs=epochs or 100_000,
+        n_draws=n_draws,
+        n_classes=n_classes,
+        binarize=binarize,
+        relabel=relabel,
+        n_train=0,
+        n_validate=0,
+        n_test=0,
+        started=datetime.now(UTC).isoformat(),
+        versions={
+            name: version(name) for name in ("nobrainer", "torch", "optuna", "monai")
+        },
+        storage=public_url(storage),
+    )
+    # Before anything is written: the language model's environment is checked here.
+    propose = PROPOSERS[proposer]()
+    settings, split = _open(folder, fresh, data, left_open)
+    task = SegmentationTask(
+        space=ranges,
+        train=split["train"],
+        validate=split["validate"],
+        n_classes=settings.n_classes,
+        binarize=settings.binarize,
+        relabel=settings.relabel,
+        train_minutes=settings.train_minutes,
+        epochs=settings.epochs,
+        n_draws=settings.n_draws,
+    )
+    with ExitStack() as stack:
+        worker = stack.enter_context(Presence(folder / WORKERS))
+        gpu = stack.enter_context(
+            claim_gpu(folder / WORKERS, _gpus(folder) if task.gpus() else [])
+        )
+        return Study(
+            folder,
+            settings,
+            ranges,
+            task,
+            propose,
+            split["test"],
+            storage=storage,
+            worker=worker.name,
+            environment={} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu},
+            max_experiments=max_experiments,
+            deadline=deadline,
+            run_s=None if run_minutes is None else 60 * run_minutes,
+            memory_bytes=int(
+                0.9 * memory_limit_bytes() if memory_gb is None else 1e9 * memory_gb
+            ),
+            view=view or _Silent(),
+        ).work()
+
+
+def read(working_dir: str | Path, storage: str | None = None) -> Snapshot:
+    """A study as it stands, changing nothing.
+
+    Args:
+        working_dir: the study's folder.
+        storage: a database's URL, where the study has one, to see runs under way.
+
+    Raises:
+        InputError: no study is there.
+    """
+    folder = Path(working_dir)
+    if not (folder / SETTINGS).is_file():
+        raise InputError(
+            f"{folder}: holds no study: give the --working-dir of `research run`"
+        )
+    settings = _read_settings(folder)
+    rows = read_journal(folder / JOURNAL)
+    running: list[Row] = []
+    if storage is not None or (not settings.storage and (folder / STORAGE).exists()):
+        book = Book(folder, settings, storage, is_reader=True)
+        ended = {row.number for row in rows}
+        running = [row for row in book.running() if row.number not in ended]
+    return Snapshot(
+        settings,
+        tuple(sorted([*rows, *running], key=lambda row: row.number)),
+        judge(rows, settings.objectives),
+        test=_read_test(folder),
+    )
+
+
+class Study:
+    """One worker's part in a study; `work` does it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        space: Space,
+        task: Task,
+        propose: Any,
+        test: Any,
+        *,
+        storage: str | None,
+        worker: str,
+        environment: Mapping[str, str],
+        max_experiments: int,
+        deadline: float,
+        run_s: float | None,
+        memory_bytes: int,
+        view: View,
+    ) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.space = space
+        self.task = task
+        self.propose = propose
+        self.test = test
+        self.worker = worker
+        self.environment = environment
+        self.max_experiments = max_experiments
+        self.deadline = deadline
+        self.run_s = run_s
+        self.memory_bytes = memory_bytes
+        self.view = view
+        self.book = Book(folder, settings, storage)
+        self.lock = FileLock(folder / ".lock")
+        self._shown = 0.0
+        self._reported = -math.inf
+        self._others: tuple[Row, ...] = ()
+
+    # --- the loop
+
+    def work(self) -> Snapshot:
+        """Run until the study is finished or the budget is used up.
+
+        Raises:
+            InputError: the baseline cannot be trained.
+            KeyboardInterrupt: with a message for the user.
+        """
+        if (self.folder / TEST).exists():
+            self.view.say(
+                "this study is finished: its test split was scored, once. To search "
+                "further, begin another in a new working directory"
+            )
+            return self._snapshot()
+        while self._left_s() > 0:
+            try:
+                with self.lock.acquire(timeout=self._left_s()):
+                    rows = self._settle()
+                    if not self._time_for_another(rows):
+                        self.view.say("the rest of the budget is too short for a run")
+                        break
+                    row = self._claim(rows)
+            except Timeout:
+                break
+            if row is not None:
+                self._carry_out(row)
+            elif not self._wait_for_others():
+                break
+        self._finish()
+        return self._snapshot()
+
+    def _left_s(self) -> float:
+        return self.deadline - _MARGIN_S - time.monotonic()
+
+    def _settle(self) -> list[Row]:
+        """Take note of what ended and who died; hold the lock. Returns ended rows."""
+        for row in self.book.running():
+            if row.state != "running":
+                self.book.close(row)
+            elif not row.worker or not is_alive(self.folder / WORKERS, row.worker):
+                reason = "its worker is gone"
+                self.book.close(replace(row, state="lost", reason=reason))
+        path = self.folder / JOURNAL
+        known = {row.number for row in read_journal(path)}
+        append_rows(path, [r for r in self.book.ended() if r.number not in known])
+        return read_journal(path)
+
+    def _claim(self, rows: Sequence[Row]) -> Row | None:
+        """Decide what to run next and say so in the storage; hold the lock."""
+        standing = judge(rows, self.settings.objectives)
+        running = self.book.running()
+        lost = Counter(_key(row) for row in rows if row.state == "lost")
+        under_way = {_key(row) for row in running}
+
+        def is_free(key: str) -> bool:
+            return key not in under_way and lost[key] < MOST_LOST
+
+        has_baseline = any(row.role == "baseline" for row in running)
+        if standing.baseline is None and not has_baseline:
+            values = self.space.defaults()
+            return self._begin("baseline", values, "default", "", of=None)
+        by_number = {row.number: row for row in rows}
+        for number in standing.waiting:
+            first = by_number[number]
+            if is_free(f"repeat {number}"):
+                return self._begin("repeat", first.values, first.proposer, "", number)
+        tried = {_key(r) for r in rows if r.role == "proposal" and r.state != "lost"}
+        for row in rows:
+            key = _key(row)
+            again = row.role == "proposal" and row.state == "lost" and key not in tried
+            if again and row.values and is_free(key):
+                note = f"again: run {row.number} was lost"
+                return self._begin("proposal", row.values, row.proposer, note, None)
+        return self._propose(rows, running)
+
+    def _propose(self, rows: Sequence[Row], running: Sequence[Row]) -> Row | None:
+        """The next new values that fit, or None when there is nothing left to try."""
+        for _ in range(MOST_SKIPPED):
+            if len(experiments([*rows, *running])) >= self.max_experiments:
+                return None
+            seed = mix_seed(self.settings.seed, "proposal", len(rows) + len(running))
+            proposal = self.propose(
+                self.space, [*rows, *running], self.settings.objectives, seed
+            )
+            if proposal is None:
+                return None
+            row = self._begin(
+                "proposal", proposal.values, proposal.proposer, proposal.note, None
+            )
+            reason = self._too_large(row, rows)
+            if reason is None:
+                return row
+            self.book.close(replace(row, state="skipped", reason=reason))
+            rows = self._settle()
+            self.view.tell(rows[-1], judge(rows, self.settings.objectives))
+        return None
+
+    def _begin(
+        self,
+        role: str,
+        values: dict[str, Any],
+        proposer: str,
+        note: str,
+        of: int | None,
+    ) -> Row:
+        number = self.book.open()
+        unchanged = role == "baseline" or (of is not None and self._is_baseline(of))
+        trained = {} if unchanged else values
+        try:
+            size = self.task.size(trained)
+        except InputError:
+            size = None  # There is no such network: the run itself says why.
+        row = Row(
+            number=number,
+            role=role,
+            of=number if of is None else of,
+            values=values,
+            seed=self.settings.seed + (role == "repeat"),
+            proposer=proposer,
+            note=note,
+            size=size,
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            worker=self.worker,
+        )
+        self.book.note(row, self.space)
+        return row
+
+    def _is_baseline(self, number: int) -> bool:
+        rows = read_journal(self.folder / JOURNAL)
+        return any(r.number == number and r.role == "baseline" for r in rows)
+
+    def _too_large(self, row: Row, rows: Sequence[Row]) -> str | None:
+        if row.size is None:
+            return None
+        minutes = self.settings.train_minutes
+        n_steps = self.task.n_steps(row.values)
+        return why_not(
+            forecast(rows, row.size),
+            memory_bytes=self.memory_bytes,
+            seconds=self._wall_s(rows),
+            train_s=None if minutes is None else 60 * minutes,
+            n_steps=n_steps,
+        )
+
+    # --- one run
+
+    def _carry_out(self, row: Row) -> None:
+        rows = read_journal(self.folder / JOURNAL)
+        folder = self._run_folder(row.number)
+        folder.mkdir(parents=True, exist_ok=True)
+        is_baseline = row.role == "baseline" or self._is_baseline(row.of)
+        curve: list[tuple[float, ...]] = []
+        started = time.monotonic()
+
+        def add(point: tuple[float, float]) -> bool:
+            curve.append(tuple(map(float, point)))
+            # The baseline and repeats are measuring sticks: they run to their end.
+            if row.role == "repeat":
+                return True
+            is_hopeless = self.book.hopeless(row.number, point)
+            return row.role == "baseline" or not is_hopeless
+
+        def wait() -> None:
+            seconds = time.monotonic() - started
+            self._show(replace(row, curve=tuple(curve), seconds=seconds))
+
+        ended = replace(row, state="lost", reason="interrupted")
+        try:
+            outcome = run_trial(
+                self.task.run,
+                ({} if is_baseline else row.values, row.seed, str(folder)),
+                wall_s=self._wall_s(rows),
+                memory_bytes=self.memory_bytes,
+                log=folder / "log.txt",
+                environment=self.environment,
+                on_report=add,
+                on_wait=wait,
+            )
+            ended = _ended(row, outcome, self.settings.objectives)
+            if ended.state == "pruned":
+                share = f"{100 * curve[-1][0]:.0f} %"
+                ended = replace(ended, reason=f"far behind at {share} of its training")
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"interrupted in run {row.number}, which is lost: the same command "
+                "goes on"
+            ) from None
+        finally:
+            seconds = round(time.monotonic() - started, 3)
+            ended = replace(ended, curve=tuple(curve), seconds=seconds)
+            with self.lock:
+                self.book.close(ended)
+                rows = self._settle()
+                self._keep_house(rows)
+        self.view.tell(ended, judge(rows, self.settings.objectives))
+        if row.role == "baseline" and ended.state != "done":
+            raise InputError(
+                f"the default recipe, which all others are compared with, cannot be "
+                f"trained: {ended.state}: {ended.reason} (see {folder / 'log.txt'}): "
+                "mend that, or give more memory or time, and run the command again"
+            )
+
+    def _wall_s(self, rows: Sequence[Row]) -> float:
+        """Seconds that a run may take."""
+        limits = [self._left_s() - self._ending_s(rows)]
+        if self.run_s is not None:
+            limits.append(self.run_s)
+        if self.settings.train_minutes is not None:
+            limits.append(120 * self.settings.train_minutes + 600)
+        return max(1.0, min(limits))
+
+    def _ending_s(self, rows: Sequence[Row]) -> float:
+        """Seconds that the test split will take, with a margin."""
+        slowest = max((row.figures.get("judge_s", 0.0) for row in rows), default=0.0)
+        share = self.settings.n_test / max(1, self.settings.n_validate)
+        return max(_ENDING_S, 30 + 1.3 * 2 * slowest * share)
+
+    def _time_for_another(self, rows: Sequence[Row]) -> bool:
+        """Whether a run could end inside the budget; the first one always tries."""
+        times = sorted(row.seconds for row in rows if row.state == "done")
+        if not times:
+            return True
+        typical = times[len(times) // 2]
+        return self._left_s() - self._ending_s(rows) >= typical
+
+    # --- what stays
+
+    def _keep_house(self, rows: Sequence[Row]) -> None:
+        """Publish the champion, write the report, drop old weights; hold the lock."""
+        standing = judge(rows, self.settings.objectives)
+        if standing.champion is not None:
+            self._publish(rows, standing, None)
+        kept = {standing.champion, standing.baseline, *standing.waiting}
+        done = [row.number for row in rows if row.state == "done"]
+        kept |= {*done[-KEPT_MODELS:]}
+        kept |= {row.number for row in self.book.running()}
+        for path in (self.folder / RUNS).iterdir():
+            if int(path.name) not in kept:
+                shutil.rmtree(path / "model", ignore_errors=True)
+        if time.monotonic() - self._reported > _REPORT_EVERY_S:
+            self._report()
+
+    def _report(self) -> None:
+        write_study(self._snapshot(), self.folder / REPORT, overwrite=True)
+        self._reported = time.monotonic()
+
+    def _publish(
+        self, rows: Sequence[Row], standing: Standing, final: FinalResult | None
+    ) -> None:
+        """Put the champion's model where users look for it, with its story."""
+        champion, baseline = standing.champion, standing.baseline
+        assert champion is not None and baseline is not None
+        row = next(row for row in rows if row.number == champion)
+        tested = final.figures if final else {}
+        gain = final.difference if final else None
+        self.task.publish(
+            self._run_folder(champion),
+            self.folder / BEST,
+            SearchRecord(
+                family=self.settings.family,
+                proposer=row.proposer,
+                objectives=self.settings.objectives,
+                seed=self.settings.seed,
+                run=champion,
+                n_runs=len(rows),
+                n_failed=sum(row.state in INFEASIBLE for row in rows),
+                space={
+                    name: asdict(found) for name, found in self.space.ranges.items()
+                },
+                values=row.values if champion != baseline else {},
+                validation=standing.means[champion],
+                baseline_validation=standing.means[baseline],
+                spread=standing.spread or {},
+                n_train=self.settings.n_train,
+                n_validate=self.settings.n_validate,
+                n_test=self.settings.n_test,
+                started=self.settings.started,
+                ended=datetime.now(UTC).isoformat(timespec="seconds"),
+                test=tested.get("champion"),
+                baseline_test=tested.get("baseline"),
+                test_difference=None
+                if gain is None
+                else (gain.mean, gain.low, gain.high),
+            ),
+        )
+
+    def _finish(self) -> None:
+        """Score the test split, unless others still work on the study."""
+        try:
+            with FileLock(self.folder / ".finish.lock").acquire(
+                timeout=max(0.0, self._left_s())
+            ):
+                self._score()
+        except Timeout:
+            self.view.say("another worker scores the test split")
+
+    def _score(self) -> None:
+        with self.lock:
+            rows = self._settle()
+            standing = judge(rows, self.settings.objectives)
+            busy = bool(self.book.running())
+        if (self.folder / TEST).exists() or standing.champion is None:
+            return
+        if busy:
+            self.view.say("other workers go on; the last one scores the test split")
+            return
+        self._report()  # Should scoring fail, the page is up to date.
+        champion, baseline = standing.champion, standing.baseline
+        assert baseline is not None
+        numbers = {"baseline": baseline, "champion": champion}
+        self.view.say(f"scoring the test split, once: runs {baseline} and {champion}")
+        started = time.monotonic()
+        left_s = self.deadline - started
+        outcome = run_trial(
+            self.task.score,
+            ({k: str(self._run_folder(n)) for k, n in numbers.items()}, self.test),
+            wall_s=max(1.0, left_s),
+            memory_bytes=self.memory_bytes,
+            log=self.folder / "test.log",
+            environment=self.environment,
+            on_report=lambda _: True,
+            on_wait=lambda: self._show(None),
+        )
+        if outcome.state != "done":
+            self.view.say(
+                f"the test split was not scored ({outcome.state}: {outcome.reason}): "
+                "the same command tries again"
+            )
+            return
+        scores = outcome.result
+        subjects = {name: found["subjects"] for name, found in scores.items()}
+        shared = sorted({*subjects["champion"]} & {*subjects["baseline"]})
+        final = FinalResult(
+            champion=champion,
+            baseline=baseline,
+            scored=datetime.now(UTC).isoformat(timespec="seconds"),
+            figures={name: found["figures"] for name, found in scores.items()},
+            subjects=subjects,
+            difference=bootstrap_difference(
+                [subjects["champion"][name] for name in shared],
+                [subjects["baseline"][name] for name in shared],
+                mix_seed(self.settings.seed, "bootstrap"),
+            ),
+        )
+        text = json.dumps(asdict(final), indent=2, allow_nan=False) + "\n"
+        write_text(text, self.folder / TEST, overwrite=False)
+        with self.lock:
+            self._publish(rows, standing, final)
+            self._report()
+
+    def _run_folder(self, number: int) -> Path:
+        return self.folder / RUNS / f"{number:04d}"
+
+    # --- what is shown
+
+    def _wait_for_others(self) -> bool:
+        """Wait a little for runs of other workers; False where there are none."""
+        self._others = tuple(self.book.running())
+        if not self._others:
+            return False
+        self._show(None)
+        time.sleep(min(1.0, max(0.0, self._left_s())))
+        return True
+
+    def _show(self, row: Row | None) -> None:
+        """Show the study about once a second, with our own run as it stands."""
+        now = time.monotonic()
+        if now - self._shown < 1:
+            return
+        self._shown = now
+        self.view.show(self._snapshot(row))
+
+    def _snapshot(self, own: Row | None = None) -> Snapshot:
+        rows = read_journal(self.folder / JOURNAL)
+        found = {row.number: row for row in (*self.book.running(), *rows)}
+        if own is not None:
+            found[own.number] = own
+        return Snapshot(
+            self.settings,
+            tuple(found[number] for number in sorted(found)),
+            judge(rows, self.settings.objectives),
+            remaining_s=max(0.0, self.deadline - time.monotonic()),
+            max_experiments=self.max_experiments,
+            test=_read_test(self.folder),
+        )
+
+
+def _key(row: Row) -> str:
+    """What a run is of, so that a lost one can be told to have been run again."""
+    if row.role == "repeat":
+        return f"repeat {row.of}"
+    return row.role + json.dumps(row.values, sort_keys=True)
+
+
+def _ended(row: Row, outcome: Outcome, objectives: Sequence[str]) -> Row:
+    """The row with what came of the run."""
+    state, reason, figures = outcome.state, outcome.reason, {}
+    if state == "done":
+        figures = {k: v for k, v in outcome.result.items() if math.isfinite(v)}
+        missing = [name for name in objectives if name not in figures]
+        if missing:
+            state, reason = "diverged", f"{', '.join(missing)}: not defined"
+    return replace(
+        row,
+        state=state,
+        reason=reason,
+        figures=figures,
+        peak_memory_bytes=outcome.peak_memory_bytes,
+    )
+
+
+class _Silent:
+    """Shows nothing."""
+
+    def show(self, snapshot: Snapshot) -> None: ...
+    def tell(self, row: Row, standing: Standing) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
+# --- how a study begins
+
+
+def _open(
+    folder: Path,
+    fresh: Settings,
+    data: str | Path | None,
+    left_open: Collection[str],
+) -> tuple[Settings, dict[str, Any]]:
+    """Begin a study, or find the one that is there and see that it is the same."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be made: {error.strerror}: give another --working-dir"
+        ) from error
+    with FileLock(folder / ".lock"):
+        if not (folder / SETTINGS).exists():
+            foreign = sorted(
+                path.name for path in folder.iterdir() if path.name not in _OWN
+            )
+            if foreign:
+                raise InputError(
+                    f"{folder}: holds files that are not a study's "
+                    f"({', '.join(foreign[:3])}): give another --working-dir"
+                )
+            split = _split(data, fresh)
+            fresh = replace(
+                fresh,
+                n_train=_n_subjects(split["train"]),
+                n_validate=_n_subjects(split["validate"]),
+                n_test=_n_subjects(split["test"]),
+            )
+            for name, content in ((SPLIT, split), (SETTINGS, asdict(fresh))):
+                text = json.dumps(content, indent=2) + "\n"
+                write_text(text, folder / name, overwrite=True)
+        settings = _read_settings(folder)
+        split = _read_split(folder)
+    _refuse_other(folder, settings, fresh, left_open)
+    if data is not None and _pairs(data) != sorted(sum(split.values(), ())):
+        raise InputError(
+            f"{folder}: was begun with other scans than those of {data}: give the same "
+            "--data or another --working-dir"
+        )
+    return settings, split
+
+
+def _refuse_other(
+    folder: Path, settings: Settings, fresh: Settings, left_open: Collection[str]
+) -> None:
+    """Raise where a study that goes on was begun otherwise."""
+    may_differ = {"n_train", "n_validate", "n_test", "started", "versions", *left_open}
+    for name, before in asdict(settings).items():
+        now = asdict(fresh)[name]
+        if name not in may_differ and now != before:
+            raise InputError(
+                f"{folder}: was begun with {name}={before!r}, now it is {now!r}: give "
+                "the same, or another --working-dir for another study"
+            )
+
+
+def _split(data: str | Path | None, settings: Settings) -> dict[str, Any]:
+    """A fifth of the subjects for each of validation and test, the rest to train."""
+    pairs = _pairs(get_data() if data is None else data)
+    dataset = make_dataset(
+        pairs,
+        settings.n_classes,
+        binarize=settings.binarize,
+        relabel=settings.relabel,
+    )
+    n_subjects = len({*dataset.subjects})
+    if n_subjects < 3:
+        raise InputError(
+            f"a study needs 3 subjects or more, to train, validate and test on, got "
+            f"{n_subjects}: add scans to the table"
+        )
+    share = max(1, round(n_subjects / 5))
+    rest, test = dataset.split(share, seed=mix_seed(settings.seed, "test"))
+    train, validate = rest.split(share, seed=mix_seed(settings.seed, "validate"))
+    return {
+        name: [[str(path) for path in subject.paths or ()] for subject in part.data]
+        for name, part in (("train", train), ("validate", validate), ("test", test))
+    }
+
+
+def _pairs(table: str | Path) -> list[tuple[str, str]]:
+    """The scans and labels of a table, by absolute paths, sorted."""
+    return sorted(
+        (os.path.abspath(image), os.path.abspath(labels))
+        for image, labels in read_table(Path(table))
+    )
+
+
+def _n_subjects(pairs: Sequence[Sequence[str]]) -> int:
+    dataset = Dataset.from_files([(Path(a), Path(b)) for a, b in pairs])
+    return len({*dataset.subjects})
+
+
+def _train_minutes(budget_minutes: float, max_experiments: int) -> float:
+    """Of each training, so that all runs are likely to end inside the budget.
+
+    A tenth of the budget is kept for the test split, and the second seeds of the
+    baseline and of a fifth of the recipes are counted in. A third of each run, but
+    five minutes at most, goes into starting, validation and judging.
+    """
+    n_runs = max_experiments + 1 + math.ceil(max_experiments / 5)
+    run = 0.9 * budget_minutes / n_runs
+    return round(run - min(run / 3, 5.0), 3)
+
+
+def _gpus(folder: Path) -> list[str]:
+    """The GPUs of this machine."""
+    outcome = run_trial(
+        list_gpus,
+        (),
+        wall_s=120,
+        memory_bytes=None,
+        log=folder / "gpus.log",
+        on_report=lambda _: True,
+        on_wait=lambda: None,
+    )
+    if outcome.state != "done":
+        raise InputError(f"the GPUs cannot be listed: {outcome.reason}")
+    gpus: list[str] = outcome.result
+    return gpus
+
+
+def _read_settings(folder: Path) -> Settings:
+    settings: Settings = build_record(
+        Settings, _read_json(folder / SETTINGS), str(folder / SETTINGS)
+    )
+    return settings
+
+
+def _read_split(folder: Path) -> dict[str, Any]:
+    raw = _read_json(folder / SPLIT)
+    return {name: tuple(tuple(pair) for pair in pairs) for name, pairs in raw.items()}
+
+
+def _read_test(folder: Path) -> FinalResult | None:
+    path = folder / TEST
+    if not path.exists():
+        return None
+    result: FinalResult = build_record(FinalResult, _read_json(path), str(path))
+    return result
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: is not JSON ({error}): mend it") from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+
+
+def _count(name: str, value: int, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} must be a whole number >= {least}, got {value!r}")
+
+
+def _positive(name: str, value: float) -> float:
+    if not (isinstance(value, int | float) and 0 < value < math.inf):
+        raise InputError(f"{name} must be a number > 0, got {value!r}")
+    return value

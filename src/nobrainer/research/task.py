@@ -1,0 +1,255 @@
+"""What a study repeats: train and judge a recipe; later, score it on the test split."""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nobrainer import bundle
+from nobrainer.evaluation import Evaluation, summarise
+from nobrainer.io import read_geometry
+from nobrainer.processing.dataset import Dataset
+from nobrainer.processing.segmentation import DEFAULT_LEARNING_RATE, Segmentation
+from nobrainer.recipe import SearchRecord
+from nobrainer.research.cost import count_size
+from nobrainer.research.journal import Size
+from nobrainer.research.space import Setting, Space
+from nobrainer.training.engine import default_device, gpu_ids
+
+Pairs = tuple[tuple[str, str], ...]
+Report = Callable[[tuple[float, float]], None]
+
+MODEL = "model"
+"""Folder of a run's trained model inside the run's folder."""
+JUDGE_SEED = 0
+"""Of the draws on validation and test scans: the same for all runs."""
+_FIGURES = {
+    "dice": "dice",
+    "nll": "nll/foreground",
+    "aurc": "aurc_entropy/foreground",
+    "ece": "ece/foreground",
+    "auroc": "auroc_entropy/foreground",
+}
+
+
+@dataclass(frozen=True)
+class SegmentationTask:
+    """Training and judging of segmentation networks on one split of labelled scans.
+
+    space: the parameters that values are of.
+    train, validate: (image, labels) of each scan; the test split is not here, so
+        that no training can see it.
+    n_classes, binarize, relabel: how labels are made into classes.
+    train_minutes, epochs: when a training ends; None leaves it to the epochs.
+    n_draws: of the weights, for judging; a deterministic model makes one pass.
+    """
+
+    space: Space
+    train: Pairs
+    validate: Pairs
+    n_classes: int
+    binarize: bool
+    relabel: str | None
+    train_minutes: float | None
+    epochs: int
+    n_draws: int
+
+    def run(
+        self, values: Mapping[str, Any], seed: int, folder: str, report: Report
+    ) -> dict[str, float]:
+        """Train with these values, judge on the validation scans, save the model.
+
+        Args:
+            values: of the space; what is missing is the default.
+            seed: of the training.
+            folder: of the run; the model goes into `MODEL` inside.
+            report: is given (share of the training that is over, validation Dice)
+                after each epoch.
+
+        Returns: figures, means over the validation subjects: "dice"; "nll", "aurc",
+            "ece" and "auroc" near the foreground; "dice/NAME" of each structure; and
+            "train_s" (without validation), "judge_s" and "steps".
+        """
+        setting = self.space.setting(values)
+        train, validate = self._datasets(setting)
+        curve = _Curve(self, setting, report)
+        segmentation = Segmentation(setting.model, setting.model_args).fit(
+            train,
+            validate,
+            epochs=self.epochs,
+            opt_args={"lr": setting.learning_rate or DEFAULT_LEARNING_RATE},
+            loss=setting.loss,
+            seed=seed,
+            gradient_clip=setting.gradient_clip,
+            max_minutes=self.train_minutes,
+            on_epoch=curve.add,
+            verbose=False,
+        )
+        evaluation, judge_s = _evaluate(segmentation, validate, self.n_draws)
+        segmentation.save(Path(folder) / MODEL)
+        found = _figures(evaluation)
+        return found | {
+            "train_s": curve.train_s,
+            "judge_s": judge_s,
+            "steps": float(curve.steps),
+        }
+
+    def score(
+        self, folders: Mapping[str, str], test: Pairs, report: Report
+    ) -> dict[str, Any]:
+        """Apply trained models to the test scans.
+
+        Args:
+            folders: of runs, by any name.
+            test: (image, labels) of each scan.
+            report: unused; nothing here can be ended early.
+
+        Returns: of each name {"figures": as of `run`, "subjects": subject -> mean Dice
+            of its structures}.
+        """
+        scores = {}
+        for name, folder in folders.items():
+            segmentation = Segmentation.load(Path(folder) / MODEL)
+            dataset = self._dataset(test, self.space.setting({}))
+            evaluation, _ = _evaluate(segmentation, dataset, self.n_draws)
+            scores[name] = {
+                "figures": _figures(evaluation),
+                "subjects": _subjects(evaluation),
+            }
+        return scores
+
+    def size(self, values: Mapping[str, Any]) -> Size:
+        """Count the network of these values, and the work that it is."""
+        setting = self.space.setting(values)
+        data, _ = self._datasets(setting)
+        return count_size(
+            setting.model,
+            setting.model_args,
+            n_classes=self.n_classes,
+            batch_size=data.batch_size,
+            block_shape=data.block_shape,
+            judge_shapes=[
+                read_geometry(Path(image)).shape for image, _ in self.validate
+            ],
+            n_draws=self.n_draws,
+        )
+
+    def n_steps(self, values: Mapping[str, Any]) -> int:
+        """Optimiser steps in all epochs, those of all members of an ensemble."""
+        setting = self.space.setting(values)
+        data, _ = self._datasets(setting)
+        patches = len(data) * data.config.patches_per_volume
+        n_steps = self.epochs * math.ceil(patches / data.batch_size)
+        return n_steps * _n_members(setting)
+
+    def publish(self, folder: Path, best: Path, search: SearchRecord) -> None:
+        """Copy a run's model to where the best one is kept, with its story."""
+        found = bundle.load(folder / MODEL)
+        made = replace(found.recipe.provenance, search=search)
+        story = replace(found, recipe=replace(found.recipe, provenance=made))
+        bundle.save(story, best, overwrite=True)
+
+    def gpus(self) -> bool:
+        """Whether this machine has GPUs, one of which each worker should own."""
+        return default_device().type == "cuda"
+
+    def _datasets(self, setting: Setting) -> tuple[Dataset, Dataset]:
+        return self._dataset(self.train, setting), self._dataset(self.validate, setting)
+
+    def _dataset(self, pairs: Pairs, setting: Setting) -> Dataset:
+        dataset = make_dataset(
+            pairs, self.n_classes, binarize=self.binarize, relabel=self.relabel
+        )
+        if setting.block_shape is not None:
+            config = replace(dataset.config, block_shape=setting.block_shape)
+            dataset = replace(dataset, config=config)
+        if setting.batch_size is not None:
+            dataset = dataset.batch(setting.batch_size)
+        if setting.augment is not None:
+            dataset = dataset.augment(setting.augment)
+        return dataset.shuffle().patches(
+            per_volume=setting.patches_per_volume, foreground=setting.foreground
+        )
+
+
+def make_dataset(
+    pairs: Sequence[tuple[str, str]],
+    n_classes: int,
+    *,
+    binarize: bool,
+    relabel: str | None,
+) -> Dataset:
+    """The scans with their labels made into classes."""
+    dataset = Dataset.from_files(
+        [(Path(image), Path(labels)) for image, labels in pairs], n_classes=n_classes
+    )
+    if relabel is not None:
+        dataset = dataset.relabel(relabel)
+    return dataset.binarize() if binarize else dataset
+
+
+def _n_members(setting: Setting) -> int:
+    return len(setting.model_args.get("members", (None,)))
+
+
+def list_gpus(report: Report) -> list[str]:
+    """The GPUs of this machine; in a process of its own, for asking occupies one."""
+    return gpu_ids()
+
+
+class _Curve:
+    """How a training goes, epoch by epoch; the members of an ensemble in turn."""
+
+    def __init__(
+        self, task: SegmentationTask, setting: Setting, report: Report
+    ) -> None:
+        self._epochs, self._minutes = task.epochs, task.train_minutes
+        self._n_members = _n_members(setting)
+        self._batch_size = setting.batch_size or 2
+        self._report = report
+        self._seconds: dict[int, float] = defaultdict(float)
+        self.train_s = 0.0
+        self.steps = 0
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        member = row.get("member", 0)
+        self.steps += row["steps"]
+        self.train_s += row["steps"] * self._batch_size / row["patches_per_s"]
+        self._seconds[member] += row["seconds"]
+        share = row["epoch"] / self._epochs
+        if self._minutes is not None:
+            limit_s = 60 * self._minutes / self._n_members
+            share = max(share, self._seconds[member] / limit_s)
+        share = (member + min(1.0, share)) / self._n_members
+        self._report((share, row["validation_dice"]))
+
+
+def _evaluate(
+    segmentation: Segmentation, dataset: Dataset, n_draws: int
+) -> tuple[Evaluation, float]:
+    """The evaluation, and the seconds that it took."""
+    started = time.monotonic()
+    evaluation = segmentation.evaluate(
+        dataset, n_samples=n_draws, seed=JUDGE_SEED, surfaces=False
+    )
+    return evaluation, time.monotonic() - started
+
+
+def _figures(evaluation: Evaluation) -> dict[str, float]:
+    means = summarise(evaluation)
+    found = {name: means[key] for name, key in _FIGURES.items() if key in means}
+    return found | {k: v for k, v in means.items() if k.startswith("dice/")}
+
+
+def _subjects(evaluation: Evaluation) -> dict[str, float]:
+    """The mean Dice of each subject's structures."""
+    scores: dict[str, list[float]] = defaultdict(list)
+    for row in evaluation:
+        if row.metric == "dice":
+            scores[row.subject].append(row.value)
+    return {subject: float(np.mean(found)) for subject, found in scores.items()}

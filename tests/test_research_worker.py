@@ -1,0 +1,189 @@
+"""Workers: whether they live, which GPU is theirs, what memory is left to them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nobrainer.errors import InputError
+from nobrainer.research import worker
+from nobrainer.research.worker import Presence, claim_gpu, is_alive, memory_limit_bytes
+
+GPUS = ["GPU-aaaa", "GPU-bbbb"]
+WORKER = """
+import sys, time
+from pathlib import Path
+from nobrainer.research.worker import Presence, claim_gpu
+
+folder = Path(sys.argv[1])
+with Presence(folder) as presence, claim_gpu(folder, sys.argv[2:]) as gpu:
+    print(presence.name, gpu, flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def start_worker(
+    folder: Path, *gpus: str
+) -> Iterator[tuple[subprocess.Popen[bytes], str, str]]:
+    """A worker in its own process, its name and its GPU."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(folder), *gpus], stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout
+        name, gpu = process.stdout.readline().decode().split()
+        yield process, name, gpu
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_worker_is_there_while_it_works(tmp_path: Path) -> None:
+    folder = tmp_path / "study" / "workers"
+    with Presence(folder) as presence, Presence(folder) as other:
+        assert presence.name != other.name
+        assert f"-{os.getpid()}-" in presence.name
+        assert is_alive(folder, presence.name)
+        assert is_alive(folder, other.name)
+    assert not is_alive(folder, presence.name)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_killed_worker_is_seen_at_once(tmp_path: Path) -> None:
+    with start_worker(tmp_path) as (process, name, gpu):
+        assert gpu == "None"
+        assert is_alive(tmp_path, name)
+        process.send_signal(signal.SIGSTOP)
+        assert is_alive(tmp_path, name)
+        process.send_signal(signal.SIGKILL)
+        # Nobody has asked for its exit status: its number is still in the table.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert psutil.pid_exists(process.pid)
+        assert not is_alive(tmp_path, name)
+        process.wait()
+        assert not is_alive(tmp_path, name)
+        assert (tmp_path / name).exists()
+
+
+def test_another_process_with_the_number_is_not_the_worker(tmp_path: Path) -> None:
+    with Presence(tmp_path) as presence:
+        path = tmp_path / presence.name
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"started": record["started"] - 3600}))
+        assert not is_alive(tmp_path, presence.name)
+        # The clock was set right in the meantime.
+        path.write_text(json.dumps(record | {"started": record["started"] - 3}))
+        assert is_alive(tmp_path, presence.name)
+
+
+@pytest.mark.parametrize(("age_s", "alive"), [(0, True), (60, True), (100, False)])
+def test_a_worker_elsewhere_is_judged_by_its_file(
+    tmp_path: Path, age_s: float, alive: bool
+) -> None:
+    # Its number is that of a process here, which must not matter.
+    record = {"where": "elsewhere", "pid": os.getpid(), "started": 0.0}
+    path = tmp_path / "elsewhere-1-00000000"
+    path.write_text(json.dumps(record))
+    os.utime(path, (time.time() - age_s,) * 2)
+    assert is_alive(tmp_path, path.name) == alive
+
+
+def test_a_file_is_touched_while_its_worker_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "BEAT_S", 0.05)
+    with Presence(tmp_path) as presence:
+        path = tmp_path / presence.name
+        os.utime(path, (0, 0))
+        until = time.monotonic() + 5
+        while path.stat().st_mtime == 0 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert abs(path.stat().st_mtime - time.time()) < 10
+        # A folder that is away for a moment does not end the beat.
+        path.rename(tmp_path / "away")
+        time.sleep(0.2)
+        (tmp_path / "away").rename(path)
+        os.utime(path, (0, 0))
+        time.sleep(0.5)
+        assert path.stat().st_mtime > 0
+
+
+def test_each_worker_has_a_gpu_of_its_own(tmp_path: Path) -> None:
+    with start_worker(tmp_path, *GPUS) as (first, _, gpu):
+        with claim_gpu(tmp_path, GPUS) as ours:
+            assert {gpu, ours} == set(GPUS)
+            third = subprocess.run(
+                [sys.executable, "-c", WORKER, str(tmp_path), *GPUS],
+                capture_output=True,
+                text=True,
+            )
+            assert third.returncode == 1
+            assert "at most one per GPU" in third.stderr
+            with (
+                pytest.raises(InputError, match="more than the 2 of"),
+                claim_gpu(tmp_path, GPUS),
+            ):
+                pass
+            first.kill()
+            first.wait()
+            with claim_gpu(tmp_path, GPUS) as freed:
+                assert freed == gpu
+        with claim_gpu(tmp_path, [str(ours)]) as again:
+            assert again == ours
+
+
+def test_without_gpus_there_is_none_to_claim(tmp_path: Path) -> None:
+    with claim_gpu(tmp_path, []) as first, claim_gpu(tmp_path, []) as second:
+        assert (first, second) == (None, None)
+
+
+def test_memory_is_limited_by_the_machine() -> None:
+    assert 0 < memory_limit_bytes() <= psutil.virtual_memory().total
+
+
+def write_group(folder: Path, limit: tuple[str, str], used: str, stat: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / limit[0]).write_text(f"{limit[1]}\n")
+    name = {"memory.max": "memory.current"}.get(limit[0], "memory.usage_in_bytes")
+    (folder / name).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(stat)
+
+
+def test_memory_is_limited_by_each_control_group(tmp_path: Path) -> None:
+    rooms = worker._find_group_rooms(tmp_path)
+    assert list(rooms) == []
+    (tmp_path / "proc/self").mkdir(parents=True)
+    groups = tmp_path / "proc/self/cgroup"
+
+    # Version 2: a job of 1000, of whose 700 in use 200 are cache; its step has no
+    # limit, and the group around both has 400 left.
+    groups.write_text("0::/slurm/job_1/step_0\n")
+    slurm = tmp_path / "sys/fs/cgroup/slurm"
+    write_group(slurm, ("memory.max", "5000"), "4600", "anon 7\ninactive_file 0\n")
+    write_group(
+        slurm / "job_1", ("memory.max", "1000"), "700", "inactive_file 200\nx 9\n"
+    )
+    write_group(slurm / "job_1/step_0", ("memory.max", "max"), "600", "")
+    assert list(worker._find_group_rooms(tmp_path)) == [500, 400]
+
+    # Version 1 in a container: the path is that of the host and not to be seen.
+    groups.write_text("5:cpu,cpuacct:/docker/0a\n4:memory:/docker/0a\n")
+    write_group(
+        tmp_path / "sys/fs/cgroup/memory",
+        ("memory.limit_in_bytes", "2000"),
+        "2500",
+        "inactive_file 1\ntotal_inactive_file 300\n",
+    )
+    assert list(worker._find_group_rooms(tmp_path)) == [0]
+    groups.write_text("4:memory:/\n")
+    (tmp_path / "sys/fs/cgroup/memory/memory.usage_in_bytes").write_text("2100\n")
+    assert list(worker._find_group_rooms(tmp_path)) == [200]
