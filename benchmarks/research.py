@@ -38,7 +38,7 @@ choices = ["16x16x16", "32x32x32"]
 """
 PROPOSERS = ("tpe", "random")
 COLOURS = {"tpe": "#0072b2", "random": "#8a8a8a"}
-EXPERIMENTS = 20
+EXPERIMENTS = 25
 TRAIN_MINUTES = 0.1
 
 
@@ -69,6 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="*", default=[])
+    parser.add_argument("--proposers", nargs="*", default=PROPOSERS)
     args = parser.parse_args()
     out = args.output_dir
     out.mkdir(parents=True, exist_ok=True)
@@ -76,7 +77,7 @@ def main() -> None:
     space.write_text(SPACE)
     table = nb.get_data(source="embedded", resolution_mm=4.0)
     for seed in args.seeds:
-        for proposer in PROPOSERS:
+        for proposer in args.proposers:
             print(f"{proposer}, seed {seed}", flush=True)
             nb.research.run(
                 out / f"{proposer}-{seed}",
@@ -98,7 +99,7 @@ def draw(out: Path) -> None:
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     for proposer in PROPOSERS:
-        studies = [nb.research.read(path) for path in sorted(out.glob(f"{proposer}-*"))]
+        studies = [nb.research.read(path) for path in sorted(out.glob(f"{proposer}-[0-9]*"))]
         curves = [best_so_far(study) for study in studies]
         if not curves:
             continue

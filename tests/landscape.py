@@ -23,12 +23,15 @@ GOES_WRONG = 1e-5
 class Landscape:
     """Dice falls with the distance of the learning rate from 1e-3, in decades.
 
-    seconds: of each run. count: whether networks have a size, and take memory.
+    seconds: of each run; score_s: of the test. first_point: of the curve.
+    count: whether networks have a size, and take memory.
     With a KL weight of `GOES_WRONG`, runs do: see `misbehave`.
     """
 
     seconds: float = 0.0
     count: bool = False
+    first_point: float = 0.5
+    score_s: float = 0.0
 
     def run(self, values, seed, folder, report):
         rate = values.get("learning_rate", DEFAULT_RATE)
@@ -39,6 +42,7 @@ class Landscape:
             misbehave(doing, values.get("base_filters"))
         noise = np.random.default_rng([seed, round(1e6 * rate)]).normal(0, NOISE)
         dice = 0.9 - 0.05 * abs(math.log10(rate / 1e-3)) + noise
+        report((0.0, self.first_point))
         for step in range(1, 5):
             time.sleep(self.seconds / 4)
             report((step / 4, dice * (0.6 + 0.1 * step)))
@@ -47,6 +51,7 @@ class Landscape:
         return {"dice": dice, "nll": 1 - dice, "aurc": (1 - dice) / 10, "judge_s": 0.01}
 
     def score(self, folders, test, report):
+        time.sleep(self.score_s)
         scores = {}
         for name, folder in folders.items():
             dice = json.loads((Path(folder) / "model" / "dice.json").read_text())

@@ -57,6 +57,16 @@ def test_a_crown_takes_two_seeds():
     assert real.spread["dice"] == pytest.approx(pooled)
 
 
+def test_a_recipe_that_a_seed_ruins_does_not_raise_the_bar():
+    ruined = [row(2, 0.99), row(3, 0.10, "repeat", 2)]
+    good = [row(4, 0.95), row(5, 0.96, "repeat", 4)]
+    standing = judge([*BASE, *ruined, *good], ["dice"])
+    assert standing.verdicts[2] == "no gain"
+    assert standing.champion == 4
+    pooled = math.sqrt((0.02**2 / 2 + 0.01**2 / 2) / 2)
+    assert standing.spread["dice"] == pytest.approx(pooled)
+
+
 def test_a_repeat_that_fails_leaves_the_crown():
     rows = [*BASE, row(2, 0.99), row(3, 0, "repeat", 2, state="memory")]
     standing = judge(rows, ["dice"])
@@ -73,6 +83,27 @@ def test_several_objectives_may_not_get_worse():
     assert judge([*base, *worse], ["dice", "nll"]).champion == 0
     level = [row(2, 0.95, nll=0.115), row(3, 0.95, "repeat", 2, nll=0.115)]
     assert judge([*base, *level], ["dice", "nll"]).champion == 2
+
+
+def test_small_losses_do_not_add_up():
+    rows = [row(0, 0.900, "baseline", nll=0.10), row(1, 0.900, "repeat", 0, nll=0.11)]
+    for n in range(1, 5):
+        for seed in range(2):
+            role, of = ("repeat", 2 * n) if seed else ("proposal", None)
+            nll = 0.10 + 0.005 * n + 0.01 * seed
+            rows.append(row(2 * n + seed, 0.9 + 0.01 * n, role, of, nll=nll))
+    standing = judge(rows, ["dice", "nll"])
+    # 0.115 against 0.105 is more than the 0.0071 between seeds, 0.110 is not.
+    assert standing.champion == 2
+
+
+def test_no_gain_is_final():
+    rows = [*BASE, row(2, 0.9225)]
+    assert judge(rows, ["dice"]).verdicts[2] == "within the spread"
+    rows += [row(n, 0.80) for n in (3, 4, 5)]
+    rows += [row(6, 0.9245), row(7, 0.914, "repeat", 6)]
+    # Its weights are gone by now.
+    assert 2 not in judge(rows, ["dice"]).waiting
 
 
 def test_who_ended_before_the_baseline_is_judged_with_it():

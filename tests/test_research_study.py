@@ -1,11 +1,14 @@
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
@@ -132,7 +135,9 @@ def test_the_budget_is_kept_whatever_a_trial_does(tmp_path):
     work(tmp_path / "s", propose=of(hang), n=9, budget_s=64, run_s=3, view=notes)
     assert time.monotonic() - started < 66
     rows = journal(tmp_path / "s")
-    assert {row.state for row in rows[2:]} == {"timeout"}
+    # The last one is cut by the budget itself.
+    assert {row.state for row in rows[2:-1]} == {"timeout"}
+    assert rows[-1].state in ("timeout", "lost")
     assert (tmp_path / "s" / TEST).exists()
 
 
@@ -239,6 +244,86 @@ def test_three_workers_one_killed_twelve_distinct_trials(tmp_path):
     assert not [row for row in read(folder).rows if row.state == "running"]
 
 
+def test_a_run_that_the_budget_cuts_runs_again(tmp_path):
+    folder = tmp_path / "s"
+    work(folder, n=1)
+    (folder / TEST).unlink()
+    slow = Landscape(seconds=60)
+    work(folder, task=slow, propose=of([values()]), n=2, budget_s=54)
+    (cut,) = [row for row in journal(folder) if row.role == "proposal"]
+    assert (cut.state, cut.reason) == ("lost", "the budget was used up")
+    (folder / TEST).unlink()
+    snapshot = work(folder, propose=of([values()]), n=2)
+    assert snapshot.standing.champion == cut.number + 1
+
+
+def test_a_budget_for_no_run_leaves_the_test_locked(tmp_path):
+    folder = tmp_path / "s"
+    work(folder, n=2, task=Landscape(seconds=2))
+    (folder / TEST).unlink()
+    with pytest.raises(InputError, match="too short for a single run"):
+        work(folder, n=9, budget_s=51)
+    assert not (folder / TEST).exists()
+
+
+def test_who_comes_while_the_test_is_scored_finds_the_study_closed(tmp_path):
+    folder = tmp_path / "s"
+    first, late = Notes(), Notes()
+    scoring = Thread(
+        target=work,
+        args=(folder,),
+        kwargs={"task": Landscape(score_s=4), "n": 2, "view": first},
+    )
+    scoring.start()
+    while not any("scoring" in text for text in first.said):
+        time.sleep(0.05)
+    work(folder, n=9, view=late)
+    scoring.join()
+    assert len(experiments(journal(folder))) == 2
+    assert not late.told
+
+
+def test_a_curve_that_is_not_defined_is_left_out(tmp_path):
+    snapshot = work(tmp_path / "s", n=1, task=Landscape(first_point=math.nan))
+    assert [len(row.curve) for row in snapshot.rows] == [4, 4]
+
+
+def test_another_storage_is_refused(tmp_path):
+    folder = tmp_path / "s"
+    work(folder, n=2)
+    (folder / TEST).unlink()
+    (folder / "optuna.log").unlink()
+    before = (folder / JOURNAL).read_bytes()
+    with pytest.raises(InputError, match="runs that the storage does not know"):
+        work(folder, n=5)
+    assert (folder / JOURNAL).read_bytes() == before
+
+
+def test_that_nothing_fits_is_found_once(tmp_path):
+    task, notes = Landscape(count=True), Notes()
+    folder = tmp_path / "s"
+    work(folder, task=task, n=1)
+    (folder / "runs/.DS_Store").touch()
+    (folder / TEST).unlink()
+    rates = [1e-3 * (1 + n / 1000) for n in range(100)]
+    large = [values(rate, filters=32) for rate in rates]
+    cap = 170_000_000
+    work(folder, task=task, propose=of(large), n=9, memory_bytes=cap, view=notes)
+    assert sum(row.state == "skipped" for row in journal(folder)) == 20
+    assert notes.said.count("nothing that is proposed fits memory or time") == 1
+
+
+def test_a_death_after_the_test_is_mended(tmp_path):
+    folder = tmp_path / "s"
+    snapshot = work(folder, n=4)
+    champion = snapshot.standing.champion
+    shutil.rmtree(folder / "best")
+    (folder / "report.html").unlink()
+    work(folder, n=4)
+    assert json.loads((folder / "best/search.json").read_text()) == champion
+    assert (folder / "report.html").exists()
+
+
 def test_weights_of_few_runs_stay(tmp_path):
     snapshot = work(tmp_path / "s", n=9)
     standing = snapshot.standing
@@ -253,11 +338,11 @@ def test_hopeless_runs_are_pruned_but_never_repeats(tmp_path):
         tmp_path / "s", propose=of([values(r) for r in rates]), n=7, pruner="asha"
     )
     states = {row.values["learning_rate"]: row for row in snapshot.rows[1:]}
-    assert states[1e-2].state == "pruned" and len(states[1e-2].curve) < 4
+    assert states[1e-2].state == "pruned" and len(states[1e-2].curve) < 5
     assert states[1e-3].state == "done"
     for row in snapshot.rows:
         if row.role != "proposal":
-            assert row.state == "done" and len(row.curve) == 4
+            assert row.state == "done" and len(row.curve) == 5
 
 
 def test_what_cannot_fit_is_not_started(tmp_path):

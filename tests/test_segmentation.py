@@ -18,6 +18,7 @@ from nobrainer.errors import InputError
 from nobrainer.evaluation import summarise
 from nobrainer.io import strip_suffix
 from nobrainer.processing.dataset import Dataset
+from nobrainer.processing.ensemble import Ensemble
 from nobrainer.processing.prediction import BatchError
 from nobrainer.processing.segmentation import Segmentation
 
@@ -776,3 +777,17 @@ def test_bad_scans_are_named(fitted, tmp_path):
 def test_load_names_what_is_missing(tmp_path):
     with pytest.raises(InputError, match=r"nowhere: no such directory"):
         Segmentation.load(tmp_path / "nowhere")
+
+
+def test_each_epoch_is_told_with_its_row(pairs):
+    rows = []
+    lone = Segmentation("vnet", TINY["vnet"])
+    lone.fit(build(pairs[:1]), epochs=3, on_epoch=rows.append)
+    assert rows == list(lone.history_)
+    # 8 patches of one volume in batches of 2.
+    assert [(row["epoch"], row["steps"]) for row in rows] == [(1, 4), (2, 4), (3, 4)]
+    rows.clear()
+    members = Ensemble("vnet", TINY["vnet"], 2)
+    members.fit(build(pairs[:1]), epochs=2, on_epoch=rows.append)
+    assert rows == list(members.history_)
+    assert [row["member"] for row in rows] == [0, 0, 1, 1]

@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import optuna
+from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
@@ -23,13 +24,16 @@ from nobrainer.research.space import Space
 
 STORAGE = "optuna.log"
 """The storage of a study that is given none, in its folder."""
-_FEWEST = 3
+_FEWEST = 4
 """Runs that must have come as far before one is given up."""
+_ALL_BUT_DONE = 0.9
+"""Share of the training after which there is little left to save by giving up."""
 _ROW = "row"
 """Attribute of Optuna's trials that holds the row."""
 PRUNERS = {
-    # At a quarter and three quarters of the training, the best third goes on.
-    "asha": optuna.pruners.SuccessiveHalvingPruner(min_resource=25, reduction_factor=3),
+    # At a quarter and at half of the training, the better half goes on: a night has
+    # few runs, and curves of a training that is not over cross.
+    "asha": optuna.pruners.SuccessiveHalvingPruner(min_resource=25, reduction_factor=2),
     "hyperband": optuna.pruners.HyperbandPruner(
         min_resource=10, max_resource=100, reduction_factor=3
     ),
@@ -53,11 +57,12 @@ class Book:
         directions = [
             StudyDirection[OBJECTIVES[name].upper()] for name in settings.objectives
         ]
-        # Its sampler and pruner say nothing of what they do: the journal does.
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # What it waits for would spoil the table; what fails is raised.
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        path = str(folder / STORAGE)
         try:
             self._storage: BaseStorage = (
-                JournalStorage(JournalFileBackend(str(folder / STORAGE)))
+                JournalStorage(JournalFileBackend(path, _Lock(f"{path}.lock")))  # type: ignore[arg-type]
                 if url is None
                 else RDBStorage(url)
             )
@@ -73,7 +78,7 @@ class Book:
                     load_if_exists=True,
                 )
             )
-        except (SQLAlchemyError, ImportError, OSError, KeyError) as error:
+        except (SQLAlchemyError, ImportError, OSError) as error:
             raise InputError(
                 f"storage {public_url(url) or folder / STORAGE}: cannot be used: "
                 f"{str(error).splitlines()[0]}: check the URL, its driver and the "
@@ -135,7 +140,7 @@ class Book:
             if other.number != number
             and max(other.intermediate_values, default=0) >= step
         ]
-        return is_behind and len(as_far) >= _FEWEST
+        return is_behind and len(as_far) >= _FEWEST and point[0] < _ALL_BUT_DONE
 
     def _trials(self, state: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=(state,))
@@ -146,6 +151,20 @@ class Book:
 
     def _set(self, row: Row) -> None:
         self._storage.set_trial_user_attr(self._id(row.number), _ROW, row.to_json())
+
+
+class _Lock:
+    """A lock for Optuna that the system frees when its holder dies, of whatever."""
+
+    def __init__(self, path: str) -> None:
+        self._lock = FileLock(path)
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
 
 
 def public_url(url: str | None) -> str:

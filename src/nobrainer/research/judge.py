@@ -14,6 +14,9 @@ from nobrainer.research.journal import INFEASIBLE, Row
 OBJECTIVES = {"dice": "maximize", "nll": "minimize", "aurc": "minimize"}
 """Figures of a row on the validation scans, and which way is better."""
 _RESAMPLES = 10_000
+_EARLY, _AWAITS = "no baseline to compare with", "awaits a repeat"
+_OPEN = (_EARLY, _AWAITS)
+"""Verdicts that may change; who is found no gain once is not asked again."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class Standing:
     baseline: number of the baseline's run that is done, or None.
     means: of each judged baseline or proposal, by its run's number: the objectives,
         averaged over its seeds.
-    spread: of each objective, the standard deviation between seeds, pooled over all
-        that were trained with two; None before there is one.
+    spread: of each objective, the standard deviation between seeds, pooled over
+        champion and baseline; None before one of them has two.
     verdicts: of each row by its number, in words.
     waiting: runs that look better than the champion, best first, and the baseline
         where it has one seed: a repeat must confirm them.
@@ -69,9 +72,10 @@ def judge(rows: Sequence[Row], objectives: Sequence[str]) -> Standing:
     """Replay the rows: who holds the crown, by how much, who must run again.
 
     A challenger takes the crown when its mean over two seeds is better than the
-    champion's by more than the spread between seeds; with several objectives, in one
-    of them, and in none worse by more than that. The spread comes from the rows up
-    to there, so what was decided stays decided.
+    champion's by more than the spread between seeds, pooled over the two; with several
+    objectives, in one of them, and in none worse by more than that. A recipe that one
+    seed ruins so counts against itself and not against others. What was decided by the
+    rows up to there stays decided.
 
     Args:
         rows: in the order in which they ended; those under way are passed over.
@@ -120,34 +124,34 @@ class _Court:
             self._verdicts[row.number] = row.state
             if row.role == "repeat" and row.state in INFEASIBLE:
                 self._failed_repeats.add(row.of)
-                self._verdicts[row.of] = "its repeat failed"
+                if row.of not in (self._champion, self._baseline):
+                    self._verdicts[row.of] = "its repeat failed"
             return
         self._scores[row.of].append({n: row.figures[n] for n in self._objectives})
         if row.role == "baseline":
             self._baseline = self._champion = row.number
             self._verdicts[row.number] = "champion"
-            # What other workers tried while it was trained.
-            for number in [n for n in self._scores if n != row.number]:
-                self._decide(number)
         elif row.role == "repeat":
             self._verdicts[row.number] = f"repeat of {row.of}"
-            self._decide(row.of)
-        else:
-            self._decide(row.number)
+        # Its own recipe, then those that wait: a new champion or a second seed of his
+        # may have taken their prospects.
+        pending = [n for n in self._scores if self._verdicts.get(n, _EARLY) in _OPEN]
+        for number in dict.fromkeys([row.of, *pending]):
+            self._decide(number)
 
     def _decide(self, challenger: int) -> None:
         """Crown the challenger, or say why not."""
         champion = self._champion
-        if challenger == champion or champion is None:
-            if champion is None:
-                self._verdicts[challenger] = "no baseline to compare with"
+        if champion is None:
+            self._verdicts[challenger] = _EARLY
+        if champion in (None, challenger):
             return
-        spread = self._spread()
-        if not self._beats(challenger, champion, spread):
+        margins = self._spread(challenger, champion)
+        if not self._beats(challenger, champion, margins):
             within = self._beats(challenger, champion, None)
             self._verdicts[challenger] = "within the spread" if within else "no gain"
-        elif len(self._scores[challenger]) < 2 or spread is None:
-            self._verdicts[challenger] = "awaits a repeat"
+        elif len(self._scores[challenger]) < 2 or len(self._scores[champion]) < 2:
+            self._verdicts[challenger] = _AWAITS
         else:
             self._verdicts[champion] = f"beaten by {challenger}"
             self._verdicts[challenger] = "champion"
@@ -156,9 +160,15 @@ class _Court:
     def _beats(
         self, challenger: int, champion: int, spread: dict[str, float] | None
     ) -> bool:
-        gains, worse = self._gains(challenger, champion), False
+        gains = self._gains(challenger, champion)
         margins = spread or dict.fromkeys(self._objectives, 0.0)
-        worse = any(gains[name] < -margins[name] for name in gains)
+        # Than the baseline, too, or many small losses of one objective would add up.
+        rivals = {champion, champion if self._baseline is None else self._baseline}
+        worse = any(
+            gain < -margins[name]
+            for rival in rivals
+            for name, gain in self._gains(challenger, rival).items()
+        )
         return not worse and any(gains[name] > margins[name] for name in gains)
 
     def _gains(self, challenger: int, champion: int) -> dict[str, float]:
@@ -177,8 +187,9 @@ class _Court:
             for name in self._objectives
         }
 
-    def _spread(self) -> dict[str, float] | None:
-        groups = [scores for scores in self._scores.values() if len(scores) > 1]
+    def _spread(self, *numbers: int) -> dict[str, float] | None:
+        """The standard deviation between the seeds of these recipes, pooled."""
+        groups = [self._scores[n] for n in {*numbers} if len(self._scores[n]) > 1]
         if not groups:
             return None
         freedom = sum(len(scores) - 1 for scores in groups)
@@ -195,15 +206,14 @@ class _Court:
     def standing(self) -> Standing:
         """What it comes to."""
         waiting: list[int] = []
-        champion, spread = self._champion, self._spread()
+        champion, spread = self._champion, None
         if champion is not None:
+            baseline = self._baseline
+            spread = self._spread(champion, champion if baseline is None else baseline)
             rivals = [
                 number
                 for number, scores in self._scores.items()
-                if number != champion
-                and len(scores) < 2
-                and number not in self._failed_repeats
-                and self._beats(number, champion, spread)
+                if self._verdicts.get(number) == _AWAITS and len(scores) < 2
             ]
             first = self._objectives[0]
             waiting = sorted(rivals, key=lambda n: -self._gains(n, champion)[first])

@@ -547,15 +547,13 @@ def _facts(snapshot: Snapshot) -> list[tuple[str, str]]:
     )
     if len(settings.objectives) > 1:
         rule += ", in one objective at least, and in none worse by more than that"
-    repeats = Counter(row.of for row in snapshot.rows if row.state == "done")
-    pooled = sum(n > 1 for n in repeats.values())
     spread = "not known yet: nothing has been trained with two seeds"
     if standing.spread is not None:
         spread = ", ".join(
             f"{FIGURES[name]} {_fine(name, standing.spread[name])}"
             for name in settings.objectives
         )
-        spread += f", pooled over {_count(pooled, 'recipe')} trained with two"
+        spread += ", of champion and baseline"
     scored = "not scored yet"
     if snapshot.test is not None:
         scored = f"scored on {snapshot.test.scored}"

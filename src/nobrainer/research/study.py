@@ -9,16 +9,18 @@ import json
 import math
 import os
 import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+import platformdirs
 from filelock import FileLock, Timeout
 
 from nobrainer.bayes.draws import mix_seed
@@ -50,7 +52,7 @@ from nobrainer.research.page import write_study
 from nobrainer.research.proposers import PROPOSERS
 from nobrainer.research.records import FinalResult, Settings, Snapshot, View
 from nobrainer.research.space import Space, family_space
-from nobrainer.research.task import SegmentationTask, list_gpus, make_dataset
+from nobrainer.research.task import MODEL, SegmentationTask, list_gpus, make_dataset
 from nobrainer.research.trial import Outcome, run_trial
 from nobrainer.research.worker import (
     Presence,
@@ -67,8 +69,8 @@ MOST_SKIPPED = 20
 """Proposals in a row that are predicted not to fit, before the search gives up."""
 MOST_LOST = 3
 """Times that a run is lost with its worker before it is left alone."""
-_OWN = (".lock", SPLIT)
-"""What a study that was killed while it began may leave."""
+_CURVE_POINTS = 200
+"""Of a curve with more points every other is dropped."""
 _ENDING_S = 45.0
 """Kept of the budget for the test split before it is known how long that takes."""
 _MARGIN_S = 5.0
@@ -184,7 +186,7 @@ def run(
         ranges = Space.from_toml(model_family, _read_text(Path(space)))
     if binarize is None:
         binarize = n_classes == 2 and relabel is None
-    folder = Path(working_dir)
+    folder = Path(working_dir).resolve()
     # What was computed from a budget may differ when a study goes on.
     left_open = {"train_minutes", "epochs"} if train_minutes is epochs is None else {}
     if train_minutes is None and epochs is None:
@@ -228,7 +230,7 @@ def run(
     with ExitStack() as stack:
         worker = stack.enter_context(Presence(folder / WORKERS))
         gpu = stack.enter_context(
-            claim_gpu(folder / WORKERS, _gpus(folder) if task.gpus() else [])
+            claim_gpu(_gpu_locks(), _gpus(folder) if task.gpus() else [])
         )
         return Study(
             folder,
@@ -260,7 +262,7 @@ def read(working_dir: str | Path, storage: str | None = None) -> Snapshot:
     Raises:
         InputError: no study is there.
     """
-    folder = Path(working_dir)
+    folder = Path(working_dir).resolve()
     if not (folder / SETTINGS).is_file():
         raise InputError(
             f"{folder}: holds no study: give the --working-dir of `research run`"
@@ -269,9 +271,11 @@ def read(working_dir: str | Path, storage: str | None = None) -> Snapshot:
     rows = read_journal(folder / JOURNAL)
     running: list[Row] = []
     if storage is not None or (not settings.storage and (folder / STORAGE).exists()):
-        book = Book(folder, settings, storage, is_reader=True)
-        ended = {row.number for row in rows}
-        running = [row for row in book.running() if row.number not in ended]
+        # Not there yet where a worker is just beginning.
+        with suppress(KeyError):
+            book = Book(folder, settings, storage, is_reader=True)
+            ended = {row.number for row in rows}
+            running = [row for row in book.running() if row.number not in ended]
     return Snapshot(
         settings,
         tuple(sorted([*rows, *running], key=lambda row: row.number)),
@@ -308,7 +312,9 @@ class Study:
         self.propose = propose
         self.test = test
         self.worker = worker
-        self.environment = environment
+        # Runs need no keys.
+        keys = {name: "" for name in os.environ if name.endswith("_API_KEY")}
+        self.environment = {**keys, **environment}
         self.max_experiments = max_experiments
         self.deadline = deadline
         self.run_s = run_s
@@ -316,6 +322,8 @@ class Study:
         self.view = view
         self.book = Book(folder, settings, storage)
         self.lock = FileLock(folder / ".lock")
+        self.ending = FileLock(folder / ".ending.lock")
+        self._n_ended = 0
         self._shown = 0.0
         self._reported = -math.inf
         self._others: tuple[Row, ...] = ()
@@ -334,23 +342,44 @@ class Study:
                 "this study is finished: its test split was scored, once. To search "
                 "further, begin another in a new working directory"
             )
+            self._close()
             return self._snapshot()
-        while self._left_s() > 0:
+        with self.lock:
+            self._check_storage()
+        while self._left_s() > 0 and not (self.folder / TEST).exists():
             try:
                 with self.lock.acquire(timeout=self._left_s()):
                     rows = self._settle()
                     if not self._time_for_another(rows):
+                        if not self._n_ended:
+                            raise InputError(
+                                "the budget is too short for a single run of this "
+                                "study: give more --budget-hours"
+                            )
                         self.view.say("the rest of the budget is too short for a run")
                         break
-                    row = self._claim(rows)
+                    # Who scores the test split has it, and then waits for our lock.
+                    is_ending = _is_held(self.ending)
+                    row = None if is_ending else self._claim(rows)
             except Timeout:
                 break
             if row is not None:
                 self._carry_out(row)
-            elif not self._wait_for_others():
+            elif not (self._wait_for_others() or is_ending):
                 break
         self._finish()
         return self._snapshot()
+
+    def _check_storage(self) -> None:
+        """Raise where the storage is not the one that the journal was written from."""
+        known = {row.number for row in read_journal(self.folder / JOURNAL)}
+        missing = known - {row.number for row in self.book.ended()}
+        if missing:
+            raise InputError(
+                f"{self.folder}: {JOURNAL} has {len(missing)} runs that the storage "
+                "does not know: give the --storage that the study was begun with, or "
+                "another --working-dir"
+            )
 
     def _left_s(self) -> float:
         return self.deadline - _MARGIN_S - time.monotonic()
@@ -398,14 +427,19 @@ class Study:
 
     def _propose(self, rows: Sequence[Row], running: Sequence[Row]) -> Row | None:
         """The next new values that fit, or None when there is nothing left to try."""
-        for _ in range(MOST_SKIPPED):
+        while True:
+            proposed = [row.state for row in rows if row.role == "proposal"]
+            if proposed[-MOST_SKIPPED:] == ["skipped"] * MOST_SKIPPED:
+                self.view.say("nothing that is proposed fits memory or time")
+                return None
             if len(experiments([*rows, *running])) >= self.max_experiments:
                 return None
             seed = mix_seed(self.settings.seed, "proposal", len(rows) + len(running))
             proposal = self.propose(
                 self.space, [*rows, *running], self.settings.objectives, seed
             )
-            if proposal is None:
+            # A language model may have taken its time.
+            if proposal is None or not self._time_for_another(rows):
                 return None
             row = self._begin(
                 "proposal", proposal.values, proposal.proposer, proposal.note, None
@@ -414,9 +448,8 @@ class Study:
             if reason is None:
                 return row
             self.book.close(replace(row, state="skipped", reason=reason))
-            rows = self._settle()
+            rows, running = self._settle(), self.book.running()
             self.view.tell(rows[-1], judge(rows, self.settings.objectives))
-        return None
 
     def _begin(
         self,
@@ -460,7 +493,7 @@ class Study:
         return why_not(
             forecast(rows, row.size),
             memory_bytes=self.memory_bytes,
-            seconds=self._wall_s(rows),
+            seconds=self._cap_s(),
             train_s=None if minutes is None else 60 * minutes,
             n_steps=n_steps,
         )
@@ -476,7 +509,11 @@ class Study:
         started = time.monotonic()
 
         def add(point: tuple[float, float]) -> bool:
+            if not all(map(math.isfinite, point)):
+                return True
             curve.append(tuple(map(float, point)))
+            if len(curve) > _CURVE_POINTS:
+                del curve[1:-1:2]
             # The baseline and repeats are measuring sticks: they run to their end.
             if row.role == "repeat":
                 return True
@@ -488,18 +525,26 @@ class Study:
             self._show(replace(row, curve=tuple(curve), seconds=seconds))
 
         ended = replace(row, state="lost", reason="interrupted")
+        cap_s, left_s = self._cap_s(), self._left_s() - self._ending_s(rows)
+        # Volumes that do not fit into memory are kept there; who is killed leaves them.
+        scratch = tempfile.TemporaryDirectory(
+            prefix="nobrainer-run-", ignore_cleanup_errors=True
+        )
         try:
             outcome = run_trial(
                 self.task.run,
                 ({} if is_baseline else row.values, row.seed, str(folder)),
-                wall_s=self._wall_s(rows),
+                wall_s=max(1.0, min(cap_s, left_s)),
                 memory_bytes=self.memory_bytes,
                 log=folder / "log.txt",
-                environment=self.environment,
+                environment={**self.environment, "TMPDIR": scratch.name},
                 on_report=add,
                 on_wait=wait,
             )
             ended = _ended(row, outcome, self.settings.objectives)
+            if ended.state == "timeout" and left_s < cap_s:
+                # It may end in time on another evening.
+                ended = replace(ended, state="lost", reason="the budget was used up")
             if ended.state == "pruned":
                 share = f"{100 * curve[-1][0]:.0f} %"
                 ended = replace(ended, reason=f"far behind at {share} of its training")
@@ -509,12 +554,14 @@ class Study:
                 "goes on"
             ) from None
         finally:
+            scratch.cleanup()
             seconds = round(time.monotonic() - started, 3)
             ended = replace(ended, curve=tuple(curve), seconds=seconds)
             with self.lock:
                 self.book.close(ended)
                 rows = self._settle()
                 self._keep_house(rows)
+        self._n_ended += 1
         self.view.tell(ended, judge(rows, self.settings.objectives))
         if row.role == "baseline" and ended.state != "done":
             raise InputError(
@@ -523,14 +570,14 @@ class Study:
                 "mend that, or give more memory or time, and run the command again"
             )
 
-    def _wall_s(self, rows: Sequence[Row]) -> float:
-        """Seconds that a run may take."""
-        limits = [self._left_s() - self._ending_s(rows)]
+    def _cap_s(self) -> float:
+        """Seconds that any run may take."""
+        limits = [math.inf]
         if self.run_s is not None:
             limits.append(self.run_s)
         if self.settings.train_minutes is not None:
             limits.append(120 * self.settings.train_minutes + 600)
-        return max(1.0, min(limits))
+        return min(limits)
 
     def _ending_s(self, rows: Sequence[Row]) -> float:
         """Seconds that the test split will take, with a margin."""
@@ -556,10 +603,11 @@ class Study:
         kept = {standing.champion, standing.baseline, *standing.waiting}
         done = [row.number for row in rows if row.state == "done"]
         kept |= {*done[-KEPT_MODELS:]}
-        kept |= {row.number for row in self.book.running()}
+        for row in self.book.running():
+            kept |= {row.number, row.of}
         for path in (self.folder / RUNS).iterdir():
-            if int(path.name) not in kept:
-                shutil.rmtree(path / "model", ignore_errors=True)
+            if path.name.isdigit() and int(path.name) not in kept:
+                shutil.rmtree(path / MODEL, ignore_errors=True)
         if time.monotonic() - self._reported > _REPORT_EVERY_S:
             self._report()
 
@@ -585,8 +633,8 @@ class Study:
                 objectives=self.settings.objectives,
                 seed=self.settings.seed,
                 run=champion,
-                n_runs=len(rows),
-                n_failed=sum(row.state in INFEASIBLE for row in rows),
+                n_runs=sum(row.state not in ("lost", "skipped") for row in rows),
+                n_failed=sum(row.state in {*INFEASIBLE} - {"skipped"} for row in rows),
                 space={
                     name: asdict(found) for name, found in self.space.ranges.items()
                 },
@@ -610,9 +658,7 @@ class Study:
     def _finish(self) -> None:
         """Score the test split, unless others still work on the study."""
         try:
-            with FileLock(self.folder / ".finish.lock").acquire(
-                timeout=max(0.0, self._left_s())
-            ):
+            with self.ending.acquire(timeout=max(0.0, self._left_s())):
                 self._score()
         except Timeout:
             self.view.say("another worker scores the test split")
@@ -651,13 +697,16 @@ class Study:
             )
             return
         scores = outcome.result
-        subjects = {name: found["subjects"] for name, found in scores.items()}
+        subjects = {name: _finite(found["subjects"]) for name, found in scores.items()}
         shared = sorted({*subjects["champion"]} & {*subjects["baseline"]})
+        if not shared:
+            self.view.say("no test scan has a structure that could be scored")
+            return
         final = FinalResult(
             champion=champion,
             baseline=baseline,
             scored=datetime.now(UTC).isoformat(timespec="seconds"),
-            figures={name: found["figures"] for name, found in scores.items()},
+            figures={name: _finite(found["figures"]) for name, found in scores.items()},
             subjects=subjects,
             difference=bootstrap_difference(
                 [subjects["champion"][name] for name in shared],
@@ -667,8 +716,18 @@ class Study:
         )
         text = json.dumps(asdict(final), indent=2, allow_nan=False) + "\n"
         write_text(text, self.folder / TEST, overwrite=False)
+        self._close()
+
+    def _close(self) -> None:
+        """Bring what was scored to the best model and to the page."""
+        final = _read_test(self.folder)
         with self.lock:
-            self._publish(rows, standing, final)
+            rows = read_journal(self.folder / JOURNAL)
+            standing = judge(rows, self.settings.objectives)
+            # Of a finished study the runs may have been removed, to save space.
+            champion = standing.champion
+            if champion is not None and (self._run_folder(champion) / MODEL).is_dir():
+                self._publish(rows, standing, final)
             self._report()
 
     def _run_folder(self, number: int) -> Path:
@@ -719,7 +778,7 @@ def _ended(row: Row, outcome: Outcome, objectives: Sequence[str]) -> Row:
     """The row with what came of the run."""
     state, reason, figures = outcome.state, outcome.reason, {}
     if state == "done":
-        figures = {k: v for k, v in outcome.result.items() if math.isfinite(v)}
+        figures = _finite(outcome.result)
         missing = [name for name in objectives if name not in figures]
         if missing:
             state, reason = "diverged", f"{', '.join(missing)}: not defined"
@@ -730,6 +789,19 @@ def _ended(row: Row, outcome: Outcome, objectives: Sequence[str]) -> Row:
         figures=figures,
         peak_memory_bytes=outcome.peak_memory_bytes,
     )
+
+
+def _finite(figures: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+
+def _is_held(lock: FileLock) -> bool:
+    """Whether another worker holds a lock."""
+    try:
+        with lock.acquire(blocking=False):
+            return False
+    except Timeout:
+        return True
 
 
 class _Silent:
@@ -759,7 +831,9 @@ def _open(
     with FileLock(folder / ".lock"):
         if not (folder / SETTINGS).exists():
             foreign = sorted(
-                path.name for path in folder.iterdir() if path.name not in _OWN
+                path.name
+                for path in folder.iterdir()
+                if path.name != SPLIT and not path.name.startswith(".")
             )
             if foreign:
                 raise InputError(
@@ -848,6 +922,13 @@ def _train_minutes(budget_minutes: float, max_experiments: int) -> float:
     n_runs = max_experiments + 1 + math.ceil(max_experiments / 5)
     run = 0.9 * budget_minutes / n_runs
     return round(run - min(run / 3, 5.0), 3)
+
+
+def _gpu_locks() -> Path:
+    """Where workers of all studies on this machine say which GPU is theirs."""
+    folder = Path(platformdirs.user_cache_dir("nobrainer")) / "gpus"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _gpus(folder: Path) -> list[str]:
