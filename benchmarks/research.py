@@ -99,7 +99,8 @@ def draw(out: Path) -> None:
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     for proposer in PROPOSERS:
-        studies = [nb.research.read(path) for path in sorted(out.glob(f"{proposer}-[0-9]*"))]
+        folders = sorted(out.glob(f"{proposer}-[0-9]*"))
+        studies = [nb.research.read(folder) for folder in folders]
         curves = [best_so_far(study) for study in studies]
         if not curves:
             continue
