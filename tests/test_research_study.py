@@ -143,11 +143,11 @@ def test_the_budget_is_kept_whatever_a_trial_does(tmp_path):
 
 def test_no_run_starts_that_cannot_end_in_time(tmp_path):
     notes = Notes()
-    # 50 s are kept for the test split and the margin: 10 s for runs of 3 s.
+    # 50 s are kept for the test split and the margin: 16 s for runs of 3 s.
     snapshot = work(
-        tmp_path / "s", task=Landscape(seconds=3.0), n=9, budget_s=60, view=notes
+        tmp_path / "s", task=Landscape(seconds=3.0), n=9, budget_s=66, view=notes
     )
-    assert 2 <= len(snapshot.rows) <= 3
+    assert 2 <= len(snapshot.rows) <= 5
     assert {row.state for row in snapshot.rows} == {"done"}
     assert "too short for a run" in " ".join(notes.said)
     assert snapshot.test is not None
