@@ -96,7 +96,7 @@ def test_trials_that_fail_are_rows_and_the_loop_goes_on(tmp_path):
         tmp_path / "s",
         propose=of([*bad.values(), signalled, good]),
         n=8,
-        run_s=4,
+        run_s=8,
         memory_bytes=800_000_000,
     )
     assert time.monotonic() - started < 60

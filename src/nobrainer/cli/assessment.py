@@ -3,12 +3,23 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 import nobrainer as nb
+from nobrainer.cli.options import (
+    DRAWS,
+    FILES,
+    JSON,
+    MODEL,
+    OUTPUT_DIR,
+    OVERWRITE,
+    SEED,
+    THRESHOLD,
+)
 from nobrainer.cli.outputs import (
     append_rows,
     make_directory,
@@ -21,6 +32,16 @@ from nobrainer.errors import InputError
 from nobrainer.io import write_text
 
 _WIDTH = 80
+# In the order in which help lists them.
+_OPTIONS = (FILES, MODEL, OUTPUT_DIR, DRAWS, SEED, THRESHOLD, OVERWRITE, JSON)
+
+
+def make_command(name: str, text: str, *, with_pages: bool) -> click.Command:
+    """A command that is `assess_scans`, with pages or without; `text` is its help."""
+    callback = click.pass_context(partial(assess_scans, with_pages=with_pages))
+    for option in reversed(_OPTIONS):
+        callback = option(callback)
+    return click.command(name, help=text)(callback)
 
 
 def assess_scans(

@@ -1,69 +1,25 @@
 """`nobrainer qc`: which of many segmentations to look at."""
 
-from pathlib import Path
+from nobrainer.cli.assessment import make_command
 
-import click
-
-from nobrainer.cli.assessment import assess_scans
-from nobrainer.cli.options import (
-    DRAWS,
-    FILES,
-    JSON,
-    MODEL,
-    OUTPUT_DIR,
-    OVERWRITE,
-    SEED,
-    THRESHOLD,
-)
-
-
-@click.command()
-@FILES
-@MODEL
-@OUTPUT_DIR
-@DRAWS
-@SEED
-@THRESHOLD
-@OVERWRITE
-@JSON
-@click.pass_context
-def qc(
-    ctx: click.Context,
-    files: tuple[Path, ...],
-    model_dir: Path,
-    output_dir: Path,
-    n_samples: int,
-    seed: int,
-    threshold: float,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
+qc = make_command(
+    "qc",
     """Segment scans and say which results to look at.
 
-    DIR gets qc.tsv, a row per scan with its score and the reasons to look at it,
-    and structures.tsv, the volumes of every structure with error bars; qc.json and
-    structures.json explain the columns. Rows are added scan by scan, so that an
-    interruption keeps what was done. From 10 scans on, each is also compared with
-    the others, at the end. No maps are written.
+DIR gets qc.tsv, a row per scan with its score and the reasons to look at it,
+and structures.tsv, the volumes of every structure with error bars; qc.json and
+structures.json explain the columns. Rows are added scan by scan, so that an
+interruption keeps what was done. From 10 scans on, each is also compared with
+the others, at the end. No maps are written.
 
-    A flag is a reason to look, not a verdict, and a scan without one can be wrong.
-    A scan that cannot be predicted does not stop the others; it is reported at the
-    end, and the exit code is 1.
+A flag is a reason to look, not a verdict, and a scan without one can be wrong.
+A scan that cannot be predicted does not stop the others; it is reported at the
+end, and the exit code is 1.
 
-    \b
-    Examples:
-      nobrainer qc sub-*_T1w.nii.gz --model model --output-dir qc
-      nobrainer qc sub-*_T1w.nii.gz --model model --output-dir qc --threshold 0.9
-    """
-    assess_scans(
-        ctx,
-        files,
-        model_dir,
-        output_dir,
-        n_samples=n_samples,
-        seed=seed,
-        threshold=threshold,
-        overwrite=overwrite,
-        as_json=as_json,
-        with_pages=False,
-    )
+\b
+Examples:
+  nobrainer qc sub-*_T1w.nii.gz --model model --output-dir qc
+  nobrainer qc sub-*_T1w.nii.gz --model model --output-dir qc --threshold 0.9
+""",
+    with_pages=False,
+)

@@ -10,15 +10,13 @@ import optuna
 from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from nobrainer.errors import InputError
 from nobrainer.research.journal import Row
-from nobrainer.research.judge import OBJECTIVES
-from nobrainer.research.proposers import to_distribution
+from nobrainer.research.proposers import to_directions, to_distribution
 from nobrainer.research.records import Settings
 from nobrainer.research.space import Space
 
@@ -54,11 +52,6 @@ class Book:
     ) -> None:
         digest = sha256(json.dumps(asdict(settings), sort_keys=True).encode())
         name = f"{settings.family}-{digest.hexdigest()[:12]}"
-        directions = [
-            StudyDirection[OBJECTIVES[name].upper()] for name in settings.objectives
-        ]
-        # What it waits for would spoil the table; what fails is raised.
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         path = str(folder / STORAGE)
         try:
             self._storage: BaseStorage = (
@@ -73,7 +66,7 @@ class Book:
                 else optuna.create_study(
                     study_name=name,
                     storage=self._storage,
-                    directions=directions,
+                    directions=to_directions(settings.objectives),
                     pruner=PRUNERS[settings.pruner],
                     load_if_exists=True,
                 )

@@ -35,8 +35,9 @@ _RANDOM_TRIES = 2000
 _N_GRID = 4
 _MOST_GRID_POINTS = 1_000_000
 
-# Optuna announces each study on standard error, and one is made for each proposal.
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+# Optuna announces each study on standard error, and one is made for each proposal;
+# what it waits for would spoil the table of a search. What fails is raised.
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ def to_distribution(span: Range) -> BaseDistribution:
             return FloatDistribution(low, high, log=log)
 
 
+def to_directions(objectives: Sequence[str]) -> list[StudyDirection]:
+    """Which way is better, as Optuna has it."""
+    return [StudyDirection[OBJECTIVES[name].upper()] for name in objectives]
+
+
 def to_study(
     space: Space, rows: Sequence[Row], objectives: Sequence[str]
 ) -> optuna.Study:
@@ -86,7 +92,7 @@ def to_study(
             intermediate values (by percent of the training) where Dice is the only one.
     """
     study = optuna.create_study(
-        directions=[StudyDirection[OBJECTIVES[name].upper()] for name in objectives],
+        directions=to_directions(objectives),
         sampler=RandomSampler(seed=0),
     )
     means = judge(rows, objectives).means

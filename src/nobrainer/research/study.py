@@ -28,6 +28,7 @@ from nobrainer.data.samples import get_data
 from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
 from nobrainer.io import write_text
+from nobrainer.models.registry import check_count
 from nobrainer.processing.dataset import Dataset
 from nobrainer.recipe import SearchRecord, build_record
 from nobrainer.registry import near_miss
@@ -69,6 +70,8 @@ MOST_SKIPPED = 20
 """Proposals in a row that are predicted not to fit, before the search gives up."""
 MOST_LOST = 3
 """Times that a run is lost with its worker before it is left alone."""
+_DEFAULT = "default"
+"""Who proposed the baseline, and so its repeats."""
 _CURVE_POINTS = 200
 """Of a curve with more points every other is dropped."""
 _ENDING_S = 45.0
@@ -164,16 +167,14 @@ def run(
         KeyboardInterrupt: the run under way is lost, no other.
     """
     deadline = time.monotonic() + 3600 * _positive("budget_hours", budget_hours)
-    _count("max_experiments", max_experiments, 1)
-    _count("n_draws", n_draws, 1)
-    _count("seed", seed, 0)
-    if proposer not in PROPOSERS:
-        raise near_miss("proposer", proposer, PROPOSERS)
+    check_count("max_experiments", max_experiments, 1)
+    check_count("n_draws", n_draws, 1)
+    check_count("seed", seed, 0)
     if pruner not in PRUNERS:
         raise near_miss("pruner", pruner, PRUNERS)
     chosen = check_objectives(objectives)
     if epochs is not None:
-        _count("epochs", epochs, 1)
+        check_count("epochs", epochs, 1)
     for name, value in (
         ("train_minutes", train_minutes),
         ("run_minutes", run_minutes),
@@ -326,7 +327,6 @@ class Study:
         self._n_ended = 0
         self._shown = 0.0
         self._reported = -math.inf
-        self._others: tuple[Row, ...] = ()
 
     # --- the loop
 
@@ -410,7 +410,7 @@ class Study:
         has_baseline = any(row.role == "baseline" for row in running)
         if standing.baseline is None and not has_baseline:
             values = self.space.defaults()
-            return self._begin("baseline", values, "default", "", of=None)
+            return self._begin("baseline", values, _DEFAULT, "", of=None)
         by_number = {row.number: row for row in rows}
         for number in standing.waiting:
             first = by_number[number]
@@ -460,10 +460,8 @@ class Study:
         of: int | None,
     ) -> Row:
         number = self.book.open()
-        unchanged = role == "baseline" or (of is not None and self._is_baseline(of))
-        trained = {} if unchanged else values
         try:
-            size = self.task.size(trained)
+            size = self.task.size(_told(values, proposer))
         except InputError:
             size = None  # There is no such network: the run itself says why.
         row = Row(
@@ -480,10 +478,6 @@ class Study:
         )
         self.book.note(row, self.space)
         return row
-
-    def _is_baseline(self, number: int) -> bool:
-        rows = read_journal(self.folder / JOURNAL)
-        return any(r.number == number and r.role == "baseline" for r in rows)
 
     def _too_large(self, row: Row, rows: Sequence[Row]) -> str | None:
         if row.size is None:
@@ -504,7 +498,6 @@ class Study:
         rows = read_journal(self.folder / JOURNAL)
         folder = self._run_folder(row.number)
         folder.mkdir(parents=True, exist_ok=True)
-        is_baseline = row.role == "baseline" or self._is_baseline(row.of)
         curve: list[tuple[float, ...]] = []
         started = time.monotonic()
 
@@ -533,7 +526,7 @@ class Study:
         try:
             outcome = run_trial(
                 self.task.run,
-                ({} if is_baseline else row.values, row.seed, str(folder)),
+                (_told(row.values, row.proposer), row.seed, str(folder)),
                 wall_s=max(1.0, min(cap_s, left_s)),
                 memory_bytes=self.memory_bytes,
                 log=folder / "log.txt",
@@ -738,8 +731,7 @@ class Study:
 
     def _wait_for_others(self) -> bool:
         """Wait a little for runs of other workers; False where there are none."""
-        self._others = tuple(self.book.running())
-        if not self._others:
+        if not self.book.running():
             return False
         self._show(None)
         time.sleep(min(1.0, max(0.0, self._left_s())))
@@ -792,6 +784,14 @@ def _ended(row: Row, outcome: Outcome, objectives: Sequence[str]) -> Row:
     )
 
 
+def _told(values: dict[str, Any], proposer: str) -> dict[str, Any]:
+    """What training is told: of the unchanged recipe nothing, so that all is default.
+
+    Its row has those of the default values that the space can say.
+    """
+    return {} if proposer == _DEFAULT else values
+
+
 def _finite(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in figures.items() if math.isfinite(value)}
 
@@ -841,14 +841,15 @@ def _open(
                     f"{folder}: holds files that are not a study's "
                     f"({', '.join(foreign[:3])}): give another --working-dir"
                 )
-            split = _split(data, fresh)
+            parts = _split(data, fresh)
             fresh = replace(
                 fresh,
-                n_train=_n_subjects(split["train"]),
-                n_validate=_n_subjects(split["validate"]),
-                n_test=_n_subjects(split["test"]),
+                n_train=len({*parts["train"].subjects}),
+                n_validate=len({*parts["validate"].subjects}),
+                n_test=len({*parts["test"].subjects}),
             )
-            for name, content in ((SPLIT, split), (SETTINGS, asdict(fresh))):
+            paths = {name: _paths(part) for name, part in parts.items()}
+            for name, content in ((SPLIT, paths), (SETTINGS, asdict(fresh))):
                 text = json.dumps(content, indent=2) + "\n"
                 write_text(text, folder / name, overwrite=True)
         settings = _read_settings(folder)
@@ -876,7 +877,7 @@ def _refuse_other(
             )
 
 
-def _split(data: str | Path | None, settings: Settings) -> dict[str, Any]:
+def _split(data: str | Path | None, settings: Settings) -> dict[str, Dataset]:
     """A fifth of the subjects for each of validation and test, the rest to train."""
     pairs = _pairs(get_data() if data is None else data)
     dataset = make_dataset(
@@ -894,10 +895,11 @@ def _split(data: str | Path | None, settings: Settings) -> dict[str, Any]:
     share = max(1, round(n_subjects / 5))
     rest, test = dataset.split(share, seed=mix_seed(settings.seed, "test"))
     train, validate = rest.split(share, seed=mix_seed(settings.seed, "validate"))
-    return {
-        name: [[str(path) for path in subject.paths or ()] for subject in part.data]
-        for name, part in (("train", train), ("validate", validate), ("test", test))
-    }
+    return {"train": train, "validate": validate, "test": test}
+
+
+def _paths(dataset: Dataset) -> list[list[str]]:
+    return [[str(path) for path in subject.paths or ()] for subject in dataset.data]
 
 
 def _pairs(table: str | Path) -> list[tuple[str, str]]:
@@ -906,11 +908,6 @@ def _pairs(table: str | Path) -> list[tuple[str, str]]:
         (os.path.abspath(image), os.path.abspath(labels))
         for image, labels in read_table(Path(table))
     )
-
-
-def _n_subjects(pairs: Sequence[Sequence[str]]) -> int:
-    dataset = Dataset.from_files([(Path(a), Path(b)) for a, b in pairs])
-    return len({*dataset.subjects})
 
 
 def _train_minutes(budget_minutes: float, max_experiments: int) -> float:
@@ -927,9 +924,7 @@ def _train_minutes(budget_minutes: float, max_experiments: int) -> float:
 
 def _gpu_locks() -> Path:
     """Where workers of all studies on this machine say which GPU is theirs."""
-    folder = Path(platformdirs.user_cache_dir("nobrainer")) / "gpus"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return Path(platformdirs.user_cache_dir("nobrainer")) / "gpus"
 
 
 def _gpus(folder: Path) -> list[str]:
@@ -981,11 +976,6 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-
-
-def _count(name: str, value: int, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} must be a whole number >= {least}, got {value!r}")
 
 
 def _positive(name: str, value: float) -> float:

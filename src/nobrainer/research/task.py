@@ -76,7 +76,8 @@ class SegmentationTask:
             "train_s" (without validation), "judge_s" and "steps".
         """
         setting = self.space.setting(values)
-        train, validate = self._datasets(setting)
+        train = self._dataset(self.train, setting)
+        validate = self._dataset(self.validate, setting)
         curve = _Curve(self, setting, report)
         segmentation = Segmentation(setting.model, setting.model_args).fit(
             train,
@@ -126,7 +127,7 @@ class SegmentationTask:
     def size(self, values: Mapping[str, Any]) -> Size:
         """Count the network of these values, and the work that it is."""
         setting = self.space.setting(values)
-        data, _ = self._datasets(setting)
+        data = self._dataset(self.train, setting)
         return count_size(
             setting.model,
             setting.model_args,
@@ -142,7 +143,7 @@ class SegmentationTask:
     def n_steps(self, values: Mapping[str, Any]) -> int:
         """Optimiser steps in all epochs, those of all members of an ensemble."""
         setting = self.space.setting(values)
-        data, _ = self._datasets(setting)
+        data = self._dataset(self.train, setting)
         patches = len(data) * data.config.patches_per_volume
         n_steps = self.epochs * math.ceil(patches / data.batch_size)
         return n_steps * _n_members(setting)
@@ -157,9 +158,6 @@ class SegmentationTask:
     def gpus(self) -> bool:
         """Whether this machine has GPUs, one of which each worker should own."""
         return default_device().type == "cuda"
-
-    def _datasets(self, setting: Setting) -> tuple[Dataset, Dataset]:
-        return self._dataset(self.train, setting), self._dataset(self.validate, setting)
 
     def _dataset(self, pairs: Pairs, setting: Setting) -> Dataset:
         dataset = make_dataset(
