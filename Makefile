@@ -1,24 +1,30 @@
-# Everything runs in .venv, which is made once and again when its inputs change.
+# Everything runs in .venv, the benchmark with other packages in .venv-bench; each is
+# made once and again when its inputs change.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+BENCH_ARGS ?=
 
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs
+.PHONY: help demo test lint docs bench
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /: /'
 
-$(INSTALLED): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || { \
+define make_venv
+	@test -x $(@D)/bin/python || { \
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	    echo "nobrainer needs Python 3.11 or newer, but $(PYTHON) is" \
 	      "$$($(PYTHON) --version 2>&1): install it, or name one with" \
 	      "'make PYTHON=/path/to/python3.11 ...'" >&2; exit 1; }; \
-	  $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }; }
-	@echo "Installing into .venv (about a minute, longer on a slow network)"
+	  $(PYTHON) -m venv $(@D) || { rm -rf $(@D); exit 1; }; }
+	@echo "Installing into $(@D) (about a minute, longer on a slow network)"
+endef
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(make_venv)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[dev]'
 	@touch $@
@@ -35,6 +41,17 @@ lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+.venv-bench/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
+	$(make_venv)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable .
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --requirement benchmarks/requirements.txt
+	@touch $@
+
+bench: .venv-bench/.installed ## speed beside other packages, into bench-output/
+	.venv-bench/bin/python -m benchmarks.speed $(BENCH_ARGS)
 
 docs: $(INSTALLED) ## build the pages into site/
 	$(BIN)/mkdocs build --strict

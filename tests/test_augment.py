@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from nobrainer.data.augment import Augmentation, Profile, _compose
+from nobrainer.data.augment import Augmentation, Profile
+from nobrainer.data.transforms import compose
 from nobrainer.errors import InputError
 
 BLOCK = (16, 12, 20)
@@ -62,7 +63,7 @@ def test_image_and_label_turn_together():
     still = Profile(
         rotation_deg=20, scale=0.2, bias=0, gamma=1, noise=0, blur=0, probability=0
     )
-    augmentation = Augmentation(_compose(still, BLOCK), (4, 3, 5))
+    augmentation = Augmentation(compose(still, BLOCK), (4, 3, 5))
     image, label = patch(augmentation)
     for seed in range(5):
         moved, turned = augmentation.apply(image, label, floor=50, spread=90, seed=seed)

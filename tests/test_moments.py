@@ -6,20 +6,26 @@ import numpy as np
 import pytest
 import torch
 
+import nobrainer.inference.moments
 from nobrainer.inference.moments import RunningMoments, Statistics
 
 
 def _draws(n: int, n_classes: int, sharpness: float = 3.0) -> np.ndarray:
-    """Probabilities (draw, B, C, I, J, K)."""
-    logits = np.random.default_rng(n).normal(size=(n, 2, n_classes, 4, 5, 6))
+    """Probabilities (draw, C, I, J, K)."""
+    logits = np.random.default_rng(n).normal(size=(n, n_classes, 8, 5, 6))
     p = np.exp(sharpness * logits)
-    return (p / p.sum(2, keepdims=True)).astype(np.float32)
+    return (p / p.sum(1, keepdims=True)).astype(np.float32)
+
+
+def _logits(p: np.ndarray) -> torch.Tensor:
+    with np.errstate(divide="ignore"):
+        return torch.from_numpy(np.log(p)).clamp_min(-200)
 
 
 def _statistics(draws: np.ndarray) -> Statistics:
     moments = RunningMoments()
     for p in draws:
-        moments.update(torch.from_numpy(p))
+        moments.update(_logits(p))
     return moments.result()
 
 
@@ -29,12 +35,12 @@ def _entropy(p: np.ndarray, axis: int) -> np.ndarray:
 
 def _mode(draws: np.ndarray) -> np.ndarray:
     """The most frequent label of each voxel; among ties, of higher mean probability."""
-    label, mean = draws.argmax(2), draws.mean(0)
+    label, mean = draws.argmax(1), draws.mean(0)
     mode = np.empty(label.shape[1:], int)
-    for b, i, j, k in np.ndindex(mode.shape):
-        votes = np.bincount(label[:, b, i, j, k], minlength=draws.shape[2])
+    for i, j, k in np.ndindex(mode.shape):
+        votes = np.bincount(label[:, i, j, k], minlength=draws.shape[1])
         tied = np.flatnonzero(votes == votes.max())
-        mode[b, i, j, k] = tied[mean[b, tied, i, j, k].argmax()]
+        mode[i, j, k] = tied[mean[tied, i, j, k].argmax()]
     return mode
 
 
@@ -45,27 +51,27 @@ def test_statistics_equal_numpy_on_stored_draws(n, n_classes):
     found = _statistics(draws)
     exact = draws.astype(np.float64)
     mean = exact.mean(0)
-    entropy = _entropy(mean, 1)
+    entropy = _entropy(mean, 0)
     close = {"rtol": 0, "atol": 2e-6}
     np.testing.assert_allclose(found.probabilities, mean, **close)
-    np.testing.assert_allclose(found.variance, exact.var(0).mean(1), **close)
+    np.testing.assert_allclose(found.variance, exact.var(0).mean(0), **close)
     np.testing.assert_allclose(found.entropy, entropy, **close)
-    information = entropy - _entropy(exact, 2).mean(0)
+    information = entropy - _entropy(exact, 1).mean(0)
     np.testing.assert_allclose(found.mutual_information, information, **close)
     np.testing.assert_array_equal(found.label, _mode(draws))
 
 
 def test_ties_are_frequent_in_the_test_above():
-    label = _draws(4, 7).argmax(2)
+    label = _draws(4, 7).argmax(1)
     votes = np.stack([(label == c).sum(0) for c in range(7)])
     tied = (votes == votes.max(0)).sum(0) > 1
     assert tied.mean() > 0.2
-    assert (_mode(_draws(4, 7)) != _draws(4, 7).mean(0).argmax(1)).mean() > 0.02
+    assert (_mode(_draws(4, 7)) != _draws(4, 7).mean(0).argmax(0)).mean() > 0.02
 
 
 def _voxel(*rows: tuple[float, ...]) -> Statistics:
     """The statistics of one voxel whose draws are `rows`."""
-    return _statistics(np.array(rows, np.float32)[:, None, :, None, None, None])
+    return _statistics(np.array(rows, np.float32)[:, :, None, None, None])
 
 
 def test_the_mode_is_not_the_class_of_higher_mean():
@@ -128,9 +134,10 @@ def test_update_returns_the_labels_of_the_draw_and_keeps_it_unchanged():
     draws = _draws(3, 7)
     moments = RunningMoments()
     for p in draws:
-        tensor = torch.from_numpy(p.copy())
-        np.testing.assert_array_equal(moments.update(tensor), p.argmax(1))
-        np.testing.assert_array_equal(tensor, p)
+        logits = _logits(p)
+        kept = logits.clone()
+        np.testing.assert_array_equal(moments.update(logits), p.argmax(0))
+        assert logits.equal(kept)
 
 
 def test_statistics_stay_within_their_ranges():
@@ -141,5 +148,26 @@ def test_statistics_stay_within_their_ranges():
         assert found.mutual_information.min() >= 0
         assert (found.mutual_information <= found.entropy + 1e-6).all()
         torch.testing.assert_close(
-            found.probabilities.sum(1), torch.ones(2, 4, 5, 6), rtol=0.0, atol=1e-5
+            found.probabilities.sum(0), torch.ones(8, 5, 6), rtol=0.0, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("n_classes", [2, 7])
+def test_neither_the_order_in_memory_nor_the_chunks_matter(n_classes, monkeypatch):
+    draws = [_logits(p) for p in _draws(3, n_classes)]
+    one, other = RunningMoments(), RunningMoments()
+    for logits in draws:
+        one.update(logits)
+    monkeypatch.setattr(nobrainer.inference.moments, "_CHUNK", 11)
+    for logits in draws:
+        other.update(logits.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2))
+    for a, b in zip(one.result(), other.result(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_draws_that_agree_to_the_last_bit_have_no_variance():
+    moments = RunningMoments()
+    logits = _logits(_draws(1, 7)[0])
+    for _ in range(7):
+        moments.update(logits)
+    assert moments.result().variance.max() == 0

@@ -6,8 +6,8 @@ from math import ceil, log
 from typing import Literal, get_args
 
 import numpy as np
+import scipy
 import torch
-from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from nobrainer.bayes.draws import is_stochastic, mix_seed, plan_draws
@@ -296,7 +296,7 @@ def fit_scaling(
         for limit in (_LOG_WEIGHT_LIMIT, _BIAS_LIMIT):
             limits += [limit if enough else 0.0 for enough in common]
     start = np.zeros(len(limits))
-    best = minimize(
+    best = scipy.optimize.minimize(
         loss,
         start,
         jac=True,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from nobrainer import metrics
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.patches import Prepared
 from nobrainer.errors import InputError
@@ -19,7 +20,6 @@ from nobrainer.inference.predict import Sampling, TileResult, predict_volume
 from nobrainer.metrics.calibration import CalibrationSums, Reliability
 from nobrainer.metrics.overlap import confusion, dice, volume_errors
 from nobrainer.metrics.region import foreground_band
-from nobrainer.metrics.surface import compare_surfaces
 from nobrainer.metrics.uncertainty import (
     DetectionSums,
     RiskCoverage,
@@ -277,7 +277,7 @@ class _Comparison:
         overlap = dice(self._confusion)
         distances = None
         if surfaces:
-            distances = compare_surfaces(
+            distances = metrics.compare_surfaces(
                 self._truth, self._label, len(overlap), self._spacing_mm
             )
         figures = []

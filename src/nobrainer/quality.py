@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import nnls
+import scipy
 
 from nobrainer.errors import InputError
 from nobrainer.fitted import QualityModel
@@ -551,7 +551,9 @@ def _regress(
     intercept = float(target.mean())
     penalty = math.sqrt(_RIDGE) * np.eye(len(names))
     rows = np.concatenate([better, penalty])
-    gains, _ = nnls(rows, np.append(target - intercept, np.zeros(len(names))))
+    gains, _ = scipy.optimize.nnls(
+        rows, np.append(target - intercept, np.zeros(len(names)))
+    )
     return centre, scale, -gains * worse, intercept
 
 

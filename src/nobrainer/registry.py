@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from functools import partial
 from inspect import Parameter, signature
+from pkgutil import resolve_name
 from typing import Any, Generic, TypeVar
 
 from nobrainer.errors import InputError
@@ -36,7 +38,7 @@ def check_arguments(
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """A read-only mapping from name to entry, filled by `register`.
+    """A read-only mapping from name to entry, filled by `register` and `locate`.
 
     >>> colours = Registry("colour")
     >>> @colours.register("red")
@@ -48,21 +50,25 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self._entries: dict[str, T] = {}
+        self._entries: dict[str, Callable[[], T]] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that adds an entry under `name`."""
 
         def add(entry: T) -> T:
-            self._entries[name] = entry
+            self._entries[name] = lambda: entry
             return entry
 
         return add
 
+    def locate(self, name: str, place: str) -> None:
+        """Add an entry that loads on first use, from `place`, "package.module:name"."""
+        self._entries[name] = partial(resolve_name, place)
+
     def __getitem__(self, name: str) -> T:
         if name not in self._entries:
             raise near_miss(self.kind, name, self._entries)
-        return self._entries[name]
+        return self._entries[name]()
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

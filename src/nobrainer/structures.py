@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from nobrainer.data.labels import LabelTable
 from nobrainer.fitted import Intervals, volume_spread
@@ -158,7 +158,7 @@ class StructureSums:
         for index, name in list(enumerate(labels.names))[1:]:
             mean = float(volumes_mm3[:, index].mean())
             sd = float(volumes_mm3[:, index].std(ddof=1)) if n_draws > 1 else math.nan
-            half = float(stats.t.ppf(0.975, n_draws - 1)) * sd
+            half = float(stdtrit(n_draws - 1, 0.975)) * sd
             low, high = _around(mean, half * math.sqrt(1 + 1 / n_draws))
             factor = factors[index]
             unit = float(volume_spread(mean, sd))

@@ -78,22 +78,25 @@ class DrawnConv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """As `torch.nn.Conv3d`."""
-        if (
-            x.device.type != "cpu"
-            or isinstance(self.padding, str)
-            or self.padding_mode != "zeros"
-            or not torch.backends.mkldnn.is_available()
-        ):
+        if isinstance(self.padding, str) or self.padding_mode != "zeros":
             return super().forward(x)
-        return torch.ops.aten.mkldnn_convolution(
-            x,
-            self.weight,
-            self.bias,
-            self.padding,
-            self.stride,
-            self.dilation,
-            self.groups,
-        )
+        return self.convolve(x, self.padding)
+
+    def convolve(self, x: Tensor, padding: tuple[int, ...]) -> Tensor:
+        """As `torch.nn.Conv3d` with another padding by zeros."""
+        other = padding, self.stride, self.dilation, self.groups
+        if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+            stride, dilation, groups = other[1:]
+            return nn.functional.conv3d(
+                x,
+                self.weight,
+                self.bias,
+                stride,
+                padding,
+                dilation,
+                groups,
+            )
+        return torch.ops.aten.mkldnn_convolution(x, self.weight, self.bias, *other)
 
 
 class ChannelMask(nn.Module):
@@ -153,7 +156,8 @@ class Draws:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self._twins = [_Twin(member, device, dtype) for member in _members(model)]
-        self.network = self._twins[0].network
+        self.networks = [twin.network for twin in self._twins]
+        self.network = self.networks[0]
         self.device = device or torch.device("cpu")
         self.dtype = dtype
 

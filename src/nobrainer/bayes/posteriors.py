@@ -4,7 +4,8 @@ Every entry of `POSTERIORS` takes the initial means, a tensor of the weight's sh
 and the initial standard deviation of all of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from pyro.distributions import Delta, Normal
@@ -36,10 +37,13 @@ class MeanFieldNormal(nn.Module):
         self.mean = nn.Parameter(mean.detach().clone())
         rho = float(_inverse_softplus(torch.tensor(scale, dtype=torch.float64)))
         self.rho = nn.Parameter(torch.full_like(self.mean, rho))
+        self._shared_scale: Tensor | None = None
 
     @property
     def scale(self) -> Tensor:
         """Standard deviations, positive, of the weight's shape."""
+        if self._shared_scale is not None:
+            return self._shared_scale
         return nn.functional.softplus(self.rho)
 
     def distribution(self) -> Normal:
@@ -137,6 +141,22 @@ class WeightNormalisedNormal(WeightNormalised):
         """Make q these Gaussians: means, and standard deviations > 0."""
         super().assign(mean, scale)
         self.a.copy_(scale)
+
+
+@contextmanager
+def shared_scales(model: nn.Module) -> Iterator[None]:
+    """Compute the scales of the mean-field posteriors of `model` once, for all inside.
+
+    The draw and its divergence need the same ones. No parameter may change meanwhile.
+    """
+    posteriors = [q for q in model.modules() if isinstance(q, MeanFieldNormal)]
+    for q in posteriors:
+        q._shared_scale = q.scale
+    try:
+        yield
+    finally:
+        for q in posteriors:
+            q._shared_scale = None
 
 
 Posterior = MeanFieldNormal | WeightNormalised

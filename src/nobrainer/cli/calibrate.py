@@ -3,6 +3,7 @@
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -52,7 +53,7 @@ def calibrate(
     table: Path,
     model_dir: Path,
     output_dir: Path,
-    method: str,
+    method: Literal["temperature", "vector"],
     coverage: float | None,
     quality: bool,
     n_samples: int,
@@ -94,6 +95,7 @@ def calibrate(
     make_directory(output_dir.parent)
     saved = segmentation.save(output_dir, overwrite=overwrite)
     if as_json:
+        assert segmentation.calibration_ is not None
         fitted = segmentation.quality_
         story = {
             "model": str(saved),

@@ -43,7 +43,7 @@ from nobrainer.io import strip_suffix, write_text
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Tiles per pass.",
+    help="Slabs per pass.",
 )
 @click.option(
     "--precision",

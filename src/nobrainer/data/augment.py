@@ -1,19 +1,12 @@
-"""Random changes of training patches, by named profile (MONAI's transforms)."""
+"""Random changes of training patches, by named profile."""
 
 import math
 from dataclasses import dataclass
 from typing import Self
 
 import torch
-from monai.transforms.compose import Compose
-from monai.transforms.intensity.dictionary import (
-    RandAdjustContrastd,
-    RandBiasFieldd,
-    RandGaussianNoised,
-    RandGaussianSmoothd,
-)
-from monai.transforms.spatial.dictionary import RandAffined
 
+from nobrainer import data
 from nobrainer.registry import Registry
 from nobrainer.types import Shape3
 
@@ -71,7 +64,7 @@ class Augmentation:
     swap structures whose labels name a side.
     """
 
-    transform: Compose
+    transform: "data.Compose"
     margin: Shape3
 
     @classmethod
@@ -81,7 +74,7 @@ class Augmentation:
         if chosen is None:
             return None
         i, j, k = (math.ceil(size / 4) for size in block_shape)
-        return cls(_compose(chosen, block_shape), (i, j, k))
+        return cls(data.compose(chosen, block_shape), (i, j, k))
 
     def apply(
         self,
@@ -111,30 +104,3 @@ class Augmentation:
         )
         turned = changed["label"].as_tensor()[0].round().long()
         return changed["image"].as_tensor() * spread + floor, turned
-
-
-def _compose(profile: Profile, block_shape: Shape3) -> Compose:
-    angle = math.radians(profile.rotation_deg)
-    blur = (0.0, profile.blur)
-    often = profile.probability
-    return Compose(
-        [
-            RandAffined(
-                ["image", "label"],
-                spatial_size=block_shape,
-                prob=1.0,
-                rotate_range=[angle] * 3,
-                scale_range=[profile.scale] * 3,
-                mode=["bilinear", "nearest"],
-                padding_mode="border",
-            ),
-            RandBiasFieldd(["image"], coeff_range=(0.0, profile.bias), prob=often),
-            RandAdjustContrastd(
-                ["image"], gamma=(1 / profile.gamma, profile.gamma), prob=often
-            ),
-            RandGaussianSmoothd(
-                ["image"], sigma_x=blur, sigma_y=blur, sigma_z=blur, prob=often
-            ),
-            RandGaussianNoised(["image"], std=profile.noise, prob=often),
-        ]
-    )

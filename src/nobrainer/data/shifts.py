@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import scipy
 from scipy import ndimage
-from scipy.spatial.transform import Rotation
 
 from nobrainer.data.preprocess import is_head
 from nobrainer.errors import InputError
@@ -132,7 +132,9 @@ def rotate(
     """
     axis = rng.standard_normal(3)
     angle = np.deg2rad(severity * ROTATION_DEG)
-    turn = Rotation.from_rotvec(angle * axis / np.linalg.norm(axis)).as_matrix()
+    turn = scipy.spatial.transform.Rotation.from_rotvec(
+        angle * axis / np.linalg.norm(axis)
+    ).as_matrix()
     # In mm, or an anisotropic scan would be sheared.
     spacing = np.array(image.geometry.spacing_mm)
     matrix = turn * spacing / spacing[:, None]

@@ -1,5 +1,6 @@
 """Running statistics over draws: memory does not grow with their number."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -7,10 +8,17 @@ from torch import Tensor
 
 MOST_DRAWS = 32767
 """Votes are counted in two bytes."""
+_CHUNK = 2**18
+"""Numbers that a CPU works on at a time, so that they stay in its cache."""
+
+
+def statistics_bytes(n_classes: int) -> int:
+    """What `RunningMoments` keeps of a voxel: means and votes, spread and entropy."""
+    return (4 + 2) * n_classes + 4 + 4
 
 
 class Statistics(NamedTuple):
-    """What some draws say about some voxels (B, I, J, K).
+    """What some draws say about some voxels (I, J, K).
 
     label: most frequent label of the draws; ties go to the class of higher mean
         probability.
@@ -18,8 +26,8 @@ class Statistics(NamedTuple):
         over classes; in [0, 0.25].
     entropy: Shannon entropy of the mean distribution, nats; in [0, ln C].
     mutual_information: entropy minus the draws' mean entropy, nats; in [0, ln C].
-    probabilities: (B, C, I, J, K) mean class probabilities.
-    votes: (B, C, I, J, K) int16, how many draws chose each class.
+    probabilities: (C, I, J, K) mean class probabilities.
+    votes: (C, I, J, K) int16, how many draws chose each class.
     """
 
     label: Tensor
@@ -41,33 +49,62 @@ class RunningMoments:
     def __init__(self) -> None:
         self._n = 0
 
-    def update(self, probabilities: Tensor) -> Tensor:
-        """Take one draw's probabilities (B, C, I, J, K); returns its labels."""
-        # `max` was measured 9 times faster than `argmax` on this layout.
-        label = probabilities.max(1).indices
+    def update(self, logits: Tensor) -> Tensor:
+        """Take one draw's logits (C, I, J, K), float32; returns its labels (I, J, K).
+
+        They are fastest in the order in which channels_last_3d has them.
+        """
+        n_classes, *shape = logits.shape
+        rows = logits.permute(1, 2, 3, 0).reshape(-1, n_classes)
         if self._n == 0:
-            self._mean = torch.zeros_like(probabilities)
-            self._squares = torch.zeros_like(probabilities[:, 0])
+            self._shape = shape
+            self._mean = rows.new_zeros(n_classes, len(rows))
+            self._squares = rows.new_zeros(len(rows))
             self._entropy = torch.zeros_like(self._squares)
-            self._votes = torch.zeros_like(probabilities, dtype=torch.int16)
-            self._one = torch.ones_like(label[:, None], dtype=torch.int16)
+            self._votes = torch.zeros_like(self._mean, dtype=torch.int16)
         self._n += 1
-        delta = probabilities - self._mean
-        self._mean += delta / self._n
-        self._squares += (delta * (probabilities - self._mean)).sum(1)
-        self._entropy += torch.special.entr(probabilities).sum(1)
-        self._votes.scatter_add_(1, label[:, None], self._one)
-        return label
+        label = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
+        one = self._votes.new_ones(1, 1)
+        for part in _parts(rows):
+            # `max` was measured 9 times faster than `argmax`, and twice as fast along
+            # the last axis.
+            label[part] = rows[part].max(1).indices
+            logarithm = torch.log_softmax(rows[part].t().contiguous(), 0)
+            p = logarithm.exp()
+            self._entropy[part] -= logarithm.mul_(p).sum(0)
+            mean = self._mean[:, part]
+            delta = p.sub_(mean)
+            mean.add_(delta, alpha=1 / self._n)
+            grown = delta.square_().sum(0)
+            self._squares[part].add_(grown, alpha=(self._n - 1) / self._n)
+            chosen = label[part][None]
+            self._votes[:, part].scatter_add_(0, chosen, one.expand_as(chosen))
+        return label.reshape(shape)
 
     def result(self) -> Statistics:
         """The statistics of the draws so far."""
-        most = self._votes.amax(1, keepdim=True)
-        entropy = torch.special.entr(self._mean).sum(1)
+        n_classes = len(self._mean)
+        label = torch.empty_like(self._squares, dtype=torch.int64)
+        entropy = torch.empty_like(self._squares)
+        for part in _parts(self._mean.t()):
+            mean, votes = self._mean[:, part], self._votes[:, part]
+            entropy[part] = torch.special.entr(mean).sum(0)
+            tied = mean.where(votes == votes.amax(0), -1.0)
+            label[part] = tied.t().contiguous().max(1).indices
+        information = entropy - self._entropy / self._n
         return Statistics(
-            label=self._mean.where(self._votes == most, -1.0).max(1).indices,
-            variance=(self._squares / (self._n * self._mean.shape[1])).clamp_min(0),
-            entropy=entropy,
-            mutual_information=(entropy - self._entropy / self._n).clamp_min(0),
-            probabilities=self._mean,
-            votes=self._votes,
+            label=label.reshape(self._shape),
+            variance=(self._squares / (self._n * n_classes)).reshape(self._shape),
+            entropy=entropy.reshape(self._shape),
+            mutual_information=information.clamp_min(0).reshape(self._shape),
+            probabilities=self._mean.reshape(n_classes, *self._shape),
+            votes=self._votes.reshape(n_classes, *self._shape),
         )
+
+
+def _parts(rows: Tensor) -> Iterator[slice]:
+    """Parts of (voxels, C) to work on one after the other."""
+    n, n_classes = rows.shape
+    size = _CHUNK // n_classes + 1 if rows.device.type == "cpu" else n
+    for start in range(0, n, size):
+        yield slice(start, start + size)

@@ -1,30 +1,32 @@
-"""Apply draws to a whole volume, tile by tile, keeping statistics only."""
+"""Apply draws to a whole volume, slab by slab, keeping statistics only."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
+from nobrainer import inference
 from nobrainer.bayes.draws import Draw, Draws, plan_draws
-from nobrainer.inference.moments import RunningMoments, Statistics
+from nobrainer.inference.moments import RunningMoments, Statistics, statistics_bytes
+from nobrainer.inference.stream import NOWHERE, Box, Stream, Windows
 from nobrainer.inference.tiles import (
     Tile,
     choose_core,
     content_box,
     dilate,
     plan_tiles,
-    read_window,
     round_up,
 )
 from nobrainer.types import Shape3
 
-MEMORY_BYTES = 4_000_000_000
-"""What the activations and statistics of one window may take at most, roughly."""
-CACHE_BYTES = 100_000_000
-"""Activations of a window up to which a CPU was measured to be fastest."""
+MEMORY_BYTES = 1_500_000_000
+"""What the statistics and the network's results of a tile may take, roughly."""
+SLAB_BYTES = {"cpu": 8_000_000, "cuda": 256_000_000}
+"""Size of the widest result of a slab: a share of a CPU's cache, enough to do at a time
+for a GPU."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,10 @@ class Sampling:
     seed: of the draws.
     n_samples: number of draws; 0 is one pass with the posterior mean (of each
         member of an ensemble).
-    block_shape: core voxels per tile, rounded up to the pooling grid; None lets the
-        memory decide. It does not change the result of a network of local
-        operations. For the others it is the size of the blended windows.
-    batch_size: windows per pass.
+    block_shape: voxels of a tile; None lets the memory decide. It does not change the
+        result of a network of local operations. For the others it is the size of the
+        blended windows.
+    batch_size: slabs (of the others: windows) per pass.
     scaling: what calibrates the logits; None leaves them.
     """
 
@@ -114,33 +116,32 @@ def predict_volume(
         Draws(model, device, dtype),
         plan_draws(model, sampling.seed, sampling.n_samples),
         image,
+        torch.from_numpy(image).to(device),
+        background,
         sampling,
         n_classes,
-        background,
+        on_tile,
+        on_pass,
         on_logits,
     )
     halo: int | None = model.halo  # type: ignore[assignment]
-    stride: int = model.stride  # type: ignore[assignment]
-    shape: Shape3 = image.shape
-    if halo is None:
-        return work.run_blended(stride, on_tile, on_pass)
-    box = dilate(content_box(image, background), halo, shape)
-    if sampling.block_shape is None:
-        # About six float32 tensors each, of activations and of statistics.
-        activations, statistics = 24 * int(model.width), 24 * n_classes  # type: ignore[arg-type]
-        core = choose_core(
-            box.shape,
-            stride,
-            halo,
-            fast_voxels=CACHE_BYTES // activations,
-            max_voxels=MEMORY_BYTES // (activations + statistics),
-        )
-    else:
-        i, j, k = (round_up(b, stride) for b in sampling.block_shape)
-        core = (i, j, k)
-    return work.run_exact(
-        core, halo, plan_tiles(shape, box, core, stride), on_tile, on_pass
-    )
+    with torch.inference_mode():
+        if halo is None:
+            return work.run_blended(int(model.stride))  # type: ignore[arg-type]
+        return work.run_exact(halo, int(model.stride), int(model.width))  # type: ignore[arg-type]
+
+
+def slab_planes(core: Shape3, width: int, device: torch.device, itemsize: int) -> int:
+    """How many planes of a core are computed at a time.
+
+    Args:
+        core: voxels.
+        width: of the network, channels at full resolution.
+        device: that computes.
+        itemsize: bytes of a number.
+    """
+    plane = core[1] * core[2] * width * itemsize
+    return max(1, SLAB_BYTES[device.type] // max(1, plane))
 
 
 @dataclass(frozen=True)
@@ -150,138 +151,180 @@ class _Work:
     draws: Draws
     plan: list[Draw]
     image: np.ndarray
+    scan: Tensor
+    background: float
     sampling: Sampling
     n_classes: int
-    background: float
+    on_tile: Callable[[TileResult], None]
+    on_pass: Callable[[int, int], None]
     on_logits: OnLogits | None
+    streams: dict[nn.Module, Stream | Windows] = field(default_factory=dict)
 
-    @torch.inference_mode()
-    def run_exact(
-        self,
-        core: Shape3,
-        halo: int,
-        tiles: list[Tile],
-        on_tile: Callable[[TileResult], None],
-        on_pass: Callable[[int, int], None],
-    ) -> np.ndarray:
-        """Compute every tile from its window; windows of background only once."""
-        counts = np.zeros((len(self.plan), self.n_classes), np.int64)
+    def run_exact(self, halo: int, stride: int, width: int) -> np.ndarray:
+        """Compute each tile around the content, and the field beyond it once."""
+        device, itemsize = self.draws.device, self.draws.dtype.itemsize
+        shape: Shape3 = self.image.shape
+        box = dilate(content_box(self.image, self.background), halo, stride, shape)
 
-        def window_of(tile: Tile) -> np.ndarray:
-            return read_window(self.image, tile, core, halo, self.background)
+        def planes(core: Shape3) -> int:
+            return self.sampling.batch_size * slab_planes(core, width, device, itemsize)
 
-        empty: list[Tile] = []
-        full: list[Tile] = []
-        for tile in tiles:
-            # The window may be larger than what the tile's own result looks at.
-            seen = read_window(self.image, tile, tile.shape, halo, self.background)
-            (empty if (seen == self.background).all() else full).append(tile)
-        batches = [
-            full[n : n + self.sampling.batch_size]
-            for n in range(0, len(full), self.sampling.batch_size)
+        def fits(core: Shape3) -> bool:
+            i, j, k = core
+            stream = self._stream(self.draws.network)
+            everywhere = ((-halo, i + halo), (-halo, j + halo), (-halo, k + halo))
+            stream.plan(everywhere, ((0, i), (0, j), (0, k)), planes(core))
+            statistics = statistics_bytes(self.n_classes) * i * j * k
+            return stream.n_bytes + statistics <= MEMORY_BYTES
+
+        extent = box.shape if all(box.shape) else shape
+        core = self.sampling.block_shape or choose_core(extent, fits)
+        tiles = [
+            (t, self._content(t, halo, stride)) for t in plan_tiles(shape, box, core)
         ]
-        total = (len(batches) + bool(empty)) * len(self.plan)
+        full = [(tile, content) for tile, content in tiles if content != NOWHERE]
+        rest = [tile for tile, content in tiles if content == NOWHERE]
+        n_slabs = sum(-(-t.shape[0] // planes(t.shape)) for t, _ in full)
+        total = (n_slabs + bool(rest)) * len(self.plan)
+        counts = np.zeros((len(self.plan), self.n_classes), np.int64)
         done = 0
-
-        def passes(windows: np.ndarray, areas: list[Tile]) -> Statistics:
-            nonlocal done
-            moments = RunningMoments()
-            for n, network in enumerate(self._networks()):
-                logits = network(self._tensor(windows))
-                inner = (slice(halo, halo + c) for c in core)
-                logits = logits[:, :, *inner].float()
-                label = self._take(n, logits, areas, moments)
-                for row, area in zip(
-                    label.expand(len(areas), *core), areas, strict=True
-                ):
-                    counts[n] += self._count(row, area)
+        for tile, content in full:
+            moments: dict[Tile, RunningMoments] = defaultdict(RunningMoments)
+            for n, slab, logits in self._run(tile, content, planes(tile.shape)):
+                label = moments[slab].update(self._scaled(logits))
+                counts[n] += (
+                    torch.bincount(label.flatten(), minlength=self.n_classes)
+                    .cpu()
+                    .numpy()
+                )
+                if self.on_logits is not None:
+                    self.on_logits(n, slab.where, logits.cpu())
                 done += 1
-                on_pass(done, total)
-            return moments.result()
-
-        for batch in batches:
-            statistics = passes(np.stack([window_of(t) for t in batch]), batch)
-            for n, tile in enumerate(batch):
-                on_tile(_crop(statistics, n, tile))
-        if empty:
-            window = np.full([c + 2 * halo for c in core], self.background, np.float32)
-            statistics = passes(window[None], empty)
-            for tile in empty:
-                on_tile(_crop(statistics, 0, tile))
+                self.on_pass(done, total)
+            for slab, sums in moments.items():
+                self.on_tile(_result(sums.result(), slab))
+        if rest:
+            counts += self._fill(rest, stride, lambda n: self.on_pass(done + n, total))
         return counts
 
-    @torch.inference_mode()
-    def run_blended(
-        self,
-        stride: int,
-        on_tile: Callable[[TileResult], None],
-        on_pass: Callable[[int, int], None],
+    def _fill(
+        self, tiles: list[Tile], stride: int, on_draw: Callable[[int], None]
     ) -> np.ndarray:
+        """Tiles that see background only, where the output repeats with the grid."""
+        if all(self._stream(d).is_constant for d in self.draws.networks):
+            stride = 1
+        pattern = Tile((0, 0, 0), (stride, stride, stride))
+        phases = [[torch.arange(a, b) % stride for a, b in tile.box] for tile in tiles]
+        times = np.zeros(pattern.shape, np.int64)
+        for axes in phases:
+            i, j, k = (np.bincount(phase, minlength=stride) for phase in axes)
+            times += i[:, None, None] * j[:, None] * k
+        counts = np.zeros((len(self.plan), self.n_classes), np.int64)
+        moments = RunningMoments()
+        for n, _, logits in self._run(pattern, NOWHERE, stride):
+            label = moments.update(self._scaled(logits)).cpu().numpy()
+            np.add.at(counts[n], label, times)
+            if self.on_logits is not None:
+                for tile, axes in zip(tiles, phases, strict=True):
+                    self.on_logits(n, tile.where, _repeat(logits.cpu(), axes))
+            on_draw(n + 1)
+        statistics = [values.cpu() for values in moments.result()]
+        for tile, axes in zip(tiles, phases, strict=True):
+            repeated = (_repeat(values, axes) for values in statistics)
+            self.on_tile(_result(Statistics(*repeated), tile))
+        return counts
+
+    def _run(
+        self, core: Tile, content: Box, planes: int
+    ) -> Iterator[tuple[int, Tile, Tensor]]:
+        """Number of each draw, each slab of a core, and its logits (C, i, j, k)."""
+        current: Stream | Windows | None = None
+        slabs: list[Tile] = []
+        for n, draw in enumerate(self.plan):
+            stream = self._stream(self.draws.set(*draw).network)
+            if stream is not current:
+                if current is not None:
+                    current.release()
+                current = stream
+                slabs = [
+                    Tile((a, *core.start[1:]), (b, *core.stop[1:]))
+                    for a, b in stream.plan(content, core.box, planes)
+                ]
+            made = stream.run(self.scan, self.background)
+            for slab, logits in zip(slabs, made, strict=True):
+                yield n, slab, logits[0].float()
+
+    def _stream(self, network: nn.Module) -> Stream | Windows:
+        if network not in self.streams:
+            how = network, self.draws.device, self.draws.dtype
+            if getattr(network, "streams", False):
+                self.streams[network] = Stream(*how)
+            else:
+                carried = {n: getattr(network, n) for n in ("halo", "stride", "width")}
+                self.streams[network] = Windows(*how, **carried)
+        return self.streams[network]
+
+    def _content(self, tile: Tile, halo: int, stride: int) -> Box:
+        """Where there is anything but background in what a tile's result looks at."""
+        seen = dilate(tile, halo, stride, self.image.shape)
+        found = content_box(self.image[seen.where], self.background)
+        if not all(found.shape):
+            return NOWHERE
+        i, j, k = (
+            (origin + a, origin + b)
+            for origin, (a, b) in zip(seen.start, found.box, strict=True)
+        )
+        return i, j, k
+
+    def run_blended(self, stride: int) -> np.ndarray:
         """Blend overlapping windows (Gaussian weights) of a network that is not local.
 
         Each draw's whole volume is held at once; the result depends on the windows.
         """
         block = self.sampling.block_shape or (96, 96, 96)
-        roi = [round_up(b, stride) for b in block]
-        i, j, k = self.image.shape
-        whole = Tile((0, 0, 0), (i, j, k))
-        window = read_window(self.image, whole, (i, j, k), 0, self.background)
+        i, j, k = (round_up(b, stride) for b in block)
+        roi: Shape3 = (i, j, k)
+        whole = Tile((0, 0, 0), self.image.shape)
+        window = self.scan[None, None].to(
+            self.draws.dtype, memory_format=torch.channels_last_3d
+        )
         counts = np.zeros((len(self.plan), self.n_classes), np.int64)
         moments = RunningMoments()
-        for n, network in enumerate(self._networks()):
-            logits = sliding_window_inference(
-                self._tensor(window[None]),
-                roi,
-                self.sampling.batch_size,
-                network,
-                overlap=0.25,
-                mode="gaussian",
-                cval=self.background,
+        for n, draw in enumerate(self.plan):
+            network = self.draws.set(*draw).network
+            logits = inference.blend_windows(
+                network, window, roi, self.sampling.batch_size, self.background
             )
-            assert isinstance(logits, Tensor)
-            label = self._take(n, logits.float(), [whole], moments)
-            counts[n] += self._count(label[0], whole)
-            on_pass(n + 1, len(counts))
-        on_tile(_crop(moments.result(), 0, whole))
+            logits = logits[0].float()
+            label = moments.update(self._scaled(logits))
+            counts[n] += (
+                torch.bincount(label.flatten(), minlength=self.n_classes).cpu().numpy()
+            )
+            if self.on_logits is not None:
+                self.on_logits(n, whole.where, logits.cpu())
+            self.on_pass(n + 1, len(counts))
+        self.on_tile(_result(moments.result(), whole))
         return counts
 
-    def _take(
-        self, n: int, logits: Tensor, areas: list[Tile], moments: RunningMoments
-    ) -> Tensor:
-        """Add draw `n` of some tiles to the statistics; returns its labels.
-
-        One row of logits may serve several tiles (those of nothing but background).
-        """
-        if self.on_logits is not None:
-            rows = logits.expand(len(areas), *logits.shape[1:])
-            for row, area in zip(rows, areas, strict=True):
-                i, j, k = area.shape
-                self.on_logits(n, area.where, row[:, :i, :j, :k].cpu())
-        if self.sampling.scaling is not None:
-            weight, bias = (
-                logits.new_tensor(values)[:, None, None, None]
-                for values in (self.sampling.scaling.weight, self.sampling.scaling.bias)
-            )
-            logits = logits * weight + bias
-        return moments.update(torch.softmax(logits, 1))
-
-    def _networks(self) -> Iterator[nn.Module]:
-        for draw in self.plan:
-            yield self.draws.set(*draw).network
-
-    def _tensor(self, windows: np.ndarray) -> Tensor:
-        x = torch.from_numpy(windows[:, None]).to(self.draws.device, self.draws.dtype)
-        return x.contiguous(memory_format=torch.channels_last_3d)
-
-    def _count(self, label: Tensor, tile: Tile) -> np.ndarray:
-        i, j, k = tile.shape
-        inside = label[:i, :j, :k].flatten()
-        return torch.bincount(inside, minlength=self.n_classes).cpu().numpy()
+    def _scaled(self, logits: Tensor) -> Tensor:
+        """The logits (C, i, j, k) that the probabilities are made of."""
+        if self.sampling.scaling is None:
+            return logits
+        weight, bias = (
+            logits.new_tensor(values)[:, None, None, None]
+            for values in (self.sampling.scaling.weight, self.sampling.scaling.bias)
+        )
+        return logits * weight + bias
 
 
-def _crop(statistics: Statistics, n: int, tile: Tile) -> TileResult:
-    """Row `n` of the statistics, without what lies outside of the volume."""
-    i, j, k = tile.shape
-    return TileResult(
-        tile.where, *(s[n][..., :i, :j, :k].cpu().numpy() for s in statistics)
-    )
+def _repeat(pattern: Tensor, axes: Sequence[Tensor]) -> Tensor:
+    """Values (..., i, j, k) at the places that three axes span."""
+    if pattern.shape[-3:].numel() == 1:
+        # Takes no memory.
+        return pattern.expand(*pattern.shape[:-3], *(len(axis) for axis in axes))
+    i, j, k = axes
+    return pattern[..., i[:, None, None], j[:, None], k]
+
+
+def _result(statistics: Statistics, area: Tile) -> TileResult:
+    return TileResult(area.where, *(values.cpu().numpy() for values in statistics))

@@ -1,21 +1,17 @@
-"""Exact tiling: cut a volume into cores, and read each core with its halo.
+"""Boxes of a volume: where its content lies, and how it is cut into tiles.
 
 The volume is taken to lie in an endless field of its background value. For a
-network of local operations a core's output then depends only on the core and a
-halo as wide as the receptive field, so it does not depend on how the volume was
-cut, as long as every core starts on the network's pooling grid.
+network of local operations the output at a voxel then depends only on what lies no
+further from it than the network's halo.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 
 import numpy as np
 
 from nobrainer.types import Shape3
-
-SLOW = 3.0
-"""How much slower a voxel was measured in windows that leave the cache (CPU)."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +25,12 @@ class Tile:
     def where(self) -> tuple[slice, slice, slice]:
         """The core as an index into the volume."""
         i, j, k = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+        return i, j, k
+
+    @property
+    def box(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        """Start and stop along each axis."""
+        i, j, k = zip(self.start, self.stop, strict=True)
         return i, j, k
 
     @property
@@ -55,64 +57,34 @@ def content_box(image: np.ndarray, background: float) -> Tile:
     return Tile((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
 
 
-def choose_core(
-    extent: Shape3, stride: int, halo: int, fast_voxels: int, max_voxels: int
-) -> Shape3:
-    """The core whose windows cover `extent` with the least work.
+def choose_core(extent: Shape3, fits: Callable[[Shape3], bool]) -> Shape3:
+    """The largest core that fits into memory: `extent`, or an equal part of it.
 
-    A window is the core with `halo` voxels on every side. Small windows stay in
-    the processor's cache, large ones compute less halo: work is counted in window
-    voxels, `SLOW` times as much for windows of more than `fast_voxels`. No window
-    holds more than `max_voxels`, unless even the smallest core does.
+    Args:
+        extent: voxels to cover.
+        fits: whether a core does; where even a single voxel does not, that is it.
     """
     parts = [1, 1, 1]
-    best: tuple[float, Shape3] | None = None
     while True:
-        i, j, k = (
-            max(stride, round_up(-(-e // n), stride))
-            for e, n in zip(extent, parts, strict=True)
-        )
-        window = (i + 2 * halo) * (j + 2 * halo) * (k + 2 * halo)
-        work = float(np.prod(parts)) * window * (SLOW if window > fast_voxels else 1)
-        if window <= max_voxels and (best is None or work < best[0]):
-            best = work, (i, j, k)
-        if max(i, j, k) == stride or (window <= fast_voxels and best is not None):
-            return best[1] if best is not None else (i, j, k)
+        i, j, k = (max(1, -(-e // n)) for e, n in zip(extent, parts, strict=True))
+        if max(i, j, k) == 1 or fits((i, j, k)):
+            return i, j, k
         parts[(i, j, k).index(max(i, j, k))] += 1
 
 
-def plan_tiles(shape: Shape3, box: Tile, core: Shape3, stride: int) -> list[Tile]:
-    """Tiles that cover the volume once, with cuts at the sides of `box`.
-
-    Every start is a multiple of `stride`; no tile is larger than `core`.
-    """
+def plan_tiles(shape: Shape3, box: Tile, core: Shape3) -> list[Tile]:
+    """Tiles of at most `core` that cover the volume once, with cuts at `box`."""
     cuts = []
     for n, a, b, size in zip(shape, box.start, box.stop, core, strict=True):
-        a, b = a // stride * stride, min(round_up(b, stride), n)
         edges = [*range(0, a, size), *range(a, b, size), *range(b, n, size), n]
         cuts.append(list(pairwise(edges)))
     return [Tile((i[0], j[0], k[0]), (i[1], j[1], k[1])) for i, j, k in product(*cuts)]
 
 
-def read_window(
-    image: np.ndarray, tile: Tile, core: Shape3, halo: int, background: float
-) -> np.ndarray:
-    """The window of shape core + 2 halo around a tile, background where outside."""
-    start = [s - halo for s in tile.start]
-    stop = [s + c + halo for s, c in zip(tile.start, core, strict=True)]
-    window = np.full([b - a for a, b in zip(start, stop, strict=True)], background)
-    window = window.astype(image.dtype)
-    inside = [
-        (max(a, 0), min(b, n)) for a, b, n in zip(start, stop, image.shape, strict=True)
+def dilate(box: Tile, margin: int, grid: int, shape: Sequence[int]) -> Tile:
+    """The box on the pooling grid, widened by `margin` voxels, within the volume."""
+    start = [max(0, a // grid * grid - margin) for a in box.start]
+    stop = [
+        min(n, round_up(b, grid) + margin) for b, n in zip(box.stop, shape, strict=True)
     ]
-    source = tuple(slice(a, b) for a, b in inside)
-    target = tuple(slice(a - s, b - s) for (a, b), s in zip(inside, start, strict=True))
-    window[target] = image[source]
-    return window
-
-
-def dilate(box: Tile, margin: int, shape: Sequence[int]) -> Tile:
-    """The box widened by `margin` voxels on every side, within the volume."""
-    start = [max(0, a - margin) for a in box.start]
-    stop = [min(n, b + margin) for b, n in zip(box.stop, shape, strict=True)]
     return Tile((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))

@@ -1,1 +1,8 @@
-"""Metrics of segmentations and of their uncertainty."""
+"""Metrics of segmentations and of their uncertainty.
+
+Those that need MONAI load on first use: it takes seconds.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

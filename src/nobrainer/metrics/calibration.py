@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest
 
 PROBABILITY_FLOOR = 1e-12
 """Probabilities below it count as it in `nll`, which so stays below 27.64 nats."""
@@ -220,5 +220,5 @@ def interval_coverage(truth: ArrayLike, low: ArrayLike, high: ArrayLike) -> Cove
     n = int(known.sum())
     if n == 0:
         return Coverage(float("nan"), float("nan"), float("nan"), 0)
-    wilson = binomtest(inside, n).proportion_ci(0.95, method="wilson")
+    wilson = scipy.stats.binomtest(inside, n).proportion_ci(0.95, method="wilson")
     return Coverage(inside / n, float(wilson.low), float(wilson.high), n)

@@ -16,12 +16,12 @@ from nobrainer.models.ensemble import ensemble
 from nobrainer.models.kwyk import Kwyk
 from nobrainer.models.meshnet import MeshNet
 from nobrainer.models.registry import MODELS, build
-from nobrainer.models.unet import UNet
 from nobrainer.models.vnet import VNet
 
 __all__ = ["MODELS", "available_models", "build", "get"]
 
-MODELS.register("unet")(UNet)
+# MONAI, of which it is made, takes seconds to load.
+MODELS.locate("unet", "nobrainer.models.unet:UNet")
 MODELS.register("vnet")(VNet)
 MODELS.register("meshnet")(MeshNet)
 MODELS.register("bayesian_vnet")(bayesian_vnet)

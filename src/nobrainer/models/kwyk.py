@@ -88,6 +88,7 @@ class Kwyk(nn.Module):
         self.stride = 1
         self.halo = sum(dilations)
         self.width = base_filters
+        self.streams = True
         self.kl_weight = kl_weight
         name_sites(self)
 

@@ -66,6 +66,7 @@ class MeshNet(nn.Module):
         self.stride = 1
         self.halo = sum(dilations)
         self.width = base_filters
+        self.streams = True
         if dropout_type == "concrete":
             self.kl_weight: float | str = "elbo"
         name_sites(self)

@@ -4,7 +4,9 @@ An entry builds an `nn.Module` that maps images (B, in_channels, I, J, K) to log
 (B, n_classes, I, J, K) and carries three integers for prediction: `stride`, the
 pooling grid in voxels; `halo`, how far beyond a stride-aligned core its output
 looks, or None where an operation is global; `width`, its channels at full
-resolution. A model with a divergence from a prior also carries `kl_weight`.
+resolution. `streams` is True where all its operations are known to
+`nobrainer.inference.stream`, which is faster than windows with a halo. A model with a
+divergence from a prior also carries `kl_weight`.
 """
 
 import math

@@ -68,6 +68,7 @@ class UNet(nn.Module):
         # than one. (Measured by the tests.)
         self.halo = 2 * self.stride if norm == "batch" else None
         self.width = 2 * base_filters
+        self.streams = norm == "batch"
         if dropout_type == "concrete":
             self.kl_weight: float | str = "elbo"
         name_sites(self)

@@ -102,6 +102,7 @@ class VNet(nn.Module):
         self.stride = 2 ** (levels - 1)
         self.halo = _halo(levels)
         self.width = base_filters
+        self.streams = True
         if dropout_type == "concrete":
             self.kl_weight: float | str = "elbo"
         name_sites(self)

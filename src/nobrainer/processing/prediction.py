@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
-from matplotlib.figure import Figure
 
+import nobrainer
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
-from nobrainer.figure import draw_prediction
 from nobrainer.io import ImageSource
 from nobrainer.structures import Structure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,7 @@ class Prediction:
 
     def plot(
         self, truth: ImageSource | None = None, title: str | None = None
-    ) -> Figure:
+    ) -> "Figure":
         """Draw the scan, the contours of its structures and the maps in three planes.
 
         Args:
@@ -69,7 +71,7 @@ class Prediction:
 
         Returns: a matplotlib figure; save it with `savefig("figure.png")`.
         """
-        return draw_prediction(
+        return nobrainer.figure.draw_prediction(
             self.scan,
             self.label,
             self.variance,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nobrainer import bundle, models
+from nobrainer import bundle, models, training
 from nobrainer.bayes.draws import is_stochastic, plan_draws
 from nobrainer.bayes.ensemble import EnsembleNetwork
 from nobrainer.bayes.layers import name_sites
@@ -66,10 +66,8 @@ from nobrainer.training.engine import (
     default_device,
     inference_dtype,
     is_first_process,
-    make_fabric,
     resolve_precision,
 )
-from nobrainer.training.fit import SCHEDULES, Job, Training
 from nobrainer.types import Shape3
 from nobrainer.volume import Geometry, restore
 
@@ -184,8 +182,8 @@ class Segmentation:
         _check_positive("max_minutes", max_minutes)
         if isinstance(loss, str):
             LOSSES[loss]
-        if schedule not in SCHEDULES:
-            raise near_miss("schedule", schedule, SCHEDULES)
+        if schedule not in training.SCHEDULES:
+            raise near_miss("schedule", schedule, training.SCHEDULES)
         opt_args = dict(opt_args or {"lr": DEFAULT_LEARNING_RATE})
         check_arguments(f"argument of {optimizer.__name__}", optimizer, opt_args)
         _check_positive("warm_start_delta", warm_start_delta)
@@ -197,7 +195,7 @@ class Segmentation:
         trained = None if warm_start is None else _trained(warm_start, model)
         started = fitting.now()
         precision = resolve_precision(precision)
-        fabric = make_fabric(precision, devices)
+        fabric = training.make_fabric(precision, devices)
         slow = dataset_train.batch_size == 1 and fabric.device.type == "cpu"
         if slow and precision == "32-true":
             warnings.warn(
@@ -262,7 +260,7 @@ class Segmentation:
                     directory if lone else directory / f"member-{number}"
                 )
                 minutes = max_minutes and max_minutes / len(members)
-                job = Job(
+                job = training.Job(
                     objective=fitting.objective(network, data_loss, volumes),
                     optimizer=optimizer(network.parameters(), **opt_args),
                     loader=dataset_train.loader(
@@ -282,12 +280,12 @@ class Segmentation:
                     if lone or on_epoch is None
                     else partial(_with_member, on_epoch, number),
                 )
-                training = Training(fabric, job, bar)
+                loop = training.Training(fabric, job, bar)
                 if resume and folder is not None:
-                    training.resume(folder)
-                rows = training.run()
+                    loop.resume(folder)
+                rows = loop.run()
                 networks.append(network.eval())
-                metrics.append(fitting.final_metrics(rows, training.best))
+                metrics.append(fitting.final_metrics(rows, loop.best))
                 history += rows if lone else [{"member": number, **r} for r in rows]
         ended = replace(
             recipe.provenance, ended=fitting.now(), metrics=fitting.mean_of(metrics)
@@ -322,8 +320,8 @@ class Segmentation:
 
         Args:
             x: a path, a nibabel image or an (array, affine) tuple; or a list of them.
-            batch_size: tiles per pass.
-            block_shape: voxels of a tile's core; None lets the memory decide.
+            batch_size: slabs per pass: more at a time, with more memory.
+            block_shape: voxels of a tile; None lets the memory decide.
             n_samples: draws of the weights; 0 is one pass with the posterior mean. A
                 deterministic model makes one pass in any case.
             seed: of the draws; None takes a fresh one, which the result records.

@@ -5,11 +5,4 @@ Names load on first use: the process of a run needs few of them.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "records": ["FinalResult", "Settings", "Snapshot", "View"],
-        "space": ["Choice", "Float", "Integer", "Space", "family_space"],
-        "study": ["read", "run"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

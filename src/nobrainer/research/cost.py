@@ -23,12 +23,13 @@ from nobrainer.bayes.draws import is_stochastic, plan_draws
 from nobrainer.bayes.ensemble import EnsembleNetwork
 from nobrainer.bayes.layers import StochasticLayer
 from nobrainer.errors import InputError
-from nobrainer.inference.predict import CACHE_BYTES, MEMORY_BYTES
-from nobrainer.inference.tiles import choose_core, round_up
+from nobrainer.inference.moments import statistics_bytes
+from nobrainer.inference.predict import slab_planes
+from nobrainer.inference.tiles import round_up
 from nobrainer.research.journal import Row, Size
 from nobrainer.types import Shape3
 
-PROCESS_BYTES, BYTES_PER_ACTIVATION, BYTES_PER_PARAMETER = 5.5e8, 4.7, 45.0
+PROCESS_BYTES, BYTES_PER_ACTIVATION, BYTES_PER_PARAMETER = 7.2e8, 4.7, 45.0
 """What the peak of memory is made of, before the rows tell better figures.
 
 Measured for trainings of bayesian_vnet with 4 to 32 filters on 2 to 4 levels (CPU,
@@ -36,8 +37,11 @@ float32, Adam). A parameter takes more than its four bytes: its gradient, Adam's
 averages, the drawn weight and the graph of its KL.
 """
 _PLANES = 5
-"""Numbers held at once in prediction, for each voxel of a window, and channel at full
-resolution or class: measured 16 to 26 bytes for bayesian_vnet, 8 for meshnet."""
+"""Numbers held where windows are blended: for each voxel of a window and channel at
+full resolution, and for each voxel of the scan and class."""
+_SLABS = 8
+"""Slabs held at once, at full resolution, where it is done slab by slab, besides the
+planes that later layers look back at."""
 _NOISE = 0.1
 """Expected relative error of a measured row."""
 _DOUBT = 0.5
@@ -83,7 +87,7 @@ def count_size(
     """Count a network and its work without building or applying it.
 
     Activations are what is held at once: what the layers give for a training batch,
-    or what the widest window of judging holds, whichever is more. Of an ensemble,
+    or what judging the largest scan holds, whichever is more. Of an ensemble,
     whose members are trained one after the other, they and the step's operations are
     those of its largest member; parameters are those of all.
 
@@ -104,17 +108,15 @@ def count_size(
         )
         steps = [_count_step(member, batch_size, block_shape) for member in members]
         plan = plan_draws(network, 0, n_draws if is_stochastic(network) else 0)
-        per_voxel = [_count_pass(member) for member in members]
-    windows = [_window(network, shape, n_classes) for shape in judge_shapes]
-    voxels = sum(window * count for window, count in windows)
-    width: int = network.width  # type: ignore[assignment]
-    widest = max((window for window, _ in windows), default=0)
-    in_judging = _PLANES * (width + n_classes) * widest
+        judged = [
+            [_count_judging(member, shape, n_classes) for shape in judge_shapes]
+            for member in members
+        ]
     return Size(
         parameters=sum(p.numel() for p in network.parameters() if p.requires_grad),
-        activations=max(in_judging, *(activations for activations, _ in steps)),
+        activations=max(held for counts in (steps, *judged) for held, _ in counts),
         step_flop=max(flop for _, flop in steps),
-        judge_flop=voxels * sum(per_voxel[draw.member] for draw in plan),
+        judge_flop=sum(flop for draw in plan for _, flop in judged[draw.member]),
     )
 
 
@@ -318,12 +320,6 @@ def _count_step(
     return activations, flop
 
 
-def _count_pass(network: nn.Module) -> float:
-    """Operations of a voxel of a window in prediction."""
-    side: int = 2 * network.stride  # type: ignore[assignment, operator]
-    return _count_flop(network.eval(), (1, 1, side, side, side)) / side**3
-
-
 def _count_flop(network: nn.Module, shape: tuple[int, ...]) -> float:
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
@@ -331,27 +327,23 @@ def _count_flop(network: nn.Module, shape: tuple[int, ...]) -> float:
     return float(counter.get_total_flops())
 
 
-def _window(network: nn.Module, shape: Shape3, n_classes: int) -> tuple[int, int]:
-    """Voxels of a window of prediction, and how many windows cover a scan.
-
-    As `predict_volume` cuts a scan that has no empty margin.
-    """
-    stride, width = int(network.stride), int(network.width)  # type: ignore[arg-type]
+def _count_judging(
+    network: nn.Module, shape: Shape3, n_classes: int
+) -> tuple[int, float]:
+    """Numbers held, and operations, of a draw on a scan that has no empty margin."""
+    voxels, width = math.prod(shape), int(network.width)  # type: ignore[arg-type]
     if network.halo is None:
-        sides = [round_up(96, stride)] * 3
+        side = round_up(96, int(network.stride))
         # A quarter of neighbouring windows is in both.
-        counts = [
-            -(-max(0, side - window) // (window * 3 // 4)) + 1
-            for side, window in zip(shape, sides, strict=True)
-        ]
-        return math.prod(sides), math.prod(counts)
-    halo = int(network.halo)  # type: ignore[arg-type]
-    core = choose_core(
-        shape,
-        stride,
-        halo,
-        fast_voxels=CACHE_BYTES // (24 * width),
-        max_voxels=MEMORY_BYTES // (24 * (width + n_classes)),
-    )
-    counts = [-(-side // c) for side, c in zip(shape, core, strict=True)]
-    return math.prod(c + 2 * halo for c in core), math.prod(counts)
+        windows = math.prod(-(-max(0, n - side) // (side * 3 // 4)) + 1 for n in shape)
+        flop = windows * _count_flop(network.eval(), (1, 1, side, side, side))
+        return _PLANES * (width * side**3 + n_classes * voxels), flop
+    stride, halo = int(network.stride), int(network.halo)  # type: ignore[arg-type]
+    side = 2 * stride
+    per_voxel = _count_flop(network.eval(), (1, 1, side, side, side)) / side**3
+    # Some is computed beyond the scan's edges: about as if it were that much wider.
+    flop = per_voxel * math.prod(n + halo // 4 for n in shape)
+    planes = slab_planes(shape, width, torch.device("cpu"), itemsize=4)
+    slabs = _SLABS * min(planes, shape[0]) + 2 * halo
+    buffers = width * shape[1] * shape[2] * slabs
+    return buffers + statistics_bytes(n_classes) * voxels // 4, flop

@@ -33,8 +33,8 @@ class Size:
     """How large a network and its work are, counted and not measured.
 
     parameters: numbers that training adapts.
-    activations: numbers that are held at once, for a training batch or for the widest
-        window in prediction, whichever are more.
+    activations: numbers that are held at once, for a training batch or in prediction of
+        the largest scan, whichever are more.
     step_flop: floating-point operations of the forward pass of one training batch; of
         an ensemble, of its largest member.
     judge_flop: the same for all the scans and draws that it is judged on.

@@ -1,27 +1,8 @@
-"""Devices and number formats: the one place that picks them.
-
-Built on Lightning Fabric, so that one loop serves CPU, one GPU and several.
-"""
-
-import logging
+"""Devices and number formats: the one place that picks them."""
 
 import torch
-from lightning_fabric import Fabric
 
 from nobrainer.errors import InputError
-
-__all__ = [
-    "Fabric",
-    "default_device",
-    "gpu_ids",
-    "inference_dtype",
-    "is_first_process",
-    "make_fabric",
-    "resolve_precision",
-]
-
-# Fabric announces its number format at every start.
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 
@@ -29,6 +10,16 @@ PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 def default_device() -> torch.device:
     """The first CUDA device where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def check_devices(devices: int) -> None:
+    """Raise `InputError` unless training can run on as many GPUs, or processes."""
+    if devices < 1:
+        raise InputError(f"devices must be >= 1, got {devices}")
+    if default_device().type == "cuda" and devices > torch.cuda.device_count():
+        raise InputError(
+            f"devices={devices} but this machine has {torch.cuda.device_count()} GPUs"
+        )
 
 
 def gpu_ids() -> list[str]:
@@ -78,28 +69,3 @@ def resolve_precision(name: str) -> str:
         return name
     half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return "bf16-mixed" if half else "32-true"
-
-
-def make_fabric(precision: str, devices: int) -> Fabric:
-    """Launch Lightning Fabric on GPUs where there are any, else on the CPU.
-
-    Args:
-        precision: what `resolve_precision` gives.
-        devices: GPUs (or CPU processes) to train on; more than one runs the calling
-            script once for each (distributed data parallel).
-    """
-    device = default_device()
-    if devices < 1:
-        raise InputError(f"devices must be >= 1, got {devices}")
-    if device.type == "cuda" and devices > torch.cuda.device_count():
-        raise InputError(
-            f"devices={devices} but this machine has {torch.cuda.device_count()} GPUs"
-        )
-    fabric = Fabric(
-        accelerator=device.type,
-        devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
-        precision=precision,  # type: ignore[arg-type]
-    )
-    fabric.launch()
-    return fabric

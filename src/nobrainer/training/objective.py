@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nobrainer.bayes.kl import model_divergence, n_stochastic_weights
+from nobrainer.bayes.posteriors import shared_scales
 from nobrainer.types import Images, Labels
 
 
@@ -74,7 +75,8 @@ class Elbo(nn.Module):
 
     def forward(self, image: Images, label: Labels) -> Loss:
         """The loss of a batch, from one draw of the weights."""
-        logits = self.model(image)
+        with shared_scales(self.model):
+            logits = self.model(image)
+            kl = model_divergence(self.model)
         data = self.loss(logits, label)
-        kl = model_divergence(self.model)
         return Loss(data + self.kl_factor * kl, data, kl, logits)

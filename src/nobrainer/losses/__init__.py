@@ -5,7 +5,6 @@ maps logits (B, C, I, J, K) and labels (B, I, J, K) to a scalar.
 """
 
 import torch
-from monai.losses import DiceCELoss, DiceLoss
 from torch import Tensor, nn
 
 from nobrainer.registry import Registry
@@ -19,31 +18,9 @@ def cross_entropy(weight: Tensor | None = None) -> nn.Module:
     return nn.CrossEntropyLoss(weight=weight)
 
 
-@LOSSES.register("dice")
-def dice(weight: Tensor | None = None) -> nn.Module:
-    """1 - soft Dice of the softmax, mean over batch and classes (MONAI).
-
-    Source: Milletari et al. 2016.
-    """
-    return _OneChannelTarget(DiceLoss(softmax=True, to_onehot_y=True, weight=weight))
-
-
-@LOSSES.register("dice_ce")
-def dice_ce(weight: Tensor | None = None) -> nn.Module:
-    """Soft Dice loss plus cross-entropy, equal parts (MONAI)."""
-    return _OneChannelTarget(DiceCELoss(softmax=True, to_onehot_y=True, weight=weight))
-
-
-class _OneChannelTarget(nn.Module):
-    """Give MONAI's losses the channel axis that they expect of labels."""
-
-    def __init__(self, loss: nn.Module) -> None:
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        # MONAI's soft sums overflow half precision.
-        return self.loss(logits.float(), labels[:, None])
+# MONAI, of which they are made, takes seconds to load.
+LOSSES.locate("dice", "nobrainer.losses.dice:dice")
+LOSSES.locate("dice_ce", "nobrainer.losses.dice:dice_ce")
 
 
 def inverse_frequency(counts: Tensor) -> Tensor:

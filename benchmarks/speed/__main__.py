@@ -1,0 +1,155 @@
+"""Measure speed and memory beside other packages and the machine's limit.
+
+    make bench
+    make bench BENCH_ARGS="--only train predict --quick"
+
+Writes speed.json, speed.md and growth.png. See docs/how-to/measure-speed.md.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.speed import data, growth, predict, processes, report, train
+from benchmarks.speed.limits import Limits
+from benchmarks.speed.measure import Options, Table
+
+SECTIONS: dict[str, Callable[[Options, Limits], list[Table]]] = {
+    "limits": lambda options, limits: [],
+    "startup": processes.startup,
+    "first-step": processes.first_step,
+    "train": train.run,
+    "data": data.run,
+    "predict": predict.run,
+    "memory": processes.memory,
+    "growth": growth.run,
+}
+"""Every run measures the limits; alone, "limits" measures nothing else."""
+
+PACKAGES = (
+    "nobrainer",
+    "torch",
+    "monai",
+    "bayesian-torch",
+    "torch-uncertainty",
+    "pyro-ppl",
+    "numpy",
+)
+
+
+def cpu() -> tuple[str, list[str]]:
+    """The processor's name, and its wide and low-precision instructions."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return platform.processor(), []
+    rows = [line.partition(":")[::2] for line in info.read_text().splitlines()]
+    fields = {key.strip(): value.strip() for key, value in rows}
+    flags = fields.get("flags", "").split()
+    wide = [flag for flag in flags if flag.startswith(("avx", "amx"))]
+    return fields.get("model name", platform.processor()), wide
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool({"avx512_bf16", "amx_bf16"} & set(cpu()[1]))
+
+
+def machine(options: Options) -> dict[str, Any]:
+    """What the figures depend on."""
+    name, flags = cpu()
+    found: dict[str, Any] = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": str(options.device),
+        "processor": name,
+        "instructions": " ".join(flags),
+        "cores": os.cpu_count(),
+        "threads": options.threads,
+        "python": platform.python_version(),
+        "versions": ", ".join(f"{p} {version(p)}" for p in PACKAGES),
+        "repeats": options.repeats,
+        "quick": options.quick,
+    }
+    if options.device.type == "cuda":
+        found["GPU"] = torch.cuda.get_device_name(options.device)
+    return found
+
+
+def limits_text(limits: Limits) -> str:
+    """The best and the worst of each rate over the run."""
+    rows = []
+    for name in limits.probes[0]:
+        rates = [probe[name] / 1e9 for probe in limits.probes]
+        rows.append((name, f"{max(rates):.0f}", f"{min(rates):.0f}"))
+    table = report.markdown_table(("rate, 10⁹ a second", "best", "worst"), rows)
+    return f"## limits\n\n{table}\n"
+
+
+def main() -> None:
+    """Run the sections asked for, and write what they found after each."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--quick", action="store_true", help="small volumes, 3 minutes")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--repeats", type=int, help="default 5, with --quick 2")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--output-dir", type=Path, default=Path("bench-output"))
+    args = parser.parse_args()
+
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    options = Options(
+        device=device,
+        threads=args.threads,
+        repeats=args.repeats or (2 if args.quick else 5),
+        quick=args.quick,
+        bfloat16=has_bfloat16(device),
+    )
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    described = machine(options)
+    limits = Limits(options)
+    limits.probe()
+    tables: list[Table] = []
+    for section in SECTIONS:
+        if section not in args.only:
+            continue
+        started = time.perf_counter()
+        found = SECTIONS[section](options, limits)
+        tables += found
+        for table in found:
+            print(report.as_markdown(table), flush=True)
+        if section == "growth":
+            growth.plot(found, args.output_dir / "growth.png")
+        took = time.perf_counter() - started
+        print(f"{section}: {took:.0f} s", file=sys.stderr, flush=True)
+        # After every section, so that what was measured is kept if a later one fails.
+        goals = report.goals(tables, device)
+        contents = {
+            "machine": described,
+            "goals": [vars(goal) for goal in goals],
+            "limits": limits.probes,
+            "tables": [table.as_json() for table in tables],
+        }
+        text = json.dumps(contents, indent=1, ensure_ascii=False)
+        (args.output_dir / "speed.json").write_text(text + "\n")
+        text = report.as_text(tables, described, goals) + "\n" + limits_text(limits)
+        (args.output_dir / "speed.md").write_text(text)
+    print(report.goals_as_markdown(goals) + "\n" + limits_text(limits))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+from . import bayes as bayes
+from . import bundle as bundle
+from . import figure as figure
+from . import models as models
+from . import quality as quality
+from . import ranking as ranking
+from . import report as report
+from . import research as research
+from . import structures as structures
+from .data.samples import get_data as get_data
+from .errors import DivergedError as DivergedError
+from .errors import InputError as InputError
+from .evaluation import summarise as summarise
+from .processing.dataset import Dataset as Dataset
+from .processing.dataset import extract_patches as extract_patches
+from .processing.ensemble import Ensemble as Ensemble
+from .processing.prediction import BatchError as BatchError
+from .processing.prediction import Prediction as Prediction
+from .processing.segmentation import Segmentation as Segmentation
+
+__version__: str

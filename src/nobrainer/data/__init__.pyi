@@ -1,0 +1,2 @@
+from .transforms import Compose as Compose
+from .transforms import compose as compose

@@ -1,0 +1,1 @@
+from .blend import blend_windows as blend_windows

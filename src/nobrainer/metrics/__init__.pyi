@@ -1,0 +1,1 @@
+from .surface import compare_surfaces as compare_surfaces

@@ -1,0 +1,93 @@
+"""What a fresh interpreter has loaded, which is what starting costs."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from balls import write_ball
+from nobrainer.cli import main
+
+TORCH = {"torch", "pyro"}
+# Each takes from 0.1 to 3 s of a processor.
+SCIPY = {"scipy.optimize", "scipy.signal", "scipy.spatial", "scipy.stats"}
+PICTURES = {"matplotlib.figure", "matplotlib.pyplot", "nilearn"}
+HEAVY = {"lightning_fabric", "monai", "optuna", "sklearn", *SCIPY, *PICTURES}
+
+
+def loaded_by(code: str, *args: object) -> set[str]:
+    """Names of the modules in a fresh interpreter after `code`."""
+    listing = "import sys\nprint('', *sys.modules, file=sys.stderr)"
+    run = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{listing}", *map(str, args)],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return set(run.stderr.splitlines()[-1].split())
+
+
+def loaded_by_command(*args: object) -> set[str]:
+    """The same after a command of `nobrainer`."""
+    code = "from nobrainer.cli import main; assert not main(standalone_mode=False)"
+    return loaded_by(code, *args)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scans with labels, the table `scans.csv`, and room for a model."""
+    folder = tmp_path_factory.mktemp("scans")
+    pairs = [[path.name for path in write_ball(folder, number)] for number in (0, 1)]
+    with (folder / "scans.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["features", "labels"], *pairs])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded_by_training(folder: Path) -> set[str]:
+    """The modules after a training, which leaves `model` in the folder."""
+    return loaded_by_command(
+        *("train", "--data", folder / "scans.csv", "--output-dir", folder / "model"),
+        *("--binarize", "--epochs", 1, "--patches-per-volume", 2, "--batch-size", 2),
+        *("--block-shape", 16, 16, 16, "--validate", 1),
+        *("--model", "bayesian_vnet"),
+        *("--model-arg", "base_filters=2", "--model-arg", "levels=2"),
+    )
+
+
+def test_the_package_alone_loads_next_to_nothing() -> None:
+    loaded = loaded_by("import nobrainer")
+    assert "nobrainer" in loaded
+    assert not loaded & {"click", "matplotlib", "numpy", "scipy", *TORCH, *HEAVY}
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in main.commands)])
+def test_help_loads_nothing_heavy(command: list[str]) -> None:
+    loaded = loaded_by_command(*command, "--help")
+    assert "nobrainer.cli" in loaded
+    assert not loaded & {"matplotlib", *TORCH, *HEAVY}
+
+
+@pytest.mark.parametrize("name", ["Dataset", "Prediction", "Segmentation", "models"])
+def test_the_facade_takes_torch_and_pyro_alone(name: str) -> None:
+    loaded = loaded_by(f"import nobrainer; nobrainer.{name}")
+    assert "torch" in loaded
+    assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize("n_samples", [0, 2])
+def test_predicting_takes_torch_and_pyro_alone(
+    folder: Path, loaded_by_training: set[str], tmp_path: Path, n_samples: int
+) -> None:
+    loaded = loaded_by_command(
+        *("predict", folder / "sub-0_T1w.nii", "--model", folder / "model"),
+        *("--output-dir", tmp_path, "--n-samples", n_samples),
+    )
+    assert "nobrainer.inference.predict" in loaded
+    assert not loaded & HEAVY
+
+
+def test_training_takes_lightning_fabric_as_well(loaded_by_training: set[str]) -> None:
+    assert loaded_by_training & HEAVY == {"lightning_fabric"}
