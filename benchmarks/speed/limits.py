@@ -52,7 +52,7 @@ class Limits:
     def _convolution(self, channels: int, dtype: torch.dtype) -> float:
         device = self.options.device
         conv = nn.Conv3d(channels, channels, 3, padding=1, device=device, dtype=dtype)
-        conv = conv.to(memory_format=CHANNELS_LAST)
+        conv = conv.to(memory_format=CHANNELS_LAST)  # type: ignore[call-overload]
         # A batch of one has slow paths in float32.
         n = 2 * self._batch
         x = torch.randn(n, channels, 64, 64, 64, device=device).to(dtype)
@@ -88,7 +88,7 @@ def work_per_voxel(network: nn.Module, dtype: torch.dtype, side: int = 32) -> Wo
         nonlocal flop, values
         transposed = isinstance(conv, nn.ConvTranspose3d)
         kernels = inputs[0] if transposed else output
-        flop += 2 * conv.weight[0].numel() * kernels.numel()
+        flop += 2 * conv.weight[0].numel() * kernels.numel()  # type: ignore[index]
         values += inputs[0].numel() + output.numel()
 
     hooks = [

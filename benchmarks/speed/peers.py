@@ -84,7 +84,7 @@ class _Objective(nn.Module):
 
 
 def _kl_bayesian_torch(model: nn.Module) -> Tensor:
-    return sum(m.kl for m in model.modules() if isinstance(m, _WithKl))
+    return sum(m.kl for m in model.modules() if isinstance(m, _WithKl))  # type: ignore[misc,return-value]
 
 
 def _kl_torch_uncertainty(model: nn.Module) -> Tensor:

@@ -59,7 +59,8 @@ def make_step(
 ) -> Step:
     """A step of training as the project's loop does it, on a batch."""
     layout = CHANNELS_LAST if channels_last else torch.contiguous_format
-    objective = objective.to(device).to(memory_format=layout).train()
+    objective = objective.to(device).train()
+    objective.to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(objective.parameters())
 
     def step(image: Tensor, label: Tensor) -> None:

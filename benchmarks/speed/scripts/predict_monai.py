@@ -15,7 +15,7 @@ draws = []
 with torch.inference_mode():
     for _ in range(2):
         logits = sliding_window_inference(image, [64] * 3, 4, model, overlap=0.25)
-        draws.append(torch.softmax(logits, 1))
+        draws.append(torch.softmax(logits, 1))  # type: ignore[arg-type]
 mean = torch.stack(draws).mean(0)
 label, variance = mean.argmax(1), torch.stack(draws).var(0)
 entropy = torch.special.entr(mean).sum(1).cpu()
