@@ -23,7 +23,11 @@ from nobrainer.bayes.layers import (
     BayesianLinear,
     name_sites,
 )
-from nobrainer.bayes.posteriors import MeanFieldNormal, WeightNormalisedNormal
+from nobrainer.bayes.posteriors import (
+    MeanFieldNormal,
+    WeightNormal,
+    WeightNormalisedNormal,
+)
 from nobrainer.bayes.priors import PRIORS
 from nobrainer.bayes.warm_start import warm_start
 from nobrainer.errors import InputError
@@ -1070,3 +1074,42 @@ def test_nothing_enters_the_global_parameter_store():
     model_divergence(net).backward()
     realise(net, 0)
     assert len(pyro.get_param_store()) == 0
+
+
+# --- samples of weights
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last_3d])
+def test_a_sample_is_mean_plus_scale_times_noise_in_the_order_of_the_mean(order):
+    mean = torch.randn(4, 6, 3, 3, 3).to(memory_format=order)
+    scale = torch.rand(4, 6, 3, 3, 3).to(memory_format=order).requires_grad_()
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        sample = WeightNormal(mean, scale).rsample()
+        torch.manual_seed(3)
+        noise = torch.randn(mean.numel())
+    assert sample.stride() == mean.stride()
+    axes = (0, 2, 3, 4, 1) if order is torch.channels_last_3d else (0, 1, 2, 3, 4)
+    noise = noise.reshape([mean.shape[axis] for axis in axes])
+    noise = noise.permute([axes.index(axis) for axis in range(5)])
+    assert torch.equal(sample, torch.addcmul(mean, scale, noise))
+    sample.sum().backward()
+    assert torch.equal(scale.grad, noise)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (5,)])
+def test_samples_of_a_weight_are_independent_gaussians(shape):
+    mean = torch.linspace(-1, 1, 3000).reshape(30, 10, 10, 1, 1)
+    mean = mean.to(memory_format=torch.channels_last_3d)
+    q = WeightNormal(mean, torch.full_like(mean, 0.5), validate_args=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = q.expand((*shape, *mean.shape)).rsample((200,))
+    assert drawn.shape == (200, *shape, *mean.shape)
+    noise = (drawn - mean) / 0.5
+    n = noise.numel()
+    assert abs(float(noise.mean())) < 5 / n**0.5
+    assert float(noise.var()) == pytest.approx(1, abs=10 / n**0.5)
+    assert float(noise.pow(4).mean()) == pytest.approx(3, abs=50 / n**0.5)
+    rows = noise.reshape(-1, mean.numel())
+    assert abs(float((rows[0] * rows[-1]).mean())) < 5 / mean.numel() ** 0.5

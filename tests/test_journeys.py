@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from filelock import FileLock
 from scipy.ndimage import distance_transform_edt
 
 from balls import SHAPE, write_ball
+from nobrainer.errors import InputError
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.segmentation import Segmentation
 from nobrainer.training.checkpoint import BEST, INTERRUPTED, LAST, read_checkpoint
@@ -211,8 +213,10 @@ def wait_for_epoch(process, folder, epoch):
     """Until the checkpoint says that the epoch is done."""
     path = folder / LAST
     while process.poll() is None:
-        if path.exists() and len(read_checkpoint(path).history) >= epoch:
-            return
+        # A file that is replaced while it is read is reported as changed.
+        with suppress(InputError):
+            if path.exists() and len(read_checkpoint(path).history) >= epoch:
+                return
         time.sleep(0.005)
     raise AssertionError(process.stderr.read())
 

@@ -482,13 +482,27 @@ def test_max_minutes_that_are_over_at_once_make_one_step(train):
 # --- what a step does
 
 
+def test_a_step_of_the_default_optimiser_is_that_of_plain_adam(train):
+    # One step, after which rounding has not grown yet.
+    few = train.patches(per_volume=1).batch(len(train.data))
+    runs = [
+        fit(few, epochs=1, schedule="constant", opt_args={"lr": 0.01, **how})
+        for how in ({}, {"fused": False})
+    ]
+    ours, plain = (parameters(run) for run in runs)
+    start = parameters(still(few))
+    # Adam's first step is the learning rate, either way, for every weight.
+    assert float((plain - start).abs().median()) == pytest.approx(0.01, rel=1e-3)
+    assert float((ours - plain).abs().max()) < 1e-5
+
+
 def by_hand(dataset, start, optimizer, args, epochs):
     """The same training in plain PyTorch."""
     model = models.build("unet", **INSTANCE)
     torch.nn.utils.vector_to_parameters(start.clone(), model.parameters())
     # Rounding grows with the steps, so the order in memory is to be the same.
     model.to(memory_format=torch.channels_last_3d)
-    optimiser = optimizer(model.parameters(), **args)
+    optimiser = optimizer(model.parameters(), **{"fused": True, **args})
     loader = dataset.loader(seed=0)
     for epoch in range(epochs):
         loader.dataset.set_epoch(epoch)
@@ -505,6 +519,8 @@ def by_hand(dataset, start, optimizer, args, epochs):
     [
         (torch.optim.SGD, {"lr": 0.1}),
         (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}),
+        (torch.optim.Adam, {"lr": 0.01, "fused": False}),
+        (torch.optim.Adam, {"lr": 0.01, "foreach": True, "fused": False}),
         (torch.optim.Adam, {"lr": 0.01, "betas": (0.5, 0.6), "amsgrad": True}),
         (torch.optim.AdamW, {"lr": 0.01, "weight_decay": 1.0}),
     ],

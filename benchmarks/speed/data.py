@@ -31,6 +31,8 @@ from torch.utils.data import DataLoader
 
 from nobrainer.processing.dataset import Dataset
 
+BACKGROUND = "nobrainer Dataset, augmented, in a process beside"
+
 Batches = Iterator[tuple[Tensor, Tensor]]
 Pairs = list[tuple[str, str]]
 
@@ -38,11 +40,13 @@ Pairs = list[tuple[str, str]]
 class Ours:
     """`Dataset.loader`, as `Segmentation.fit` uses it."""
 
-    def __init__(self, pairs: Pairs, size: int, augment: str, n_steps: int) -> None:
+    def __init__(
+        self, pairs: Pairs, size: int, augment: str, n_steps: int, workers: int = 0
+    ) -> None:
         per_volume = -(-BATCH * n_steps // len(pairs))
         dataset = Dataset.from_files(pairs, (size,) * 3).batch(BATCH).binarize()
         dataset = dataset.patches(per_volume=per_volume).augment(augment)
-        self.loader = dataset.loader()
+        self.loader = dataset.loader(num_workers=workers)
         self.epoch = 0
 
     def epoch_of_batches(self) -> Batches:
@@ -137,6 +141,9 @@ def _table(
             started = time.perf_counter()
             pipelines[row] = maker(pairs, size, augment, n_steps)
             prepared_s[row] = time.perf_counter() - started
+    started = time.perf_counter()
+    pipelines[BACKGROUND] = Ours(pairs, size, "standard", n_steps, workers=1)
+    prepared_s[BACKGROUND] = time.perf_counter() - started
     objective = our_objective("bayesian_vnet", base_filters, levels)
     step = make_step(objective, device, channels_last=True)
     shares: dict[str, list[float]] = {row: [] for row in pipelines}

@@ -18,6 +18,24 @@ TINY = 1e-12
 """Stands in for a length or a standard deviation of 0, which nothing divides by."""
 
 
+class WeightNormal(Normal):
+    """Pyro's Normal, with the noise of a sample in the order in memory of the means.
+
+    Tensors in two orders were measured to take twice as long to add up.
+    """
+
+    def rsample(
+        self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()
+    ) -> Tensor:
+        """loc + scale · noise of torch's global generator, differentiable."""
+        shape = self._extended_shape(sample_shape)
+        loc, scale = self.loc.expand(shape), self.scale.expand(shape)
+        strides = torch.empty_like(loc, device="meta").stride()
+        # `randn_like` fills such an order eight times slower.
+        noise = torch.randn(shape.numel(), dtype=loc.dtype, device=loc.device)
+        return torch.addcmul(loc, scale, noise.as_strided(shape, strides))
+
+
 class MeanFieldNormal(nn.Module):
     """Independent Gaussians N(mean, scale²), scale = softplus(rho).
 
@@ -46,10 +64,10 @@ class MeanFieldNormal(nn.Module):
             return self._shared_scale
         return nn.functional.softplus(self.rho)
 
-    def distribution(self) -> Normal:
+    def distribution(self) -> WeightNormal:
         """q(w) as a distribution with batch shape = the weight's shape."""
         # Weights that are not finite are training's to report, which names the batch.
-        return Normal(self.mean, self.scale, validate_args=False)
+        return WeightNormal(self.mean, self.scale, validate_args=False)
 
     @torch.no_grad()
     def draw(self, generator: torch.Generator | None) -> Tensor:
@@ -131,10 +149,10 @@ class WeightNormalisedNormal(WeightNormalised):
         """Standard deviations, positive, of the weight's shape."""
         return self.a.abs().clamp_min(TINY)
 
-    def distribution(self) -> Normal:
+    def distribution(self) -> WeightNormal:
         """q(w) as a distribution with batch shape = the weight's shape."""
         # Weights that are not finite are training's to report, which names the batch.
-        return Normal(self.mean, self.scale, validate_args=False)
+        return WeightNormal(self.mean, self.scale, validate_args=False)
 
     @torch.no_grad()
     def assign(self, mean: Tensor, scale: Tensor) -> None:

@@ -262,7 +262,7 @@ class Segmentation:
                 minutes = max_minutes and max_minutes / len(members)
                 job = training.Job(
                     objective=fitting.objective(network, data_loss, volumes),
-                    optimizer=optimizer(network.parameters(), **opt_args),
+                    optimizer=fitting.make_optimizer(optimizer, network, opt_args),
                     loader=dataset_train.loader(
                         seed=member_seed, num_workers=num_workers
                     ),

@@ -118,6 +118,11 @@ class Training:
         _check_same(checkpoint.recipe, self.job.recipe, directory)
         self.model.load_state_dict(checkpoint.weights)
         self.optimizer.load_state_dict(checkpoint.optimizer)
+        for weight, state in self.optimizer.state.items():
+            for name, value in state.items():
+                # A fused optimiser goes by the order in memory, which files lose.
+                if value.shape == weight.shape:
+                    state[name] = torch.empty_like(weight).copy_(value)
         self.history = list(checkpoint.history)
         self.best = checkpoint.best
         if self.best is not None:
