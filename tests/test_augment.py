@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from monai.data.meta_obj import get_track_meta, set_track_meta
 
 from nobrainer.data.augment import Augmentation, Profile
 from nobrainer.data.transforms import compose
@@ -100,3 +101,14 @@ def test_none_is_nothing_and_unknown_is_refused():
     assert Augmentation.build("none", BLOCK) is None
     with pytest.raises(InputError, match="did you mean 'standard'"):
         Augmentation.build("standart", BLOCK)
+
+
+def test_other_users_of_monai_keep_their_records():
+    from_profile = Augmentation.build("standard", BLOCK)
+    for tracked in (True, False):
+        set_track_meta(tracked)
+        try:
+            from_profile.apply(*patch(from_profile), floor=0, spread=1, seed=0)
+            assert get_track_meta() is tracked
+        finally:
+            set_track_meta(True)

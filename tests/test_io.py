@@ -605,3 +605,22 @@ def test_a_real_head_goes_to_ras_and_back_into_its_own_grid(tmp_path):
     assert written.get_data_dtype() == np.uint16
     np.testing.assert_allclose(written.affine, native.affine, atol=1e-5)
     np.testing.assert_array_equal(written.dataobj, native.dataobj)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mgz"])
+def test_compressed_files_hold_what_nibabel_would_write_and_nothing_else(
+    tmp_path, suffix
+):
+    data = np.random.default_rng(0).random((5, 6, 7), np.float32)
+    like = io.read_image((data, np.diag([1.0, 2, 3, 1])))
+    image = io.to_nibabel(data, like)
+    written = io.write(image, tmp_path / f"a{suffix}")
+    again = io.write(image, tmp_path / f"b{suffix}")
+    # Neither name nor time: bytes 4 to 7 of a gzip header, and flags of byte 3.
+    assert written.read_bytes() == again.read_bytes()
+    assert written.read_bytes()[3:8] == bytes(5)
+    if suffix == ".mgz":
+        image = nib.MGHImage(data, image.affine)
+    nib.save(image, tmp_path / f"c{suffix}")
+    theirs = gzip.decompress((tmp_path / f"c{suffix}").read_bytes())
+    assert gzip.decompress(written.read_bytes()) == theirs

@@ -15,6 +15,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from isal.igzip import IGzipFile
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 from nibabel.wrapstruct import WrapStructError
@@ -25,6 +26,7 @@ from nobrainer.volume import Geometry, Volume
 ImageSource = str | os.PathLike[str] | SpatialImage | tuple[Any, Any]
 
 _SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
+_GZIPPED = (".nii.gz", ".mgz")
 _MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)
 # All that nibabel was seen to raise on files with random bytes changed.
 _DAMAGED = (
@@ -192,7 +194,10 @@ def write(
         raise InputError(f"{path}: exists already: choose another name or overwrite it")
     stored = _to_mgh(image, path) if suffix in (".mgz", ".mgh") else image
     with _replacing(path, suffix) as temporary:
-        nib.save(stored, temporary)
+        if suffix in _GZIPPED:
+            _save_gzipped(stored, temporary)
+        else:
+            nib.save(stored, temporary)
     return path
 
 
@@ -250,6 +255,16 @@ def display_names(names: Sequence[str]) -> list[str]:
             n: (r.parent / strip_suffix(r)).as_posix() for n, r in relative.items()
         }
     return [shown.get(name, name) for name in names]
+
+
+def _save_gzipped(image: nib.Nifti1Image | nib.MGHImage, path: Path) -> None:
+    """What `nib.save` writes, compressed by ISA-L: measured 3 to 6 times faster."""
+    # Without name and time, so that the same image gives the same bytes.
+    with (
+        path.open("wb") as file,
+        IGzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as zipped,
+    ):
+        image.to_stream(zipped)
 
 
 @contextmanager

@@ -113,8 +113,9 @@ class BayesianLayer(StochasticLayer):
 
     def factors(self) -> Iterator[tuple[Distribution, Distribution]]:
         """q(w) of the weights and of the biases, and their prior."""
+        prior = self.prior()
         for posterior in self.posteriors().values():
-            yield posterior.distribution(), self.prior()
+            yield posterior.distribution(), prior
 
     @property
     def is_random(self) -> bool:

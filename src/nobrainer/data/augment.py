@@ -99,8 +99,9 @@ class Augmentation:
             Image (1, i, j, k) and label (i, j, k) of the block shape.
         """
         self.transform.set_random_state(seed=seed)
-        changed = self.transform(
-            {"image": (image - floor) / spread, "label": label[None].float()}
-        )
-        turned = changed["label"].as_tensor()[0].round().long()
-        return changed["image"].as_tensor() * spread + floor, turned
+        with data.untracked():
+            changed = self.transform(
+                {"image": (image - floor) / spread, "label": label[None].float()}
+            )
+        turned = changed["label"][0].round().long()
+        return changed["image"] * spread + floor, turned

@@ -1,7 +1,10 @@
 """MONAI's transforms, as a profile of augmentation wants them."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from monai.data.meta_obj import get_track_meta, set_track_meta
 from monai.transforms.compose import Compose
 from monai.transforms.intensity.dictionary import (
     RandAdjustContrastd,
@@ -41,3 +44,17 @@ def compose(profile: Profile, block_shape: Shape3) -> Compose:
             RandGaussianNoised(["image"], std=profile.noise, prob=often),
         ]
     )
+
+
+@contextmanager
+def untracked() -> Iterator[None]:
+    """Without the record that MONAI keeps of what was done to a tensor.
+
+    Nobody reads it here, and on a block of 32³ it was measured to take half the time.
+    """
+    tracked = get_track_meta()
+    set_track_meta(False)
+    try:
+        yield
+    finally:
+        set_track_meta(tracked)
