@@ -97,7 +97,9 @@ def plot(tables: list[Table], path: Path) -> None:
         cases = list(table.cases.values())
         x = np.array([case.amount for case in cases])
         if fact:
-            axes.plot(x, [case.facts[fact] for case in cases], "o")
+            y = [case.facts[fact] for case in cases]
+            axes.plot(x, y, "o")
+            axes.set_ylim(0, 1.2 * max(y))
         else:
             for case in cases:
                 axes.plot([case.amount] * len(case.samples), case.samples, "C0.")
@@ -105,9 +107,7 @@ def plot(tables: list[Table], path: Path) -> None:
         axes.set(xscale="log", xlabel=x_name, ylabel=y_name)
         axes.minorticks_off()
         axes.set_xticks(x, list(table.cases))
-        if fact:
-            axes.set_ylim(bottom=0)
-        else:
+        if not fact:
             axes.set_yscale("log")
         axes.set_title(f"{y_name} ~ {x_name}^{slope:.2f}")
     figure.savefig(path, dpi=120)
