@@ -6,6 +6,7 @@ from torch import nn
 
 from nobrainer.bayes.dropout import DROPOUTS
 from nobrainer.bayes.layers import name_sites
+from nobrainer.models.norm import BatchNorm3d
 from nobrainer.models.registry import check_count, check_dilations
 from nobrainer.types import Images, Logits
 
@@ -56,7 +57,7 @@ class MeshNet(nn.Module):
                     dilation=dilation,
                     bias=False,
                 ),
-                nn.BatchNorm3d(base_filters),
+                BatchNorm3d(base_filters),
                 nn.ReLU(inplace=True),
                 DROPOUTS[dropout_type](base_filters, dropout_rate),
             ]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from nobrainer.bayes.dropout import DROPOUTS
 from nobrainer.bayes.layers import name_sites
+from nobrainer.models.norm import BatchNorm3d
 from nobrainer.models.registry import check_count
 from nobrainer.types import Images, Logits
 
@@ -18,7 +19,7 @@ def _block(
     padding = kernel // 2 if stride == 1 else 0
     return nn.Sequential(
         conv(c_in, c_out, kernel, stride=stride, padding=padding, bias=False),
-        nn.BatchNorm3d(c_out),
+        BatchNorm3d(c_out),
     )
 
 
