@@ -50,7 +50,7 @@ class RunningMoments:
         self._n = 0
 
     def update(self, logits: Tensor) -> Tensor:
-        """Take one draw's logits (C, I, J, K), float32; returns its labels (I, J, K).
+        """Take one draw's logits (C, I, J, K); returns its labels (I, J, K).
 
         They are fastest in the order in which channels_last_3d has them.
         """
@@ -58,18 +58,19 @@ class RunningMoments:
         rows = logits.permute(1, 2, 3, 0).reshape(-1, n_classes)
         if self._n == 0:
             self._shape = shape
-            self._mean = rows.new_zeros(n_classes, len(rows))
-            self._squares = rows.new_zeros(len(rows))
+            self._mean = rows.new_zeros(n_classes, len(rows), dtype=torch.float32)
+            self._squares = torch.zeros_like(self._mean[0])
             self._entropy = torch.zeros_like(self._squares)
             self._votes = torch.zeros_like(self._mean, dtype=torch.int16)
         self._n += 1
         label = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
         one = self._votes.new_ones(1, 1)
         for part in _parts(rows):
+            values = rows[part].float()
             # `max` was measured 9 times faster than `argmax`, and twice as fast along
             # the last axis.
-            label[part] = rows[part].max(1).indices
-            logarithm = torch.log_softmax(rows[part].t().contiguous(), 0)
+            label[part] = values.max(1).indices
+            logarithm = torch.log_softmax(values.t().contiguous(), 0)
             p = logarithm.exp()
             self._entropy[part] -= logarithm.mul_(p).sum(0)
             mean = self._mean[:, part]

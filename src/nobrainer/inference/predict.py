@@ -128,7 +128,9 @@ def predict_volume(
     with torch.inference_mode():
         if halo is None:
             return work.run_blended(int(model.stride))  # type: ignore[arg-type]
-        return work.run_exact(halo, int(model.stride), int(model.width))  # type: ignore[arg-type]
+        # What is widest at full resolution: inside the network or its output.
+        width = max(int(model.width), n_classes)  # type: ignore[arg-type]
+        return work.run_exact(halo, int(model.stride), width)  # type: ignore[arg-type]
 
 
 def slab_planes(core: Shape3, width: int, device: torch.device, itemsize: int) -> int:
@@ -136,7 +138,7 @@ def slab_planes(core: Shape3, width: int, device: torch.device, itemsize: int) -
 
     Args:
         core: voxels.
-        width: of the network, channels at full resolution.
+        width: of the network or its output, channels at full resolution.
         device: that computes.
         itemsize: bytes of a number.
     """
@@ -198,7 +200,7 @@ class _Work:
                     .numpy()
                 )
                 if self.on_logits is not None:
-                    self.on_logits(n, slab.where, logits.cpu())
+                    self.on_logits(n, slab.where, logits.float().cpu())
                 done += 1
                 self.on_pass(done, total)
             for slab, sums in moments.items():
@@ -226,7 +228,7 @@ class _Work:
             np.add.at(counts[n], label, times)
             if self.on_logits is not None:
                 for tile, axes in zip(tiles, phases, strict=True):
-                    self.on_logits(n, tile.where, _repeat(logits.cpu(), axes))
+                    self.on_logits(n, tile.where, _repeat(logits.float().cpu(), axes))
             on_draw(n + 1)
         statistics = [values.cpu() for values in moments.result()]
         for tile, axes in zip(tiles, phases, strict=True):
@@ -252,7 +254,7 @@ class _Work:
                 ]
             made = stream.run(self.scan, self.background)
             for slab, logits in zip(slabs, made, strict=True):
-                yield n, slab, logits[0].float()
+                yield n, slab, logits[0]
 
     def _stream(self, network: nn.Module) -> Stream | Windows:
         if network not in self.streams:
@@ -295,13 +297,13 @@ class _Work:
             logits = inference.blend_windows(
                 network, window, roi, self.sampling.batch_size, self.background
             )
-            logits = logits[0].float()
+            logits = logits[0]
             label = moments.update(self._scaled(logits))
             counts[n] += (
                 torch.bincount(label.flatten(), minlength=self.n_classes).cpu().numpy()
             )
             if self.on_logits is not None:
-                self.on_logits(n, whole.where, logits.cpu())
+                self.on_logits(n, whole.where, logits.float().cpu())
             self.on_pass(n + 1, len(counts))
         self.on_tile(_result(moments.result(), whole))
         return counts
@@ -311,7 +313,7 @@ class _Work:
         if self.sampling.scaling is None:
             return logits
         weight, bias = (
-            logits.new_tensor(values)[:, None, None, None]
+            torch.tensor(values, device=logits.device)[:, None, None, None]
             for values in (self.sampling.scaling.weight, self.sampling.scaling.bias)
         )
         return logits * weight + bias
