@@ -233,6 +233,31 @@ def test_gradient_of_kl_is_the_closed_form():
         torch.testing.assert_close(q.rho.grad, by_scale * torch.sigmoid(q.rho))
 
 
+def test_each_layer_of_a_model_has_the_divergence_from_its_own_prior():
+    priors = [("standard_normal", {"scale": 0.4}), ("laplace", {}), PRIOR_ARGS[0]]
+    layers = [_conv(prior_type=name, prior_args=args) for name, args in priors]
+    (model_divergence(nn.Sequential(*layers)) * 3).backward()
+    total = 0.0
+    for layer in layers:
+        for q, p in layer.factors():
+            kl = torch.distributions.kl_divergence(q, p).sum()
+            total += kl.item()
+            wanted = torch.autograd.grad(kl, [*layer.parameters()], allow_unused=True)
+            for parameter, gradient in zip(layer.parameters(), wanted, strict=True):
+                if gradient is not None:
+                    torch.testing.assert_close(parameter.grad, 3 * gradient)
+    kl = model_divergence(nn.Sequential(*layers)).item()
+    assert kl == pytest.approx(total, rel=1e-5)
+
+
+def test_the_divergence_of_a_large_layer_keeps_its_digits():
+    q = MeanFieldNormal(torch.linspace(-0.1, 0.1, 10**6), 0.03)
+    wide = torch.distributions.Normal(q.mean.double(), q.scale.double())
+    exact = torch.distributions.kl_divergence(wide, torch.distributions.Normal(0, 0.5))
+    kl = divergence(q.distribution(), PRIORS["standard_normal"](scale=0.5))
+    assert kl.item() == pytest.approx(exact.sum().item(), rel=1e-6)
+
+
 def test_monte_carlo_gradient_of_kl_is_unbiased():
     name, args, mean, scale = *PRIOR_ARGS[-1], 0.3, 0.4
     n = 400_000

@@ -33,7 +33,8 @@ def standard_normal(
 ) -> Distribution:
     """N(0, scale²)."""
     check_scale("scale", scale)
-    return Normal(*torch.tensor([0.0, scale], device=device))
+    mean, spread = torch.tensor([0.0, scale], device=device)
+    return Normal(mean, spread, validate_args=False)
 
 
 @PRIORS.register("laplace")
