@@ -2,6 +2,7 @@
 
 import json
 import math
+import platform
 import random
 import resource
 from functools import partial
@@ -9,6 +10,7 @@ from itertools import pairwise
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pyro
 import pytest
 import torch
@@ -21,6 +23,7 @@ from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.segmentation import Segmentation
 from nobrainer.training.checkpoint import BEST, LAST, read_checkpoint
 from nobrainer.training.fit import WARM_UP
+from nobrainer.training.memory import kept_memory
 
 BLOCK = (16, 16, 16)
 SMALL = {"base_filters": 2, "levels": 2}
@@ -858,3 +861,29 @@ def test_unlabelled_training_scans_are_named(pairs):
     bare = Dataset.from_files([pairs[0], pairs[1][0]], BLOCK).binarize()
     with pytest.raises(InputError, match=r"sub-1_T1w\.nii: has no labels"):
         fit(bare)
+
+
+# --- memory
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_memory_is_kept_while_training_and_given_back_after_it():
+    def faults_and_megabytes():
+        """Pages asked of the system for the second of two large tensors, and held."""
+        torch.ones(25_000_000)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(25_000_000)
+        pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        return pages, psutil.Process().memory_info().rss / 1e6
+
+    pages, usual = faults_and_megabytes()
+    # Of 4 KiB, or of 2 MiB.
+    assert pages > 40
+    with pytest.raises(KeyboardInterrupt), kept_memory():
+        pages, held = faults_and_megabytes()
+        assert pages < 10
+        assert held > usual + 90
+        raise KeyboardInterrupt
+    pages, after = faults_and_megabytes()
+    assert pages > 40
+    assert after < usual + 10

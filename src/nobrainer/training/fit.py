@@ -28,6 +28,7 @@ from nobrainer.training.checkpoint import (
     write_checkpoint,
 )
 from nobrainer.training.fabric import Fabric
+from nobrainer.training.memory import kept_memory
 from nobrainer.training.objective import Elbo, Loss, Supervised
 
 Row = dict[str, Any]
@@ -139,7 +140,7 @@ class Training:
             DivergedError: a loss was not finite.
             KeyboardInterrupt: with a message that says where the weights are.
         """
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), kept_memory():
             try:
                 while not self._finished():
                     self._epoch(len(self.history))
