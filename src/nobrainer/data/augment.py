@@ -1,12 +1,14 @@
 """Random changes of training patches, by named profile."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from nobrainer import data
 from nobrainer.registry import Registry
 from nobrainer.types import Shape3
 
@@ -15,9 +17,11 @@ from nobrainer.types import Shape3
 class Profile:
     """Largest changes; the intensity changes happen each with `probability`.
 
-    `noise` is in standard deviations of the volume, `bias` the largest coefficient
-    of the field's polynomial in the exponent, `gamma` the largest exponent, `blur`
-    the largest standard deviation of the blur in voxels.
+    `rotation_deg` is of each component of the rotation vector, `scale` a share along
+    each axis. `noise` is in standard deviations of the volume, `bias` the largest
+    coefficient of the field's polynomial in the exponent, `gamma` the largest exponent
+    (the least is its inverse), `blur` the largest standard deviation of the blur along
+    each axis, in voxels.
     """
 
     rotation_deg: float
@@ -57,51 +61,151 @@ AUGMENTATIONS.register("strong")(
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A profile made ready for one block shape.
+    """A profile and the block shape that it is for.
 
-    `margin`: voxels that a patch must have beyond the block on each side, so that
-    a turned block is filled with real tissue. There is no left-right flip: it would
-    swap structures whose labels name a side.
+    There is no left-right flip: it would swap structures whose labels name a side.
     """
 
-    transform: "data.Compose"
-    margin: Shape3
+    profile: Profile
+    block_shape: Shape3
 
     @classmethod
     def build(cls, profile: str, block_shape: Shape3) -> Self | None:
-        """Make the profile ready, None for "none"; `InputError` for an unknown one."""
+        """Of the named profile, None for "none"; `InputError` for an unknown one."""
         chosen = AUGMENTATIONS[profile]
-        if chosen is None:
-            return None
-        i, j, k = (math.ceil(size / 4) for size in block_shape)
-        return cls(data.compose(chosen, block_shape), (i, j, k))
+        return None if chosen is None else cls(chosen, block_shape)
+
+    @property
+    def margin(self) -> Shape3:
+        """Voxels that a patch must have beyond the block on each side.
+
+        So a turned block is filled with real tissue.
+        """
+        i, j, k = (math.ceil(size / 4) for size in self.block_shape)
+        return i, j, k
 
     def apply(
-        self,
-        image: torch.Tensor,
-        label: torch.Tensor,
-        *,
-        floor: float,
-        spread: float,
-        seed: int,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, image: Tensor, label: Tensor, *, floor: float, spread: float, seed: int
+    ) -> tuple[Tensor, Tensor]:
         """Change one patch, the same way for the same seed.
 
         Args:
             image: float32 (1, I, J, K), the block with its margin.
-            label: int64 (I, J, K), likewise.
+            label: integers (I, J, K), likewise.
             floor: the volume's minimum; intensities are changed relative to it,
                 because a bias field and gamma act on intensities that start at 0.
             spread: the volume's standard deviation.
-            seed: of every random choice, below 2**32.
+            seed: of every random choice.
 
         Returns:
-            Image (1, i, j, k) and label (i, j, k) of the block shape.
+            Image (1, i, j, k), and label (i, j, k) int64, of the block shape.
         """
-        self.transform.set_random_state(seed=seed)
-        with data.untracked():
-            changed = self.transform(
-                {"image": (image - floor) / spread, "label": label[None].float()}
-            )
-        turned = changed["label"][0].round().long()
-        return changed["image"] * spread + floor, turned
+        profile = self.profile
+        draws = _Draws(seed)
+        grid = _grid(_matrix(profile, draws), self.block_shape, label.shape)
+        turned = _resample(label.float(), grid, "nearest").long()
+        x = (_resample(image[0], grid, "bilinear") - floor) / spread
+        if draws.happens(profile.probability):
+            x = x * _bias_field(x.shape, profile.bias, draws)
+        if draws.happens(profile.probability):
+            x = _bend(x, draws.between(1 / profile.gamma, profile.gamma, 1).item())
+        if draws.happens(profile.probability):
+            x = _blur(x, draws.between(0, profile.blur, 3))
+        if draws.happens(profile.probability):
+            x = x + draws.noise(x.shape) * draws.between(0, profile.noise, 1)
+        return (x * spread + floor)[None], turned
+
+
+class _Draws:
+    """The random choices of a patch."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def between(self, low: float, high: float, n: int) -> Tensor:
+        """`n` numbers, uniform from `low` to `high`."""
+        return low + (high - low) * torch.rand(n, generator=self._generator)
+
+    def happens(self, probability: float) -> bool:
+        """Whether something of this probability happens."""
+        return bool(self.between(0, 1, 1) < probability)
+
+    def noise(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal noise."""
+        return torch.randn(*shape, generator=self._generator)
+
+
+def _matrix(profile: Profile, draws: _Draws) -> Tensor:
+    """Where a voxel of the block comes from, (3, 3), both counted from the centre."""
+    largest = math.radians(profile.rotation_deg)
+    i, j, k = draws.between(-largest, largest, 3).tolist()
+    turn = torch.matrix_exp(torch.tensor([[0, -k, j], [k, 0, -i], [-j, i, 0]]))
+    scale = draws.between(1 - profile.scale, 1 + profile.scale, 3)
+    return turn * scale
+
+
+def _grid(matrix: Tensor, block: Sequence[int], window: Sequence[int]) -> Tensor:
+    """Where in a window the voxels of its central block come from.
+
+    Returns: (i, j, k, 3) as `torch.nn.functional.grid_sample` has it: along the last
+        axis first, from -1 to 1 over the window.
+    """
+    columns = (2 * matrix / torch.tensor(window)[:, None]).flip(0).t()
+    i, j, k = (
+        (torch.arange(n) - (n - 1) / 2)[:, None] * column
+        for n, column in zip(block, columns, strict=True)
+    )
+    return i[:, None, None] + j[:, None] + k
+
+
+def _resample(values: Tensor, grid: Tensor, mode: str) -> Tensor:
+    """Values (I, J, K) at the places of a grid; the nearest ones beyond the edges."""
+    # A plane an example: examples are computed beside each other, voxels are not.
+    source = values[None, None].expand(len(grid), -1, -1, -1, -1)
+    planes = F.grid_sample(
+        source, grid[:, None], mode=mode, padding_mode="border", align_corners=False
+    )
+    return planes[:, 0, 0]
+
+
+def _bias_field(shape: Sequence[int], largest: float, draws: _Draws) -> Tensor:
+    """exp of a random sum of products of Legendre polynomials up to third degree.
+
+    Each axis goes from -1 to 1.
+    """
+    n = torch.arange(4)
+    degree = n[:, None, None] + n[:, None] + n
+    weights = draws.between(-largest, largest, 64).view(4, 4, 4) * (degree <= 3)
+    axes = []
+    for size in shape:
+        x = torch.linspace(-1, 1, size)
+        axes.append(torch.stack([x**0, x, (3 * x**2 - 1) / 2, (5 * x**3 - 3 * x) / 2]))
+    return torch.einsum("abc,ai,bj,ck->ijk", weights, *axes).exp()
+
+
+def _bend(x: Tensor, gamma: float) -> Tensor:
+    """Raise intensities to a power, the least and the largest staying as they are."""
+    low, high = x.aminmax()
+    reach = (high - low).clamp_min(torch.finfo(x.dtype).tiny)
+    return ((x - low) / reach) ** gamma * reach + low
+
+
+def _blur(x: Tensor, widths: Tensor) -> Tensor:
+    """Gaussian means of these standard deviations in voxels, along each axis."""
+    kernels = []
+    for n, width in zip(x.shape, widths.clamp_min(1e-3), strict=True):
+        place = torch.arange(n) / width
+        kernel = torch.exp(-((place[:, None] - place) ** 2) / 2)
+        # Numbers that are hardly any are many times slower to multiply.
+        kernel = F.threshold(kernel, 1e-6, 0.0)
+        # At the edges a mean over fewer voxels.
+        kernels.append(kernel / kernel.sum(1, keepdim=True))
+    return _along_axes(x, kernels)
+
+
+def _along_axes(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """Multiply each axis of x (I, J, K) by its matrix."""
+    for matrix in matrices:
+        # The first axis goes, its product comes last.
+        x = torch.tensordot(x, matrix, dims=([0], [1]))
+    return x

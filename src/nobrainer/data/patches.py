@@ -244,7 +244,7 @@ class PatchSampler(Dataset[dict[str, Any]]):
         image = crop(volume.image, origin - margin, window, volume.background)
         label = crop(_labels_of(volume), origin - margin, window, 0)
         image_patch = torch.from_numpy(image)[None]
-        label_patch = torch.from_numpy(label.astype(np.int64))
+        label_patch = torch.from_numpy(label)
         if self.augmentation:
             image_patch, label_patch = self.augmentation.apply(
                 image_patch,
@@ -253,7 +253,11 @@ class PatchSampler(Dataset[dict[str, Any]]):
                 spread=volume.spread,
                 seed=int(rng.integers(2**32)),
             )
-        return {"image": image_patch, "label": label_patch, "source": volume.name}
+        return {
+            "image": image_patch,
+            "label": label_patch.long(),
+            "source": volume.name,
+        }
 
     def _volume_at(self, index: int) -> int:
         turn, place = divmod(index, len(self.volumes))
