@@ -2,12 +2,18 @@
 
     python benchmarks/prediction.py tiles
     python benchmarks/prediction.py formats --model MODEL --scan SCAN
+    python benchmarks/prediction.py compiled
+    python benchmarks/prediction.py adaptive --model MODEL --scan SCAN
 
 For tiles the network is untrained, with base_filters 8 and levels 2, and the image an
-ellipsoid of noise as large as a head in an empty field.
+ellipsoid of noise as large as a head in an empty field. `adaptive`: what is saved,
+and lost, where each tile stops drawing once the 95 % interval of every voxel's mean
+probability is inside a tolerance.
 """
 
 import argparse
+import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,6 +21,7 @@ from torch import nn
 
 import nobrainer as nb
 from nobrainer import models
+from nobrainer.bayes.draws import realise
 from nobrainer.inference.predict import Sampling, TileResult, predict_volume
 
 CPU = torch.device("cpu")
@@ -29,11 +36,11 @@ def head(size: int) -> np.ndarray:
     return np.where(inside, noise, 0).astype(np.float32)
 
 
-def network(n_classes: int) -> nn.Module:
+def network(n_classes: int, base_filters: int = 8, levels: int = 2) -> nn.Module:
     """The Bayesian network that is measured, in eval mode."""
     torch.manual_seed(0)
     return models.build(
-        "bayesian_vnet", n_classes=n_classes, base_filters=8, levels=2
+        "bayesian_vnet", n_classes=n_classes, base_filters=base_filters, levels=levels
     ).eval()
 
 
@@ -83,6 +90,48 @@ def tiles(args: argparse.Namespace) -> None:
         )
 
 
+def compiled(args: argparse.Namespace) -> None:
+    """A draw as a plain network: `torch.compile` against eager, a window of 96³."""
+    print("| network | number format | compiling, s | eager, ms | compiled, ms |")
+    print("|---|---|---|---|---|")
+    for base_filters, levels in ((8, 2), (16, 4)):
+        for dtype in (torch.float32, torch.bfloat16):
+            draw = realise(network(2, base_filters, levels), 0).to(dtype)
+            draw.to(memory_format=torch.channels_last_3d)
+            window = torch.randn(1, 1, 96, 96, 96, dtype=dtype)
+            # Its layers call oneDNN by name, which cannot be compiled: as many
+            # convolutions by PyTorch's own, without the norms that a draw has folded.
+            plain = models.build("vnet", base_filters=base_filters, levels=levels)
+            for module in [*plain.modules()]:
+                for name, child in module.named_children():
+                    if isinstance(child, nn.BatchNorm3d):
+                        setattr(module, name, nn.Identity())
+            plain.eval().to(dtype, memory_format=torch.channels_last_3d)
+            fast = torch.compile(plain)
+            with torch.inference_mode():
+                compiling, *_ = times(fast, window, 1)
+                turns = [
+                    (times(draw, window, 3), times(fast, window, 3)) for _ in "abc"
+                ]
+            eager, new = (1000 * np.median(rows) for rows in zip(*turns, strict=True))
+            print(
+                f"| {base_filters}, {levels} | {dtype} | {compiling:.0f} | {eager:.0f} "
+                f"| {new:.0f} |"
+            )
+
+
+def times(
+    run: Callable[[torch.Tensor], object], x: torch.Tensor, n: int
+) -> list[float]:
+    """Seconds of each of `n` calls."""
+    found = []
+    for _ in range(n):
+        started = time.perf_counter()
+        run(x)
+        found.append(time.perf_counter() - started)
+    return found
+
+
 def formats(args: argparse.Namespace) -> None:
     """Compare bfloat16 with float32 on a scan, for a trained model."""
     model = nb.Segmentation.load(args.model)
@@ -106,15 +155,47 @@ def formats(args: argparse.Namespace) -> None:
         print(f"volume of {one.name}: {100 * change:+.3f} %")
 
 
+def adaptive(args: argparse.Namespace) -> None:
+    """Stop each tile of 32³ at 3, 5 or 10 of 20 draws, by tolerances."""
+    model = nb.Segmentation.load(args.model)
+    stops = (3, 5, 10, 20)
+    maps = {}
+    for n in stops:
+        # The first draws of a seed are the same for every number.
+        p = model.predict(args.scan, n_samples=n, seed=0, precision="float32")
+        names = ("label", "entropy", "variance")
+        maps[n] = {name: getattr(p, name).get_fdata() for name in names}
+    full = maps[stops[-1]]
+    corners = np.ndindex(*(-(-side // 32) for side in full["label"].shape))
+    tiles = [tuple(slice(32 * c, 32 * c + 32) for c in corner) for corner in corners]
+    tiles = [tile for tile in tiles if full["entropy"][tile].max() > 1e-3]
+    print(
+        "| tolerance | draws of a tile | labels that change | largest entropy error |"
+    )
+    print("|---|---|---|---|")
+    for tolerance in (0.05, 0.1, 0.2, 0.4):
+        used, changed, worst = [], 0, 0.0
+        for tile in tiles:
+            for n in stops:
+                error = 1.96 * np.sqrt(maps[n]["variance"][tile].max() / (n - 1))
+                if error < tolerance or n == stops[-1]:
+                    break
+            used.append(n)
+            changed += int((maps[n]["label"][tile] != full["label"][tile]).sum())
+            gap = np.abs(maps[n]["entropy"][tile] - full["entropy"][tile]).max()
+            worst = max(worst, float(gap))
+        print(f"| {tolerance} | {np.mean(used):.1f} of 20 | {changed} | {worst:.3f} |")
+
+
 def main() -> None:
     """Run one measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     commands = parser.add_subparsers(required=True)
-    for run in (tiles, formats):
+    for run in (tiles, compiled, formats, adaptive):
         command = commands.add_parser(run.__name__)
         command.set_defaults(run=run)
-        if run is formats:
+        if run in (formats, adaptive):
             command.add_argument("--model", required=True)
             command.add_argument("--scan", required=True)
     args = parser.parse_args()
