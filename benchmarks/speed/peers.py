@@ -1,4 +1,7 @@
-"""The same network made of other packages' layers, each with its KL in the loss."""
+"""The same network made of other packages' layers, each with its KL in the loss.
+
+Its batch norm is PyTorch's, as whoever takes these packages has it.
+"""
 
 import sys
 from collections.abc import Callable
@@ -125,6 +128,15 @@ def _pyro(network: nn.Module, image: Tensor, label: Tensor) -> nn.Module:
     return Trace_ELBO()(model, guide)
 
 
+def _with_usual_norms(network: nn.Module) -> nn.Module:
+    """With PyTorch's batch norm in place of ours."""
+    for module in [*network.modules()]:
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm3d):
+                setattr(module, name, nn.BatchNorm3d(child.num_features))
+    return network
+
+
 def bayesian(
     base_filters: int, levels: int, image: Tensor, label: Tensor
 ) -> dict[str, Callable[[], nn.Module]]:
@@ -132,7 +144,8 @@ def bayesian(
 
     def vnet(conv: Callable[..., nn.Module] = nn.Conv3d) -> nn.Module:
         torch.manual_seed(0)
-        return VNet(1, 2, base_filters, levels, conv=conv).to(image.device)
+        network = VNet(1, 2, base_filters, levels, conv=conv)
+        return _with_usual_norms(network).to(image.device)
 
     n = label.numel()
     return {

@@ -8,7 +8,7 @@ import torch
 from benchmarks.speed.growth import exponent
 from benchmarks.speed.measure import Case, Table
 from benchmarks.speed.predict import PLAIN, REDRAWN
-from benchmarks.speed.train import OURS
+from benchmarks.speed.train import MODES, OURS
 from benchmarks.speed.train import PLAIN as PLAIN_VNET
 
 FACTS: dict[str, tuple[str, Callable[[Any], str]]] = {
@@ -119,15 +119,15 @@ def goals(tables: Sequence[Table], device: torch.device) -> list[Goal]:
             most(f"Peak memory, {n_classes} classes, 20 over 2 draws", many / few, 1.05)
     for key, table in by_key.items():
         if table.section == "train":
-            for mode in ("float32", "bf16-mixed"):
+            for mode in MODES.values():
                 bayesian, plain = f"{OURS}, {mode}", f"{PLAIN_VNET}, {mode}"
                 if bayesian in table.cases:
                     text = f"{table.title}, {mode}: time / vnet's"
                     most(text, table.ratio(bayesian, plain), 1.3)
-            for row in table.cases:
-                if row.startswith("bayesian-torch"):
-                    text = f"{table.title}, float32: times as fast as {row}"
-                    least(text, table.ratio(row), 2)
+                for row in table.cases:
+                    if row.startswith("bayesian-torch") and row.endswith(mode):
+                        text = f"{table.title}: times as fast as {row}"
+                        least(text, table.ratio(row, bayesian), 2)
         if table.section == "data":
             ours = {r: c for r, c in table.cases.items() if r.startswith("nobrainer")}
             for row, case in ours.items():
