@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from monai.data.meta_tensor import MetaTensor
 from torch import Tensor, nn
 
 from nobrainer.models.norm import BatchNorm3d
@@ -111,3 +112,13 @@ def test_a_backward_after_the_figures_went_on_uses_those_of_its_forward():
     wanted = passed(plain, x.double())[1]
     assert x.grad is not None
     torch.testing.assert_close(x.grad.double(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_an_image_of_monai_can_be_changed_in_place_afterwards():
+    ours, plain = pair(8)
+    x = images((1, 8, 4, 4, 4), LAST, 1)
+    y = torch.relu_(ours(MetaTensor(x)))
+    y.sum().backward()
+    wanted = torch.relu(plain(x.double()))
+    torch.testing.assert_close(y.as_tensor().double(), wanted, rtol=1e-4, atol=1e-4)
+    assert ours.weight.grad is not None

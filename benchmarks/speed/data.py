@@ -105,7 +105,8 @@ class Monai:
     def epoch_of_batches(self) -> Batches:
         endless = itertools.chain.from_iterable(itertools.repeat(self.loader))
         for batch in itertools.islice(endless, self.n_steps):
-            yield batch["image"], batch["label"][:, 0].long()
+            image, label = batch["image"].as_tensor(), batch["label"].as_tensor()
+            yield image, label[:, 0].long()
 
 
 def run(options: Options, _: Limits) -> list[Table]:

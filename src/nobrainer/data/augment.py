@@ -179,8 +179,9 @@ def _bias_field(shape: Sequence[int], largest: float, draws: _Draws) -> Tensor:
     axes = []
     for size in shape:
         x = torch.linspace(-1, 1, size)
-        axes.append(torch.stack([x**0, x, (3 * x**2 - 1) / 2, (5 * x**3 - 3 * x) / 2]))
-    return torch.einsum("abc,ai,bj,ck->ijk", weights, *axes).exp()
+        legendre = [x**0, x, (3 * x**2 - 1) / 2, (5 * x**3 - 3 * x) / 2]
+        axes.append(torch.stack(legendre, 1))
+    return _along_axes(weights, axes).exp()
 
 
 def _bend(x: Tensor, gamma: float) -> Tensor:

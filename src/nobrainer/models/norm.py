@@ -114,6 +114,10 @@ class _Normalise(torch.autograd.Function):
 def _voxels_at_once(x: Tensor) -> int:
     """How many neighbouring voxels count as one: a power of 2; 1 where that is best."""
     n_channels = x.shape[1]
+    # What a function of ours makes of a subclass, MONAI's for one, counts as a view,
+    # which no one may change in place.
+    if type(x) is not Tensor:
+        return 1
     if x.device.type != "cpu" or n_channels % 16 == 0:
         return 1
     if not x.is_contiguous(memory_format=torch.channels_last_3d):
