@@ -101,6 +101,20 @@ def test_tissue_up_to_the_edge_stays_up_to_the_edge():
         assert (turned == 1).all()
 
 
+def test_a_flat_block_has_room_to_turn():
+    """Of ramps along its short axis, none ends within the block."""
+    block = (4, 32, 32)
+    augmentation = Augmentation.build("standard", block)
+    sizes = [n + 2 * m for n, m in zip(block, augmentation.margin, strict=True)]
+    ramp = torch.arange(sizes[0], dtype=torch.float32)[:, None, None].expand(sizes)
+    moving = Augmentation(replace(NOTHING, rotation_deg=10, scale=0.1), block)
+    for seed in range(20):
+        label = torch.zeros(sizes, dtype=torch.uint8)
+        moved, _ = moving.apply(ramp[None], label, floor=0, spread=1, seed=seed)
+        for axis in (2, 3):
+            assert moved.diff(n=2, dim=axis).abs().max() < 1e-3
+
+
 def test_none_is_nothing_and_unknown_is_refused():
     assert Augmentation.build("none", BLOCK) is None
     with pytest.raises(InputError, match="did you mean 'standard'"):
@@ -120,8 +134,8 @@ def changed(image, seed=0, *, floor=0.0, spread=1.0, **changes):
 def window(seed=0):
     """Noise from 0 to 1, the block with its margin, and its central block."""
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.rand(24, 18, 30, generator=generator)
-    return noise, noise[4:-4, 3:-3, 5:-5]
+    noise = torch.rand(26, 22, 30, generator=generator)
+    return noise, noise[5:-5, 5:-5, 5:-5]
 
 
 def test_a_profile_of_no_change_cuts_out_the_central_block():
@@ -133,13 +147,12 @@ def test_a_profile_of_no_change_cuts_out_the_central_block():
             image[None], label.to(kind), floor=0, spread=1, seed=0
         )
         assert turned.dtype == torch.int64
-        assert torch.equal(turned, label[4:-4, 3:-3, 5:-5])
+        assert torch.equal(turned, label[5:-5, 5:-5, 5:-5])
 
 
 def test_voxels_move_by_a_rotation_and_a_scaling_within_the_profile():
     """Of three ramps along the axes, the change of coordinates can be read off."""
-    centre = [(n - 1) / 2 for n in (24, 18, 30)]
-    axes = [torch.arange(n) - c for n, c in zip((24, 18, 30), centre, strict=True)]
+    axes = [torch.arange(n) - (n - 1) / 2 for n in (26, 22, 30)]
     largest_rad, scales, vectors = math.radians(10), [], []
     for seed in range(40):
         gradients = []
@@ -208,7 +221,7 @@ def test_blur_is_a_gaussian_mean_along_each_axis():
     image, block = window()
     ones = torch.ones_like(image)
     impulse = torch.zeros_like(image)
-    impulse[12, 9, 15] = 1
+    impulse[13, 11, 15] = 1
     for seed in range(10):
         assert (changed(ones, seed, blur=1.5) - 1).abs().max() < 1e-5
         spot = changed(impulse, seed, blur=1.5)
@@ -236,7 +249,12 @@ def test_noise_is_white_and_in_the_unit_of_the_volume():
         noise = changed(image * 7 + 3, seed, floor=3, spread=7, noise=0.2) - block * 7
         noise = (noise - 3) / 7
         strengths.append(float(noise.std()))
-        assert abs(float(noise.mean())) < 4 * strengths[-1] / math.sqrt(noise.numel())
+        few = 4 * strengths[-1] / math.sqrt(noise.numel())
+        assert abs(float(noise.mean())) < few
+        # White: neighbours know nothing of each other.
+        for axis in range(3):
+            pairs = noise * noise.roll(1, axis)
+            assert abs(float(pairs.mean())) < few * strengths[-1]
     assert 0.17 < max(strengths) < 0.21
     assert min(strengths) < 0.03
 

@@ -250,12 +250,16 @@ def test_each_layer_of_a_model_has_the_divergence_from_its_own_prior():
     assert kl == pytest.approx(total, rel=1e-5)
 
 
-def test_the_divergence_of_a_large_layer_keeps_its_digits():
-    q = MeanFieldNormal(torch.linspace(-0.1, 0.1, 10**6), 0.03)
+@pytest.mark.parametrize("scale", [0.03, 0.3, 0.495])
+def test_the_divergence_of_a_large_layer_keeps_its_digits(scale):
+    q = MeanFieldNormal(torch.linspace(-1e-3, 1e-3, 10**6), scale)
     wide = torch.distributions.Normal(q.mean.double(), q.scale.double())
     exact = torch.distributions.kl_divergence(wide, torch.distributions.Normal(0, 0.5))
     kl = divergence(q.distribution(), PRIORS["standard_normal"](scale=0.5))
-    assert kl.item() == pytest.approx(exact.sum().item(), rel=1e-6)
+    # Close to the prior float32 keeps the scale itself to 7 digits, their gap to 5.
+    assert kl.item() == pytest.approx(
+        exact.sum().item(), rel=1e-6 if scale < 0.4 else 1e-4
+    )
 
 
 def test_monte_carlo_gradient_of_kl_is_unbiased():

@@ -83,7 +83,7 @@ def test_values_gradients_and_running_figures_are_those_of_pytorch(
             value.to(state[name]), state[name], rtol=1e-5, atol=0
         )
     assert ours.num_batches_tracked == (2 if training else 0)
-    assert len(calls) == (2 if wide else 0)
+    assert bool(calls) == wide
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -122,3 +122,43 @@ def test_an_image_of_monai_can_be_changed_in_place_afterwards():
     wanted = torch.relu(plain(x.double()))
     torch.testing.assert_close(y.as_tensor().double(), wanted, rtol=1e-4, atol=1e-4)
     assert ours.weight.grad is not None
+
+
+@pytest.mark.parametrize("distance", [0, 10, 100])
+def test_gradients_of_bfloat16_images_sum_to_zero_in_each_channel(distance):
+    """They do for any batch, however far its mean is from zero."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 8, 8, 8, 16, generator=generator) + distance
+    x = x.bfloat16().contiguous(memory_format=LAST)
+    by_x = passed(pair(8)[0].train(), x)[1].float()
+    means, spreads = by_x.mean((0, 2, 3, 4)), by_x.std((0, 2, 3, 4))
+    assert (means.abs() / spreads).max() < 3e-3
+
+
+def test_a_second_derivative_is_refused_and_not_wrong():
+    x = images((1, 8, 4, 4, 4), LAST, 1).requires_grad_()
+    y = pair(8)[0](x).square().sum()
+    (gradient,) = torch.autograd.grad(y, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_what_pytorch_takes_otherwise_it_gets():
+    x = images((2, 8, 4, 4, 4), LAST, 1)
+    cases = [
+        (BatchNorm3d(8, affine=False), nn.BatchNorm3d(8, affine=False), x),
+        (BatchNorm3d(8, momentum=None), nn.BatchNorm3d(8, momentum=None), x),
+        (BatchNorm3d(8).double(), nn.BatchNorm3d(8).double(), x.double()),
+        (
+            BatchNorm3d(8, track_running_stats=False),
+            nn.BatchNorm3d(8, track_running_stats=False),
+            x,
+        ),
+        (BatchNorm3d(8).eval(), nn.BatchNorm3d(8).eval(), x[:0]),
+    ]
+    for ours, plain, image in cases:
+        got, wanted = ours(image), plain(image)
+        assert got.dtype == wanted.dtype
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+    with pytest.raises(RuntimeError, match="elements"):
+        BatchNorm3d(4)(x)

@@ -10,6 +10,7 @@ from torch import nn
 from nobrainer import models
 from nobrainer.bayes.draws import Draws
 from nobrainer.inference.stream import NOWHERE, Box, Stream, Windows
+from nobrainer.models.norm import BatchNorm3d
 
 CPU = torch.device("cpu")
 FIELD = 0.3
@@ -184,6 +185,17 @@ def test_windows_of_a_network_that_is_not_known_are_as_exact(name, core):
     expected = _plain(network, margin)[:, :, *where]
     found = _streamed(windows, CONTENT, core, 7)
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+
+
+def test_a_norm_that_no_convolution_takes_up_is_an_operation_of_its_own():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [nn.Conv3d(1, 3, 3, padding=1), nn.ReLU(), BatchNorm3d(3)]
+    layers[2].running_mean.copy_(torch.tensor([0.3, -1.0, 2.0]))
+    network = Draws(nn.Sequential(*layers).eval()).network
+    assert any(isinstance(m, BatchNorm3d) for m in network.modules())
+    found = _streamed(Stream(network, CPU, torch.float32), CONTENT, WHOLE, 7)
+    torch.testing.assert_close(found, _plain(network, 2), rtol=0, atol=2e-6)
 
 
 def test_an_operation_that_is_not_known_to_be_local_is_refused():

@@ -79,10 +79,11 @@ class Augmentation:
     def margin(self) -> Shape3:
         """Voxels that a patch must have beyond the block on each side.
 
-        So a turned block is filled with real tissue.
+        So a turned block shows the tissue that is there; the few corners that reach
+        further repeat the patch's edge.
         """
-        i, j, k = (math.ceil(size / 4) for size in self.block_shape)
-        return i, j, k
+        n = math.ceil(max(self.block_shape) / 4)
+        return n, n, n
 
     def apply(
         self, image: Tensor, label: Tensor, *, floor: float, spread: float, seed: int

@@ -356,7 +356,7 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(
-            m, DrawnConv3d | ChannelMask | ChannelGate
+            m, nn.BatchNorm3d | DrawnConv3d | ChannelMask | ChannelGate
         ) or super().is_leaf_module(m, module_qualified_name)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 _WIDTH = 512
 """Channels to pretend: enough for a CPU's vectors, few enough to put together."""
@@ -20,7 +21,7 @@ class BatchNorm3d(nn.BatchNorm3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x (B, C, I, J, K) channel by channel."""
-        n = _voxels_at_once(x)
+        n = _voxels_at_once(x) if self._is_usual(x) else 1
         mean, variance = self.running_mean, self.running_var
         if n == 1 or mean is None or variance is None or self.momentum is None:
             return super().forward(x)
@@ -38,6 +39,21 @@ class BatchNorm3d(nn.BatchNorm3d):
             x, self.weight, self.bias, mean, variance, self.eps, n, self.training
         )
         return y
+
+    def _is_usual(self, x: Tensor) -> bool:
+        """Whether what is written for the usual case holds for this one."""
+        # What a function of ours makes of a subclass, MONAI's for one, counts as a
+        # view, which no one may change in place.
+        return (
+            type(x) is Tensor
+            and x.device.type == "cpu"
+            and x.dtype in (torch.float32, torch.bfloat16)
+            and x.shape[1:2] == (self.num_features,)
+            and x.numel() > 0
+            and x.is_contiguous(memory_format=torch.channels_last_3d)
+            and self.affine
+            and self.weight.dtype == torch.float32
+        )
 
 
 class _Normalise(torch.autograd.Function):
@@ -78,6 +94,7 @@ class _Normalise(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, variance = ctx.saved_tensors
         n = ctx.n
@@ -99,13 +116,15 @@ class _Normalise(torch.autograd.Function):
         by_weight, by_bias = by_weight.view(n, -1).sum(0), by_bias.view(n, -1).sum(0)
         if ctx.of_batch:
             # And the part that goes through them: with z = (x - mean) / σ,
-            # -(by_bias + z · by_weight) · weight / (σ · voxels).
+            # -(z · by_weight + by_bias) · weight / (σ · voxels). By the kernel that
+            # makes z, because it centres x in float32.
             inverse = torch.rsqrt(variance + ctx.eps)
-            factor = weight.repeat(n) * inverse * (x.shape[1] / x.numel())
-            slope = -factor * inverse * by_weight.repeat(n)
-            offset = -factor * by_bias.repeat(n) - slope * mean
-            slope, offset = (v.to(x)[None, :, None, None] for v in (slope, offset))
-            by_x.addcmul_(wide, slope).add_(offset)
+            factor = -weight.repeat(n) * inverse * (x.shape[1] / x.numel())
+            slope, offset = factor * by_weight.repeat(n), factor * by_bias.repeat(n)
+            by_figures, *_ = torch.native_batch_norm(
+                wide, slope, offset, mean, variance, False, 0.0, ctx.eps
+            )
+            by_x.add_(by_figures)
         b, c, i, j, k = x.shape
         by_x = by_x[0, :, :, 0].t().view(b, i, j, k, c).permute(0, 4, 1, 2, 3)
         return by_x, by_weight, by_bias, *(None,) * 5
@@ -114,13 +133,7 @@ class _Normalise(torch.autograd.Function):
 def _voxels_at_once(x: Tensor) -> int:
     """How many neighbouring voxels count as one: a power of 2; 1 where that is best."""
     n_channels = x.shape[1]
-    # What a function of ours makes of a subclass, MONAI's for one, counts as a view,
-    # which no one may change in place.
-    if type(x) is not Tensor:
-        return 1
-    if x.device.type != "cpu" or n_channels % 16 == 0:
-        return 1
-    if not x.is_contiguous(memory_format=torch.channels_last_3d):
+    if n_channels % 16 == 0:
         return 1
     n, n_voxels = 1, x.numel() // n_channels
     while 2 * n * n_channels <= _WIDTH and n_voxels % (2 * n) == 0:
