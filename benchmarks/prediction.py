@@ -12,8 +12,8 @@ probability is inside a tolerance.
 """
 
 import argparse
-import time
-from collections.abc import Callable
+from functools import partial
+from timeit import repeat, timeit
 
 import numpy as np
 import torch
@@ -109,27 +109,16 @@ def compiled(args: argparse.Namespace) -> None:
             plain.eval().to(dtype, memory_format=torch.channels_last_3d)
             fast = torch.compile(plain)
             with torch.inference_mode():
-                compiling, *_ = times(fast, window, 1)
+                compiling = timeit(partial(fast, window), number=1)
                 turns = [
-                    (times(draw, window, 3), times(fast, window, 3)) for _ in "abc"
+                    [repeat(partial(run, window), number=1, repeat=3) for run in pair]
+                    for pair in 3 * [(draw, fast)]
                 ]
             eager, new = (1000 * np.median(rows) for rows in zip(*turns, strict=True))
             print(
                 f"| {base_filters}, {levels} | {dtype} | {compiling:.0f} | {eager:.0f} "
                 f"| {new:.0f} |"
             )
-
-
-def times(
-    run: Callable[[torch.Tensor], object], x: torch.Tensor, n: int
-) -> list[float]:
-    """Seconds of each of `n` calls."""
-    found = []
-    for _ in range(n):
-        started = time.perf_counter()
-        run(x)
-        found.append(time.perf_counter() - started)
-    return found
 
 
 def formats(args: argparse.Namespace) -> None:

@@ -128,21 +128,22 @@ def predict_volume(
     with torch.inference_mode():
         if halo is None:
             return work.run_blended(int(model.stride))  # type: ignore[arg-type]
-        # What is widest at full resolution: inside the network or its output.
-        width = max(int(model.width), n_classes)  # type: ignore[arg-type]
-        return work.run_exact(halo, int(model.stride), width)  # type: ignore[arg-type]
+        return work.run_exact(halo, int(model.stride), int(model.width))  # type: ignore[arg-type]
 
 
-def slab_planes(core: Shape3, width: int, device: torch.device, itemsize: int) -> int:
+def slab_planes(
+    core: Shape3, width: int, n_classes: int, device: torch.device, itemsize: int
+) -> int:
     """How many planes of a core are computed at a time.
 
     Args:
         core: voxels.
-        width: of the network or its output, channels at full resolution.
+        width: of the network, channels at full resolution.
+        n_classes: channels of its output.
         device: that computes.
         itemsize: bytes of a number.
     """
-    plane = core[1] * core[2] * width * itemsize
+    plane = core[1] * core[2] * max(width, n_classes) * itemsize
     return max(1, SLAB_BYTES[device.type] // max(1, plane))
 
 
@@ -169,7 +170,8 @@ class _Work:
         box = dilate(content_box(self.image, self.background), halo, stride, shape)
 
         def planes(core: Shape3) -> int:
-            return self.sampling.batch_size * slab_planes(core, width, device, itemsize)
+            n = slab_planes(core, width, self.n_classes, device, itemsize)
+            return self.sampling.batch_size * n
 
         def fits(core: Shape3) -> bool:
             i, j, k = core

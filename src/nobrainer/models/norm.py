@@ -98,13 +98,14 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, variance = ctx.saved_tensors
         n = ctx.n
+        weight = weight.repeat(n)
         gradient = gradient.contiguous(memory_format=torch.channels_last_3d)
         wide = _widen(x, n)
         # As if mean and variance were constants.
         by_x, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
             _widen(gradient, n),
             wide,
-            weight.repeat(n),
+            weight,
             mean,
             variance,
             None,
@@ -119,7 +120,7 @@ class _Normalise(torch.autograd.Function):
             # -(z · by_weight + by_bias) · weight / (σ · voxels). By the kernel that
             # makes z, because it centres x in float32.
             inverse = torch.rsqrt(variance + ctx.eps)
-            factor = -weight.repeat(n) * inverse * (x.shape[1] / x.numel())
+            factor = -weight * inverse * (x.shape[1] / x.numel())
             slope, offset = factor * by_weight.repeat(n), factor * by_bias.repeat(n)
             by_figures, *_ = torch.native_batch_norm(
                 wide, slope, offset, mean, variance, False, 0.0, ctx.eps

@@ -343,7 +343,7 @@ def _count_judging(
     per_voxel = _count_flop(network.eval(), (1, 1, side, side, side)) / side**3
     # Some is computed beyond the scan's edges: about as if it were that much wider.
     flop = per_voxel * math.prod(n + halo // 4 for n in shape)
-    planes = slab_planes(shape, max(width, n_classes), torch.device("cpu"), itemsize=4)
+    planes = slab_planes(shape, width, n_classes, torch.device("cpu"), itemsize=4)
     slabs = _SLABS * min(planes, shape[0]) + 2 * halo
     buffers = width * shape[1] * shape[2] * slabs
     return buffers + statistics_bytes(n_classes) * voxels // 4, flop
