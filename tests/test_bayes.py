@@ -3,6 +3,7 @@
 import copy
 import inspect
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pyro
@@ -22,6 +23,7 @@ from nobrainer.bayes.layers import (
     BayesianLayer,
     BayesianLinear,
     name_sites,
+    one_draw,
 )
 from nobrainer.bayes.posteriors import (
     MeanFieldNormal,
@@ -387,7 +389,8 @@ MOMENT_LAYERS = {
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("kind", MOMENT_LAYERS)
-def test_outputs_have_the_moments_of_the_closed_form(kind, estimator):
+@pytest.mark.parametrize("context", [nullcontext, one_draw])
+def test_outputs_have_the_moments_of_the_closed_form(kind, estimator, context):
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(1)
         layer = MOMENT_LAYERS[kind](estimator)
@@ -397,7 +400,11 @@ def test_outputs_have_the_moments_of_the_closed_form(kind, estimator):
         x = torch.randn((1, 4) if kind == "linear" else (1, 2, 4, 4, 4))
         both = x.expand(2, *x.shape[1:])
         n = 2000
-        y = torch.stack([layer(both) for _ in range(n)])
+        drawn = []
+        for _ in range(n):
+            with context(layer):
+                drawn.append(layer(both))
+        y = torch.stack(drawn)
         means = {k: q.mean for k, q in layer.posteriors().items()}
         variances = {k: q.scale.square() for k, q in layer.posteriors().items()}
         mean = layer.operate(x, means["weight"], means.get("bias"))
@@ -1142,3 +1149,87 @@ def test_samples_of_a_weight_are_independent_gaussians(shape):
     assert float(noise.pow(4).mean()) == pytest.approx(3, abs=50 / n**0.5)
     rows = noise.reshape(-1, mean.numel())
     assert abs(float((rows[0] * rows[-1]).mean())) < 5 / mean.numel() ** 0.5
+
+
+# --- draws made ahead, with their divergence
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("prior", ["standard_normal", "laplace"])
+@pytest.mark.parametrize("posterior", ["mean_field", "weight_normalised"])
+def test_one_draw_has_the_gradient_of_draw_and_divergence_apart(
+    posterior, prior, order
+):
+    args = {"scale": 0.3}
+    layer = _conv(
+        posterior=posterior, prior_type=prior, prior_args=args, dtype=torch.float64
+    ).to(memory_format=order)
+    name_sites(nn.Sequential(layer))
+    x = torch.randn(2, 2, 5, 5, 5, dtype=torch.float64)
+    with one_draw(layer):
+        trace = poutine.trace(layer).get_trace(x)
+        kl = model_divergence(layer)
+    y = trace.nodes["_RETURN"]["value"]
+    (y.square().mean() + 0.3 * kl).backward()
+    together = [p.grad.clone() for p in layer.parameters()]
+    layer.zero_grad()
+    # The same draw from its noise, with a gradient of each part.
+    weights, apart = [], 0.0
+    for name, q in layer.posteriors().items():
+        drawn = trace.nodes[f"0.{name}"]["value"]
+        noise = ((drawn - q.mean) / q.scale).detach()
+        assert noise.abs().max() < 6
+        weights.append(q.mean + q.scale * noise)
+        normal = torch.distributions.Normal(q.mean, q.scale)
+        p = PRIORS[prior](**args)
+        apart = apart + torch.distributions.kl_divergence(normal, p).sum()
+    expected = F.conv3d(x, *weights)
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(kl, apart)
+    (expected.square().mean() + 0.3 * apart).backward()
+    for parameter, gradient in zip(layer.parameters(), together, strict=True):
+        assert parameter.grad.abs().min() > 0
+        torch.testing.assert_close(gradient, parameter.grad)
+
+
+def test_one_draw_ends_with_its_context():
+    layer, x = _conv(), torch.randn(1, 2, 4, 4, 4)
+    with pytest.raises(KeyError), one_draw(layer):
+        assert layer(x).equal(layer(x))
+        raise KeyError
+    assert not layer(x).equal(layer(x))
+    with torch.random.fork_rng():
+        passes = []
+        for seed in (3, 3, 4):
+            torch.manual_seed(seed)
+            with one_draw(layer):
+                passes.append(layer(x))
+    assert passes[0].equal(passes[1])
+    assert not passes[0].equal(passes[2])
+
+
+def test_one_draw_follows_the_parameters_of_its_pass():
+    layer, x = _conv(), torch.ones(1, 2, 3, 3, 3)
+    with torch.no_grad():
+        for q in layer.posteriors().values():
+            q.assign(torch.full_like(q.mean, 2.0), torch.full_like(q.mean, 1e-6))
+    with one_draw(layer):
+        y, kl = layer(x), model_divergence(layer).item()
+    torch.testing.assert_close(
+        y.flatten(), torch.full((3,), 2.0 * 55), rtol=1e-4, atol=0
+    )
+    # 162 weights and 3 biases; -log 1e-6 - 1/2 + 2² / 2 each.
+    assert kl == pytest.approx(165 * (math.log(1e6) + 1.5), rel=1e-4)
+
+
+def test_one_draw_can_be_replaced_by_a_condition():
+    layer, x = _conv(), torch.ones(1, 2, 3, 3, 3)
+    name_sites(nn.Sequential(layer))
+    weight = torch.full((3, 2, 3, 3, 3), 0.5)
+    given = {"0.weight": weight, "0.bias": torch.zeros(3)}
+    with one_draw(layer):
+        y = poutine.condition(layer, data=given)(x)
+        (y.sum() + model_divergence(layer)).backward()
+    assert y.flatten().equal(torch.full((3,), 27.0))
+    q = layer.posteriors()["weight"]
+    torch.testing.assert_close(q.mean.grad, q.mean.detach())

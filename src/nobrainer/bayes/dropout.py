@@ -9,7 +9,7 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import Bernoulli, RelaxedBernoulli
+from pyro.distributions import Bernoulli, RelaxedBernoulli, TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -99,7 +99,7 @@ class ConcreteDropout3d(StochasticLayer):
         assert logit is not None
         return _Bounded.apply(torch.sigmoid(logit), LEAST, MOST)
 
-    def factors(self) -> Iterator[tuple[Distribution, Distribution]]:
+    def factors(self) -> Iterator[tuple[TorchDistribution, Distribution]]:
         """q(b) of the gates and their prior."""
         p = self.keep_probability
         yield Bernoulli(p), Bernoulli(torch.full_like(p, self.prior))

@@ -4,12 +4,12 @@ Every entry of `POSTERIORS` takes the initial means, a tensor of the weight's sh
 and the initial standard deviation of all of them.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from pyro.distributions import Delta, Normal
-from torch import Tensor, nn
+from torch import Tensor, distributions, nn
 
 from nobrainer.errors import InputError
 from nobrainer.registry import Registry
@@ -18,22 +18,97 @@ TINY = 1e-12
 """Stands in for a length or a standard deviation of 0, which nothing divides by."""
 
 
+class Prepared(NamedTuple):
+    """A draw made ahead, with the divergence from a prior that was made with it.
+
+    weight: a sample of the weights' own shape.
+    divergence: KL(q‖prior) summed, in nats.
+    """
+
+    prior: distributions.Normal
+    weight: Tensor
+    divergence: Tensor
+
+
 class WeightNormal(Normal):
     """Pyro's Normal, with the noise of a sample in the order in memory of the means.
 
     Tensors in two orders were measured to take twice as long to add up.
     """
 
+    prepared: Prepared | None = None
+
+    def prepare(self, prior: distributions.Normal) -> None:
+        """Make a sample and the divergence now, which are what this gives from then on.
+
+        Only a sample of another shape is made anew.
+        """
+        weight, divergence = _GaussianDivergence.apply(
+            self.loc, self.scale, prior.loc, prior.scale, True
+        )
+        self.prepared = Prepared(prior, weight, divergence)
+
+    def divergence(self, prior: distributions.Normal) -> Tensor:
+        """KL(q‖prior) summed, in nats, from one Gaussian that is held fixed."""
+        if self.prepared is not None and self.prepared.prior is prior:
+            return self.prepared.divergence
+        return _GaussianDivergence.apply(
+            self.loc, self.scale, prior.loc, prior.scale, False
+        )[1]
+
     def rsample(
         self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()
     ) -> Tensor:
         """loc + scale · noise of torch's global generator, differentiable."""
+        if self.prepared is not None and not sample_shape:
+            return self.prepared.weight
         shape = self._extended_shape(sample_shape)
         loc, scale = self.loc.expand(shape), self.scale.expand(shape)
-        strides = torch.empty_like(loc, device="meta").stride()
-        # `randn_like` fills such an order eight times slower.
-        noise = torch.randn(shape.numel(), dtype=loc.dtype, device=loc.device)
-        return torch.addcmul(loc, scale, noise.as_strided(shape, strides))
+        return torch.addcmul(loc, scale, _fill_normal(torch.empty_like(loc)))
+
+
+class _GaussianDivergence(torch.autograd.Function):
+    """KL(N(mean, scale²)‖p) summed, p = N(loc, spread²) fixed; with `draw`, a sample.
+
+    What `kl_divergence` gives, which keeps a dozen tensors of the weights' size for its
+    gradient where the closed form needs two: measured five times faster. A sample made
+    with its divergence shares memory that is in the cache, and has one gradient where
+    two would have to be added.
+
+    Returns: mean + scale · noise, or None; and the divergence, in nats.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        mean: Tensor,
+        scale: Tensor,
+        loc: Tensor,
+        spread: Tensor,
+        draw: bool,
+    ) -> tuple[Tensor | None, Tensor]:
+        ratio = scale / spread
+        terms = (mean - loc).div_(spread).square_().addcmul_(ratio, ratio)
+        divergence = terms.sub_(1).sub_(ratio.log_(), alpha=2).sum().mul_(0.5)
+        noise, weight = None, None
+        if draw:
+            noise = _fill_normal(terms)
+            weight = torch.addcmul(mean, scale, noise, out=ratio)
+        ctx.save_for_backward(mean, scale, loc, spread, noise)
+        return weight, divergence
+
+    @staticmethod
+    def backward(
+        ctx: Any, by_weight: Tensor | None, by_divergence: Tensor
+    ) -> tuple[Tensor, Tensor, None, None, None]:
+        mean, scale, loc, spread, noise = ctx.saved_tensors
+        factor = by_divergence / spread.square()
+        by_mean = (mean - loc).mul_(factor)
+        by_scale = scale.square().mul_(factor).sub_(by_divergence).div_(scale)
+        if noise is not None:
+            by_mean.add_(by_weight)
+            by_scale.addcmul_(by_weight, noise)
+        return by_mean, by_scale, None, None, None
 
 
 class MeanFieldNormal(nn.Module):
@@ -55,13 +130,10 @@ class MeanFieldNormal(nn.Module):
         self.mean = nn.Parameter(mean.detach().clone())
         rho = float(_inverse_softplus(torch.tensor(scale, dtype=torch.float64)))
         self.rho = nn.Parameter(torch.full_like(self.mean, rho))
-        self._shared_scale: Tensor | None = None
 
     @property
     def scale(self) -> Tensor:
         """Standard deviations, positive, of the weight's shape."""
-        if self._shared_scale is not None:
-            return self._shared_scale
         return nn.functional.softplus(self.rho)
 
     def distribution(self) -> WeightNormal:
@@ -161,28 +233,19 @@ class WeightNormalisedNormal(WeightNormalised):
         self.a.copy_(scale)
 
 
-@contextmanager
-def shared_scales(model: nn.Module) -> Iterator[None]:
-    """Compute the scales of the mean-field posteriors of `model` once, for all inside.
-
-    The draw and its divergence need the same ones. No parameter may change meanwhile.
-    """
-    posteriors = [q for q in model.modules() if isinstance(q, MeanFieldNormal)]
-    for q in posteriors:
-        q._shared_scale = q.scale
-    try:
-        yield
-    finally:
-        for q in posteriors:
-            q._shared_scale = None
-
-
 Posterior = MeanFieldNormal | WeightNormalised
 
 POSTERIORS: Registry[Callable[[Tensor, float], Posterior]] = Registry("posterior")
 POSTERIORS.register("mean_field")(MeanFieldNormal)
 POSTERIORS.register("weight_normalised")(WeightNormalisedNormal)
 POSTERIORS.register("point")(lambda mean, scale: WeightNormalised(mean))
+
+
+def _fill_normal(values: Tensor) -> Tensor:
+    """Fill a tensor that has no gaps in memory with N(0, 1) noise, in that order."""
+    # `randn_like` fills channels-last orders eight times slower.
+    values.as_strided((values.numel(),), (1,)).normal_()
+    return values
 
 
 def _length(weight: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ returns a scalar `torch.distributions.Distribution`.
 """
 
 import math
+from typing import TypeGuard
 
 import torch
 from torch.distributions import (
@@ -25,6 +26,15 @@ def check_scale(name: str, value: float) -> None:
     """Raise `InputError` unless `value` is a positive finite number."""
     if not isinstance(value, int | float) or not 0 < value < math.inf:
         raise InputError(f"{name} must be a positive number, got {value!r}")
+
+
+def is_constant_normal(prior: Distribution) -> TypeGuard[Normal]:
+    """Whether it is one Gaussian for all weights, with nothing to be learned."""
+    return (
+        isinstance(prior, Normal)
+        and not prior.batch_shape
+        and not (prior.loc.requires_grad or prior.scale.requires_grad)
+    )
 
 
 @PRIORS.register("standard_normal")

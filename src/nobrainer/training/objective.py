@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nobrainer.bayes.kl import model_divergence, n_stochastic_weights
-from nobrainer.bayes.posteriors import shared_scales
+from nobrainer.bayes.layers import one_draw
 from nobrainer.types import Images, Labels
 
 
@@ -75,7 +75,7 @@ class Elbo(nn.Module):
 
     def forward(self, image: Images, label: Labels) -> Loss:
         """The loss of a batch, from one draw of the weights."""
-        with shared_scales(self.model):
+        with one_draw(self.model):
             logits = self.model(image)
             kl = model_divergence(self.model)
         data = self.loss(logits, label)
