@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -104,8 +105,8 @@ class Augmentation:
         profile = self.profile
         draws = _Draws(seed)
         grid = _grid(_matrix(profile, draws), self.block_shape, label.shape)
-        turned = _resample(label.float(), grid, "nearest").long()
-        x = (_resample(image[0], grid, "bilinear") - floor) / spread
+        turned = _nearest(label, grid).long()
+        x = (_linear(image[0], grid) - floor) / spread
         if draws.happens(profile.probability):
             x = x * _bias_field(x.shape, profile.bias, draws)
         if draws.happens(profile.probability):
@@ -140,9 +141,17 @@ def _matrix(profile: Profile, draws: _Draws) -> Tensor:
     """Where a voxel of the block comes from, (3, 3), both counted from the centre."""
     largest = math.radians(profile.rotation_deg)
     i, j, k = draws.between(-largest, largest, 3).tolist()
-    turn = torch.matrix_exp(torch.tensor([[0, -k, j], [k, 0, -i], [-j, i, 0]]))
+    angle = math.hypot(i, j, k)
+    cross = np.array([[0, -k, j], [k, 0, -i], [-j, i, 0]])
+    # Rodrigues' formula.
+    sine, cosine = (
+        (math.sin(angle) / angle, (1 - math.cos(angle)) / angle**2)
+        if angle
+        else (1.0, 0.5)
+    )
+    turn = np.eye(3) + sine * cross + cosine * cross @ cross
     scale = draws.between(1 - profile.scale, 1 + profile.scale, 3)
-    return turn * scale
+    return torch.from_numpy(turn).float() * scale
 
 
 def _grid(matrix: Tensor, block: Sequence[int], window: Sequence[int]) -> Tensor:
@@ -153,20 +162,33 @@ def _grid(matrix: Tensor, block: Sequence[int], window: Sequence[int]) -> Tensor
     """
     columns = (2 * matrix / torch.tensor(window)[:, None]).flip(0).t()
     i, j, k = (
-        (torch.arange(n) - (n - 1) / 2)[:, None] * column
+        column[:, None] * (torch.arange(n) - (n - 1) / 2)
         for n, column in zip(block, columns, strict=True)
     )
-    return i[:, None, None] + j[:, None] + k
+    # Coordinates first in memory: sums along an axis of three are many times slower.
+    return (i[:, :, None, None] + j[:, None, :, None] + k[:, None, None]).movedim(0, 3)
 
 
-def _resample(values: Tensor, grid: Tensor, mode: str) -> Tensor:
+def _linear(values: Tensor, grid: Tensor) -> Tensor:
     """Values (I, J, K) at the places of a grid; the nearest ones beyond the edges."""
     # A plane an example: examples are computed beside each other, voxels are not.
     source = values[None, None].expand(len(grid), -1, -1, -1, -1)
     planes = F.grid_sample(
-        source, grid[:, None], mode=mode, padding_mode="border", align_corners=False
+        source, grid[:, None], padding_mode="border", align_corners=False
     )
     return planes[:, 0, 0]
+
+
+def _nearest(values: Tensor, grid: Tensor) -> Tensor:
+    """Values (I, J, K) of the voxels nearest to the places of a grid.
+
+    As `torch.nn.functional.grid_sample` would give, in half the time and of any type.
+    """
+    flat = torch.zeros((), dtype=torch.int32)
+    for n, place in zip(values.shape, reversed(grid.unbind(-1)), strict=True):
+        voxel = ((place + 1) * (n / 2)).sub_(0.5).round_().clamp_(0, n - 1)
+        flat = flat * n + voxel.int()
+    return values.flatten()[flat]
 
 
 def _bias_field(shape: Sequence[int], largest: float, draws: _Draws) -> Tensor:
