@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from nobrainer.data.augment import Augmentation, Profile
+from nobrainer.data.augment import Augmentation, Profile, _nearest
 from nobrainer.errors import InputError
 
 BLOCK = (16, 12, 20)
@@ -267,3 +267,20 @@ def test_each_change_of_intensity_happens_as_often_as_the_profile_says():
         happened.append(float((noisy - block).abs().max()) > 1e-3)
     # Four standard errors.
     assert abs(np.mean(happened) - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 200)
+
+
+@pytest.mark.parametrize("size", [(7, 10, 13), (8, 8, 8)])
+def test_labels_are_those_of_the_nearest_voxels(size):
+    generator = torch.Generator().manual_seed(0)
+    label = torch.randint(0, 200, size, generator=generator, dtype=torch.uint8)
+    # Places within and beyond the window, and on the borders between voxels.
+    grid = torch.rand(40, 40, 40, 3, generator=generator) * 3 - 1.5
+    grid[:20] = (grid[:20] * 8).round() / 8
+    expected = torch.nn.functional.grid_sample(
+        label[None, None].float(),
+        grid[None],
+        mode="nearest",
+        padding_mode="border",
+        align_corners=False,
+    )
+    assert torch.equal(_nearest(label, grid).float(), expected[0, 0])

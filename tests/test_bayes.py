@@ -1233,3 +1233,45 @@ def test_one_draw_can_be_replaced_by_a_condition():
     assert y.flatten().equal(torch.full((3,), 27.0))
     q = layer.posteriors()["weight"]
     torch.testing.assert_close(q.mean.grad, q.mean.detach())
+
+
+def test_one_draw_inside_another_changes_nothing():
+    layer, x = _conv(), torch.randn(1, 2, 4, 4, 4)
+    with one_draw(layer):
+        before = layer(x)
+        with one_draw(layer):
+            assert layer(x).equal(before)
+        assert layer(x).equal(before)
+    assert not layer(x).equal(before)
+
+
+def test_a_prepared_draw_serves_its_own_shape_and_prior_alone():
+    mean = torch.linspace(-1, 1, 60).reshape(3, 20)
+    q = WeightNormal(mean, torch.full_like(mean, 0.5))
+    priors = [PRIORS["standard_normal"](scale=scale) for scale in (1.0, 0.3)]
+    q.prepare(priors[0])
+    assert q.rsample().equal(q.rsample())
+    several = q.rsample((2,))
+    assert several.shape == (2, 3, 20)
+    assert not several[0].equal(several[1])
+    for prior in priors:
+        kl = torch.distributions.kl_divergence(q, prior).sum()
+        torch.testing.assert_close(divergence(q, prior), kl)
+
+
+def test_the_loss_of_a_batch_comes_of_one_draw():
+    class Twice(nn.Module):
+        kl_weight = 1.0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = BayesianConv3d(1, 2, 1, posterior_scale=1.0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) - self.layer(x)
+
+    image, label = _batch()
+    model = Twice()
+    loss = Elbo(model, LOSSES["cross_entropy"](), n_voxels=512)(image, label)
+    assert loss.logits.abs().max() == 0
+    assert model(image).abs().max() > 0

@@ -39,11 +39,8 @@ class WeightNormal(Normal):
     prepared: Prepared | None = None
 
     def prepare(self, prior: distributions.Normal) -> None:
-        """Make a sample and the divergence now, which are what this gives from then on.
-
-        Only a sample of another shape is made anew.
-        """
-        weight, divergence = _GaussianDivergence.apply(
+        """Make now what `rsample()` and `divergence(prior)` give from then on."""
+        weight, divergence = _DrawAndDivergence.apply(
             self.loc, self.scale, prior.loc, prior.scale, True
         )
         self.prepared = Prepared(prior, weight, divergence)
@@ -52,7 +49,7 @@ class WeightNormal(Normal):
         """KL(q‖prior) summed, in nats, from one Gaussian that is held fixed."""
         if self.prepared is not None and self.prepared.prior is prior:
             return self.prepared.divergence
-        return _GaussianDivergence.apply(
+        return _DrawAndDivergence.apply(
             self.loc, self.scale, prior.loc, prior.scale, False
         )[1]
 
@@ -67,8 +64,8 @@ class WeightNormal(Normal):
         return torch.addcmul(loc, scale, _fill_normal(torch.empty_like(loc)))
 
 
-class _GaussianDivergence(torch.autograd.Function):
-    """KL(N(mean, scale²)‖p) summed, p = N(loc, spread²) fixed; with `draw`, a sample.
+class _DrawAndDivergence(torch.autograd.Function):
+    """KL(N(mean, scale²)‖p) summed, for p = N(loc, spread²) fixed; and a sample.
 
     What `kl_divergence` gives, which keeps a dozen tensors of the weights' size for its
     gradient where the closed form needs two: measured five times faster. A sample made

@@ -142,14 +142,9 @@ def _matrix(profile: Profile, draws: _Draws) -> Tensor:
     largest = math.radians(profile.rotation_deg)
     i, j, k = draws.between(-largest, largest, 3).tolist()
     angle = math.hypot(i, j, k)
-    cross = np.array([[0, -k, j], [k, 0, -i], [-j, i, 0]])
+    axis = np.array([[0, -k, j], [k, 0, -i], [-j, i, 0]]) / (angle or 1.0)
     # Rodrigues' formula.
-    sine, cosine = (
-        (math.sin(angle) / angle, (1 - math.cos(angle)) / angle**2)
-        if angle
-        else (1.0, 0.5)
-    )
-    turn = np.eye(3) + sine * cross + cosine * cross @ cross
+    turn = np.eye(3) + math.sin(angle) * axis + (1 - math.cos(angle)) * axis @ axis
     scale = draws.between(1 - profile.scale, 1 + profile.scale, 3)
     return torch.from_numpy(turn).float() * scale
 
