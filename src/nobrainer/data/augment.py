@@ -179,10 +179,10 @@ def _nearest(values: Tensor, grid: Tensor) -> Tensor:
 
     As `torch.nn.functional.grid_sample` would give, in half the time and of any type.
     """
-    flat = torch.zeros((), dtype=torch.int32)
+    flat = torch.zeros(grid.shape[:3], dtype=torch.int32)
     for n, place in zip(values.shape, reversed(grid.unbind(-1)), strict=True):
-        voxel = ((place + 1) * (n / 2)).sub_(0.5).round_().clamp_(0, n - 1)
-        flat = flat * n + voxel.int()
+        voxel = (place + 1).mul_(n / 2).sub_(0.5).round_().clamp_(0, n - 1)
+        flat.mul_(n).add_(voxel.int())
     return values.flatten()[flat]
 
 
