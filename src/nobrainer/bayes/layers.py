@@ -127,7 +127,8 @@ class BayesianLayer(StochasticLayer):
 
         Where one weight serves the batch and the prior is one Gaussian, draw as well.
         """
-        self._prepared |= zip(self.posteriors(), self.factors(), strict=True)
+        factors = zip(self.posteriors(), self.factors(), strict=True)
+        self._prepared.update(factors)
         if not self.training or self.estimator in ("shared", "flipout"):
             for q, p in self._prepared.values():
                 if isinstance(q, WeightNormal) and is_constant_normal(p):

@@ -177,7 +177,7 @@ def _linear(values: Tensor, grid: Tensor) -> Tensor:
 def _nearest(values: Tensor, grid: Tensor) -> Tensor:
     """Values (I, J, K) of the voxels nearest to the places of a grid.
 
-    As `torch.nn.functional.grid_sample` would give, in half the time and of any type.
+    As `torch.nn.functional.grid_sample` would give, in less time and of any type.
     """
     flat = torch.zeros(grid.shape[:3], dtype=torch.int32)
     for n, place in zip(values.shape, reversed(grid.unbind(-1)), strict=True):
