@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from nobrainer.training.engine import default_device, has_bfloat16
 from nobrainer.utils import get_data
 
 
@@ -40,3 +41,10 @@ def sample_csv(cache_dir: Path) -> Path:
     """The table of the ten embedded subjects, which are made once per run."""
     with FileLock(cache_dir.with_suffix(".lock")):
         return Path(get_data(source="embedded"))
+
+
+@pytest.fixture
+def bfloat16() -> None:
+    """Skip a test that computes in bfloat16 where this device has none."""
+    if not has_bfloat16(default_device()):
+        pytest.skip("this device has no instructions for bfloat16")

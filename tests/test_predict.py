@@ -396,6 +396,7 @@ def test_prediction_leaves_model_and_image_alone():
     assert torch.get_rng_state().equal(state)
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_bfloat16_is_near_float32():
     model = _model("bayesian_vnet")
     image = _volume((16, 16, 16))

@@ -21,6 +21,7 @@ from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.ensemble import Ensemble
 from nobrainer.processing.prediction import BatchError
 from nobrainer.processing.segmentation import Segmentation
+from nobrainer.training import engine
 
 SHAPE, BLOCK = (24, 26, 28), (16, 16, 16)
 RADIUS_MM = 7
@@ -336,13 +337,20 @@ def test_result_does_not_depend_on_tiles_batches_or_threads(fitted, scan):
             assert np.abs(gap).max() < 1e-5
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_bfloat16_changes_little(fitted, scan):
     ask = partial(fitted.predict, scan, n_samples=2, seed=1)
     half, full = ask(precision="bfloat16"), ask()
     assert dice(values(half.label) > 0, values(full.label) > 0) > 0.98
     assert np.abs(values(half.entropy) - values(full.entropy)).mean() < 0.01
+
+
+def test_a_number_format_that_cannot_be_used_is_named(fitted, scan, monkeypatch):
     with pytest.raises(InputError, match=r"precision must be one of float32, bfloat16"):
-        ask(precision="half")
+        fitted.predict(scan, precision="half")
+    monkeypatch.setattr(engine, "has_bfloat16", lambda device: False)
+    with pytest.raises(InputError, match=r"has no .* bfloat16: use .*'float32'"):
+        fitted.predict(scan, precision="bfloat16")
 
 
 def reoriented(image, codes):

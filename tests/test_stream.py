@@ -204,6 +204,7 @@ def test_an_operation_that_is_not_known_to_be_local_is_refused():
         Stream(Draws(network).network, CPU, torch.float32)
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_bfloat16_runs_in_bfloat16():
     network = _drawn("vnet")[0].to(torch.bfloat16)
     found = _streamed(Stream(network, CPU, torch.bfloat16), CONTENT, WHOLE, 8)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -22,6 +23,7 @@ from nobrainer import models
 from nobrainer.errors import DivergedError, InputError
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.segmentation import Segmentation
+from nobrainer.training import engine
 from nobrainer.training.checkpoint import BEST, LAST, read_checkpoint
 from nobrainer.training.fit import WARM_UP
 
@@ -179,7 +181,9 @@ def test_resume_from_nothing_starts(train, tmp_path):
         ("model.name", {"model": "bayesian_vnet"}),
     ],
 )
-def test_resume_refuses_other_settings(train, tmp_path, field, changed):
+def test_resume_refuses_other_settings(train, tmp_path, monkeypatch, field, changed):
+    # bfloat16 is refused in time, whether this machine has it or not.
+    monkeypatch.setattr(engine, "has_bfloat16", lambda device: True)
     fit(train, folder=tmp_path)
     before = (tmp_path / LAST).read_bytes()
     with pytest.raises(InputError, match=rf"cannot resume: {field} was .* now is"):
@@ -740,6 +744,21 @@ def test_training_learns(train, validate):
     assert fitted.recipe_.provenance.metrics["validation_dice"] > 0.9
 
 
+@pytest.mark.parametrize(("generation", "auto"), [(7, "32-true"), (8, "bf16-mixed")])
+def test_auto_takes_bfloat16_where_a_gpu_computes_it(monkeypatch, generation, auto):
+    # PyTorch also says that it supports bfloat16 where it converts every number.
+    gpu = SimpleNamespace(major=generation)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    assert engine.resolve_precision("auto") == auto
+    assert engine.resolve_precision("16-mixed") == "16-mixed"
+    if auto == "32-true":
+        with pytest.raises(InputError, match=r"this GPU has no .*: use .*'16-mixed'"):
+            engine.resolve_precision("bf16-mixed")
+
+
+@pytest.mark.usefixtures("bfloat16")
 def test_half_precision_trains_close_to_full(train):
     half = fit(train, precision="bf16-mixed", epochs=2)
     full = fit(train, precision="32-true", epochs=2)
@@ -815,6 +834,8 @@ def test_progress_on_a_terminal(train, validate, capfd, monkeypatch):
     ("options", "message"),
     [
         ({"precision": "fp8"}, "precision must be one of auto, 32-true.*'fp8'"),
+        ({"precision": "bf16-mixed"}, "processor has no .*bfloat16: use .*'32-true'"),
+        ({"precision": "16-mixed"}, "'16-mixed' needs a GPU .*: use '32-true'"),
         ({"schedule": "cosin"}, "unknown schedule 'cosin': did you mean 'cosine'"),
         ({"loss": "dise"}, "unknown loss 'dise': did you mean 'dice'"),
         ({"opt_args": {"weight_decai": 1}}, "Adam 'weight_decai'.*'weight_decay'"),
@@ -836,7 +857,9 @@ def test_progress_on_a_terminal(train, validate, capfd, monkeypatch):
         ({"resume": True}, "resume=True needs checkpoints.*checkpoint_filepath"),
     ],
 )
-def test_bad_arguments_are_named(train, options, message):
+def test_bad_arguments_are_named(train, monkeypatch, options, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(engine, "has_bfloat16", lambda device: False)
     with pytest.raises(InputError, match=message) as caught:
         fit(train, **options)
     assert "\n" not in str(caught.value)

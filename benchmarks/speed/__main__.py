@@ -23,6 +23,8 @@ from benchmarks.speed import data, growth, predict, processes, report, train
 from benchmarks.speed.limits import Limits
 from benchmarks.speed.measure import Options, Table
 
+from nobrainer.training.engine import has_bfloat16
+
 SECTIONS: dict[str, Callable[[Options, Limits], list[Table]]] = {
     "limits": lambda options, limits: [],
     "startup": processes.startup,
@@ -56,13 +58,6 @@ def cpu() -> tuple[str, list[str]]:
     flags = fields.get("flags", "").split()
     wide = [flag for flag in flags if flag.startswith(("avx", "amx"))]
     return fields.get("model name", platform.processor()), wide
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for it."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return bool({"avx512_bf16", "amx_bf16"} & set(cpu()[1]))
 
 
 def machine(options: Options) -> dict[str, Any]:

@@ -50,7 +50,7 @@ from nobrainer.io import strip_suffix, write_text
     type=click.Choice(["float32", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="bfloat16 is faster where the processor has it.",
+    help="bfloat16 is faster on a device that has it.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace maps that are there.")
 @JSON

@@ -200,7 +200,7 @@ class Segmentation:
         if slow and precision == "32-true":
             warnings.warn(
                 "on a CPU, PyTorch convolves float32 batches of one several times "
-                "slower than batches of two: use .batch(2) or precision='bf16-mixed'",
+                "slower than batches of two: use .batch(2)",
                 stacklevel=2,
             )
         preprocess = dataset_train.preprocess
@@ -326,7 +326,7 @@ class Segmentation:
                 deterministic model makes one pass in any case.
             seed: of the draws; None takes a fresh one, which the result records.
             probabilities: keep the mean class probabilities, too.
-            precision: "float32", or "bfloat16", faster where the processor has it.
+            precision: "float32", or "bfloat16", faster on a device that has it.
             verbose: show progress (on a terminal).
 
         Returns: for n_samples=0 the label image; else, or with probabilities, a

@@ -32,21 +32,30 @@ def gpu_ids() -> list[str]:
     return [f"GPU-{device.uuid}" for device in properties]
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether `device` has the instructions that make bfloat16 fast.
+
+    PyTorch takes it everywhere, but without them a GPU is slower than in float32, and
+    a processor hundreds of times slower.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mkldnn.is_available() and bool(
+        torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
 def inference_dtype(name: str, device: torch.device) -> torch.dtype:
     """The number format of prediction: "float32" or "bfloat16".
 
-    bfloat16 is faster where the processor has it; probabilities then carry an
-    error of up to about 1 %.
+    bfloat16 is faster where the device has it, and an `InputError` elsewhere;
+    probabilities then carry an error of up to about 1 %.
     """
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if name not in known:
         raise InputError(f"precision must be one of {', '.join(known)}, got {name!r}")
-    if (
-        name == "bfloat16"
-        and device.type == "cuda"
-        and not torch.cuda.is_bf16_supported()
-    ):
-        raise InputError("this GPU has no bfloat16: use precision='float32'")
+    if name == "bfloat16" and not has_bfloat16(device):
+        raise InputError(f"{_no_bfloat16(device)}: use precision='float32'")
     return known[name]
 
 
@@ -59,13 +68,27 @@ def is_first_process() -> bool:
 def resolve_precision(name: str) -> str:
     """The number format of training that a name stands for on this machine.
 
-    "auto" is bf16-mixed on a GPU that has bfloat16 and 32-true elsewhere.
+    "auto" is bf16-mixed on a GPU that has bfloat16 and 32-true elsewhere. What this
+    machine cannot do, or not at a useful speed, is an `InputError`.
     """
     if name not in PRECISIONS:
         raise InputError(
             f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}"
         )
-    if name != "auto":
-        return name
-    half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return "bf16-mixed" if half else "32-true"
+    device = default_device()
+    on_gpu = device.type == "cuda"
+    if name == "auto":
+        return "bf16-mixed" if on_gpu and has_bfloat16(device) else "32-true"
+    if name == "bf16-mixed" and not has_bfloat16(device):
+        other = "16-mixed" if on_gpu else "32-true"
+        raise InputError(f"{_no_bfloat16(device)}: use precision='{other}'")
+    if name == "16-mixed" and not on_gpu:
+        raise InputError(
+            "precision='16-mixed' needs a GPU and this machine has none: use '32-true'"
+        )
+    return name
+
+
+def _no_bfloat16(device: torch.device) -> str:
+    kind = "GPU" if device.type == "cuda" else "processor"
+    return f"this {kind} has no instructions for bfloat16"
