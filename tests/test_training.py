@@ -182,7 +182,7 @@ def test_resume_from_nothing_starts(train, tmp_path):
     ],
 )
 def test_resume_refuses_other_settings(train, tmp_path, monkeypatch, field, changed):
-    # bfloat16 is refused in time, whether this machine has it or not.
+    # Also a machine without bfloat16 is to come as far as the comparison.
     monkeypatch.setattr(engine, "has_bfloat16", lambda device: True)
     fit(train, folder=tmp_path)
     before = (tmp_path / LAST).read_bytes()

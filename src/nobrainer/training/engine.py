@@ -33,16 +33,24 @@ def gpu_ids() -> list[str]:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether `device` has the instructions that make bfloat16 fast.
+    """Whether `device` computes bfloat16 at a useful speed.
 
-    PyTorch takes it everywhere, but without them a GPU is slower than in float32, and
-    a processor hundreds of times slower.
+    PyTorch takes it everywhere. On an x86 processor oneDNN needs AVX-512 or
+    AVX-NE-CONVERT: without, convolutions are hundreds of times slower than in float32.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.backends.mkldnn.is_available() and bool(
         torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
+
+
+def _require_bfloat16(device: torch.device, instead: str) -> None:
+    if not has_bfloat16(device):
+        kind = "GPU" if device.type == "cuda" else "processor"
+        raise InputError(
+            f"this {kind} has no instructions for bfloat16: use precision={instead!r}"
+        )
 
 
 def inference_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -54,8 +62,8 @@ def inference_dtype(name: str, device: torch.device) -> torch.dtype:
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if name not in known:
         raise InputError(f"precision must be one of {', '.join(known)}, got {name!r}")
-    if name == "bfloat16" and not has_bfloat16(device):
-        raise InputError(f"{_no_bfloat16(device)}: use precision='float32'")
+    if name == "bfloat16":
+        _require_bfloat16(device, instead="float32")
     return known[name]
 
 
@@ -79,16 +87,10 @@ def resolve_precision(name: str) -> str:
     on_gpu = device.type == "cuda"
     if name == "auto":
         return "bf16-mixed" if on_gpu and has_bfloat16(device) else "32-true"
-    if name == "bf16-mixed" and not has_bfloat16(device):
-        other = "16-mixed" if on_gpu else "32-true"
-        raise InputError(f"{_no_bfloat16(device)}: use precision='{other}'")
+    if name == "bf16-mixed":
+        _require_bfloat16(device, instead="16-mixed" if on_gpu else "32-true")
     if name == "16-mixed" and not on_gpu:
         raise InputError(
             "precision='16-mixed' needs a GPU and this machine has none: use '32-true'"
         )
     return name
-
-
-def _no_bfloat16(device: torch.device) -> str:
-    kind = "GPU" if device.type == "cuda" else "processor"
-    return f"this {kind} has no instructions for bfloat16"
