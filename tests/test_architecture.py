@@ -28,7 +28,7 @@ LAYERS = """
     io
     fitted
     volume recipe
-    types registry
+    types registry memory
     errors
 """
 RANK = {

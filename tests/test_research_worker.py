@@ -1,4 +1,4 @@
-"""Workers: whether they live, which GPU is theirs, what memory is left to them."""
+"""Workers: whether they live, which GPU is theirs."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 
 from nobrainer.errors import InputError
 from nobrainer.research import worker
-from nobrainer.research.worker import Presence, claim_gpu, is_alive, memory_limit_bytes
+from nobrainer.research.worker import Presence, claim_gpu, is_alive
 
 GPUS = ["GPU-aaaa", "GPU-bbbb"]
 WORKER = """
@@ -144,46 +144,3 @@ def test_each_worker_has_a_gpu_of_its_own(tmp_path: Path) -> None:
 def test_without_gpus_there_is_none_to_claim(tmp_path: Path) -> None:
     with claim_gpu(tmp_path, []) as first, claim_gpu(tmp_path, []) as second:
         assert (first, second) == (None, None)
-
-
-def test_memory_is_limited_by_the_machine() -> None:
-    assert 0 < memory_limit_bytes() <= psutil.virtual_memory().total
-
-
-def write_group(folder: Path, limit: tuple[str, str], used: str, stat: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / limit[0]).write_text(f"{limit[1]}\n")
-    name = {"memory.max": "memory.current"}.get(limit[0], "memory.usage_in_bytes")
-    (folder / name).write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(stat)
-
-
-def test_memory_is_limited_by_each_control_group(tmp_path: Path) -> None:
-    rooms = worker._find_group_rooms(tmp_path)
-    assert list(rooms) == []
-    (tmp_path / "proc/self").mkdir(parents=True)
-    groups = tmp_path / "proc/self/cgroup"
-
-    # Version 2: a job of 1000, of whose 700 in use 200 are cache; its step has no
-    # limit, and the group around both has 400 left.
-    groups.write_text("0::/slurm/job_1/step_0\n")
-    slurm = tmp_path / "sys/fs/cgroup/slurm"
-    write_group(slurm, ("memory.max", "5000"), "4600", "anon 7\ninactive_file 0\n")
-    write_group(
-        slurm / "job_1", ("memory.max", "1000"), "700", "inactive_file 200\nx 9\n"
-    )
-    write_group(slurm / "job_1/step_0", ("memory.max", "max"), "600", "")
-    assert list(worker._find_group_rooms(tmp_path)) == [500, 400]
-
-    # Version 1 in a container: the path is that of the host and not to be seen.
-    groups.write_text("5:cpu,cpuacct:/docker/0a\n4:memory:/docker/0a\n")
-    write_group(
-        tmp_path / "sys/fs/cgroup/memory",
-        ("memory.limit_in_bytes", "2000"),
-        "2500",
-        "inactive_file 1\ntotal_inactive_file 300\n",
-    )
-    assert list(worker._find_group_rooms(tmp_path)) == [0]
-    groups.write_text("4:memory:/\n")
-    (tmp_path / "sys/fs/cgroup/memory/memory.usage_in_bytes").write_text("2100\n")
-    assert list(worker._find_group_rooms(tmp_path)) == [200]

@@ -28,6 +28,7 @@ from nobrainer.data.samples import get_data
 from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
 from nobrainer.io import write_text
+from nobrainer.memory import memory_limit_bytes
 from nobrainer.models.registry import check_count
 from nobrainer.processing.dataset import Dataset
 from nobrainer.recipe import SearchRecord, build_record
@@ -55,12 +56,7 @@ from nobrainer.research.records import FinalResult, Settings, Snapshot, View
 from nobrainer.research.space import Space, family_space
 from nobrainer.research.task import MODEL, SegmentationTask, list_gpus, make_dataset
 from nobrainer.research.trial import Outcome, run_trial
-from nobrainer.research.worker import (
-    Presence,
-    claim_gpu,
-    is_alive,
-    memory_limit_bytes,
-)
+from nobrainer.research.worker import Presence, claim_gpu, is_alive
 
 SETTINGS, SPLIT, TEST = "study.json", "split.json", "test.json"
 BEST, REPORT, RUNS, WORKERS = "best", "report.html", "runs", "workers"

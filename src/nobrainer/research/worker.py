@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import secrets
 import socket
 import threading
@@ -21,17 +20,6 @@ BEAT_S = 5.0
 DEAD_AFTER_S = 90.0
 # The start of a process shifts a little when the clock is set right.
 SAME_START_S = 30.0
-LIMITS = {
-    "": ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
-    "memory": (
-        "sys/fs/cgroup/memory",
-        "memory.limit_in_bytes",
-        "memory.usage_in_bytes",
-        "total_inactive_file",
-    ),
-}
-"""By controller in /proc/self/cgroup (version 2 has none): where the files lie, and
-the names of the limit, of what is used, and of its part that is only cache."""
 
 
 class Presence:
@@ -143,37 +131,3 @@ def claim_gpu(folder: Path, gpus: Sequence[str]) -> Iterator[str | None]:
         yield gpu
     finally:
         lock.release()
-
-
-def memory_limit_bytes() -> int:
-    """Main memory that this process can still take: of the machine, of its group."""
-    return min([psutil.virtual_memory().available, *_find_group_rooms(Path("/"))])
-
-
-def _find_group_rooms(root: Path) -> Iterator[int]:
-    """Bytes left in each control group around this process that has a limit.
-
-    What a group holds of files as a cache is given back when it is needed. In a
-    container the first folders of a path may not be there: they are passed over.
-    """
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controller, path = line.split(":", 2)
-        if controller not in LIMITS:
-            continue
-        mount, limit_file, used_file, cache = LIMITS[controller]
-        group = root / mount / path.lstrip("/")
-        for folder in (group, *group.parents):
-            with suppress(OSError):
-                limit = (folder / limit_file).read_text().strip()
-                used = int((folder / used_file).read_text())
-                figures = (folder / "memory.stat").read_text()
-                cached = re.search(rf"^{cache} (\d+)$", figures, re.MULTILINE)
-                if limit != "max":
-                    free = int(limit) - used + (int(cached[1]) if cached else 0)
-                    yield max(free, 0)
-            if folder == root / mount:
-                break

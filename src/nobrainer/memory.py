@@ -1,0 +1,76 @@
+"""How much main memory there is, and whether it is enough."""
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from nobrainer.errors import InputError
+
+LIMITS = {
+    "": ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    "memory": (
+        "sys/fs/cgroup/memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+}
+"""By controller in /proc/self/cgroup (version 2 has none): where the files lie, and
+the names of the limit, of what is used, and of its part that is only cache."""
+
+
+def require_memory(name: str, needed_bytes: int, purpose: str) -> None:
+    """Refuse what cannot fit, before anything of it is allocated.
+
+    Args:
+        name: what is to be held, such as the path of a scan.
+        needed_bytes: the least that it takes.
+        purpose: what the memory is for, such as "read it".
+
+    Raises:
+        InputError: it needs more than this process can still take.
+    """
+    free_bytes = memory_limit_bytes()
+    if needed_bytes > free_bytes:
+        raise InputError(
+            f"{name}: needs {needed_bytes / 1e9:.3g} GB of memory to {purpose}, and "
+            f"{free_bytes / 1e9:.3g} GB are free: free some, use a larger machine, or "
+            f"crop or resample the scan"
+        )
+
+
+def memory_limit_bytes() -> int:
+    """Main memory that this process can still take: of the machine, of its group."""
+    return min([psutil.virtual_memory().available, *_find_group_rooms(Path("/"))])
+
+
+def _find_group_rooms(root: Path) -> Iterator[int]:
+    """Bytes left in each control group around this process that has a limit.
+
+    What a group holds of files as a cache is given back when it is needed. In a
+    container the first folders of a path may not be there: they are passed over.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controller, path = line.split(":", 2)
+        if controller not in LIMITS:
+            continue
+        mount, limit_file, used_file, cache = LIMITS[controller]
+        group = root / mount / path.lstrip("/")
+        for folder in (group, *group.parents):
+            with suppress(OSError):
+                limit = (folder / limit_file).read_text().strip()
+                used = int((folder / used_file).read_text())
+                figures = (folder / "memory.stat").read_text()
+                cached = re.search(rf"^{cache} (\d+)$", figures, re.MULTILINE)
+                if limit != "max":
+                    free = int(limit) - used + (int(cached[1]) if cached else 0)
+                    yield max(free, 0)
+            if folder == root / mount:
+                break
