@@ -35,7 +35,7 @@ from nobrainer.croissant import Field, FileEntry, fields_of, model_metadata, to_
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 from nobrainer.fitted import Calibration, QualityModel
-from nobrainer.recipe import Recipe, refuse_newer
+from nobrainer.recipe import Recipe, parse_json, refuse_newer
 
 T = TypeVar("T")
 
@@ -314,8 +314,8 @@ def _parsed(path: Path, parse: Callable[[bytes], T], data: bytes) -> T:
 
 def _refuse_newer(data: bytes) -> None:
     try:
-        raw = json.loads(data)
-    except ValueError:
+        raw = parse_json(data, "recipe")
+    except InputError:
         return  # Damage is the checksum's to report.
     refuse_newer(raw)
 
@@ -337,4 +337,4 @@ def _quality(data: bytes) -> QualityModel:
 
 
 def _history(data: bytes) -> tuple[dict[str, Any], ...]:
-    return tuple(json.loads(line) for line in data.splitlines())
+    return tuple(parse_json(line, "history") for line in data.splitlines())

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nobrainer.errors import InputError
-from nobrainer.recipe import build_record
+from nobrainer.recipe import build_record, parse_json
 
 SPREAD_FLOOR = 0.01
 """Share of a volume's mean that its spread never falls below, see `volume_spread`."""
@@ -201,8 +201,4 @@ def _write(record: Intervals | Calibration | QualityModel) -> str:
 
 
 def _read(kind: type, text: str, where: str) -> Any:
-    try:
-        raw = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where} is not JSON: {error}") from error
-    return build_record(kind, raw, where)
+    return build_record(kind, parse_json(text, where), where)

@@ -16,6 +16,9 @@ from nobrainer.registry import near_miss
 FORMAT_VERSION = 3
 _SINCE_2, _SINCE_3 = {"since": 2}, {"since": 3}
 """Marks fields that older versions did not have: they are read with their defaults."""
+_MOST_DEPTH, _MOST_DIGITS = 64, 300
+_TOO_DEEP = "{} is not ours: its lists and objects are nested too deep"
+_LONGEST = 80
 
 
 @dataclass(frozen=True)
@@ -222,14 +225,49 @@ class Recipe:
         Raises `InputError` for text that is not JSON, an unknown or missing
         field, or a format version newer than this software understands.
         """
-        try:
-            raw = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"recipe is not JSON: {error}") from error
+        raw = parse_json(text, "recipe")
         refuse_newer(raw)
         recipe = build_record(cls, raw, "recipe")
         # What is read from an older format is kept in today's.
         return replace(recipe, format_version=FORMAT_VERSION)
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """Read JSON of whatever origin: the one place that does.
+
+    Args:
+        text: of one JSON value; bytes are UTF-8.
+        where: name of the record or file, for messages.
+
+    Raises:
+        InputError: text that is not JSON, lists and objects that are nested deeper than
+            64, or a whole number of more than 300 digits, which `float` cannot take.
+    """
+    try:
+        value = json.loads(text, parse_int=_parse_int)
+    except RecursionError as error:
+        raise InputError(_TOO_DEEP.format(where)) from error
+    except ValueError as error:  # not JSON, not UTF-8, too many digits
+        raise InputError(f"{where} is not JSON: {error}") from error
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(_MOST_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return value
+    raise InputError(_TOO_DEEP.format(where))
+
+
+def _parse_int(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(
+            f"a number of {len(digits)} digits, {digits[:9]}..., is beyond all bounds"
+        )
+    return int(digits)
 
 
 def refuse_newer(raw: Any) -> None:
@@ -253,7 +291,7 @@ def build_record(kind: type, raw: Any, where: str) -> Any:
     that names the field, with `where` as the name of the record.
     """
     if not isinstance(raw, dict):
-        raise InputError(f"{where} must be a JSON object, got {raw!r}")
+        raise InputError(f"{where} must be a JSON object, got {_show(raw)}")
     hints = get_type_hints(kind)
     known = {f.name: f for f in fields(kind)}
     for name in raw:
@@ -278,22 +316,30 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind is Literal:
         if value not in inner:
-            raise InputError(f"{where} must be one of {inner}, got {value!r}")
+            raise InputError(f"{where} must be one of {inner}, got {_show(value)}")
         return value
     if kind is tuple:
         if not isinstance(value, list):
-            raise InputError(f"{where} must be a list, got {value!r}")
+            raise InputError(f"{where} must be a list, got {_show(value)}")
         if inner[-1] is not Ellipsis and len(value) != len(inner):
-            raise InputError(f"{where} must have {len(inner)} values, got {value!r}")
+            raise InputError(
+                f"{where} must have {len(inner)} values, got {_show(value)}"
+            )
         return tuple(_convert(inner[0], v, where) for v in value)
     if kind is float and type(value) is int:
         return float(value)
     # A bool is an int to Python, but true is not a number of epochs.
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"{where} must be {kind.__name__}, got {value!r}")
+        raise InputError(f"{where} must be {kind.__name__}, got {_show(value)}")
     if kind is dict:
         return {k: _convert(inner[1], v, f"{where}.{k}") for k, v in value.items()}
     return value
+
+
+def _show(value: Any) -> str:
+    """A value for a message; of a long one the beginning."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _plain(args: dict[str, Any], what: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nobrainer.errors import InputError
-from nobrainer.recipe import build_record
+from nobrainer.recipe import build_record, parse_json
 
 JOURNAL = "journal.jsonl"
 ROLES = ("baseline", "proposal", "repeat")
@@ -89,11 +89,8 @@ class Row:
     @classmethod
     def from_json(cls, text: str) -> "Row":
         """Read what `to_json` wrote; raises `InputError` for anything else."""
-        try:
-            raw = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"journal row is not JSON: {error}") from error
-        row: Row = build_record(cls, raw, "journal row")
+        where = "journal row"
+        row: Row = build_record(cls, parse_json(text, where), where)
         if row.state not in STATES or row.role not in ROLES:
             raise InputError(
                 f"journal row {row.number}: unknown state {row.state!r} or role "

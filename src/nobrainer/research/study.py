@@ -31,7 +31,7 @@ from nobrainer.io import write_text
 from nobrainer.memory import memory_limit_bytes
 from nobrainer.models.registry import check_count
 from nobrainer.processing.dataset import Dataset
-from nobrainer.recipe import SearchRecord, build_record
+from nobrainer.recipe import SearchRecord, build_record, parse_json
 from nobrainer.registry import near_miss
 from nobrainer.research.book import PRUNERS, STORAGE, Book, public_url
 from nobrainer.research.cost import forecast, why_not
@@ -963,10 +963,7 @@ def _read_test(folder: Path) -> FinalResult | None:
 
 
 def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: is not JSON ({error}): mend it") from error
+    return parse_json(_read_text(path), str(path))
 
 
 def _read_text(path: Path) -> str:

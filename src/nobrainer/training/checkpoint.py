@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
-from nobrainer.recipe import Recipe
+from nobrainer.recipe import Recipe, parse_json
 
 LAST, BEST, INTERRUPTED = (
     f"{name}.safetensors" for name in ("last", "best", "interrupted")
@@ -103,7 +103,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise InputError(f"{path}: the checkpoint has been damaged or changed")
     state: dict[int, dict[str, Any]] = {
         int(index): dict(values)
-        for index, values in json.loads(meta["scalars"]).items()
+        for index, values in parse_json(meta["scalars"], "checkpoint").items()
     }
     weights = {}
     for name, tensor in tensors.items():
@@ -113,12 +113,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
         else:
             index, key = rest.split("/", 1)
             state.setdefault(int(index), {})[key] = tensor
-    best = json.loads(meta["best"])
+    best = parse_json(meta["best"], "checkpoint")
+    groups = parse_json(meta["groups"], "checkpoint")
     return Checkpoint(
         recipe=recipe,
         weights=weights,
-        optimizer={"state": state, "param_groups": json.loads(meta["groups"])},
-        history=tuple(json.loads(meta["history"])),
+        optimizer={"state": state, "param_groups": groups},
+        history=tuple(parse_json(meta["history"], "checkpoint")),
         labels=LabelTable.from_tsv(meta["labels"]),
         best=None if best is None else (best[0], best[1]),
     )
