@@ -121,6 +121,39 @@ def test_info_prints_a_table(model: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("command", "text", "told"),
+    [
+        ("train", "give another checkpoint_filepath", "give another --checkpoint-dir"),
+        ("train", "go on with resume=True, or stop", "go on with --resume, or stop"),
+        ("train", "epochs must be >= 1, got 0", "--epochs must be >= 1, got 0"),
+        ("train", "7 is not below n_classes=2: no", "7 is not below --n-classes=2: no"),
+        ("research", "n_draws=3 before", "--n-samples=3 before"),
+        # What the command has no option for, and what is no argument.
+        ("predict", "n_classes must be 2", "n_classes must be 2"),
+        ("train", "overwrite it if clip=True", "overwrite it if clip=True"),
+        ("train", "batch_size: is a file", "batch_size: is a file"),
+        ("train", "a/n_classes n_classes.csv", "a/n_classes n_classes.csv"),
+        ("train", "data.batch_size was 2", "data.batch_size was 2"),
+        ("train", "3 epochs must do", "3 epochs must do"),
+    ],
+)
+def test_messages_name_the_options_of_the_command(
+    monkeypatch: pytest.MonkeyPatch, command: str, text: str, told: str
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise InputError(text)
+
+    monkeypatch.setattr(main.commands[command], "invoke", refuse)
+    arguments = {
+        "train": ["--data", "a.csv", "--output-dir", "b"],
+        "predict": ["a.nii", "--model", "b", "--output-dir", "c"],
+        "research": ["run"],
+    }
+    result = nobrainer_(command, *arguments[command])
+    assert (result.exit_code, result.stderr) == (2, f"nobrainer: error: {told}\n")
+
+
 def test_train_refuses_before_it_trains(scans: Path, model: Path) -> None:
     before = (model / "weights.safetensors").read_bytes()
     data = ("train", "--data", scans / "scans.csv")
@@ -128,7 +161,7 @@ def test_train_refuses_before_it_trains(scans: Path, model: Path) -> None:
     assert taken.exit_code == 2
     assert taken.stderr == (
         f"nobrainer: error: {model}: a model is already there: give another directory, "
-        "or overwrite=True (--overwrite) to replace it\n"
+        "or --overwrite to replace it\n"
     )
     assert (model / "weights.safetensors").read_bytes() == before
     foreign = nobrainer_(*data, *TRAIN, "--output-dir", scans, "--overwrite")

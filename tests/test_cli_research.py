@@ -435,7 +435,9 @@ def test_run_of_a_finished_study_prints_its_result_again(folder: Path) -> None:
 
     other = nobrainer_(*args, "--train-minutes", 20, "--n-samples", 7)
     assert other.exit_code == 2
-    assert "n_draws=3, now it is 7" in other.stderr and other.stderr.count("\n") == 1
+    assert (
+        "--n-samples=3, now it is 7" in other.stderr and other.stderr.count("\n") == 1
+    )
 
 
 def test_interrupt_is_one_line_and_loses_one_run(tmp_path: Path) -> None:

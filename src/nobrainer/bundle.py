@@ -198,7 +198,7 @@ def is_taken(target: Path, *, overwrite: bool) -> bool:
     if not overwrite:
         raise InputError(
             f"{target}: a model is already there: give another directory, or "
-            "overwrite=True (--overwrite) to replace it"
+            "overwrite=True to replace it"
         )
     return True
 

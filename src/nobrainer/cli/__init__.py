@@ -4,7 +4,9 @@ Results go to standard output, everything else to standard error. Exit codes: 0 
 1 some files could not be predicted, 2 bad input or usage, 130 interrupted.
 """
 
+import re
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -23,6 +25,20 @@ from nobrainer.cli.research import research
 from nobrainer.cli.train import train
 from nobrainer.errors import InputError
 
+_SHELL_NAMES = {
+    "checkpoint_filepath": "checkpoint_dir",
+    "n_draws": "n_samples",
+    "num_workers": "workers",
+    "objectives": "objective",
+}
+"""Arguments in Python whose option has another name."""
+_ARGUMENT = re.compile(
+    r"(?<![\w./\\-])"  # no part of a path or of a longer name
+    r"(?:(?P<flag>\w+)=True|(?P<name>\w+_\w+|^\w+(?= must )))"
+    r"(?![\w/\\:]|\.\w)",
+    re.MULTILINE,
+)
+
 
 class _Commands(click.Group):
     """A group whose commands report a user's mistake in one line."""
@@ -31,23 +47,48 @@ class _Commands(click.Group):
         """Run the command; turn what the user can act on into a message."""
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = _show_warning
+                warnings.showwarning = lambda message, *_args, **_kwargs: click.echo(
+                    f"nobrainer: warning: {self._in_shell_words(ctx, str(message))}",
+                    err=True,
+                )
                 return super().invoke(ctx)
         except InputError as error:
             if ctx.params["debug"]:
                 raise
-            for line in str(error).splitlines():
+            for line in self._in_shell_words(ctx, str(error)).splitlines():
                 click.echo(f"nobrainer: error: {line}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt as interrupt:
-            click.echo(f"nobrainer: {str(interrupt) or 'interrupted'}", err=True)
+            text = self._in_shell_words(ctx, str(interrupt)) or "interrupted"
+            click.echo(f"nobrainer: {text}", err=True)
             ctx.exit(130)
 
+    def _in_shell_words(self, ctx: click.Context, text: str) -> str:
+        """A message that names arguments as in Python, with the command's options.
 
-def _show_warning(
-    message: Warning | str, category: object, *_where: object, **_what: object
-) -> None:
-    click.echo(f"nobrainer: warning: {message}", err=True)
+        Read as arguments are names with an underscore, flags that are "=True", and
+        what a line says first "must" be something. A name that the command has no
+        option for stays.
+        """
+        command = self.commands.get(ctx.invoked_subcommand or "")
+        options = dict(_list_options(command)) if command else {}
+
+        def translate(found: re.Match[str]) -> str:
+            name = found["flag"] or found["name"]
+            return options.get(_SHELL_NAMES.get(name, name), found[0])
+
+        return _ARGUMENT.sub(translate, text)
+
+
+def _list_options(command: click.Command) -> Iterator[tuple[str, str]]:
+    """The options of a command and of those below it, by their names in Python."""
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            option = parameter.opts[0]
+            yield option.removeprefix("--").replace("-", "_"), option
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            yield from _list_options(inner)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

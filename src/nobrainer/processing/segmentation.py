@@ -787,14 +787,14 @@ class Segmentation:
             if not resume and _checkpoints(directory):
                 raise InputError(
                     f"{directory}: holds checkpoints of an earlier training: go on "
-                    "with resume=True (--resume), or give another folder"
+                    "with resume=True, or give another folder"
                 )
             if resume:
                 _check_resumable(directory, _checkpoints(directory), n_members)
             return directory
         if resume:
             raise InputError(
-                "resume=True needs checkpoints: give Segmentation a checkpoint_filepath"
+                "resume=True needs checkpoints: give a checkpoint_filepath, too"
             )
         return None
 
