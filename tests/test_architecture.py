@@ -28,7 +28,7 @@ LAYERS = """
     io
     fitted
     volume recipe
-    types registry memory
+    types registry memory system
     errors
 """
 RANK = {

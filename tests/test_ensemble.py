@@ -105,6 +105,7 @@ def test_a_killed_training_goes_on_at_its_member(data, tmp_path):
     [
         ("vnett", "did you mean 'vnet'"),
         (["vnet"], "two members or more"),
+        (["vnet"] * 101, "must be at most 100, got 101"),
         ([("vnet", {"filters": 2}), "vnet"], "filters"),
     ],
 )
@@ -144,3 +145,8 @@ def test_a_checkpoint_of_another_kind_is_not_passed_over(data, tmp_path):
 def test_it_starts_from_no_other_model(fitted, data):
     with pytest.raises(InputError, match="warm_start begins a Bayesian network"):
         nb.Ensemble("vnet", SMALL).fit(data, warm_start=fitted)
+
+
+def test_a_number_of_members_without_end_is_refused_at_once():
+    with pytest.raises(InputError, match="must be at most 100, got 1000000000"):
+        nb.Ensemble("vnet", n_members=10**9)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pytest
 import torch
 from filelock import FileLock
@@ -333,3 +334,35 @@ def test_two_processes_train_one_model(pairs, tmp_path):
     assert [t.double().sum().item() for t in weights] == ranks[0]["sums"][1]
     saved = Segmentation.load(tmp_path / "model").model_.state_dict().values()
     assert [t.double().sum().item() for t in saved] == ranks[0]["sums"][1]
+
+
+FOREVER = """
+import json, sys
+from nobrainer import Dataset, Segmentation
+
+pairs, folder, args = map(json.loads, sys.argv[1:])
+data = Dataset.from_files(pairs, (16, 16, 16)).batch(2).binarize().patches(per_volume=4)
+Segmentation("vnet", args, folder).fit(data, epochs=100_000, devices=2, num_workers=1)
+"""
+
+
+def test_no_process_of_a_training_outlives_the_first_one(pairs, tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(FOREVER)
+    folder = tmp_path / "checkpoints"
+    names = [[str(path) for path in pair] for pair in pairs]
+    given = names, str(folder), {"base_filters": 2, "levels": 1}
+    process = psutil.Popen([sys.executable, script, *map(json.dumps, given)])
+    try:
+        deadline = time.monotonic() + 60
+        while not (folder / LAST).exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        started = process.children(recursive=True)
+        # The second process and, but for the moment between two epochs, loaders.
+        assert started
+    finally:
+        process.kill()
+        process.wait()
+    _, left = psutil.wait_procs(started, timeout=20)
+    assert not left

@@ -850,6 +850,8 @@ def test_progress_on_a_terminal(train, validate, capfd, monkeypatch):
         ({"seed": -1}, "seed must be a whole number >= 0"),
         ({"seed": None}, "seed must be a whole number >= 0"),
         ({"num_workers": -1}, "num_workers must be a whole number >= 0"),
+        ({"num_workers": 9999}, "num_workers must be at most the .* cores .*9999"),
+        ({"devices": 9999}, "devices must be at most the .* cores .*9999"),
         ({"gradient_clip": 0}, "gradient_clip must be > 0, got 0"),
         ({"gradient_clip": math.nan}, "gradient_clip must be > 0, got nan"),
         ({"max_minutes": 0}, "max_minutes must be > 0, got 0"),

@@ -8,11 +8,12 @@ from torch import nn
 from nobrainer.bayes.ensemble import EnsembleNetwork
 from nobrainer.bayes.layers import name_sites
 from nobrainer.errors import InputError
-from nobrainer.models.registry import build
+from nobrainer.models.registry import build, check_count
 
 Member = tuple[str, Mapping[str, Any]]
 MEMBERS: tuple[Member, ...] = (("vnet", {}), ("vnet", {}), ("vnet", {}))
 """What an ensemble is made of where nothing is said."""
+MOST_MEMBERS = 100
 
 
 def ensemble(
@@ -35,6 +36,7 @@ def ensemble(
         raise InputError(
             f"members must be a list of [model name, arguments] pairs, got {members!r}"
         )
+    check_count("number of members", len(members), 0, MOST_MEMBERS)
     if len(members) < 2:
         raise InputError(
             f"members must be two models or more, got {len(members)}: add members, or "

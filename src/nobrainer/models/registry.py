@@ -27,10 +27,12 @@ def build(name: str, **args: Any) -> nn.Module:
     return MODELS[name](**args)
 
 
-def check_count(name: str, value: int, least: int) -> None:
-    """Raise `InputError` unless `value` is a whole number of at least `least`."""
+def check_count(name: str, value: int, least: int, most: int | None = None) -> None:
+    """Raise `InputError` unless `value` is a whole number from `least` to `most`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InputError(f"{name} must be a whole number >= {least}, got {value!r}")
+    if most is not None and value > most:
+        raise InputError(f"{name} must be at most {most}, got {value!r}")
 
 
 def check_dilations(dilations: Sequence[int]) -> None:

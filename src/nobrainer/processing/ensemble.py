@@ -6,6 +6,7 @@ from typing import Any
 
 from nobrainer import models
 from nobrainer.errors import InputError
+from nobrainer.models.ensemble import MOST_MEMBERS
 from nobrainer.models.registry import check_count
 from nobrainer.processing.segmentation import Segmentation
 from nobrainer.registry import check_arguments
@@ -39,7 +40,7 @@ def Ensemble(
     Source: Lakshminarayanan, Pritzel and Blundell 2017.
     """
     if isinstance(members, str):
-        check_count("n_members", n_members, 2)
+        check_count("n_members", n_members, 2, MOST_MEMBERS)
         members = [members] * n_members
     pairs = []
     for member in members:
@@ -47,6 +48,7 @@ def Ensemble(
         args = {**(model_args or {}), **own}
         check_arguments(f"argument of model {name!r}", models.get(name), args)
         pairs.append([name, args])
+    check_count("number of members", len(pairs), 0, MOST_MEMBERS)
     if len(pairs) < 2:
         raise InputError(f"an ensemble needs two members or more, got {len(pairs)}")
     return Segmentation("ensemble", {"members": pairs}, checkpoint_filepath)

@@ -61,6 +61,7 @@ from nobrainer.ranking import Ranked, check_strategy, rank
 from nobrainer.recipe import ModelConfig, Provenance, Recipe, TrainingConfig
 from nobrainer.registry import check_arguments, near_miss
 from nobrainer.structures import Structure, StructureSums
+from nobrainer.system import check_cores
 from nobrainer.training.checkpoint import LAST, read_checkpoint
 from nobrainer.training.engine import (
     default_device,
@@ -151,13 +152,13 @@ class Segmentation:
             seed: of initial weights, patches and weight draws.
             precision: "auto" (bf16-mixed on a GPU that has bfloat16, else 32-true),
                 "32-true", "bf16-mixed", "16-mixed".
-            devices: GPUs (or CPU processes) to train on.
+            devices: GPUs to train on, or without one CPU processes, at most one a core.
             gradient_clip: largest norm of the gradient.
             accumulate: batches per optimiser step.
             patience: epochs without a better validation Dice before training stops.
             max_minutes: training ends at this many minutes, the learning rate decaying
                 by then; the members of an ensemble share them.
-            num_workers: processes that cut patches.
+            num_workers: processes that cut patches, at most one a core.
             warm_start: a trained deterministic model (or its folder) of the same
                 network, at whose weights the posterior means begin.
             warm_start_delta: initial posterior standard deviations then, as a share
@@ -178,6 +179,7 @@ class Segmentation:
         check_count("devices", devices, 1)
         check_count("accumulate", accumulate, 1)
         check_count("num_workers", num_workers, 0)
+        check_cores("num_workers", num_workers)
         _check_positive("gradient_clip", gradient_clip)
         _check_positive("max_minutes", max_minutes)
         if isinstance(loss, str):

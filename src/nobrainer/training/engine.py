@@ -3,6 +3,7 @@
 import torch
 
 from nobrainer.errors import InputError
+from nobrainer.system import check_cores
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 
@@ -13,10 +14,12 @@ def default_device() -> torch.device:
 
 
 def check_devices(devices: int) -> None:
-    """Raise `InputError` unless training can run on as many GPUs, or processes."""
+    """Raise `InputError` unless training can run on as many GPUs, or cores."""
     if devices < 1:
         raise InputError(f"devices must be >= 1, got {devices}")
-    if default_device().type == "cuda" and devices > torch.cuda.device_count():
+    if default_device().type != "cuda":
+        check_cores("devices", devices)
+    elif devices > torch.cuda.device_count():
         raise InputError(
             f"devices={devices} but this machine has {torch.cuda.device_count()} GPUs"
         )

@@ -1,10 +1,15 @@
 """Lightning Fabric, by which one loop serves CPU, one GPU and several."""
 
 import logging
+import os
 
 from lightning_fabric import Fabric
 
+from nobrainer.system import end_with_parent
 from nobrainer.training.engine import check_devices, default_device
+
+PARENT = "NOBRAINER_PARENT"
+"""Environment variable that tells a launched process which one launched it."""
 
 # Fabric announces its number format at every start.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -16,14 +21,23 @@ def make_fabric(precision: str, devices: int) -> Fabric:
     Args:
         precision: what `resolve_precision` gives.
         devices: GPUs (or CPU processes) to train on; more than one runs the calling
-            script once for each (distributed data parallel).
+            script once for each (distributed data parallel). These processes end with
+            the one that started them, whatever ends it.
     """
     check_devices(devices)
+    parent = os.environ.pop(PARENT, None)
+    if parent is not None:
+        end_with_parent(int(parent))
     fabric = Fabric(
         accelerator=default_device().type,
         devices=devices,
         strategy="ddp" if devices > 1 else "auto",
         precision=precision,  # type: ignore[arg-type]
     )
-    fabric.launch()
+    os.environ[PARENT] = str(os.getpid())
+    try:
+        fabric.launch()
+    finally:
+        # What else is started from here is not meant.
+        del os.environ[PARENT]
     return fabric
