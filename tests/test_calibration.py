@@ -248,7 +248,9 @@ def test_collect_keeps_the_logits_at_its_voxels(block_shape):
     image = np.arange(8000, dtype=np.float32).reshape(20, 20, 20)
     label = np.zeros((20, 20, 20), np.uint8)
     label[4:6, 4:6, 4:6] = 1
-    volume = Prepared("a", image, label, volume.affine, -99.0, -99.0, 1.0)
+    sheared = volume.affine.copy()
+    sheared[0, 1] = 1.0
+    volume = Prepared("a", image, label, sheared, -99.0, -99.0, 1.0)
     (one,) = collect(
         Known(),
         [volume],
@@ -265,7 +267,7 @@ def test_collect_keeps_the_logits_at_its_voxels(block_shape):
     assert len(set(numbers)) == 300
     np.testing.assert_array_equal(one.truth, label.ravel()[numbers])
     assert foreground_band(label).ravel()[numbers].all()
-    # Every voxel but the one of value 0 is class 1; a voxel is 8 mm³.
+    # Every voxel but the one of value 0 is class 1; a sheared voxel is 8 mm³, too.
     np.testing.assert_allclose(one.volumes_mm3, [[8, 7999 * 8]] * 2)
     np.testing.assert_allclose(one.true_mm3, [7992 * 8, 8 * 8])
     rng = np.random.default_rng(mix_seed(3, "calibration", "a"))

@@ -62,12 +62,16 @@ def prepared(
     label: np.ndarray | None,
     name: str = "a",
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    lean_mm: float = 0.0,
 ) -> Prepared:
+    affine = np.diag([*spacing_mm, 1.0])
+    # A step along the third axis moves this far along the first one.
+    affine[0, 2] = lean_mm
     return Prepared(
         name,
         image.astype(np.float32),
         label,
-        np.diag([*spacing_mm, 1.0]),
+        affine,
         background=-9.0,
         floor=-9.0,
         spread=1.0,
@@ -123,6 +127,20 @@ def test_figures_by_hand() -> None:
     assert figures["volume_error", "volume"] == 0
     assert figures["hd95_mm", "volume"] == figures["surface_dice", "volume"] == 1
     assert len(figures) == len(OF_STRUCTURES) + 2 * len(OF_REGIONS)
+
+
+def test_a_sheared_grid_is_measured_in_the_world() -> None:
+    image, label = cube((20, 20, 40))
+    image[8:12, 8:12, 8] = math.log(3)
+    leaning = prepared(image, label, spacing_mm=(2.0, 2.0, 2.0), lean_mm=2.0)
+    figures = {r.metric: r.value for r in run([leaning]) if r.structure != "all"}
+    # As without the shear, which keeps volumes: 4 x 4 x 4 and 4 x 4 x 5 voxels of 8.
+    assert figures["volume_true_mm3"] == 64 * 8
+    assert figures["volume_mm3"] == 80 * 8
+    # The label has a surface of 80 - 12 voxels. Of the 16 beyond the truth 12 have a
+    # voxel of it straight below, at 2 mm, and 4 only the one they lean away from.
+    far = [0.0] * 52 + [2.0] * 12 + [math.sqrt(8)] * 4
+    assert figures["hd95_mm"] == pytest.approx(np.percentile(far, 95))
 
 
 def test_millimetres_come_from_the_affine() -> None:

@@ -4,6 +4,8 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
+from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
 from nobrainer.metrics.surface import compare_surfaces
 
@@ -88,3 +90,65 @@ def test_classes_do_not_disturb_each_other_and_cropping_changes_nothing() -> Non
         )
         assert both.hd95_mm[index] == alone.hd95_mm[1] > 0
         assert both.surface_dice[index] == alone.surface_dice[1] < 1
+
+
+def blobs() -> tuple[np.ndarray, np.ndarray]:
+    """A ragged structure and a moved one with stray voxels, (22, 20, 18)."""
+    rng = np.random.default_rng(3)
+    truth = box(slice(5, 15), slice(4, 16), slice(5, 12), (22, 20, 18))
+    truth[rng.random(truth.shape) < 0.05] = 1
+    label = np.roll(truth, (2, 1, 0), (0, 1, 2))
+    label[rng.random(truth.shape) < 0.05] = 0
+    return truth, label
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (0.8, 2.0, 1.3)])
+def test_as_monai_measures_where_axes_are_at_right_angles(spacing_mm) -> None:
+    truth, label = blobs()
+    found = compare_surfaces(truth, label, 2, spacing_mm, tolerance_mm=1.5)
+    pair = [torch.from_numpy(a == 1)[None, None] for a in (label, truth)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        distance = compute_hausdorff_distance(
+            *pair, include_background=True, percentile=95, spacing=list(spacing_mm)
+        )
+        share = compute_surface_dice(
+            *pair, [1.5], include_background=True, spacing=list(spacing_mm)
+        )
+    assert found.hd95_mm[1] == pytest.approx(float(distance), rel=1e-5)
+    assert found.surface_dice[1] == pytest.approx(float(share), rel=1e-5)
+    turned = np.diag(spacing_mm)[[2, 0, 1]]
+    again = compare_surfaces(truth, label, 2, turned, tolerance_mm=1.5)
+    assert again.hd95_mm[1] == pytest.approx(found.hd95_mm[1])
+
+
+def test_a_sheared_grid_is_measured_in_the_world() -> None:
+    # A step along the second axis leans by half a voxel: a bar that is moved by 3
+    # along it has gone (1.5, 3) mm, but its voxels have nearer ones: (0.5, 3).
+    steps_mm = np.array([[1, 0.5, 0], [0, 1, 0], [0, 0, 1.0]])
+    truth = box(slice(4, 20), slice(5, 6), slice(5, 6))
+    found = compare_surfaces(truth, np.roll(truth, 3, axis=1), 2, steps_mm)
+    # The last voxel of each bar has its nearest at (1.5, 3), the next at (0.5, 3).
+    assert found.hd95_mm[1] == pytest.approx(
+        np.percentile([*[np.hypot(0.5, 3)] * 15, np.hypot(1.5, 3)], 95)
+    )
+    near = compare_surfaces(truth, np.roll(truth, 3, 1), 2, steps_mm, tolerance_mm=3.1)
+    assert near.surface_dice[1] == pytest.approx(30 / 32)
+
+
+def test_distances_on_a_sheared_grid_by_all_pairs() -> None:
+    steps_mm = np.array([[1.0, 0.4, -0.3], [0.2, 1.1, 0.3], [0.1, -0.2, 1.4]])
+    truth, label = blobs()
+
+    def surface(array: np.ndarray) -> np.ndarray:
+        padded = np.pad(array, 1)
+        shifts = [(s, axis) for s in (1, -1) for axis in range(3)]
+        inside = np.all([np.roll(padded, s, axis) for s, axis in shifts], axis=0)
+        return np.argwhere(padded & ~inside) @ steps_mm.T
+
+    one, two = surface(truth), surface(label)
+    distances = np.linalg.norm(one[:, None] - two, axis=-1)
+    ways = [distances.min(0), distances.min(1)]
+    found = compare_surfaces(truth, label, 2, steps_mm)
+    assert found.hd95_mm[1] == pytest.approx(max(np.percentile(w, 95) for w in ways))
+    assert found.surface_dice[1] == pytest.approx((np.concatenate(ways) <= 1).mean())

@@ -111,12 +111,14 @@ def test_low_resolution_removes_what_is_finer():
     np.testing.assert_allclose(ndimage.center_of_mass(new.data - 10), centre, atol=0.1)
 
 
-@pytest.mark.parametrize("spacing_mm", [(1, 1, 1), (1, 1, 2)])
-def test_rotation_turns_by_its_angle_in_the_world(spacing_mm):
-    shape = tuple(int(40 / mm) for mm in spacing_mm)
-    affine = np.diag([*map(float, spacing_mm), 1.0])
-    centre = (np.array(shape) - 1) / 2 * spacing_mm
-    affine[:3, 3] = -centre
+@pytest.mark.parametrize(
+    "steps_mm", [np.eye(3), np.diag([1, 1, 2]), [[1, 0.5, 0], [0, 1, 0], [0, 0, 1]]]
+)
+def test_rotation_turns_by_its_angle_in_the_world(steps_mm):
+    shape = tuple(int(40 / mm) for mm in np.diag(steps_mm))
+    affine = np.eye(4)
+    affine[:3, :3] = steps_mm
+    affine[:3, 3] = -affine[:3, :3] @ (np.array(shape) - 1) / 2
     world = nib.affines.apply_affine(affine, np.indices(shape).T.reshape(-1, 3))
     data = np.zeros((len(world), 2))
     spots = np.array([[12.0, 0, 0], [0, 12, 0], [0, 0, 12]])

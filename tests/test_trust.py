@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from balls import ball, write_ball
 from nobrainer.bayes.draws import realise
 from nobrainer.errors import InputError
 from nobrainer.io import strip_suffix
+from nobrainer.processing.fitting import cohort
 
 SMALL = {"base_filters": 4, "levels": 2}
 
@@ -176,6 +178,23 @@ def test_the_cohort_of_training_is_written_down(fitted, pairs):
     assert cohort.n_subjects == 4
     assert cohort.log_mean[1] == pytest.approx(sizes.mean())
     assert cohort.log_sd[1] == pytest.approx(sizes.std(ddof=1))
+
+
+SHEARED = np.diag([2.0, 2.0, 2.0, 1.0])
+SHEARED[0, 1] = 1.0
+"""Of 8 mm³ a voxel, though the steps along its axes have lengths of 2, √5 and 2 mm."""
+
+
+def test_a_sheared_voxel_has_one_volume_everywhere(fitted, copy):
+    image, label = ball(6)
+    steps = replace(copy.recipe_.preprocess, spacing_mm=(2.0, math.sqrt(5), 2.0))
+    copy.recipe_ = replace(copy.recipe_, preprocess=steps)
+    result = copy.predict((image, SHEARED), n_samples=4, seed=1)
+    np.testing.assert_allclose(result.volumes_mm3, 8 * predicted(fitted).volumes_mm3)
+    pair = [((image, SHEARED), (label, SHEARED))]
+    prepared = nb.Dataset.from_files(pair).binarize().prepare()
+    sizes = cohort([*prepared] * 2, 2)
+    assert sizes.log_mean[1] == pytest.approx(math.log(8 * label.sum()))
 
 
 # --- quality

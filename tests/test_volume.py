@@ -260,6 +260,41 @@ def test_memory_of_a_label_map_does_not_grow_with_the_classes():
     assert peaks[1] / 80**3 < 40  # bytes per voxel: under 1 GB at 256³
 
 
+def sheared(spacing_mm: float = 1.0) -> np.ndarray:
+    """Along R, along A leaning half a voxel to R a step, along S leaning to A."""
+    affine = np.array([[1, 0.5, 0, 7], [0, 1, 0.25, -3], [0, 0, 1, 2], [0, 0, 0, 1.0]])
+    affine[:3, :3] *= spacing_mm
+    return affine
+
+
+def test_the_volume_of_a_voxel_is_the_determinant():
+    # A shear moves planes along themselves and keeps volumes.
+    assert Geometry((2, 2, 2), sheared(2.0)).voxel_mm3 == pytest.approx(8)
+    assert np.prod(Geometry((2, 2, 2), sheared(2.0)).spacing_mm) > 9
+    tilted = Geometry((2, 2, 2), affine_of("PIL", (0.7, 0.9, 1.3), tilt_degrees=20))
+    assert tilted.voxel_mm3 == pytest.approx(0.7 * 0.9 * 1.3)
+    for orientation in ORIENTATIONS:
+        assert Geometry((2, 2, 2), affine_of(orientation)).voxel_mm3 == 3
+
+
+@pytest.mark.parametrize("spacing_mm", [2.0, 1.7, 0.8])
+def test_a_structure_keeps_its_volume_on_another_sheared_grid(spacing_mm):
+    geometry = Geometry((60, 60, 60), sheared())
+    centre = nib.affines.apply_affine(geometry.affine, (29.5, 29.5, 29.5))
+    ball = np.linalg.norm(world_mm(geometry).T - centre, axis=-1).T < 17
+    native = Volume(ball.astype(np.uint8), geometry.affine)
+    conformed = conform(native, spacing_mm=[spacing_mm] * 3, labels=True)
+    # Every step has the wanted length, in the direction that it had.
+    steps = conformed.affine[:3, :3]
+    np.testing.assert_allclose(np.linalg.norm(steps, axis=0), spacing_mm)
+    present = native.affine[:3, :3] / np.linalg.norm(native.affine[:3, :3], axis=0)
+    np.testing.assert_allclose(steps / spacing_mm, present, atol=1e-12)
+    volume_mm3 = conformed.data.sum() * conformed.geometry.voxel_mm3
+    assert volume_mm3 == pytest.approx(4 / 3 * np.pi * 17**3, rel=0.01)
+    back = restore(conformed.data, conformed.geometry, geometry, labels=True)
+    assert (back != ball).mean() < 0.01
+
+
 def test_a_single_slice_is_conformed():
     data = np.arange(12, dtype=np.float32).reshape(3, 4, 1)
     conformed = conform(Volume(data, np.diag([1, 1, 5, 1.0])), spacing_mm=(1, 1, 1))

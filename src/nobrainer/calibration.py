@@ -218,7 +218,7 @@ def collect(
             on_tile=lambda tile: None,
             on_logits=keep if voxels_per_subject else None,
         )
-        voxel_mm3 = float(np.prod(volume.geometry.spacing_mm))
+        voxel_mm3 = volume.geometry.voxel_mm3
         found.append(
             Collected(
                 volume.name,

@@ -237,7 +237,7 @@ class _Comparison:
             raise InputError(
                 f"{volume.name}: has no labels: give (image, label) pairs to evaluate"
             )
-        self._spacing_mm = volume.geometry.spacing_mm
+        self._geometry = volume.geometry
         self._truth = volume.label
         self._near = foreground_band(volume.label)
         self._label = np.zeros_like(
@@ -270,7 +270,7 @@ class _Comparison:
         surfaces: bool,
     ) -> list[Figure]:
         """The figures of each structure; `counts` are the draws' voxels."""
-        voxel_mm3 = float(np.prod(self._spacing_mm))
+        voxel_mm3 = self._geometry.voxel_mm3
         volumes_mm3 = counts * voxel_mm3
         true_mm3 = self._confusion.sum(1) * voxel_mm3
         error, error_mm3 = volume_errors(volumes_mm3.mean(0), true_mm3)
@@ -278,7 +278,10 @@ class _Comparison:
         distances = None
         if surfaces:
             distances = metrics.compare_surfaces(
-                self._truth, self._label, len(overlap), self._spacing_mm
+                self._truth,
+                self._label,
+                len(overlap),
+                self._geometry.affine[:3, :3],
             )
         figures = []
         for one in self._structures.table(volumes_mm3, labels, intervals):

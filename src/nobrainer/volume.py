@@ -29,6 +29,13 @@ class Geometry:
         return float(i), float(j), float(k)
 
     @property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel, also where the axes are not at right angles."""
+        i, j, k = self.affine[:3, :3].T
+        # The triple product: of a grid along the world's axes exact to the last digit.
+        return float(abs(np.dot(np.cross(i, j), k)))
+
+    @property
     def orientation(self) -> str:
         """Closest anatomical direction of each axis, such as "LAS"."""
         return "".join(nib.aff2axcodes(self.affine))
@@ -64,8 +71,9 @@ def conform(
     """Bring a volume to an orientation and a voxel size.
 
     Axes are permuted and flipped to the closest orientation, never rotated: an
-    oblique scan stays oblique, and its values stay bit-equal. Only axes whose
-    spacing differs by more than 1 % are resampled, about the same centre, onto
+    oblique scan stays oblique, a sheared one stays sheared, and its values stay
+    bit-equal. Spacing is the length of a step along an axis. Only axes whose spacing
+    differs by more than 1 % are resampled, about the same centre, onto
     the smallest grid that covers the field of view. Images are interpolated
     linearly, after a Gaussian that matches the point spread of the coarser grid
     where it is more than 1.5 times coarser; labels go to the class with the

@@ -127,17 +127,18 @@ def rotate(
 ) -> tuple[Volume, Volume]:
     """Turned by severity · 15° about a random axis through the centre of the field.
 
-    What turns into the field of view from outside is the scan's minimum and
-    background.
+    The turn is one in mm, also where voxels are no cubes or axes not at right angles.
+    What turns into the field of view from outside is the scan's minimum and background.
     """
     axis = rng.standard_normal(3)
     angle = np.deg2rad(severity * ROTATION_DEG)
     turn = scipy.spatial.transform.Rotation.from_rotvec(
         angle * axis / np.linalg.norm(axis)
     ).as_matrix()
-    # In mm, or an anisotropic scan would be sheared.
-    spacing = np.array(image.geometry.spacing_mm)
-    matrix = turn * spacing / spacing[:, None]
+    # From voxels to mm along the first axis, and those at right angles to it.
+    steps = image.affine[:3, :3]
+    to_mm = np.linalg.cholesky(steps.T @ steps).T
+    matrix = np.linalg.solve(to_mm, turn @ to_mm)
     centre = (np.array(image.data.shape) - 1) / 2
     offset = centre - matrix @ centre
 

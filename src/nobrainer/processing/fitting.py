@@ -99,8 +99,8 @@ def class_weights(
 
 def cohort(volumes: Sequence[Prepared], n_classes: int) -> Cohort:
     """How large the classes are in the training subjects."""
-    mm3 = [v.geometry.spacing_mm for v in volumes]
-    sizes = _voxel_counts(volumes, n_classes) * np.prod(mm3, axis=1)[:, None]
+    voxel_mm3 = np.array([volume.geometry.voxel_mm3 for volume in volumes])
+    sizes = _voxel_counts(volumes, n_classes) * voxel_mm3[:, None]
     mean: list[float | None] = []
     sd: list[float | None] = []
     for found in sizes.T:

@@ -933,7 +933,7 @@ class Segmentation:
             on_tile=add,
             on_pass=on_pass,
         )
-        volumes_mm3 = counts * float(np.prod(geometry.spacing_mm))
+        volumes_mm3 = counts * geometry.voxel_mm3
         return volumes_mm3, sums.table(
             volumes_mm3, self.labels_, self._intervals(sampling)
         )
