@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 import nobrainer
 from nobrainer.cli import main
+from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 
 PROGRAM = [sys.executable, "-c", "from nobrainer.cli import main; main()"]
@@ -259,6 +260,30 @@ def test_predict_writes_maps_on_the_scans_grid_and_tables(
     tiles = ("--block-shape", 8, 9, 10, "--batch-size", 2, "--overwrite")
     assert nobrainer_(*args, *tiles).exit_code == 0
     np.testing.assert_allclose(labels_of(paths["entropy"]), entropy, atol=1e-5)
+
+
+def test_label_maps_carry_ids_unless_class_numbers_are_asked_for(
+    scans: Path, model: Path, tmp_path: Path
+) -> None:
+    segmentation = nobrainer.Segmentation.load(model)
+    segmentation.labels_ = LabelTable(("air", "brain"), ids=(0, 1035))
+    named = segmentation.save(tmp_path / "named")
+    for options, value in (((), 1035), (("--class-numbers",), 1)):
+        out = tmp_path / f"maps-{value}"
+        args = ("--model", named, "--output-dir", out, "--n-samples", 2, *options)
+        result = nobrainer_("predict", scans / "sub-0_T1w.nii.gz", *args)
+        assert result.exit_code == 0, result.stderr
+        label = np.asarray(nib.load(out / "sub-0_T1w_label.nii.gz").dataobj)
+        assert np.unique(label).tolist() == [0, value]
+        classes, structures = (
+            [row.split("\t") for row in (out / name).read_text().splitlines()]
+            for name in ("sub-0_T1w_label.tsv", "sub-0_T1w_structures.tsv")
+        )
+        assert classes[0] == ["index", "name", "color", "original"]
+        assert classes[2] == [str(value), "brain", "#1f77b4", "1035"]
+        assert structures[1][:3] == ["sub-0_T1w", str(value), "brain"]
+    told = nobrainer_("info", named).stdout.splitlines()
+    assert "  1035                 brain" in told
 
 
 def test_one_bad_file_does_not_stop_the_others(

@@ -102,6 +102,26 @@ def test_structures_have_the_colours_of_their_table() -> None:
     assert [text.get_text() for text in legend.get_texts()] == ["$a$ <b>", "b"]
 
 
+def test_a_map_of_ids_is_drawn_as_the_same_map_of_class_numbers() -> None:
+    classes = block()
+    noise = image_of(np.random.default_rng(0).random(classes.shape, np.float32))
+    table = LabelTable(("air", "a", "b"), ("#000000", "#ff0000", "#0000ff"), (0, 53, 8))
+    drawn = []
+    for labels in (table, table.numbered()):
+        label = image_of(labels.to_values(classes))
+        figure = draw_prediction(noise, label, noise, noise, labels=labels, title="")
+        drawn.append(
+            [
+                (line.get_edgecolor().tolist(), line.get_paths()[0].vertices.tolist())
+                for axis in figure.axes[1:12:4]
+                for line in axis.collections
+            ]
+        )
+    assert drawn[0] == drawn[1] and len(drawn[0]) == 5
+    with pytest.raises(InputError, match="holds 1, which stands for none"):
+        draw_prediction(noise, image_of(classes), noise, noise, labels=table, title="")
+
+
 def test_the_legend_names_the_largest_twelve() -> None:
     label = np.zeros((20, 20, 20), np.uint8)
     for index in range(1, 16):
@@ -136,7 +156,7 @@ def test_labels_of_another_grid_are_refused() -> None:
 def structure(name: str, volume_mm3: float, half_mm3: float) -> Structure:
     low, high = volume_mm3 - half_mm3, volume_mm3 + half_mm3
     return Structure(
-        1, name, volume_mm3, 1, low, high, np.nan, np.nan, 0.1, 0.9, 0.8, 0.1, 0.1
+        1, 1, name, volume_mm3, 1, low, high, np.nan, np.nan, 0.1, 0.9, 0.8, 0.1, 0.1
     )
 
 

@@ -185,16 +185,13 @@ def test_a_table_of_index_and_name_keeps_its_order_and_closes_gaps(tmp_path):
     assert table.colors == ("#000000", "#1f77b4", "#dcd814", "#cd3e4e")
 
 
-def test_the_id_of_a_class_is_its_original_its_mapping_or_its_index(tmp_path):
+def test_the_id_of_a_class_is_the_value_in_the_label_files(tmp_path):
+    # What other columns say of a class, no voxel of the label files holds.
     path = tmp_path / "dseg.tsv"
-    path.write_text("index\tname\tmapping\n1\tleft\t17\n2\tright\tn/a\n")
-    mapping, table = read_mapping(path)
-    assert mapping == {0: 0, 1: 1, 2: 2}
-    assert table.ids == (0, 17, None)
     path.write_text("index\tname\tmapping\toriginal\n1\tleft\t17\t53\n")
-    assert read_mapping(path)[1].ids == (0, 53)
-    path.write_text("index\tname\n7\tleft\n")
-    assert read_mapping(path)[1].ids == (0, 7)
+    mapping, table = read_mapping(path)
+    assert mapping == {0: 0, 1: 1}
+    assert table.ids == (0, 1)
 
 
 def test_the_table_of_a_model_is_a_table_of_label_values(tmp_path):
@@ -203,7 +200,8 @@ def test_the_table_of_a_model_is_a_table_of_label_values(tmp_path):
     path.write_text(table.to_tsv())
     mapping, again = read_mapping(path)
     assert mapping == {index: index for index in range(50)}
-    assert again == table
+    assert (again.names, again.colors) == (table.names, table.colors)
+    assert again.values == table.values == again.ids
     path.write_text("index\tname\n0\tnothing\n1\tbrain\n")
     assert read_mapping(path)[1] == LabelTable(("nothing", "brain"), ids=(0, 1))
 
@@ -225,7 +223,53 @@ def test_a_mapping_can_name_its_classes(tmp_path):
     assert table.colors[1] == "#ffffff"
     assert table.colors[3] == LabelTable.generic(4).colors[3]
     path.write_text("original,new\n2,1\n")
-    assert read_mapping(path) == ({0: 0, 2: 1}, None)
+    table = LabelTable(("background", "foreground"), ids=(0, 2))
+    assert read_mapping(path) == ({0: 0, 2: 1}, table) == read_mapping({2: 1})
+
+
+@pytest.mark.parametrize(
+    ("source", "values"),
+    [
+        ({10: 1, 49: 2}, (0, 10, 49)),
+        ({10: 2, 49: 1, 77: 0}, (0, 49, 10)),
+        # Two label values for one class, or none: no value stands for it.
+        ({10: 1, 49: 2, 53: 2}, (0, 1, 2)),
+        ({10: 1, 49: 3}, (0, 1, 2, 3)),
+        # 0 means background to every viewer, so a class may not have it.
+        ({0: 1, 5: 0}, (0, 1)),
+        ("6-class", tuple(range(6))),
+        ("50-class", tuple(range(50))),
+        ("aseg", tuple(number for number in FREESURFER_NAMES if number < 1000)),
+    ],
+)
+def test_a_map_carries_ids_or_numbers_and_never_both(source, values):
+    table = read_mapping(source)[1]
+    assert table.values == values
+    assert table.numbered().values == tuple(range(len(values)))
+    rows = [row.split("\t") for row in table.to_dseg().splitlines()]
+    assert rows[0][:3] == ["index", "name", "color"]
+    assert [int(row[0]) for row in rows[1:]] == list(values)
+
+
+def test_values_and_classes_turn_into_each_other():
+    table = LabelTable.for_scheme("aseg")
+    classes = np.arange(46, dtype=np.uint8).reshape(1, 2, 23)
+    values = table.to_values(classes)
+    # FreeSurfer's 8 is the left cerebellum's cortex.
+    assert (table.names[8], values[0, 0, 8]) == ("Left-Caudate", 11)
+    assert values.dtype == np.uint8
+    again = table.to_classes(values.astype(np.float32))
+    assert np.array_equal(again, classes) and again.dtype == np.uint8
+    with pytest.raises(InputError, match="holds 9, which stands for none of the 46"):
+        table.to_classes(np.array([[[0, 9]]]))
+    parcels = LabelTable.for_scheme("115-class").to_values(np.array([[[114, 0]]]))
+    assert parcels.tolist() == [[[2035, 0]]] and parcels.dtype == np.uint16
+
+
+def test_no_label_value_or_class_is_beyond_what_files_hold():
+    for bad in ({2**31: 1}, {1: 2**31}, {1: 10**9}):
+        with pytest.raises(InputError, match=r"2147483647|most there can be 4095"):
+            read_mapping(bad)
 
 
 @pytest.mark.parametrize(
@@ -236,8 +280,6 @@ def test_a_mapping_can_name_its_classes(tmp_path):
         ("index,name\n1,\n", "names of classes .* got ''"),
         ("index,name\n1,a\n2,a\n", "got 'a' twice"),
         ("index,name,color\n1,a,blue\n", "#rrggbb, got 'blue'"),
-        ("index,name,mapping\n1,a,x\n", "mapping.*'x'"),
-        ("index,name,original\n1,a,-2\n", "original.*'-2'"),
         ("index,name\n", "no label mapping"),
         ("original,new,name\n2,1,a\n41,1,b\n", "line 3: the name of class 1 is 'b'"),
         ("name,original,new\nx,y\n", "line 2.*'y'"),
@@ -255,20 +297,20 @@ def test_relabel_takes_names_and_colours_from_the_file(tmp_path):
     path.write_text("index\tname\tcolor\n3\tleft\t#112233\n42\tright\t#445566\n")
     scan = (np.arange(64, dtype=np.float32).reshape(4, 4, 4), np.eye(4))
     labels = (np.full((4, 4, 4), 42, np.int16), np.eye(4))
-    base = Dataset.from_files([(scan, labels)], n_classes=3)
-    dataset = base.relabel(path)
+    dataset = Dataset.from_files([(scan, labels)], n_classes=3).relabel(path)
     assert dataset.labels.names == ("background", "left", "right")
     assert dataset.labels.colors == ("#000000", "#112233", "#445566")
     assert dataset.labels.ids == (0, 3, 42)
     assert np.unique(dataset.prepare()[0].label) == [2]
     # The names do not outlive the mapping.
-    assert dataset.relabel({42: 1}).labels == LabelTable.generic(3)
+    ids = LabelTable(("background", "class-1", "class-2"), ids=(0, 42, 3))
+    assert dataset.relabel({42: 1, 3: 2}).labels == ids
 
 
 def test_relabel_refuses_another_number_of_classes(tmp_path):
     path = tmp_path / "dseg.csv"
     path.write_text("index,name\n1,a\n2,b\n")
-    scan = (np.zeros((4, 4, 4), np.float32), np.eye(4))
+    scan = (np.arange(64, dtype=np.float32).reshape(4, 4, 4), np.eye(4))
     four = Dataset.from_files([(scan, None)], n_classes=4)
     with pytest.raises(
         InputError,
@@ -277,8 +319,33 @@ def test_relabel_refuses_another_number_of_classes(tmp_path):
         four.relabel(path)
     with pytest.raises(InputError, match=r"aseg: has 46 classes .* n_classes=46"):
         four.relabel("aseg")
-    two = Dataset.from_files([(scan, None)]).relabel(path)
+    two = Dataset.from_files([(scan, None)], n_classes=2).relabel(path)
     assert two.labels == LabelTable.generic(2)
+    with pytest.raises(InputError, match=r"relabel: has 3 classes .* n_classes is 2"):
+        two.prepare()
+    assert len(two.binarize().prepare()) == 1
+
+
+def test_relabel_says_how_many_classes_there_are(tmp_path):
+    scan = (np.arange(64, dtype=np.float32).reshape(4, 4, 4), np.eye(4))
+    values = np.zeros((4, 4, 4), np.int16)
+    values[0], values[1] = 17, 53
+    base = Dataset.from_files([(scan, (values, np.eye(4)))])
+    aseg = base.relabel("aseg")
+    assert (base.n_classes, aseg.n_classes, aseg.config.n_classes) == (2, 46, 46)
+    assert aseg.labels == LabelTable.for_scheme("aseg")
+    assert np.unique(aseg.prepare()[0].label).tolist() == [0, 14, 31]
+    # An earlier mapping is replaced; binarize makes two classes, in either order.
+    assert aseg.relabel("6-class").n_classes == 6
+    for binary in (aseg.binarize({14}), base.binarize({14}).relabel("aseg")):
+        assert (binary.n_classes, binary.labels) == (2, LabelTable.generic(2))
+        assert binary.prepare()[0].label.sum() == 16
+    # Maps of a binarized model are 0 and 1, whatever the one label value was.
+    for binary in (base.relabel({17: 1}).binarize(), base.binarize().relabel({17: 1})):
+        assert binary.labels.values == (0, 1)
+    assert base.relabel({17: 1}).labels.values == (0, 17)
+    with pytest.raises(InputError, match="makes every label value background"):
+        base.relabel({17: 0})
 
 
 @pytest.mark.parametrize(
@@ -362,6 +429,6 @@ def test_unknown_labels_are_described():
 
 def test_binarize_ids():
     assert binarize_ids({42, 3}) == (3, 42)
-    for bad in ((), (-1,), ("a",), (1.5,)):
-        with pytest.raises(InputError):
+    for bad in ((), (-1,), ("a",), (1.5,), (True,), {17: 1}, b"17", "17", 17, True):
+        with pytest.raises(InputError, match="binarize"):
             binarize_ids(bad)

@@ -43,6 +43,7 @@ def structure(index, volume_mm3, **figures):
     }
     return Structure(
         index=index,
+        value=index,
         name=f"part-{index}",
         volume_mm3=volume_mm3,
         volume_low_mm3=NAN,

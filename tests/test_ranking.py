@@ -16,6 +16,7 @@ NAN = math.nan
 def structure(index, volume_mm3, entropy=NAN, information=NAN, dice=NAN, sd=1.0):
     return Structure(
         index=index,
+        value=index,
         name=f"part-{index}",
         volume_mm3=volume_mm3,
         volume_sd_mm3=sd,

@@ -80,7 +80,11 @@ def structure(index: int, volume_mm3: float, **others: float) -> Structure:
         "mutual_information": 0.0625,
     }
     return Structure(
-        index=index, name=LABELS.names[index], volume_mm3=volume_mm3, **(known | others)
+        index=index,
+        value=index,
+        name=LABELS.names[index],
+        volume_mm3=volume_mm3,
+        **(known | others),
     )
 
 
@@ -303,6 +307,21 @@ def test_a_model_of_two_classes_has_a_page(tmp_path: Path) -> None:
     assert page.row("foreground")[1] == "1.00"
     assert next(frame["title"] for frame in page.all("iframe")) == "Segmentation"
     assert len(page.all("iframe")) == 3
+
+
+def test_the_viewer_shows_a_map_of_ids_as_one_of_class_numbers() -> None:
+    rng = np.random.default_rng(0)
+    scan = Scan(nib.Nifti1Image(rng.random((12, 12, 12), np.float32), np.eye(4)))
+    classes = rng.integers(0, 3, (12, 12, 12)).astype(np.uint8)
+    table = LabelTable(("air", "a", "b"), ids=(0, 1035, 8))
+    pages = []
+    for one in (table, table.numbered()):
+        label = nib.Nifti1Image(one.to_values(classes), np.eye(4))
+        viewer = scan.show_labels(label, one)
+        assert viewer is not None
+        # nilearn gives the elements of a page a random name.
+        pages.append(re.sub("[0-9a-f]{32}", "", viewer.html))
+    assert pages[0] == pages[1]
 
 
 def test_one_pass_has_no_columns_or_maps_of_draws(pages: dict[str, Path]) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import struct
+from copy import copy
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from scipy.ndimage import affine_transform
 
 from nobrainer import models
+from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 from nobrainer.evaluation import summarise
 from nobrainer.io import strip_suffix
@@ -656,6 +658,31 @@ def test_default_model_takes_classes_from_the_data(pairs):
     assert result.volumes_mm3.shape == (1, 3)
     assert values(result.entropy).max() <= math.log(3) * (1 + 1e-6)
     assert fitted.labels_.names == ("background", "class-1", "class-2")
+
+
+def test_label_maps_carry_the_ids_of_the_label_files(fitted, scan):
+    named = copy(fitted)
+    named.labels_ = LabelTable(("background", "ball"), ids=(0, 1035))
+    ask = {"n_samples": 2, "seed": 1}
+    known = fitted.predict(scan, **ask)
+    result = named.predict(scan, **ask)
+    assert known.label.get_data_dtype() == np.uint8
+    assert result.label.get_data_dtype() == np.uint16
+    assert np.array_equal(values(result.label), 1035 * values(known.label).astype(int))
+    assert result.labels.values == (0, 1035)
+    (ball,) = result.structures
+    assert (ball.index, ball.value, ball.name) == (1, 1035, "ball")
+    numbers = named.predict(scan, class_numbers=True, **ask)
+    assert np.array_equal(values(numbers.label), values(known.label))
+    assert numbers.structures[0].value == 1
+    # Whichever they carry, they are drawn and judged alike.
+    for one in (result, numbers):
+        outlines = [len(axis.collections) for axis in one.plot().axes[1:15:5]]
+        assert outlines == [1, 1, 1]
+        assert named.quality(one).score == fitted.quality(known).score
+    label = named.predict(scan, n_samples=0)
+    assert np.unique(values(label)).tolist() == [0, 1035]
+    assert label.get_data_dtype() == np.uint16
 
 
 # --- what is refused

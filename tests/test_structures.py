@@ -209,7 +209,9 @@ def test_tsv_is_tidy_and_its_sidecar_describes_every_column():
         written.pairwise_dice, rel=1e-7
     )
     assert "nan" not in text.lower()
-    columns = ["subject", *(field.name for field in fields(Structure))]
+    index, value, *others = (field.name for field in fields(Structure))
+    assert (index, value) == ("index", "value")
+    columns = ["subject", "index", *others]
     assert list(rows[0]) == list(sidecar()) == columns
     for column, about in sidecar().items():
         assert list(about) == ["Description", "Units"]

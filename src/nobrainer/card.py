@@ -128,10 +128,10 @@ its variance is 0.
 
 def _classes(labels: LabelTable, cohort: Cohort | None) -> str:
     columns: dict[str, Sequence[Any]] = {
-        "label": range(len(labels.names)),
+        "label": labels.values,
         "class": labels.names,
     }
-    if any(value is not None for value in labels.ids):
+    if labels.values != labels.ids and any(i is not None for i in labels.ids):
         columns["in the training labels"] = labels.ids
     note = ""
     if cohort is not None:

@@ -58,7 +58,8 @@ def draw_prediction(
         image: the scan.
         label, variance, entropy: what prediction gave for it, on its grid.
         mutual_information: the same, for a column of its own.
-        labels: names and colours of the classes.
+        labels: names and colours of the classes, and their values in the label map;
+            None where it holds the numbers of classes about which nothing is known.
         truth: true labels on the scan's grid, whose outlines are drawn dashed.
         title: above the figure.
 
@@ -136,6 +137,7 @@ def draw_prediction(
         bar.ax.ticklabel_format(scilimits=(-2, 5), useMathText=True)
     top = int(max(predicted.max(), 0 if true is None else true.max()))
     table = labels or LabelTable.generic(max(top + 1, 2))
+    predicted = table.to_classes(predicted)
     handles = _outline(axes[:, 1], centre, predicted, true, table)
     if handles:
         legend = figure.legend(

@@ -8,7 +8,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 from scipy.special import stdtrit
@@ -22,7 +22,9 @@ from nobrainer.inference.predict import TileResult
 class Structure:
     """What the draws say about one structure of one scan; NaN where undefined.
 
-    index, name: of the class.
+    index: of the class, which arrays such as `volumes_mm3` are ordered by.
+    value: that stands for the structure in the label map.
+    name: of the class.
     volume_mm3: mean volume over draws, mm³.
     volume_sd_mm3: sample standard deviation (ddof=1) over draws, mm³; NaN for one
         draw.
@@ -41,6 +43,7 @@ class Structure:
     """
 
     index: int
+    value: int
     name: str
     volume_mm3: float
     volume_sd_mm3: float
@@ -58,7 +61,7 @@ class Structure:
 # Description and unit of each column: those of a table, then those of `Structure`.
 _COLUMNS = {
     "subject": ("The scan.", "n/a"),
-    "index": ("Class of the structure in the label map.", "n/a"),
+    "index": ("Value that stands for the structure in the label map.", "n/a"),
     "name": ("Name of the structure.", "n/a"),
     "volume_mm3": ("Mean volume over draws of the network.", "mm^3"),
     "volume_sd_mm3": (
@@ -149,7 +152,7 @@ class StructureSums:
 
         Args:
             volumes_mm3: (n_draws, C), volume of each class in each draw, mm³.
-            labels: names of the C classes.
+            labels: names of the C classes, and their values in the label map.
             intervals: what the conformal intervals are made with, if fitted.
         """
         n_draws = len(volumes_mm3)
@@ -170,6 +173,7 @@ class StructureSums:
             structures.append(
                 Structure(
                     index=index,
+                    value=labels.values[index],
                     name=name,
                     volume_mm3=mean,
                     volume_sd_mm3=sd,
@@ -214,15 +218,17 @@ def to_tsv(tables: Mapping[str, Sequence[Structure]]) -> str:
         tables: the structures of each subject.
 
     Returns:
-        A row per subject and structure: the columns `subject`, then the fields of
-        `Structure`; "n/a" for NaN.
+        A row per subject and structure: the columns `subject`, `index`, which is the
+        `value`, and the other fields of `Structure`; "n/a" for NaN.
     """
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow(["subject", *(field.name for field in fields(Structure))])
+    names = [field.name for field in fields(Structure) if field.name != "index"]
+    writer.writerow(["subject", *("index" if n == "value" else n for n in names)])
     for subject, structures in tables.items():
         for structure in structures:
-            writer.writerow([subject, *map(_cell, astuple(structure))])
+            cells = [_cell(getattr(structure, name)) for name in names]
+            writer.writerow([subject, *cells])
     return text.getvalue()
 
 

@@ -22,12 +22,13 @@ def info(model_dir: Path, as_json: bool) -> None:
       nobrainer info model --json
     """
     segmentation = nb.Segmentation.load(model_dir)
-    recipe, names = asdict(segmentation.recipe_), segmentation.labels_.names
+    recipe, labels = asdict(segmentation.recipe_), segmentation.labels_
     calibration, quality = segmentation.calibration_, segmentation.quality_
     if as_json:
         story = {
             "recipe": recipe,
-            "labels": names,
+            "labels": labels.names,
+            "label_values": labels.values,
             "history": segmentation.history_,
             "calibration": None if calibration is None else asdict(calibration),
             "quality": None if quality is None else asdict(quality),
@@ -42,7 +43,7 @@ def info(model_dir: Path, as_json: bool) -> None:
         recipe["model"][f"member {number}"] = {"name": member, **its_args}
     roles = [file["role"] for file in provenance["files"]]
     _echo("model", recipe["model"])
-    _echo("labels", dict(enumerate(names)))
+    _echo("labels", dict(zip(labels.values, labels.names, strict=True)))
     _echo("preprocess", recipe["preprocess"])
     _echo("data", recipe["data"])
     _echo("training", recipe["training"])

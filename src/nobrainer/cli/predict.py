@@ -52,6 +52,12 @@ from nobrainer.io import strip_suffix, write_text
     show_default=True,
     help="bfloat16 is faster on a device that has it.",
 )
+@click.option(
+    "--class-numbers",
+    is_flag=True,
+    help="Label maps carry 0, 1, 2, ... in the order of the classes, not the values "
+    "of the training's label files (FreeSurfer's ids, say).",
+)
 @click.option("--overwrite", is_flag=True, help="Replace maps that are there.")
 @JSON
 @click.pass_context
@@ -65,6 +71,7 @@ def predict(
     block_shape: tuple[int, int, int] | None,
     batch_size: int,
     precision: str,
+    class_numbers: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -74,8 +81,8 @@ def predict(
     draws), STEM_variance.nii.gz (of the class probabilities across draws) and
     STEM_entropy.nii.gz (of the mean probabilities, in nats); the volumes of the
     structures with their error bars in STEM_structures.tsv, whose columns
-    structures.json explains; and what each label means in STEM_label.tsv. The
-    paths of each scan's files are printed.
+    structures.json explains; and what each value of the label map means in
+    STEM_label.tsv. The paths of each scan's files are printed.
 
     A scan that cannot be predicted does not stop the others; it is reported at the
     end, and the exit code is 1.
@@ -92,6 +99,9 @@ def predict(
         columns = {output_dir / "structures.json": text}
     refuse_other(columns, overwrite=overwrite)
     segmentation = nb.Segmentation.load(model_dir)
+    labels = segmentation.labels_
+    if class_numbers:
+        labels = labels.numbered()
     make_directory(output_dir)
 
     def write_scan(file: Path) -> dict[str, str]:
@@ -108,10 +118,10 @@ def predict(
             n_samples=n_samples,
             seed=seed,
             precision=precision,
+            class_numbers=class_numbers,
         )
         write_maps(result, maps, overwrite=overwrite)
-        classes = segmentation.labels_.to_tsv()
-        write_text(classes, paths["classes"], overwrite=overwrite)
+        write_text(labels.to_dseg(), paths["classes"], overwrite=overwrite)
         if n_samples:
             table = nb.structures.to_tsv({stem: result.structures})
             write_text(table, paths["structures"], overwrite=overwrite)

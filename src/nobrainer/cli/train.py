@@ -44,7 +44,10 @@ from nobrainer.errors import InputError
     help="Train an ensemble: N of the model, one after the other.",
 )
 @click.option(
-    "--n-classes", default=2, show_default=True, help="Classes, with background."
+    "--n-classes",
+    metavar="N",
+    type=int,
+    help="Classes, with background.  [default: those of --relabel, else 2]",
 )
 @click.option("--binarize", is_flag=True, help="Every label but 0 is foreground.")
 @click.option(
@@ -122,7 +125,7 @@ def train(
     model: str,
     model_args: tuple[str, ...],
     members: int | None,
-    n_classes: int,
+    n_classes: int | None,
     binarize: bool,
     relabel: str | None,
     validate: str | None,
@@ -149,7 +152,7 @@ def train(
     Examples:
       nobrainer train --data scans.csv --output-dir brain --binarize
       nobrainer train --data scans.csv --output-dir tissues --relabel 6-class \\
-          --n-classes 6 --model-arg levels=3 --validate 0.2 --max-minutes 30
+          --model-arg levels=3 --validate 0.2 --max-minutes 30
       nobrainer train --data scans.csv --output-dir three --binarize \\
           --model vnet --members 3
       nobrainer train --data scans.csv --output-dir warm --binarize \\

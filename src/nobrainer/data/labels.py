@@ -3,8 +3,8 @@
 import csv
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Self
@@ -23,6 +23,11 @@ Binarizer = Callable[[np.ndarray], np.ndarray]
 _BACKGROUND, _BLACK = "background", "#000000"
 _WRITTEN = ["index", "name", "color", "original"]
 _HEMISPHERES = ("Left-", "Right-", "ctx-lh-", "ctx-rh-")
+_LARGEST = 2**31 - 1
+"""Label value: that of a 32-bit integer, the largest in files."""
+MOST_CLASSES = 4096
+"""Far above any atlas; a network has an output for each, also for the numbers that no
+label has."""
 
 
 def _freesurfer_rows() -> list[dict[str, str]]:
@@ -74,11 +79,13 @@ class LabelTable:
         that starts again after its end.
     ids: the value in the label files that stands for the class, where it is one:
         a FreeSurfer id for the classes of a scheme; None where not known.
+    is_numbered: label maps carry class indices although `values` could be ids.
     """
 
     names: tuple[str, ...]
     colors: tuple[str, ...] = ()
     ids: tuple[int | None, ...] = ()
+    is_numbered: bool = False
 
     def __post_init__(self) -> None:
         n_classes = len(self.names)
@@ -111,6 +118,45 @@ class LabelTable:
                     f"colors must be #rrggbb, got {color!r}: give six hexadecimal "
                     "digits after a #"
                 )
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The value that stands for each class in a label map that is written.
+
+        The `ids`, where every class has one of its own and background has 0; else
+        the class indices. Never some of both, which nobody could tell apart.
+        """
+        known = tuple(value for value in self.ids if value is not None)
+        is_complete = len(set(known)) == len(self.names) and known[0] == 0
+        if is_complete and not self.is_numbered:
+            return known
+        return tuple(range(len(self.names)))
+
+    def numbered(self) -> Self:
+        """The same classes, of which label maps carry the indices."""
+        return replace(self, is_numbered=True)
+
+    def to_values(self, classes: np.ndarray) -> np.ndarray:
+        """Class indices as the `values` of a label map, smallest unsigned type."""
+        return np.array(self.values, np.min_scalar_type(max(self.values)))[classes]
+
+    def to_classes(self, values: np.ndarray) -> np.ndarray:
+        """The `values` of a label map as class indices, in the smallest unsigned type.
+
+        Raises:
+            InputError: a value that stands for no class.
+        """
+        found, position = np.unique(values, return_inverse=True)
+        index_of = {value: index for index, value in enumerate(self.values)}
+        foreign = [value for value in found.tolist() if value not in index_of]
+        if foreign:
+            raise InputError(
+                f"label map holds {foreign[0]}, which stands for none of the "
+                f"{len(self.names)} classes: give a map that this model made"
+            )
+        size = np.min_scalar_type(len(self.names) - 1)
+        classes = np.array([index_of[value] for value in found.tolist()], size)
+        return classes[position].reshape(values.shape)
 
     @classmethod
     def generic(cls, n_classes: int) -> Self:
@@ -152,18 +198,25 @@ class LabelTable:
         return cls(tuple(names), tuple(colors), tuple(ids))
 
     def to_tsv(self) -> str:
-        """The table as tab-separated text.
+        """The table as tab-separated text, for the folder of a model.
 
-        The columns are `index`, `name` and `color`, as in a BIDS `dseg.tsv`, and
-        `original`, which holds the `ids`.
+        The columns are `index`, the class index, `name` and `color`, as in a BIDS
+        `dseg.tsv`, and `original`, which holds the `ids`.
         """
-        rows = zip(self.names, self.colors, self.ids, strict=True)
+        return self._to_tsv(range(len(self.names)))
+
+    def to_dseg(self) -> str:
+        """The same columns to lie beside a label map: `index` is the value in it."""
+        return self._to_tsv(self.values)
+
+    def _to_tsv(self, indices: Iterable[int]) -> str:
+        rows = zip(indices, self.names, self.colors, self.ids, strict=True)
         return (
             "\t".join(_WRITTEN)
             + "\n"
             + "".join(
                 f"{index}\t{name}\t{color}\t{'n/a' if value is None else value}\n"
-                for index, (name, color, value) in enumerate(rows)
+                for index, name, color, value in rows
             )
         )
 
@@ -189,17 +242,15 @@ class LabelTable:
         return cls(*_columns([dict(zip(header, line, strict=True)) for line in lines]))
 
 
-def read_mapping(source: Mappable) -> tuple[dict[int, int], LabelTable | None]:
+def read_mapping(source: Mappable) -> tuple[dict[int, int], LabelTable]:
     """The map from label values in a file to class indices, and what the classes are.
 
     Args:
         source: "6-class", "50-class", "115-class" or "aseg" for FreeSurfer ids; or a
             mapping; or the path of a CSV or TSV file, which is one of
-            - with a header `index,name`, and `color` and `original` if wanted: the
-              label values and their names. Classes are numbered in ascending order
-              of index, so that they have no gaps; 0 is background, listed or not.
-              The id of a class is its `original`, else its `mapping` (of a BIDS
-              `dseg.tsv`), without these columns its index.
+            - with a header `index,name`, and `color` if wanted: the label values and
+              their names. Classes are numbered in ascending order of index, so that
+              they have no gaps; 0 is background, listed or not.
             - with a header `original,new`, and `name` and `color` of the class `new`
               if wanted: label values and classes.
             - any other: its first two columns are label value and class, a header
@@ -208,17 +259,18 @@ def read_mapping(source: Mappable) -> tuple[dict[int, int], LabelTable | None]:
 
     Returns:
         Label value to class; 0 maps to 0 unless `source` says otherwise. And the
-        table of the classes, None where `source` has neither names nor colours.
+        table of the classes, whose ids are the label values that one class has to
+        itself; for background that is 0, whatever else became background.
 
     Raises:
         InputError: unknown scheme, unreadable file, entries that are not integers
-            >= 0, or two names or colours for one class.
+            from 0 to 2147483647, or two names or colours for one class.
     """
     if isinstance(source, Mapping):
         mapping = {0: 0}
         for value, new in source.items():
             mapping[_index(value, "relabel")] = _index(new, "relabel")
-        return mapping, None
+        return mapping, _describe(mapping, {})
     if (scheme := str(source)) in SCHEMES:
         known = {int(row["freesurfer_id"]): int(row[scheme] or 0) for row in _ROWS}
         return known, LabelTable.for_scheme(scheme)
@@ -227,9 +279,7 @@ def read_mapping(source: Mappable) -> tuple[dict[int, int], LabelTable | None]:
         raise near_miss("label scheme (or .csv or .tsv path)", scheme, SCHEMES)
     columns, rows = _read_rows(path)
     try:
-        if columns >= _NUMBERED:
-            return _number(rows)
-        return _collect(rows, is_named=not columns.isdisjoint(("name", "color")))
+        return _number(rows) if columns >= _NUMBERED else _collect(rows)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -274,17 +324,14 @@ def _number(rows: _Rows) -> tuple[dict[int, int], LabelTable]:
         value = _index(row["index"], f"line {number}")
         if value in found:
             raise InputError(f"line {number}: index {value} stands twice: remove one")
-        id_ = row.get("original", row.get("mapping", str(value)))
-        found[value] = row | {"original": id_}
+        found[value] = row | {"original": str(value)}
     found.setdefault(0, {"name": _BACKGROUND, "color": _BLACK, "original": "0"})
     values = sorted(found)
     table = LabelTable(*_columns([found[value] for value in values]))
     return {value: index for index, value in enumerate(values)}, table
 
 
-def _collect(
-    rows: _Rows, *, is_named: bool
-) -> tuple[dict[int, int], LabelTable | None]:
+def _collect(rows: _Rows) -> tuple[dict[int, int], LabelTable]:
     """The map of a table of label value and class, and what it says of the classes."""
     mapping = {0: 0}
     about: dict[tuple[int, str], str] = {}
@@ -298,12 +345,25 @@ def _collect(
                     f"line {number}: the {column} of class {new} is {given!r} here and "
                     f"{kept!r} above: give it one {column}"
                 )
-    if not is_named:
-        return mapping, None
-    generic = LabelTable.generic(max(mapping.values()) + 1)
+    return mapping, _describe(mapping, about)
+
+
+def _describe(
+    mapping: Mapping[int, int], about: Mapping[tuple[int, str], str]
+) -> LabelTable:
+    """The classes of a map; `about` has the name and color of some of them."""
+    n_classes = max(mapping.values()) + 1
+    if n_classes > MOST_CLASSES:
+        raise InputError(
+            f"the largest class is {n_classes - 1}, the most there can be "
+            f"{MOST_CLASSES - 1}: number the classes 0, 1, 2, ..."
+        )
+    members: dict[int, list[int]] = {}
+    for value, new in mapping.items():
+        members.setdefault(new, []).append(value)
     classes = []
-    for index, name in enumerate(generic.names):
-        values = [value for value, new in mapping.items() if new == index]
+    for index, name in enumerate(LabelTable.generic(n_classes).names):
+        values = members.get(index, [])
         # 0 stands for background, whatever else became background.
         is_one = len(values) == 1 or values[:1] == [0]
         classes.append(
@@ -313,7 +373,7 @@ def _collect(
                 "original": str(values[0]) if is_one else "",
             }
         )
-    return mapping, LabelTable(*_columns(classes))
+    return LabelTable(*_columns(classes))
 
 
 def _columns(
@@ -330,7 +390,7 @@ def _columns(
             default if color in missing else color
             for color, default in zip(colors, defaults, strict=True)
         ),
-        tuple(None if i in missing else _index(i, "original or mapping") for i in ids),
+        tuple(None if i in missing else _index(i, "original") for i in ids),
     )
 
 
@@ -339,9 +399,10 @@ def _index(value: object, where: str) -> int:
         number = int(str(value))
     except ValueError:
         number = -1
-    if number < 0:
+    if not 0 <= number <= _LARGEST:
         raise InputError(
-            f"{where}: label values and classes must be integers >= 0, got {value!r}"
+            f"{where}: label values and classes must be integers from 0 to "
+            f"{_LARGEST}, got {value!r}"
         )
     return number
 
@@ -418,8 +479,18 @@ def describe_unknown(counts: Mapping[int, int]) -> str:
     return ", ".join(parts)
 
 
-def binarize_ids(labels: Iterable[int]) -> tuple[int, ...]:
-    """Check and sort the label values that `.binarize` turns into foreground."""
+def binarize_ids(labels: object) -> tuple[int, ...]:
+    """Check and sort the label values that `.binarize` turns into foreground.
+
+    Raises:
+        InputError: anything but a collection of label values. A mapping is refused,
+            too, because its values would be ignored.
+    """
+    if not isinstance(labels, Collection) or isinstance(labels, str | bytes | Mapping):
+        raise InputError(
+            f"binarize takes nothing, a set of label values or a function, got "
+            f"{labels!r}"
+        )
     ids = tuple(sorted({_index(label, "binarize") for label in labels}))
     if not ids:
         raise InputError("binarize: give at least one label value")

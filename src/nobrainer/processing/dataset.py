@@ -58,7 +58,8 @@ class Dataset:
     Make one with `Dataset.from_files`. `data` are the subjects and `config` says
     how patches and targets are made. `binarizer` is the function behind
     `binarize(function)`, `normalizer` and `spacing_mm` go into `preprocess`,
-    `labels` names the classes, `memory_gb` and `directory` are those of `cache`.
+    `labels` describes the classes, `asked_classes` is the `n_classes` that was asked
+    for, `memory_gb` and `directory` are those of `cache`.
 
     Label values are first relabelled, then binarized, whatever the order of calls.
     """
@@ -69,6 +70,7 @@ class Dataset:
     binarizer: Binarizer | None = None
     normalizer: str = "zscore"
     spacing_mm: tuple[float, float, float] | None = None
+    asked_classes: int | None = None
     memory_gb: float = 4.0
     directory: Path | None = None
     _prepared: dict[PreprocessConfig, list[Prepared]] = field(
@@ -80,7 +82,7 @@ class Dataset:
         cls,
         files: Iterable[Entry],
         block_shape: Sequence[int] | None = None,
-        n_classes: int = 2,
+        n_classes: int | None = None,
     ) -> Self:
         """List scans with their labels; nothing is read but the files must exist.
 
@@ -89,7 +91,8 @@ class Dataset:
                 ...}`, or an image alone. An image or label is a path, a nibabel
                 image, or (inside a pair or dict) an `(array, affine)` tuple.
             block_shape: voxels of a patch along each axis, default (32, 32, 32).
-            n_classes: number of classes with background, at least 2.
+            n_classes: number of classes with background, at least 2; None takes 2, or
+                as many as the mapping of `relabel` has.
 
         Raises:
             InputError: no files, a missing or repeated file, or a value out of range.
@@ -99,17 +102,19 @@ class Dataset:
         subjects = tuple(_subject(entry, i) for i, entry in enumerate(files))
         _check_subjects(subjects)
         block = (32, 32, 32) if block_shape is None else _block(block_shape)
-        if not _is_count(n_classes, 2):
+        if n_classes is not None and not _is_count(n_classes, 2):
             raise InputError(f"n_classes must be an integer >= 2, got {n_classes!r}")
+        asked = None if n_classes is None else int(n_classes)
         config = DataConfig(
-            n_classes=int(n_classes),
+            n_classes=asked or 2,
             block_shape=block,
             batch_size=2,
             patches_per_volume=64,
             foreground=0.5,
             shuffle=False,
         )
-        return cls(data=subjects, config=config, labels=LabelTable.generic(n_classes))
+        labels = LabelTable.generic(config.n_classes)
+        return cls(data=subjects, config=config, labels=labels, asked_classes=asked)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -123,7 +128,7 @@ class Dataset:
         return self._with(batch_size=int(batch_size))
 
     def binarize(self, labels: Collection[int] | Binarizer | None = None) -> Self:
-        """Make two classes: foreground and background.
+        """Make two classes: foreground and background, 1 and 0 in label maps.
 
         Args:
             labels: what is foreground: None takes every label value but 0, a
@@ -131,30 +136,35 @@ class Dataset:
                 label values (I, J, K) to booleans.
 
         Raises:
-            InputError: `n_classes` is not 2, or no valid label value is given.
+            InputError: `n_classes` was given and is not 2, or no valid label value
+                is given.
         """
-        if self.n_classes != 2:
+        if self.asked_classes not in (None, 2):
             raise InputError(
-                f"binarize makes 2 classes, but n_classes is {self.n_classes}: "
+                f"binarize makes 2 classes, but n_classes is {self.asked_classes}: "
                 "give n_classes=2"
             )
-        plain = self._with(binarize="nonzero", binarize_ids=(), binarize_name="")
-        if labels is None:
-            return replace(plain, binarizer=None)
+        kind, name = "nonzero", ""
+        ids: tuple[int, ...] = ()
         if callable(labels):
+            kind = "callable"
             name = getattr(labels, "__qualname__", type(labels).__qualname__)
-            named = plain._with(binarize="callable", binarize_name=name)
-            return replace(named, binarizer=labels)
-        if isinstance(labels, Collection) and not isinstance(labels, str):
-            chosen = plain._with(binarize="ids", binarize_ids=binarize_ids(labels))
-            return replace(chosen, binarizer=None)
-        raise InputError(
-            f"binarize takes nothing, a set of label values or a function, got "
-            f"{labels!r}"
+        elif labels is not None:
+            kind, ids = "ids", binarize_ids(labels)
+        return replace(
+            self._with(
+                n_classes=2, binarize=kind, binarize_ids=ids, binarize_name=name
+            ),
+            labels=_of_two(self.labels),
+            binarizer=labels if callable(labels) else None,
         )
 
     def relabel(self, mapping: Mappable) -> Self:
         """Map label values to classes; an earlier relabel is replaced.
+
+        The dataset has as many classes as the mapping, or two where `binarize`
+        follows or came before. Where every class stands for one label value, label
+        maps of a model trained on it carry these values.
 
         Args:
             mapping: "6-class", "50-class", "115-class" or "aseg" for FreeSurfer ids;
@@ -165,22 +175,28 @@ class Dataset:
                 background, with a warning.
 
         Raises:
-            InputError: the mapping is unknown, unreadable or holds no integers >= 0,
-                or names another number of classes than `n_classes`.
+            InputError: the mapping is unknown, unreadable, makes everything
+                background or holds anything but label values and classes, or has
+                another number of classes than the `n_classes` that was given.
         """
-        known, table = read_mapping(mapping)
-        if table is not None and len(table.names) != self.n_classes:
-            if self.n_classes != 2:
-                raise InputError(
-                    f"{mapping}: has {len(table.names)} classes with background, but "
-                    f"n_classes is {self.n_classes}: give "
-                    f"n_classes={len(table.names)}"
-                )
-            # What is made binary afterwards has other classes than the table.
-            table = None
-        labels = table or LabelTable.generic(self.n_classes)
+        known, labels = read_mapping(mapping)
+        name = "relabel" if isinstance(mapping, Mapping) else mapping
+        n_classes = len(labels.names)
+        if n_classes < 2:
+            raise InputError(
+                f"{name}: makes every label value background: give another class"
+            )
         by_text = {str(value): new for value, new in known.items()}
-        return replace(self._with(relabel=by_text), labels=labels)
+        # With n_classes=2, binarize may follow: `_check_classes` sees whether it did.
+        if self.asked_classes not in (None, 2, n_classes):
+            raise _contradiction(str(name), n_classes, self.n_classes)
+        if self.config.binarize != "none" or self.asked_classes not in (
+            None,
+            n_classes,
+        ):
+            labels = _of_two(labels)
+        changed = self._with(relabel=by_text, n_classes=len(labels.names))
+        return replace(changed, labels=labels)
 
     def shuffle(self, *, enabled: bool = True) -> Self:
         """Draw the order of the volumes anew in every round, instead of in turn."""
@@ -372,6 +388,7 @@ class Dataset:
         Raises:
             InputError: some scans cannot be used; names every one, a line each.
         """
+        self._check_classes()
         config = preprocess or self.preprocess
         if config in self._prepared:
             return self._prepared[config]
@@ -445,6 +462,7 @@ class Dataset:
         Raises:
             InputError: when it comes to a scan that cannot be used.
         """
+        self._check_classes()
         unknown: Counter[int] = Counter()
         names = [subject.name for subject in self.data]
         for name, subject in zip(
@@ -473,6 +491,17 @@ class Dataset:
 
     def _with(self, **changes: Any) -> Self:
         return replace(self, config=replace(self.config, **changes))
+
+    def _check_classes(self) -> None:
+        """Refuse a mapping to more classes than `n_classes` that nothing made binary.
+
+        Only now, since `binarize` may come after `relabel`.
+        """
+        mapping = self.config.relabel
+        if mapping is not None and self.config.binarize == "none":
+            n_classes = max(mapping.values()) + 1
+            if n_classes > self.n_classes:
+                raise _contradiction("relabel", n_classes, self.n_classes)
 
     def _prepare_one(
         self, subject: Subject, config: PreprocessConfig
@@ -563,6 +592,20 @@ def _subject(entry: Entry, number: int) -> Subject:
         image, label = entry, None
     is_path = isinstance(image, str | PathLike)
     return Subject(image, label, str(image) if is_path else f"files[{number}]")
+
+
+def _of_two(labels: LabelTable) -> LabelTable:
+    """The classes after `binarize`: the same names where there are two, without ids."""
+    if len(labels.names) == 2:
+        return replace(labels, ids=())
+    return LabelTable.generic(2)
+
+
+def _contradiction(name: str, found: int, asked: int) -> InputError:
+    return InputError(
+        f"{name}: has {found} classes with background, but n_classes is {asked}: give "
+        f"n_classes={found} or leave it out"
+    )
 
 
 def _check_subjects(subjects: Sequence[Subject]) -> None:

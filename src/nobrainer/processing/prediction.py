@@ -23,21 +23,24 @@ class Prediction:
 
     Unpacks into exactly (label, variance, entropy).
 
-    label: the most frequent class of the draws, smallest unsigned type; ties go to
-        the class of higher mean probability.
+    label: the most frequent class of the draws; ties go to the class of higher mean
+        probability. A class has the value that `labels.values` gives it: the id
+        that it has in the label files of the training, where every class has one.
+        Smallest unsigned type.
     variance: population variance of the class probabilities across draws, mean over
         classes; float32 in [0, 0.25].
     entropy: Shannon entropy of the mean distribution, nats; float32 in [0, ln C].
     mutual_information: entropy minus the draws' mean entropy, nats; what the draws
         disagree about.
-    probabilities: mean class probabilities (I, J, K, C) if asked for, else None.
+    probabilities: mean class probabilities (I, J, K, C) if asked for, else None;
+        the last axis is in the order of the classes.
     volumes_mm3: (n_draws, C) volume of each class in each draw, mm³, counted on
         the working grid of the model; one row, of the posterior mean, for 0 samples
         (one for each member of an ensemble).
     structures: a row for each class but background: its volume with error bars, how
         well the draws agree on it, and how sure they are inside it.
     seed: with which the same call gives the same result.
-    labels: the names and colours of the classes.
+    labels: the names and colours of the classes, and their values in the label map.
     scan: what was predicted.
     name: of the file, without folder and suffix, for reports.
     """

@@ -311,6 +311,7 @@ class Segmentation:
         seed: int | None = None,
         *,
         probabilities: bool = False,
+        class_numbers: bool = False,
         precision: str = "float32",
         verbose: bool = True,
     ) -> Any:
@@ -328,6 +329,9 @@ class Segmentation:
                 deterministic model makes one pass in any case.
             seed: of the draws; None takes a fresh one, which the result records.
             probabilities: keep the mean class probabilities, too.
+            class_numbers: label maps carry the numbers 0, 1, 2, ... of the classes;
+                else the values of the training's label files (FreeSurfer's ids, say)
+                where every class has one, see `LabelTable.values`.
             precision: "float32", or "bfloat16", faster on a device that has it.
             verbose: show progress (on a terminal).
 
@@ -349,7 +353,8 @@ class Segmentation:
         sampling = self._sampling(batch_size, block_shape, self._draws(n_samples), seed)
         dtype = inference_dtype(precision, default_device())
         label_only = n_samples == 0 and not probabilities
-        how = sampling, label_only, probabilities, dtype
+        labels = self.labels_.numbered() if class_numbers else self.labels_
+        how = sampling, label_only, probabilities, labels, dtype
         if not isinstance(x, list):
             with ProgressBar(verbose=verbose) as bar:
                 return self._predict_one(x, *how, bar)
@@ -540,7 +545,10 @@ class Segmentation:
             Dice of the draws.
         """
         self._check_fitted()
-        if not isinstance(prediction, Prediction) or prediction.labels != self.labels_:
+        is_ours = isinstance(prediction, Prediction) and (
+            prediction.labels.numbered() == self.labels_.numbered()
+        )
+        if not is_ours:
             raise InputError(
                 "prediction must be what predict of this model returned for "
                 "n_samples > 0"
@@ -847,6 +855,7 @@ class Segmentation:
         sampling: Sampling,
         label_only: bool,
         probabilities: bool,
+        labels: LabelTable,
         dtype: torch.dtype,
         bar: ProgressBar,
     ) -> Any:
@@ -872,6 +881,7 @@ class Segmentation:
             background_value(scan.data),
             sampling,
             dtype=dtype,
+            labels=labels,
             on_tile=keep,
             on_pass=bar.advance,
         )
@@ -880,6 +890,8 @@ class Segmentation:
             native = restore(
                 maps.pop(name), scan.geometry, volume.geometry, labels=name == "label"
             )
+            if name == "label":
+                native = labels.to_values(native)
             return to_nibabel(native, volume)
 
         if label_only:
@@ -897,7 +909,7 @@ class Segmentation:
             volumes_mm3=volumes_mm3,
             structures=structures,
             seed=sampling.seed,
-            labels=self.labels_,
+            labels=labels,
             scan=to_nibabel(volume.data, volume),
             # Without folders, which are nobody's business in a report.
             name=display_names([volume.source])[0],
@@ -911,6 +923,7 @@ class Segmentation:
         sampling: Sampling,
         *,
         dtype: torch.dtype,
+        labels: LabelTable | None = None,
         on_tile: Callable[[TileResult], None] = lambda tile: None,
         on_pass: Callable[[int, int], None] = lambda done, total: None,
     ) -> tuple[np.ndarray, tuple[Structure, ...]]:
@@ -935,7 +948,7 @@ class Segmentation:
         )
         volumes_mm3 = counts * geometry.voxel_mm3
         return volumes_mm3, sums.table(
-            volumes_mm3, self.labels_, self._intervals(sampling)
+            volumes_mm3, labels or self.labels_, self._intervals(sampling)
         )
 
 

@@ -59,8 +59,10 @@ class Scan:
     def show_labels(self, label: nib.Nifti1Image, table: LabelTable) -> Viewer | None:
         """The structures in their colours; None where there are none."""
         coarse = self._resample(label, "nearest")
-        if not coarse.get_fdata().any():
+        classes = table.to_classes(np.asarray(coarse.dataobj))
+        if not classes.any():
             return None
+        coarse = nib.Nifti1Image(classes, coarse.affine)
         # With the background, because nilearn takes no colour map of one colour.
         colours = ListedColormap(list(table.colors))
         limits = -0.5, len(table.names) - 0.5
