@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nobrainer.errors import InputError
+from nobrainer.errors import InputError, list_problems
 from nobrainer.processing.dataset import Dataset, extract_patches
 from nobrainer.recipe import PreprocessConfig
 
@@ -373,10 +373,31 @@ def test_every_bad_file_is_named_in_one_error(pairs, tmp_path):
         dataset.loader()
     lines = str(caught.value).splitlines()
     # The two good pairs hold label 9999 and are not binarized.
-    assert len(lines) == len(bad) + 2
-    for name, line in zip(bad, lines[1:-1], strict=True):
+    assert len(lines) == len(bad) + 1
+    for name, line in zip(bad, lines[1:], strict=True):
         assert str(tmp_path / name) in line
-    assert "n_classes=10000 or more, or use .binarize() or .relabel()" in lines[0]
+    assert lines[0] == (
+        f"{pairs[0][1]}: label value 9999 is not below n_classes=2: give "
+        "n_classes=10000 or more, or use .binarize() or .relabel() (and 1 other: "
+        f"{pairs[1][1]})"
+    )
+
+
+def test_a_problem_that_many_files_have_is_said_once():
+    problems = [(name, "no labels") for name in "abcdef"]
+    problems.insert(2, ("x", "cut short"))
+    assert list_problems(problems).splitlines() == [
+        "a: no labels (and 5 others: b, c, d and 2 more)",
+        "x: cut short",
+    ]
+    scans = [(np.arange(8.0).reshape(2, 2, 2), np.eye(4))] * 8
+    values = np.full((2, 2, 2), 45)
+    dataset = Dataset.from_files([(scan, (values, np.eye(4))) for scan in scans])
+    with pytest.raises(InputError) as caught:
+        dataset.prepare()
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith("files[0]: array: label value 45 is not below n_classes=2")
+    assert line.endswith("(and 7 others: files[1], files[2], files[3] and 4 more)")
 
 
 def test_bad_arrays_are_named_by_their_place():

@@ -105,7 +105,10 @@ def research() -> None:
     "[default: the sample data]",
 )
 @click.option(
-    "--n-classes", default=2, show_default=True, help="Classes, with background."
+    "--n-classes",
+    metavar="N",
+    type=int,
+    help="Classes, with background.  [default: those of --relabel, else 2]",
 )
 @click.option(
     "--binarize",
@@ -194,7 +197,7 @@ def run(
     max_experiments: int,
     budget_hours: float,
     table: Path | None,
-    n_classes: int,
+    n_classes: int | None,
     binarize: bool,
     relabel: str | None,
     proposer: str,
@@ -239,7 +242,7 @@ def run(
           --model-family bayesian_vnet --max-experiments 15 --budget-hours 8
       nobrainer research run --working-dir brains --data scans.csv --binarize
       nobrainer research run --working-dir tissues --data scans.csv \\
-          --relabel 6-class --n-classes 6 --objective dice --objective nll
+          --relabel 6-class --objective dice --objective nll
     """
     try:
         with choose_view() as view:

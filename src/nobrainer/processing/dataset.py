@@ -37,7 +37,7 @@ from nobrainer.data.patches import (
     prepare_subject,
 )
 from nobrainer.data.preprocess import NORMALIZERS, common_spacing
-from nobrainer.errors import InputError
+from nobrainer.errors import InputError, list_problems
 from nobrainer.io import ImageSource, display_names, read_geometry
 from nobrainer.recipe import DataConfig, PreprocessConfig
 from nobrainer.types import Shape3
@@ -386,7 +386,7 @@ class Dataset:
             progress: called with (scans done, scans in all) after each.
 
         Raises:
-            InputError: some scans cannot be used; names every one, a line each.
+            InputError: some scans cannot be used; a line for each problem.
         """
         self._check_classes()
         config = preprocess or self.preprocess
@@ -394,7 +394,7 @@ class Dataset:
             return self._prepared[config]
         self._prepared.clear()
         kept: list[Prepared] = []
-        problems: list[str] = []
+        problems: list[tuple[str, str]] = []
         unknown: Counter[int] = Counter()
         room = self.memory_gb * 1e9
         folder: Path | None = None
@@ -402,7 +402,7 @@ class Dataset:
             try:
                 prepared, counts = self._prepare_one(subject, config)
             except InputError as error:
-                problems.append(str(error))
+                problems.append(_named(subject, str(error)))
             else:
                 unknown.update(counts)
                 room -= _n_bytes(prepared)
@@ -413,7 +413,7 @@ class Dataset:
             if progress is not None:
                 progress(number + 1, len(self))
         if problems:
-            raise InputError("\n".join(problems))
+            raise InputError(list_problems(problems))
         _warn_unknown(unknown)
         self._prepared[config] = kept
         return kept
@@ -439,9 +439,7 @@ class Dataset:
         Raises:
             InputError: some scans cannot be used or have no labels.
         """
-        bare = [subject.name for subject in self.data if subject.label is None]
-        if bare:
-            raise InputError("\n".join(f"{n}: has no labels: give them" for n in bare))
+        self.check_labelled()
         return DataLoader(
             PatchSampler(self.prepare(preprocess), self.config, seed=seed),
             batch_size=self.batch_size,
@@ -488,6 +486,14 @@ class Dataset:
                 )
             pairs.append(subject.paths)
         return write_dataset(path, Path(path).stem, pairs, self.n_classes)
+
+    def check_labelled(self) -> None:
+        """Raise `InputError` where scans have no labels."""
+        bare = [subject.name for subject in self.data if subject.label is None]
+        if bare:
+            raise InputError(
+                list_problems((n, "has no labels: give them") for n in bare)
+            )
 
     def _with(self, **changes: Any) -> Self:
         return replace(self, config=replace(self.config, **changes))
@@ -592,6 +598,16 @@ def _subject(entry: Entry, number: int) -> Subject:
         image, label = entry, None
     is_path = isinstance(image, str | PathLike)
     return Subject(image, label, str(image) if is_path else f"files[{number}]")
+
+
+def _named(subject: Subject, message: str) -> tuple[str, str]:
+    """The file that a message begins with, and what it says of it."""
+    files = (subject.image, subject.label)
+    names = [str(file) for file in files if isinstance(file, str | PathLike)]
+    for name in (*names, subject.name):
+        if message.startswith(start := f"{name}: "):
+            return name, message.removeprefix(start)
+    return subject.name, message
 
 
 def _of_two(labels: LabelTable) -> LabelTable:

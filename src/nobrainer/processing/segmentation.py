@@ -755,7 +755,7 @@ class Segmentation:
     def _check_dataset(self, dataset: Dataset) -> None:
         """Refuse a dataset without labels, or whose classes are not the model's."""
         self._check_fitted()
-        _check_labelled(dataset)
+        dataset.check_labelled()
         if dataset.n_classes != self.recipe_.data.n_classes:
             raise InputError(
                 f"the dataset has n_classes={dataset.n_classes}, the model "
@@ -959,21 +959,15 @@ def _check_datasets(
         check_count("patience", patience, 1)
         if validate is None:
             raise InputError("patience needs dataset_validate: give scans to validate")
-    _check_labelled(train)
+    train.check_labelled()
     if validate is None:
         return
-    _check_labelled(validate)
+    validate.check_labelled()
     if validate.n_classes != train.n_classes:
         raise InputError(
             f"dataset_validate has n_classes={validate.n_classes}, dataset_train "
             f"{train.n_classes}: give both the same"
         )
-
-
-def _check_labelled(dataset: Dataset) -> None:
-    bare = [subject.name for subject in dataset.data if subject.label is None]
-    if bare:
-        raise InputError("\n".join(f"{n}: has no labels: give them" for n in bare))
 
 
 def _checkpoints(directory: Path) -> list[str]:

@@ -24,6 +24,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from nobrainer.bayes.draws import mix_seed
+from nobrainer.data.labels import read_mapping
 from nobrainer.data.samples import get_data
 from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
@@ -112,7 +113,7 @@ def run(
     pruner: str = "asha",
     objectives: Sequence[str] = ("dice",),
     space: str | Path | None = None,
-    n_classes: int = 2,
+    n_classes: int | None = None,
     binarize: bool | None = None,
     relabel: str | None = None,
     train_minutes: float | None = None,
@@ -143,8 +144,9 @@ def run(
         objectives: names of `OBJECTIVES`; the first is what is shown.
         space: TOML file with the ranges, see `Space.from_toml`; None is
             `family_space`.
-        n_classes, binarize, relabel: how labels are made into classes; binarize
-            None is True for two classes without relabel.
+        n_classes, binarize, relabel: how labels are made into classes; n_classes
+            None is what relabel makes, else 2; binarize None is True for two classes
+            without relabel.
         train_minutes: of each training; None with `epochs` None is computed from
             the budget.
         epochs: of each training at most; None is no limit but the minutes.
@@ -182,7 +184,11 @@ def run(
     if space is not None:
         ranges = Space.from_toml(model_family, _read_text(Path(space)))
     if binarize is None:
-        binarize = n_classes == 2 and relabel is None
+        binarize = n_classes in (None, 2) and relabel is None
+    if n_classes is None:
+        n_classes = 2
+        if relabel is not None and not binarize:
+            n_classes = len(read_mapping(relabel)[1].names)
     folder = Path(working_dir).resolve()
     # What was computed from a budget may differ when a study goes on.
     left_open = {"train_minutes", "epochs"} if train_minutes is epochs is None else {}
