@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -58,3 +59,11 @@ def test_what_cannot_fit_is_refused_with_both_figures(monkeypatch):
     assert str(caught.value).startswith(
         "a.nii: needs 3.21 GB of memory to read it, and 2 GB are free: "
     )
+
+
+def test_an_allocation_that_fails_is_named():
+    with (
+        pytest.raises(InputError, match="^scan: too large for the memory there is"),
+        memory.memory_for("scan"),
+    ):
+        np.empty(10**15)

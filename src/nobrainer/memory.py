@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -40,6 +40,22 @@ def require_memory(name: str, needed_bytes: int, purpose: str) -> None:
             f"{free_bytes / 1e9:.3g} GB are free: free some, use a larger machine, or "
             f"crop or resample the scan"
         )
+
+
+@contextmanager
+def memory_for(name: str) -> Iterator[None]:
+    """Name what was being done when the memory did not suffice.
+
+    Raises:
+        InputError: an allocation in here failed.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise InputError(
+            f"{name}: too large for the memory there is ({error}): free some, use a "
+            f"larger machine, or crop or resample the scan"
+        ) from error
 
 
 def memory_limit_bytes() -> int:
