@@ -26,6 +26,7 @@ LAYERS = """
     models
     bayes data
     io
+    formats
     fitted
     volume recipe
     types registry memory system

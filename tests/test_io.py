@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from nobrainer import io
 from nobrainer.errors import InputError
@@ -271,7 +272,8 @@ def test_a_constant_image_is_refused(tmp_path):
     [
         (-1, "holds label -1: labels must be from 0"),
         (0.5, "holds label 0.5: labels must be whole"),
-        (2.0**31, "holds label 2.14748e+09: labels must be from 0 to 2147483647"),
+        (2.0**31, "holds label 2147483648: labels must be from 0 to 2147483647"),
+        (24.0015, "holds label 24.0015: labels must be whole"),
     ],
 )
 def test_bad_labels_are_refused(tmp_path, value, what):
@@ -279,6 +281,44 @@ def test_bad_labels_are_refused(tmp_path, value, what):
     labels[1, 1, 1] = value
     path = save(tmp_path / "a.nii.gz", labels)
     assert error_of(io.read_labels, path).startswith(f"{path}: {what}")
+
+
+@pytest.mark.parametrize(
+    ("stored", "label"),
+    [(24.000002, 24), (23.99999, 24), (1000.0009, 1000), (-0.0004, 0)],
+)
+def test_labels_that_are_whole_but_for_rounding_are_rounded(tmp_path, stored, label):
+    labels = np.zeros((3, 3, 3), np.float32)
+    labels[1, 1, 1] = stored
+    read = io.read_labels(save(tmp_path / "a.nii.gz", labels)).data
+    assert read.dtype == (np.uint16 if label > 255 else np.uint8)
+    assert read[1, 1, 1] == label
+    assert read.sum() == label
+
+
+def scaled(path: Path, stored_type: type) -> Path:
+    """Labels 0, 17 and 46 as nibabel stores floats in an integer type: by a slope."""
+    labels = np.zeros((3, 3, 3))
+    labels[1, 1, :2] = 17, 46
+    image = nib.Nifti1Image(labels, LAS)
+    image.set_data_dtype(stored_type)
+    nib.save(image, path)
+    assert nib.load(path).dataobj.slope != 1
+    return path
+
+
+def test_labels_scaled_by_a_slope_are_read_or_refused_with_their_digits(tmp_path):
+    path = scaled(tmp_path / "fine.nii.gz", np.int16)
+    assert nib.load(path).get_fdata()[1, 1, 0] % 1 > 1e-6
+    np.testing.assert_array_equal(io.read_labels(path).data[1, 1], [17, 46, 0])
+
+    # 46 / 255 is a step of 0.18: nothing between two steps can be told.
+    path = scaled(tmp_path / "coarse.nii.gz", np.uint8)
+    message = error_of(io.read_labels, path)
+    digits = np.format_float_positional(nib.load(path).get_fdata()[1, 1, 0])
+    assert digits.startswith("16.95")
+    assert f"holds label {digits}: labels must be whole numbers" in message
+    assert "the header's slope scales them, so save the map again as integ" in message
 
 
 SINGULAR = LAS.copy()
@@ -427,6 +467,96 @@ def test_qform_agrees_with_sform_and_is_unknown_where_it_cannot():
         assert image.header["qform_code"] == code
         if code:
             np.testing.assert_allclose(image.get_qform(), affine, atol=1e-4)
+
+
+MOVED = LAS.copy()
+MOVED[:3, 3] += 30
+TEMPLATE = np.diag([1.1, 1.1, 1.1, 1]) @ LAS
+SHEARED = LAS.copy()
+SHEARED[0, 1] = 0.4
+TILT = np.deg2rad(30)
+OBLIQUE = np.array(
+    [
+        [-1, 0, 0, 10],
+        [0, 1.5 * np.cos(TILT), -2 * np.sin(TILT), -20],
+        [0, 1.5 * np.sin(TILT), 2 * np.cos(TILT), 30],
+        [0, 0, 0, 1],
+    ]
+)
+PLACE = [
+    *("xyzt_units", "sform_code", "srow_x", "srow_y", "srow_z", "qform_code"),
+    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+]
+
+
+def seen_by_itk(path: Path) -> np.ndarray:
+    """Origin, spacing and directions for SimpleITK, which prefers other forms."""
+    image = sitk.ReadImage(str(path))
+    return np.concatenate([image.GetOrigin(), image.GetSpacing(), image.GetDirection()])
+
+
+@pytest.mark.parametrize(
+    ("sform", "sform_code", "qform", "qform_code"),
+    [
+        (LAS, 1, LAS, 1),
+        (TEMPLATE, 4, MOVED, 1),  # registered to MNI, and where the scanner saw it
+        (LAS, 1, MOVED, 4),
+        (SHEARED, 1, MOVED, 1),
+        (SHEARED, 2, MOVED, 1),
+        (OBLIQUE, 2, OBLIQUE, 1),
+        (TEMPLATE, 0, OBLIQUE, 1),  # what is unknown stays as it is, too
+        (OBLIQUE, 1, LAS, 0),
+        (TEMPLATE, 0, MOVED, 0),
+    ],
+)
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("unit", ["mm", "micron"])
+def test_results_lie_where_the_scan_lies_for_every_reader(
+    tmp_path, sform, sform_code, qform, qform_code, kind, unit
+):
+    scan = kind(counting(), None)
+    scan.set_qform(qform, qform_code)
+    scan.set_sform(sform, sform_code)
+    scan.header.set_xyzt_units(unit)
+    nib.save(scan, tmp_path / "scan.nii.gz")
+    scan = nib.load(tmp_path / "scan.nii.gz")
+    for source in (tmp_path / "scan.nii.gz", scan):
+        volume = io.read_image(source)
+        for data in (volume.data, volume.data > 3, np.ones((4, 5, 6, 3))):
+            result = io.to_nibabel(data, volume)
+            path = io.write(result, tmp_path / "result.nii.gz", overwrite=True)
+            written = nib.load(path)
+            for field in PLACE:
+                expected = scan.header[field].astype(np.float32)
+                np.testing.assert_array_equal(written.header[field], expected)
+            expected = scan.header["pixdim"][:4].astype(np.float32)
+            np.testing.assert_array_equal(written.header["pixdim"][:4], expected)
+            np.testing.assert_allclose(written.affine, scan.affine, rtol=1e-6)
+            again = io.read_image(result) if data.ndim == 3 else volume
+            np.testing.assert_allclose(again.affine, volume.affine, rtol=1e-6)
+            if data.ndim == 3 and kind is nib.Nifti1Image:  # ITK reads no NIfTI-2
+                np.testing.assert_allclose(
+                    seen_by_itk(path), seen_by_itk(tmp_path / "scan.nii.gz"), atol=1e-5
+                )
+    # Both forms differ where the scan's do, so that there is something to lose.
+    if (sform_code, qform_code) == (4, 1):
+        gap = written.get_sform()[:3, 3] - written.get_qform()[:3, 3]
+        np.testing.assert_allclose(gap, [-21, -42.6, -37.2], atol=1e-4)
+
+
+def test_both_forms_move_with_the_grid(tmp_path):
+    scan = nib.Nifti1Image(counting(), None)
+    scan.set_qform(MOVED, 1)
+    scan.set_sform(TEMPLATE, 4)
+    volume = conform(io.read_image(scan), "RAS", (1, 1.5, 4))
+    image = io.to_nibabel(volume.data, volume)
+    assert (image.header["sform_code"], image.header["qform_code"]) == (4, 1)
+    np.testing.assert_allclose(image.get_sform(), volume.affine, atol=1e-4)
+    # From voxels of the new grid through those of the scan to the scanner.
+    change = np.linalg.inv(TEMPLATE) @ volume.affine
+    np.testing.assert_allclose(image.get_qform(), MOVED @ change, atol=1e-4)
+    # RAS begins at the last of four voxels to the left: 90 + 30 - 3.
+    assert image.get_qform()[0, 3] == pytest.approx(117, abs=0.6)
 
 
 # Writing

@@ -7,44 +7,44 @@ axes, finite values and an affine in millimetres that can be inverted.
 import os
 import secrets
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 from isal.igzip import IGzipFile
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError, SpatialImage
-from nibabel.wrapstruct import WrapStructError
+from nibabel.spatialimages import SpatialImage
 
 from nobrainer.errors import InputError
+from nobrainer.formats import SUFFIXES, check_stream, find_suffix, open_image
+from nobrainer.memory import memory_for
 from nobrainer.volume import Geometry, Volume
 
 ImageSource = str | os.PathLike[str] | SpatialImage | tuple[Any, Any]
 
-_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
 _GZIPPED = (".nii.gz", ".mgz")
 _MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)
-# All that nibabel was seen to raise on files with random bytes changed.
-_DAMAGED = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    MemoryError,
-    zlib.error,
-    ImageFileError,
-    HeaderDataError,
-    WrapStructError,
-)
+# What nibabel was seen to raise on images in memory whose file is damaged or gone.
+_UNREADABLE = (OSError, EOFError, ValueError, TypeError, zlib.error)
 # NIfTI keeps the unit of length in three bits of a field shared with time.
 _LENGTH_BITS, _METRE, _MILLIMETRE, _MICROMETRE = 7, 1, 2, 3
 _SCANNER_CODE = 1
+# What places voxels in the world, twice: as a matrix, and as a rotation, a place and
+# the voxel sizes.
+_SFORM = ("sform_code", "srow_x", "srow_y", "srow_z")
+_QFORM = (
+    "qform_code",
+    *("quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z"),
+)
+# Beyond these a header is wrong, and what is computed from it loses every digit.
+_SMALLEST_MM, _FARTHEST_MM = 1e-6, 1e6
+# Rounding of stored labels, for example by a slope in single precision.
+_LABEL_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,8 @@ class _Opened:
     """A source whose grid and type are checked and whose values are still unread."""
 
     name: str
-    values: Any
+    read: Callable[[], np.ndarray]
+    dtype: np.dtype
     geometry: Geometry
     header: nib.Nifti1Header
 
@@ -68,11 +69,13 @@ def read_image(source: ImageSource) -> Volume:
         A volume of its own float32 data, slope and intercept applied.
 
     Raises:
-        InputError: the source cannot be read, is not one real 3-D volume with an
-            invertible affine, holds NaN or infinity, or is constant.
+        InputError: the source cannot be read, its checksum differs, it is too large
+            for the memory, is not one real 3-D volume with an invertible affine, holds
+            NaN or infinity, or is constant.
     """
     opened = _open(source)
-    with np.errstate(over="ignore"):  # what overflows is reported as infinity
+    # What overflows is reported as infinity.
+    with memory_for(opened.name), np.errstate(over="ignore"):
         data = _values(opened).astype(np.float32, order="C")
     low, high = _finite_range(data, opened.name)
     if low == high:
@@ -86,6 +89,9 @@ def read_image(source: ImageSource) -> Volume:
 def read_labels(source: ImageSource) -> Volume:
     """Read a label map; whole numbers stored as floats are accepted.
 
+    Values within 0.001 of a whole number are rounded to it: single precision and
+    slopes store 24 as 24.000002 or 17 as 17.0003.
+
     Args:
         source: as for `read_image`.
 
@@ -97,17 +103,16 @@ def read_labels(source: ImageSource) -> Volume:
             fractional or beyond 32 bits.
     """
     opened = _open(source)
-    values = _values(opened)
-    low, high = _finite_range(values, opened.name)
+    with memory_for(opened.name):
+        values = _values(opened)
+        _finite_range(values, opened.name)
+        if values.dtype.kind == "f":
+            values = _whole(values, opened)
+    low, high = int(values.min()), int(values.max())
     if low < 0 or high > np.iinfo(np.int32).max:
         raise InputError(
-            f"{opened.name}: holds label {low if low < 0 else high:g}: labels must "
+            f"{opened.name}: holds label {low if low < 0 else high}: labels must "
             f"be from 0 to {np.iinfo(np.int32).max}; relabel the map"
-        )
-    if values.dtype.kind == "f" and (fractional := values % 1 != 0).any():
-        raise InputError(
-            f"{opened.name}: holds label {values[fractional][0]:g}: labels must be "
-            f"whole numbers; resample label maps with nearest neighbour"
         )
     dtype = next(t for t in (np.uint8, np.uint16, np.int32) if high <= np.iinfo(t).max)
     data = values.astype(dtype, order="C")
@@ -115,7 +120,7 @@ def read_labels(source: ImageSource) -> Volume:
 
 
 def read_geometry(source: ImageSource) -> Geometry:
-    """Read the grid alone, from the header.
+    """Read the grid alone, from the header: the voxels and the checksum stay unread.
 
     Args:
         source: as for `read_image`.
@@ -134,7 +139,7 @@ def to_nibabel(data: np.ndarray, like: Volume) -> nib.Nifti1Image:
 
     Args:
         data: (I, J, K) or (I, J, K, C); integers and booleans are labels.
-        like: the volume whose affine, units and coordinate codes the image gets.
+        like: the volume whose grid, units, sform and qform the image gets.
 
     Returns:
         Labels in the smallest unsigned type that fits, all else in float32.
@@ -153,19 +158,14 @@ def to_nibabel(data: np.ndarray, like: Volume) -> nib.Nifti1Image:
         stored = data.astype(np.min_scalar_type(int(data.max())))
     else:
         stored = data.astype(np.float32)
-    inherited = like.header if like.header is not None else _header(None)
+    header = (like.header or _new_header(like.affine)).copy()
+    header.set_data_dtype(stored.dtype)
+    header.set_data_shape(stored.shape)
     affine = like.affine.copy()
-    affine[:3] /= _millimetres(inherited)
-    header = nib.Nifti1Image(stored, affine, dtype=stored.dtype).header
-    header["xyzt_units"] = inherited["xyzt_units"]
-    codes = int(inherited["sform_code"]), int(inherited["qform_code"])
-    if codes == (0, 0) and not np.allclose(header.get_base_affine(), affine):
-        codes = _SCANNER_CODE, _SCANNER_CODE
-    header.set_sform(affine)
-    header.set_qform(affine)
-    sheared = not np.allclose(header.get_qform(), affine, atol=1e-3)
-    header["sform_code"] = codes[0]
-    header["qform_code"] = 0 if sheared else codes[1]
+    affine[:3] /= _millimetres(header)
+    present = header.get_best_affine()
+    if not np.allclose(present, affine, rtol=1e-5, atol=1e-5):
+        _move(header, np.linalg.inv(present) @ affine, affine)
     # In the header's precision, so that the affine is the one that files read as.
     return nib.Nifti1Image(stored, header.get_best_affine(), header)
 
@@ -189,7 +189,7 @@ def write(
             MGZ cannot hold its values.
     """
     path = Path(path)
-    suffix = _suffix(path)
+    suffix = find_suffix(path)
     if os.path.exists(path) and not overwrite:
         raise InputError(f"{path}: exists already: choose another name or overwrite it")
     stored = _to_mgh(image, path) if suffix in (".mgz", ".mgh") else image
@@ -232,7 +232,7 @@ def strip_suffix(path: str | os.PathLike[str]) -> str:
     'sub-01_T1w'
     """
     path = Path(path)
-    return path.name[: -len(_suffix(path))]
+    return path.name[: -len(find_suffix(path))]
 
 
 def display_names(names: Sequence[str]) -> list[str]:
@@ -246,7 +246,7 @@ def display_names(names: Sequence[str]) -> list[str]:
     >>> display_names(["a/sub-01/T1w.nii.gz", "a/sub-02/T1w.nii.gz"])
     ['sub-01/T1w', 'sub-02/T1w']
     """
-    files = [name for name in names if name.lower().endswith(_SUFFIXES)]
+    files = [name for name in names if name.lower().endswith(SUFFIXES)]
     shown = {name: strip_suffix(name) for name in files}
     if len(set(shown.values())) < len(shown):
         root = os.path.commonpath([os.path.dirname(os.path.abspath(n)) for n in files])
@@ -284,29 +284,20 @@ def _replacing(path: Path, suffix: str = "") -> Iterator[Path]:
             temporary.unlink()
 
 
-def _suffix(path: Path) -> str:
-    for suffix in _SUFFIXES:
-        if path.name.lower().endswith(suffix):
-            return suffix
-    raise InputError(
-        f"{path}: unknown suffix: give a .nii, .nii.gz, .mgz or .mgh file (convert "
-        f"DICOM with dcm2niix first)"
-    )
-
-
 def _open(source: ImageSource) -> _Opened:
     """Open any kind of source and check its grid and its type of value."""
     values: Any
     if isinstance(source, tuple) and len(source) == 2:
         name, values, affine = "array", np.asarray(source[0]), source[1]
-        header = _header(None)
+        header, read = None, values.view
     elif isinstance(source, SpatialImage):
         name = source.get_filename() or "image in memory"
-        values, affine, header = source.dataobj, source.affine, _header(source)
+        values, affine, header = source.dataobj, source.affine, source.header
+        read = partial(_read_lazily, source, name)
     elif isinstance(source, str | os.PathLike):
         name = os.fspath(source)
-        image = _load(Path(source))
-        values, affine, header = image.dataobj, image.affine, _header(image)
+        values = open_image(Path(source))
+        affine, header, read = values.affine, values.header, values.read
     else:
         raise InputError(
             f"cannot read a {type(source).__name__}: give a path, a nibabel image or "
@@ -318,47 +309,31 @@ def _open(source: ImageSource) -> _Opened:
             f"{name}: holds {kind or values.dtype}: give one real number per voxel"
         )
     shape = _three_axes(values.shape, name)
-    matrix = _invertible(affine, name)
-    matrix[:3] *= _millimetres(header)
-    return _Opened(name, values, Geometry(shape, matrix), header)
-
-
-def _load(path: Path) -> Any:
-    """Open an image file, reading its header only."""
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file: check the path") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path}: is a directory: give an image file") from error
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    _suffix(path)
-    if size == 0:
-        raise InputError(f"{path}: is empty (0 bytes): copy or export it again")
-    try:
-        return nib.load(path)
-    except _DAMAGED as error:
-        raise _unreadable(path, error) from error
+    if isinstance(header, nib.Nifti1Header):
+        matrix = _placed(affine, _millimetres(header), name)
+        inherited = _inherited(header)
+    else:
+        matrix = _placed(affine, 1, name)
+        inherited = _new_header(matrix)
+    return _Opened(name, read, values.dtype, Geometry(shape, matrix), inherited)
 
 
 def _values(opened: _Opened) -> np.ndarray:
-    """The voxel values (I, J, K), slope and intercept applied."""
+    """The values (I, J, K), without trailing axes of one voxel."""
+    return opened.read().reshape(opened.geometry.shape)
+
+
+def _read_lazily(image: SpatialImage, name: str) -> np.ndarray:
+    """The values of an image that nibabel may not have read from its file yet."""
+    file = getattr(image.dataobj, "file_like", None)
+    if isinstance(file, str) and file.lower().endswith(_GZIPPED):
+        check_stream(Path(file))
     try:
-        values = np.asanyarray(opened.values)
-    except _DAMAGED as error:
-        raise _unreadable(opened.name, error) from error
-    return values.reshape(opened.geometry.shape)
-
-
-def _unreadable(name: str | Path, error: Exception) -> InputError:
-    if isinstance(error, PermissionError):
-        return InputError(f"{name}: permission denied: make it readable (chmod u+r)")
-    return InputError(
-        f"{name}: not an image that can be read, damaged or cut short: "
-        f"{_one_line(error)}: copy or export it again"
-    )
+        return np.asanyarray(image.dataobj)
+    except _UNREADABLE as error:
+        raise InputError(
+            f"{name}: its voxels cannot be read: {_one_line(error)}: load it again"
+        ) from error
 
 
 def _one_line(error: Exception) -> str:
@@ -369,19 +344,19 @@ def _three_axes(shape: tuple[int, ...], name: str) -> tuple[int, int, int]:
     """The shape without trailing axes of one voxel."""
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
+    if min(shape, default=1) < 1:
+        raise InputError(f"{name}: has no voxels, shape {shape}: export it again")
     if len(shape) != 3:
         raise InputError(
             f"{name}: is {len(shape)}-D with shape {shape}, must be 3-D: give one "
             f"volume, one channel"
         )
-    if min(shape) < 1:
-        raise InputError(f"{name}: has no voxels, shape {shape}: export it again")
     i, j, k = shape
     return int(i), int(j), int(k)
 
 
-def _invertible(affine: Any, name: str) -> np.ndarray:
-    """The affine as a (4, 4) float64 array of its own."""
+def _placed(affine: Any, unit_mm: float, name: str) -> np.ndarray:
+    """The affine as a (4, 4) float64 array of its own, in millimetres."""
     wrong = f"{name}: affine is not an invertible (4, 4) voxel-to-world matrix"
     try:
         matrix = np.array(affine, dtype=float)
@@ -391,9 +366,22 @@ def _invertible(affine: Any, name: str) -> np.ndarray:
         raise InputError(f"{wrong}: its shape is {matrix.shape}")
     if not np.isfinite(matrix).all() or not np.allclose(matrix[3], (0, 0, 0, 1)):
         raise InputError(f"{wrong}: correct the header's sform or qform")
-    lengths = np.linalg.norm(matrix[:3, :3], axis=0)
+    with np.errstate(over="ignore"):
+        matrix[:3] *= unit_mm
+        lengths = np.linalg.norm(matrix[:3, :3], axis=0)
+    if lengths.max() > _FARTHEST_MM or 0 < lengths.min() < _SMALLEST_MM:
+        shown = " x ".join(f"{length:g}" for length in lengths)
+        raise InputError(
+            f"{name}: its voxels measure {shown} mm: correct the header's sform, "
+            f"qform, voxel sizes or unit"
+        )
     if abs(np.linalg.det(matrix[:3, :3])) <= 1e-6 * lengths.prod():
         raise InputError(f"{wrong}: it is singular; correct the header's sform")
+    if (farthest := np.abs(matrix[:3, 3]).max()) > _FARTHEST_MM:
+        raise InputError(
+            f"{name}: its first voxel lies {farthest:g} mm from the origin: correct "
+            f"the header's sform or qform"
+        )
     return matrix
 
 
@@ -409,17 +397,66 @@ def _finite_range(values: np.ndarray, name: str) -> tuple[float, float]:
     return low, high
 
 
-def _header(image: SpatialImage | None) -> nib.Nifti1Header:
-    """What results inherit: units and coordinate codes, nothing else."""
+def _whole(values: np.ndarray, opened: _Opened) -> np.ndarray:
+    """Labels stored as floats, rounded where they are whole but for rounding."""
+    rounded = np.rint(values)
+    fractional = np.abs(values - rounded) > _LABEL_ROUNDING
+    if fractional.any():
+        digits = np.format_float_positional(values[fractional][0], trim="-")
+        is_scaled = opened.dtype.kind in "bui"
+        raise InputError(
+            f"{opened.name}: holds label {digits}: labels must be whole numbers; "
+            + (
+                "the header's slope scales them, so save the map again as integers"
+                if is_scaled
+                else "resample label maps with nearest neighbour"
+            )
+        )
+    return rounded
+
+
+def _inherited(header: nib.Nifti1Header) -> nib.Nifti1Header:
+    """What results inherit: the unit and both forms of coordinates, nothing else."""
+    inherited = nib.Nifti1Header()
+    for field in (*_SFORM, *_QFORM):
+        inherited[field] = header[field]
+    inherited["pixdim"][:4] = header["pixdim"][:4]
+    units = int(header["xyzt_units"])
+    inherited["xyzt_units"] = units if units & _LENGTH_BITS else units | _MILLIMETRE
+    return inherited
+
+
+def _new_header(affine: np.ndarray) -> nib.Nifti1Header:
+    """The same for a source that has no NIfTI header: both forms are its affine."""
     header = nib.Nifti1Header()
     header["xyzt_units"] = _MILLIMETRE
-    header["sform_code"] = header["qform_code"] = _SCANNER_CODE
-    if image is not None and isinstance(image.header, nib.Nifti1Header):
-        for field in ("sform_code", "qform_code"):
-            header[field] = image.header[field]
-        units = int(image.header["xyzt_units"])
-        header["xyzt_units"] = units if units & _LENGTH_BITS else units | _MILLIMETRE
+    _set_forms(header, affine, affine, (_SCANNER_CODE, _SCANNER_CODE))
     return header
+
+
+def _move(header: nib.Nifti1Header, change: np.ndarray, affine: np.ndarray) -> None:
+    """Put both forms onto another grid of the same scan.
+
+    `change` (4, 4) leads from voxels of the new grid to those of the old one.
+    """
+    codes = int(header["sform_code"]), int(header["qform_code"])
+    qform = header.get_qform() @ change if codes[1] else affine
+    if codes == (0, 0):
+        codes = _SCANNER_CODE, _SCANNER_CODE
+    _set_forms(header, affine, qform, codes)
+
+
+def _set_forms(
+    header: nib.Nifti1Header,
+    sform: np.ndarray,
+    qform: np.ndarray,
+    codes: tuple[int, int],
+) -> None:
+    """Set both forms; the qform is left unknown where it cannot say what is sheared."""
+    header.set_sform(sform, codes[0])
+    header.set_qform(qform, codes[1])
+    if not np.allclose(header.get_qform(), qform, atol=1e-3):
+        header["qform_code"] = 0
 
 
 def _millimetres(header: nib.Nifti1Header) -> float:
