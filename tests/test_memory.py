@@ -63,7 +63,7 @@ def test_what_cannot_fit_is_refused_with_both_figures(monkeypatch):
 
 def test_an_allocation_that_fails_is_named():
     with (
-        pytest.raises(InputError, match="^scan: too large for the memory there is"),
+        pytest.raises(InputError, match=r"^scan: too large for the memory there is"),
         memory.memory_for("scan"),
     ):
         np.empty(10**15)
