@@ -1,8 +1,10 @@
 import hashlib
+import itertools
 import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -14,7 +16,8 @@ import pytest
 import torch
 from safetensors.torch import save as save_tensors
 
-from nobrainer.bundle import Bundle, is_taken, load, save
+import nobrainer.bundle
+from nobrainer.bundle import Bundle, check_place, is_taken, load, save
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 from nobrainer.fitted import Calibration, Intervals, QualityModel
@@ -415,7 +418,9 @@ def test_a_model_is_replaced_only_on_request(bundle, saved, tmp_path):
     [
         ("thesis.txt",),
         ("weights.safetensors",),
+        ("recipe.json",),
         ("recipe.json", "README.md"),
+        ("recipe.json", "SHA256SUMS", "weights.safetensors"),
         (*ALL_NAMES, "notes.md"),
     ],
 )
@@ -446,6 +451,19 @@ def test_a_full_disk_leaves_nothing_behind(bundle, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_place_is_tried_before_there_is_a_model_for_it(saved, tmp_path):
+    check_place(tmp_path / "a" / "model", overwrite=False)
+    check_place(saved, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    with pytest.raises(InputError, match="a model is already there"):
+        check_place(saved, overwrite=False)
+    with pytest.raises(InputError, match="cannot be written"):
+        check_place(saved / "recipe.json" / "model", overwrite=False)
+    # The name beside it, for the time of saving, is longer.
+    with pytest.raises(InputError, match="File name too long"):
+        check_place(tmp_path / ("m" * 253), overwrite=False)
+
+
 def test_a_full_disk_leaves_the_old_model(bundle, saved, tmp_path):
     before = _contents(tmp_path)
     with _files_limited_to(500), pytest.raises(InputError, match="cannot be written"):
@@ -460,6 +478,7 @@ def test_the_old_model_comes_back_when_the_swap_fails(
 ):
     before = _contents(tmp_path)
     rename = Path.rename
+    monkeypatch.setattr(nobrainer.bundle, "exchange", lambda new, target: False)
 
     def fail_for_the_new_one(self, target):
         if self.name.endswith(".new"):
@@ -471,6 +490,58 @@ def test_the_old_model_comes_back_when_the_swap_fails(
         save(replace(bundle, history=()), saved, overwrite=True)
     assert _contents(tmp_path) == before
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_by_the_name_of_a_models_file_is_kept(bundle, saved):
+    (saved / "history.jsonl").unlink()
+    (saved / "history.jsonl").mkdir()
+    (saved / "history.jsonl" / "thesis.txt").write_text("precious")
+    before = _contents(saved)
+    with pytest.raises(InputError, match=r"not a model's \(history\.jsonl\)"):
+        save(bundle, saved, overwrite=True)
+    assert _contents(saved) == before
+
+
+def _save_killed(bundle, folder, at, can_exchange):
+    """Save in a copy of this process that is killed before a step of it, from 1.
+
+    Returns: whether it came to that.
+    """
+    pid = os.fork()
+    if pid == 0:
+        steps = itertools.count(1)
+
+        def watched(function):
+            def call(*args, **kwargs):
+                if next(steps) == at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return function(*args, **kwargs)
+
+            return call
+
+        exchange = nobrainer.bundle.exchange if can_exchange else lambda *_: False
+        nobrainer.bundle.exchange = watched(exchange)
+        nobrainer.bundle._write = watched(nobrainer.bundle._write)
+        for name in ("mkdir", "rename", "rmdir"):
+            setattr(Path, name, watched(getattr(Path, name)))
+        save(bundle, folder, overwrite=True)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    return os.WIFSIGNALED(status)
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_save_that_is_killed_at_any_step_leaves_a_whole_model(
+    bundle, saved, tmp_path, can_exchange
+):
+    step = 1
+    while _save_killed(bundle, saved, step, can_exchange):
+        _assert_same(load(saved), bundle)
+        step += 1
+    # Seven files, and more. The last one has cleared what the others left.
+    assert step > 10
+    _assert_same(load(saved), bundle)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_no_directory_and_no_model_are_told_apart(tmp_path):

@@ -18,13 +18,14 @@ Nothing in it is code: no pickle is written or read.
 import hashlib
 import json
 import os
-import shutil
+import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from uuid import uuid4
 
+import psutil
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -36,6 +37,7 @@ from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 from nobrainer.fitted import Calibration, QualityModel
 from nobrainer.recipe import Recipe, parse_json, refuse_newer
+from nobrainer.system import check_writable, exchange
 
 T = TypeVar("T")
 
@@ -48,6 +50,7 @@ QUALITY = "quality.json"
 CARD = "README.md"
 CROISSANT = "croissant.json"
 SUMS = "SHA256SUMS"
+NEW, OLD = ".new", ".old"
 # What is fitted after training, and the card, which older models do not have.
 _OPTIONAL = (CALIBRATION, QUALITY, CARD)
 _LISTED = (WEIGHTS, RECIPE, LABELS, HISTORY, *_OPTIONAL, CROISSANT)
@@ -80,6 +83,10 @@ class Bundle:
 def save(bundle: Bundle, directory: str | Path, *, overwrite: bool = False) -> Path:
     """Write a model to a directory, all of it or nothing.
 
+    A model that is replaced keeps its place until the new one takes it in one step.
+    Where the file system cannot do that in one step, and the process is killed between
+    two, `load` still finds the old model.
+
     Args:
         bundle: The model.
         directory: Where to; a new or an empty directory, or, with `overwrite`, one
@@ -95,16 +102,18 @@ def save(bundle: Bundle, directory: str | Path, *, overwrite: bool = False) -> P
     # Resolved, because a link or "." cannot be renamed over.
     target = Path(directory).resolve()
     contents = _contents(bundle)
-    unique = f".{target.name}.{uuid4().hex}"
-    new, old = target.with_name(f"{unique}.new"), target.with_name(f"{unique}.old")
+    new, old = _beside(target, NEW), _beside(target, OLD)
     try:
         replaces = is_taken(target, overwrite=overwrite)
+        _clear(target)
         new.mkdir(parents=True)
         for name, data in contents.items():
             _write(new / name, data)
-        if replaces:
+        if not replaces:
+            new.rename(target)
+        elif not exchange(new, target):
             target.rename(old)
-        new.rename(target)
+            new.rename(target)
     except OSError as error:
         raise InputError(
             f"{directory}: the model cannot be written ({error.strerror}); "
@@ -112,11 +121,18 @@ def save(bundle: Bundle, directory: str | Path, *, overwrite: bool = False) -> P
         ) from error
     finally:
         # Here and not in the `except`, so that an interruption restores it too.
-        if os.path.exists(old) and not os.path.exists(target):
+        if old.exists() and not target.exists():
             old.rename(target)
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(new)
+        _remove(old)
     return Path(directory)
+
+
+def check_place(directory: str | Path, *, overwrite: bool) -> None:
+    """Raise `InputError` where `save` would: to be asked before long work."""
+    target = Path(directory).resolve()
+    is_taken(target, overwrite=overwrite)
+    check_writable(_beside(target, NEW))
 
 
 def load(directory: str | Path) -> Bundle:
@@ -132,7 +148,7 @@ def load(directory: str | Path) -> Bundle:
         InputError: Not a model's directory, a file that is missing, truncated,
             changed or not the model's own, or a format newer than this software.
     """
-    directory = Path(directory)
+    directory = _find(Path(directory))
     if not directory.is_dir():
         raise InputError(
             f"{directory}: no such directory; give the one that the model was saved to"
@@ -176,7 +192,15 @@ def load(directory: str | Path) -> Bundle:
 
 
 def is_taken(target: Path, *, overwrite: bool) -> bool:
-    """Whether a model is there that may be replaced; refuses what must be kept."""
+    """Whether a model is there that may be replaced; refuses what must be kept.
+
+    A model that a killed save has left beside its place is put back first.
+    """
+    kept = _find(target)
+    if kept != target:
+        # Where it cannot be, nothing can be saved either, which comes out then.
+        with suppress(OSError):
+            kept.rename(target)
     if not target.exists():
         return False
     if not target.is_dir():
@@ -184,13 +208,13 @@ def is_taken(target: Path, *, overwrite: bool) -> bool:
     names = {entry.name for entry in target.iterdir()}
     if not names:
         return False
-    sums = _read(target / SUMS) if SUMS in names else b""
-    ours = {*_LISTED, SUMS}
-    # Many folders have a README: it is the model's only where its checksums list it.
-    if CARD.encode() not in sums:
-        ours.remove(CARD)
+    sums = _read(target / SUMS) if (target / SUMS).is_file() else b""
+    listed = {line[66:].decode(errors="replace") for line in sums.splitlines()}
+    # What a model has written is in its list, and nothing but files. Many folders have
+    # a README or a recipe.json that is somebody's own.
+    ours = {n for n in {*_LISTED} & listed | {SUMS} if (target / n).is_file()}
     foreign = sorted(names - ours)
-    if foreign or RECIPE not in names:
+    if foreign or not {RECIPE, WEIGHTS} <= names:
         raise InputError(
             f"{target}: holds files that are not a model's "
             f"({', '.join(foreign or sorted(names))}); choose another directory"
@@ -201,6 +225,44 @@ def is_taken(target: Path, *, overwrite: bool) -> bool:
             "overwrite=True to replace it"
         )
     return True
+
+
+def _beside(target: Path, kind: str) -> Path:
+    """A name beside a model's for the time of saving, which says who saves."""
+    return target.with_name(f".{target.name}.{os.getpid()}{kind}")
+
+
+def _siblings(target: Path, kind: str) -> list[Path]:
+    """What `_beside` named for a model, in any process."""
+    if not target.parent.is_dir():
+        return []
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.\d+{re.escape(kind)}")
+    return [p for p in target.parent.iterdir() if pattern.fullmatch(p.name)]
+
+
+def _find(directory: Path) -> Path:
+    """Where a model lies: beside its place if a save was killed at the worst moment."""
+    if directory.exists():
+        return directory
+    return next(iter(_siblings(directory, OLD)), directory)
+
+
+def _clear(target: Path) -> None:
+    """Take away what killed saves have left beside a model."""
+    for kind in (NEW, OLD):
+        for path in _siblings(target, kind):
+            pid = int(path.name.split(".")[-2])
+            # A name of this process is that of an earlier one with its number.
+            if pid == os.getpid() or not psutil.pid_exists(pid):
+                _remove(path)
+
+
+def _remove(directory: Path) -> None:
+    """Remove a model's files and then the directory, if nothing else is in it."""
+    with suppress(OSError):
+        for name in (*_LISTED, SUMS):
+            (directory / name).unlink(missing_ok=True)
+        directory.rmdir()
 
 
 def pack_weights(weights: Mapping[str, torch.Tensor]) -> bytes:

@@ -10,7 +10,7 @@ import click
 import nobrainer as nb
 from nobrainer.cli.info import echo_fitted
 from nobrainer.cli.options import DRAWS, JSON, LABELLED, MODEL, SEED
-from nobrainer.cli.outputs import make_directory, to_json
+from nobrainer.cli.outputs import save_model, to_json
 from nobrainer.data.table import read_table
 
 
@@ -73,7 +73,7 @@ def calibrate(
       nobrainer calibrate --data held-out.csv --model model --output-dir calibrated \\
           --coverage 0.9 --quality
     """
-    nb.bundle.is_taken(output_dir, overwrite=overwrite)
+    nb.bundle.check_place(output_dir, overwrite=overwrite)
     pairs = read_table(table)
     segmentation = nb.Segmentation.load(model_dir)
     dataset = segmentation.dataset(pairs)
@@ -92,8 +92,7 @@ def calibrate(
             err=True,
         )
         segmentation.fit_quality(dataset, n_samples=n_samples, seed=seed)
-    make_directory(output_dir.parent)
-    saved = segmentation.save(output_dir, overwrite=overwrite)
+    saved = save_model(segmentation, output_dir, overwrite=overwrite)
     if as_json:
         assert segmentation.calibration_ is not None
         fitted = segmentation.quality_

@@ -12,6 +12,7 @@ from nobrainer.cli.outputs import (
     make_directory,
     map_paths,
     refuse_taken,
+    save_model,
     to_json,
     write_maps,
 )
@@ -63,6 +64,7 @@ def demo(
     """
     refuse_taken(output_dir, overwrite=overwrite)
     make_directory(output_dir)
+    nb.bundle.check_place(output_dir / "model", overwrite=overwrite)
     pairs = read_table(Path(nb.get_data(source="embedded")))
     image, truth = pairs[-1]
     started = time.monotonic()
@@ -73,6 +75,7 @@ def demo(
     )
     segmentation.fit(_brains(pairs[:-1]), epochs=epochs)
     trained_s = time.monotonic() - started
+    saved = save_model(segmentation, output_dir / "model", overwrite=overwrite)
     click.echo(f"predicting an unseen head, {n_samples} draws ...", err=True)
     prediction = segmentation.predict(image, n_samples=n_samples, seed=0)
     figures = nb.summarise(
@@ -83,8 +86,7 @@ def demo(
 
     paths = map_paths(output_dir, strip_suffix(image), n_samples)
     write_maps(prediction, paths, overwrite=overwrite)
-    paths["model"] = segmentation.save(output_dir / "model", overwrite=overwrite)
-    paths["figure"] = output_dir / "figure.png"
+    paths["model"], paths["figure"] = saved, output_dir / "figure.png"
     nb.figure.draw_prediction(
         image,
         *prediction,

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,25 @@ def make_directory(directory: Path) -> None:
         raise InputError(
             f"{directory}: cannot be made: {error.strerror}: give another directory"
         ) from error
+
+
+def save_model(segmentation: Any, directory: Path, *, overwrite: bool) -> Path:
+    """Save a model that took long to make; returns where.
+
+    Where its place can no longer be written (a full disk), the model is kept in a
+    temporary folder, and the `InputError` says so.
+    """
+    try:
+        saved: Path = segmentation.save(directory, overwrite=overwrite)
+    except InputError as error:
+        try:
+            kept = segmentation.save(Path(tempfile.mkdtemp(prefix="nobrainer-")))
+        except (InputError, OSError):
+            raise error from None
+        raise InputError(
+            f"{error}\n{kept}: the model is kept here: move it to where it shall be"
+        ) from error
+    return saved
 
 
 def map_paths(directory: Path, stem: str, n_samples: int) -> dict[str, Path]:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 import nobrainer as nb
-from nobrainer.cli.outputs import make_directory
+from nobrainer.cli.outputs import save_model
 from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
 
@@ -158,7 +158,7 @@ def train(
       nobrainer train --data scans.csv --output-dir warm --binarize \\
           --model bayesian_vnet --warm-start plain-vnet
     """
-    nb.bundle.is_taken(output_dir, overwrite=overwrite)
+    nb.bundle.check_place(output_dir, overwrite=overwrite)
     dataset = (
         nb.Dataset.from_files(read_table(table), block_shape, n_classes)
         .batch(batch_size)
@@ -192,8 +192,7 @@ def train(
         warm_start=warm_start,
         resume=resume,
     )
-    make_directory(output_dir.parent)
-    click.echo(segmentation.save(output_dir, overwrite=overwrite))
+    click.echo(save_model(segmentation, output_dir, overwrite=overwrite))
 
 
 def _argument(text: str) -> tuple[str, Any]:

@@ -61,7 +61,7 @@ from nobrainer.ranking import Ranked, check_strategy, rank
 from nobrainer.recipe import ModelConfig, Provenance, Recipe, TrainingConfig
 from nobrainer.registry import check_arguments, near_miss
 from nobrainer.structures import Structure, StructureSums
-from nobrainer.system import check_cores
+from nobrainer.system import check_cores, check_writable
 from nobrainer.training.checkpoint import LAST, read_checkpoint
 from nobrainer.training.engine import (
     default_device,
@@ -794,6 +794,7 @@ class Segmentation:
                     f"{directory}: cannot be a folder for checkpoints "
                     f"({error.strerror}): give another checkpoint_filepath"
                 ) from error
+            check_writable(directory)
             if not resume and _checkpoints(directory):
                 raise InputError(
                     f"{directory}: holds checkpoints of an earlier training: go on "

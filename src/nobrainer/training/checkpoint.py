@@ -61,6 +61,9 @@ def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Killed trainings have left theirs.
+        for other in path.parent.glob(f".{path.name}.*"):
+            other.unlink()
         save_file(tensors, partial, meta)
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:

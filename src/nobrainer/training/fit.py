@@ -4,8 +4,9 @@ import math
 import signal
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -125,9 +126,10 @@ class Training:
                 if value.shape == weight.shape:
                     state[name] = torch.empty_like(weight).copy_(value)
         self.history = list(checkpoint.history)
-        self.best = checkpoint.best
-        if self.best is not None:
-            self.best_weights = read_checkpoint(directory / BEST).weights
+        if checkpoint.best is not None and (directory / BEST).exists():
+            # Its own score: it may be of an earlier epoch where the disk was full.
+            best = read_checkpoint(directory / BEST)
+            self.best, self.best_weights = best.best, best.weights
 
     def run(self) -> list[Row]:
         """Train to the end and leave the model with its best weights.
@@ -221,9 +223,7 @@ class Training:
         if self.display:
             self.display.end_epoch(row)
         if self.job.directory is not None:
-            if self.best is not None and self.best[1] == epoch + 1:
-                self._write(self.job.directory / BEST)
-            self._write(self.job.directory / LAST)
+            self._keep_epoch(self.job.directory)
         if self.job.on_epoch is not None and self.fabric.is_global_zero:
             self.job.on_epoch(row)
 
@@ -301,6 +301,18 @@ class Training:
             }
         return figures
 
+    def _keep_epoch(self, directory: Path) -> None:
+        """Write the checkpoints of an epoch, or warn: they are not worth a training."""
+        try:
+            if self.best is not None and self.best[1] == len(self.history):
+                self._write(directory / BEST)
+            self._write(directory / LAST)
+        except InputError as error:
+            warnings.warn(
+                f"{error}: training goes on, and tries again after the next epoch",
+                stacklevel=2,
+            )
+
     def _write(self, path: Path) -> None:
         if not self.fabric.is_global_zero:
             return
@@ -317,15 +329,25 @@ class Training:
     def _save_interrupted(self) -> str:
         """Keep the weights as they are; returns what to tell the user."""
         directory = self.job.directory
-        path = directory or Path(tempfile.mkdtemp(prefix="nobrainer-"))
-        self._write(path / INTERRUPTED)
-        text = (
-            f"interrupted in epoch {len(self.history) + 1}: the weights so far are in "
-            f"{path / INTERRUPTED}"
-        )
+        text = f"interrupted in epoch {len(self.history) + 1}"
+        try:
+            path = self._write_interrupted(directory)
+        except (InputError, OSError) as error:
+            return f"{text}, and the weights so far are lost: {error}"
+        text = f"{text}: the weights so far are in {path}"
         if directory is None or not self.history:
             return text
         return f"{text}; resume=True goes on after epoch {len(self.history)}"
+
+    def _write_interrupted(self, directory: Path | None) -> Path:
+        """Keep the weights, in a temporary folder if need be; returns the file."""
+        if directory is not None:
+            with suppress(InputError):
+                self._write(directory / INTERRUPTED)
+                return directory / INTERRUPTED
+        elsewhere = Path(tempfile.mkdtemp(prefix="nobrainer-"))
+        self._write(elsewhere / INTERRUPTED)
+        return elsewhere / INTERRUPTED
 
 
 @contextmanager
