@@ -39,7 +39,10 @@ RANK = {
 }
 ENGINE = "nobrainer/training/engine.py"
 FABRIC = "nobrainer/training/fabric.py"
-TRIAL = "nobrainer/research/trial.py"
+# Whatever ends a trial is a row of the journal, whatever ends the work on a scan a
+# line about the scan.
+CATCHES_ALL = {"nobrainer/research/trial.py", "nobrainer/processing/guard.py"}
+PRINTS = "nobrainer/cli/outputs.py"
 ASKS_FOR_HARDWARE = re.compile(
     r"(cuda|mps|xpu|accelerator)\.(is_available|device_count|current_\w+|set_device)"
 )
@@ -110,6 +113,18 @@ def test_no_import_inside_a_function_and_no_broad_except(module: str) -> None:
                 assert not late, f"{ast.unparse(inner)} stands inside {node.name}"
         for kind in caught(node):
             name = ast.unparse(kind) if kind else "bare except"
-            if module == TRIAL and name == "Exception":
-                continue  # Whatever ends a trial is a row of the journal.
+            if module in CATCHES_ALL and name == "Exception":
+                continue
             assert name not in BROAD, f"{module}: {name} is too broad"
+
+
+@each_module
+def test_the_command_line_prints_in_one_place(module: str) -> None:
+    if not module.startswith("nobrainer/cli/") or module == PRINTS:
+        return
+    for node in ast.walk(MODULES[module]):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            assert name not in ("print", "click.echo", "click.secho"), (
+                f"{module}: {name}"
+            )

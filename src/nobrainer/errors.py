@@ -1,6 +1,16 @@
-"""The errors that mean "what you gave us cannot be used"."""
+"""The errors that mean "what you gave us cannot be used", and any error in one line."""
 
+import re
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
+
+_PACKAGE = str(Path(__file__).parent)
+_LONGEST = 500
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|not enough memory|allocate memory|ALLOC_FAILED"
+    r"|killed by signal: Killed"  # what a DataLoader says of a worker that it lost
+)
 
 _NAMED = 3
 """Files with the same problem as another that its line names."""
@@ -46,3 +56,46 @@ def list_problems(problems: Iterable[tuple[str, str]]) -> str:
             )
         lines.append(line)
     return "\n".join(lines)
+
+
+def tell(error: BaseException) -> str:
+    """An exception in one line: its type, what it says, and where it comes from.
+
+    The place is the innermost one of nobrainer, or if there is none, of all, below
+    the one that caught it.
+    """
+    text = in_one_line(traceback.format_exception_only(error)[-1])
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    ours = [frame for frame in frames if frame.filename.startswith(_PACKAGE)]
+    for frame in (ours or frames)[-1:]:
+        text += f" ({Path(frame.filename).name}:{frame.lineno} in {frame.name})"
+    return text
+
+
+def in_one_line(text: str) -> str:
+    """The text without line ends, and not longer than one reads."""
+    return " ".join(text.split())[:_LONGEST]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory, of the machine or of its GPU, has run out."""
+    said = str(error) if isinstance(error, RuntimeError | OSError) else ""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or bool(_OUT_OF_MEMORY.search(said))
+    )
+
+
+def printable(text: str) -> str:
+    r"""The text with what could steer a terminal, or cannot be shown, as escapes.
+
+    Tabs and line ends stay.
+
+    >>> printable("sub-01\x1b[2J.nii")
+    'sub-01\\x1b[2J.nii'
+    """
+    return "".join(
+        c if c.isprintable() or c in "\t\n" else c.encode("unicode_escape").decode()
+        for c in text
+    )

@@ -3,9 +3,10 @@
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import astuple, dataclass, fields
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -97,6 +98,7 @@ def evaluate(
     dtype: torch.dtype,
     intervals: Intervals | None = None,
     surfaces: bool = True,
+    each: Callable[[str], AbstractContextManager[Any]] = nullcontext,
 ) -> Evaluation:
     """Predict labelled volumes and compare, on the working grid.
 
@@ -112,6 +114,8 @@ def evaluate(
         intervals: of volumes, fitted on other subjects; None leaves out
             "conformal_covered".
         surfaces: also compare surfaces.
+        each: makes, of a subject's name, the context in which it is compared; one
+            whose error that keeps has no rows.
 
     Returns:
         For each subject and structure but background, where truth or prediction has
@@ -140,29 +144,30 @@ def evaluate(
     calibration = {region: CalibrationSums() for region in REGIONS}
     detection: dict[str, DetectionSums] = defaultdict(DetectionSums)
     for volume in volumes:
-        comparison = _Comparison(volume, n_classes)
-        counts = predict_volume(
-            model,
-            volume.image,
-            sampling,
-            n_classes=n_classes,
-            background=volume.background,
-            device=device,
-            dtype=dtype,
-            on_tile=comparison.add,
-        )
-        structures = comparison.rate_structures(counts, labels, intervals, surfaces)
-        scores = SCORES if len(counts) > 1 else SCORES[:1]
-        figures = structures + comparison.rate_regions(scores)
-        rows += [
-            Row(volume.name, region, structure, metric, float(value))
-            for region, structure, metric, value in figures
-            if not np.isnan(value)
-        ]
-        for region in REGIONS:
-            calibration[region].merge(comparison.calibration[region])
-        for score in scores:
-            detection[score].merge(comparison.detection["foreground", score])
+        with each(volume.name):
+            comparison = _Comparison(volume, n_classes)
+            counts = predict_volume(
+                model,
+                volume.image,
+                sampling,
+                n_classes=n_classes,
+                background=volume.background,
+                device=device,
+                dtype=dtype,
+                on_tile=comparison.add,
+            )
+            structures = comparison.rate_structures(counts, labels, intervals, surfaces)
+            scores = SCORES if len(counts) > 1 else SCORES[:1]
+            figures = structures + comparison.rate_regions(scores)
+            rows += [
+                Row(volume.name, region, structure, metric, float(value))
+                for region, structure, metric, value in figures
+                if not np.isnan(value)
+            ]
+            for region in REGIONS:
+                calibration[region].merge(comparison.calibration[region])
+            for score in scores:
+                detection[score].merge(comparison.detection["foreground", score])
     return Evaluation(
         tuple(rows),
         {region: sums.reliability for region, sums in calibration.items()},

@@ -19,7 +19,7 @@ import numpy as np
 from isal.igzip import IGzipFile
 from nibabel.spatialimages import SpatialImage
 
-from nobrainer.errors import InputError
+from nobrainer.errors import InputError, printable
 from nobrainer.formats import SUFFIXES, check_stream, find_suffix, open_image
 from nobrainer.memory import memory_for
 from nobrainer.volume import Geometry, Volume
@@ -207,7 +207,8 @@ def write_text(
     """Write a text file in UTF-8, whole or not at all.
 
     Args:
-        text: its lines end in a line feed on every system.
+        text: its lines end in a line feed on every system. Bytes of a name that are
+            not UTF-8 become escapes.
         path: its directory must exist.
         overwrite: replace a file that is there.
 
@@ -221,18 +222,23 @@ def write_text(
     if os.path.exists(path) and not overwrite:
         raise InputError(f"{path}: exists already: choose another name or overwrite it")
     with _replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(
+            text, encoding="utf-8", errors="backslashreplace", newline="\n"
+        )
     return path
 
 
 def strip_suffix(path: str | os.PathLike[str]) -> str:
     """The file's name without directory and image suffix.
 
+    What cannot be shown, or could steer a terminal, is escaped: results, tables and
+    pictures are named after it.
+
     >>> strip_suffix("a/sub-01_T1w.nii.gz")
     'sub-01_T1w'
     """
     path = Path(path)
-    return path.name[: -len(find_suffix(path))]
+    return printable(path.name[: -len(find_suffix(path))])
 
 
 def display_names(names: Sequence[str]) -> list[str]:

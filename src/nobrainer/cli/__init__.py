@@ -4,10 +4,13 @@ Results go to standard output, everything else to standard error. Exit codes: 0 
 1 some files could not be predicted, 2 bad input or usage, 130 interrupted.
 """
 
+import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO
 
 import click
 
@@ -17,13 +20,14 @@ from nobrainer.cli.data import data
 from nobrainer.cli.demo import demo
 from nobrainer.cli.evaluate import evaluate
 from nobrainer.cli.info import info
+from nobrainer.cli.outputs import echo, echo_error
 from nobrainer.cli.predict import predict
 from nobrainer.cli.qc import qc
 from nobrainer.cli.rank import rank
 from nobrainer.cli.report import report
 from nobrainer.cli.research import research
 from nobrainer.cli.train import train
-from nobrainer.errors import InputError
+from nobrainer.errors import InputError, in_one_line
 
 _SHELL_NAMES = {
     "checkpoint_filepath": "checkpoint_dir",
@@ -47,21 +51,34 @@ class _Commands(click.Group):
         """Run the command; turn what the user can act on into a message."""
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = lambda message, *_args, **_kwargs: click.echo(
-                    f"nobrainer: warning: {self._in_shell_words(ctx, str(message))}",
-                    err=True,
+                warnings.showwarning = lambda message, *_args, **_kwargs: _warn(
+                    self._in_shell_words(ctx, str(message))
                 )
                 return super().invoke(ctx)
         except InputError as error:
             if ctx.params["debug"]:
                 raise
-            for line in self._in_shell_words(ctx, str(error)).splitlines():
-                click.echo(f"nobrainer: error: {line}", err=True)
+            with suppress(OSError):
+                echo_error(self._in_shell_words(ctx, str(error)))
+            ctx.exit(2)
+        except (OSError, UnicodeError, MemoryError) as error:
+            # A program that stopped reading what we print is click's to answer.
+            if ctx.params["debug"] or isinstance(error, BrokenPipeError):
+                raise
+            with suppress(OSError):
+                echo_error(
+                    f"{in_one_line(str(error)) or 'out of memory'}: check free space, "
+                    "permissions, and the limits on memory and open files (ulimit -a)"
+                )
             ctx.exit(2)
         except KeyboardInterrupt as interrupt:
             text = self._in_shell_words(ctx, str(interrupt)) or "interrupted"
-            click.echo(f"nobrainer: {text}", err=True)
+            with suppress(OSError):
+                echo(f"nobrainer: {text}", err=True)
             ctx.exit(130)
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                _close_unwritable(stream)
 
     def _in_shell_words(self, ctx: click.Context, text: str) -> str:
         """A message that names arguments as in Python, with the command's options.
@@ -89,6 +106,22 @@ def _list_options(command: click.Command) -> Iterator[tuple[str, str]]:
     if isinstance(command, click.Group):
         for inner in command.commands.values():
             yield from _list_options(inner)
+
+
+def _close_unwritable(stream: TextIO) -> None:
+    """Keep what cannot be printed from raising once more when Python ends."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        pass
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _warn(text: str) -> None:
+    # The work is worth more than a remark on it.
+    with suppress(OSError):
+        echo(f"nobrainer: warning: {text}", err=True)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

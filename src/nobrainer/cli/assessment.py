@@ -22,14 +22,16 @@ from nobrainer.cli.options import (
 )
 from nobrainer.cli.outputs import (
     append_rows,
+    echo,
     make_directory,
     refuse_existing,
     refuse_other,
     to_json,
 )
-from nobrainer.cli.scans import each_scan, end, name_scans
+from nobrainer.cli.scans import each_scan, end, name_scans, new_batch
 from nobrainer.errors import InputError
 from nobrainer.io import write_text
+from nobrainer.processing.display import ProgressBar
 
 _WIDTH = 80
 # In the order in which help lists them.
@@ -83,16 +85,16 @@ def assess_scans(
     refuse_existing([qc, structures], overwrite=overwrite)
     refuse_other(sidecars, overwrite=overwrite)
     segmentation = nb.Segmentation.load(model_dir)
+    # It is about the options: every scan would end in it.
+    segmentation.check_quality(n_samples)
     make_directory(output_dir)
     cases: dict[Path, Any] = {}
 
-    def assess(file: Path) -> None:
-        prediction = segmentation.predict(file, n_samples=n_samples, seed=seed)
-        try:
-            case = segmentation.quality(prediction, threshold)
-        except InputError as error:
-            # It is about the options: every other scan would end in it, too.
-            raise click.UsageError(str(error), ctx) from error
+    def assess(file: Path, bar: ProgressBar) -> None:
+        prediction = segmentation.predict(
+            file, n_samples=n_samples, seed=seed, verbose=False, on_pass=bar.advance
+        )
+        case = segmentation.quality(prediction, threshold)
         if with_pages:
             nb.report.write_case(
                 prediction,
@@ -110,8 +112,10 @@ def assess_scans(
         cases[file] = case
 
     written: dict[str, Path] = {}
+    batch = new_batch(ctx)
     try:
-        _, problems = each_scan(files, assess)
+        for _ in each_scan(files, assess, batch):
+            pass
     except KeyboardInterrupt:
         done = f"interrupted: {len(cases)} of {len(files)} scans are done"
         raise KeyboardInterrupt(f"{done}, see {qc}" if cases else done) from None
@@ -149,14 +153,14 @@ def assess_scans(
             ],
             "files": {name: str(path) for name, path in written.items()},
         }
-        click.echo(to_json(story))
+        echo(to_json(story))
     elif cases:
         is_predicted = segmentation.quality_ is not None
         _echo_cases(list(cases.values()), is_predicted=is_predicted)
-        click.echo("files")
+        echo("files")
         for name, path in written.items():
-            click.echo(f"  {name:<10} {path}")
-    end(ctx, problems)
+            echo(f"  {name:<10} {path}")
+    end(ctx, batch.problems)
 
 
 def _compare(cases: Mapping[Path, Any]) -> dict[Path, Any]:
@@ -172,12 +176,12 @@ def _compare(cases: Mapping[Path, Any]) -> dict[Path, Any]:
 def _echo_cases(cases: Sequence[Any], *, is_predicted: bool) -> None:
     """Print the cases in order, and below each one the reasons to look at it."""
     width = max(len("scan"), *(len(case.name) for case in cases))
-    click.echo(f"{'scan':<{width}}  score")
+    echo(f"{'scan':<{width}}  score")
     for case in cases:
         flagged = "  flagged" if case.flags else ""
-        click.echo(f"{case.name:<{width}}  {case.score:.3f}{flagged}")
+        echo(f"{case.name:<{width}}  {case.score:.3f}{flagged}")
         for reason in case.flags:
-            click.echo(
+            echo(
                 textwrap.fill(
                     reason, _WIDTH, initial_indent="    ", subsequent_indent="    "
                 )
@@ -189,4 +193,4 @@ def _echo_cases(cases: Sequence[Any], *, is_predicted: bool) -> None:
     else:
         meaning = "certainty of one pass"
     n_flagged = sum(bool(case.flags) for case in cases)
-    click.echo(f"{n_flagged} of {len(cases)} flagged; score: {meaning}, 0 to 1\n")
+    echo(f"{n_flagged} of {len(cases)} flagged; score: {meaning}, 0 to 1\n")

@@ -10,7 +10,7 @@ import click
 import nobrainer as nb
 from nobrainer.cli.info import echo_fitted
 from nobrainer.cli.options import DRAWS, JSON, LABELLED, MODEL, SEED
-from nobrainer.cli.outputs import save_model, to_json
+from nobrainer.cli.outputs import echo, save_model, to_json
 from nobrainer.data.table import read_table
 
 
@@ -86,7 +86,7 @@ def calibrate(
     )
     if quality:
         scan_s = (time.monotonic() - started) / len(pairs)
-        click.echo(
+        echo(
             "fitting the quality model: each of the scans is predicted as it is and "
             f"under every simulated shift ({scan_s:.1f} s a time) ...",
             err=True,
@@ -101,7 +101,7 @@ def calibrate(
             "calibration": asdict(segmentation.calibration_),
             "quality": None if fitted is None else asdict(fitted),
         }
-        click.echo(to_json(story))
+        echo(to_json(story))
         return
     echo_fitted(segmentation)
-    click.echo(f"model: {saved}")
+    echo(f"model: {saved}")

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 import nobrainer as nb
+from nobrainer.cli.outputs import echo
 
 
 @click.command()
@@ -32,4 +33,4 @@ def data(source: str, cache_dir: Path | None, as_json: bool) -> None:
       nobrainer data --source embedded --cache-dir heads
     """
     path = nb.get_data(cache_dir, source)
-    click.echo(json.dumps({"csv": path}) if as_json else path)
+    echo(json.dumps({"csv": path}) if as_json else path)

@@ -9,6 +9,7 @@ import click
 
 import nobrainer as nb
 from nobrainer.cli.outputs import (
+    echo,
     make_directory,
     map_paths,
     refuse_taken,
@@ -68,7 +69,7 @@ def demo(
     pairs = read_table(Path(nb.get_data(source="embedded")))
     image, truth = pairs[-1]
     started = time.monotonic()
-    click.echo(f"training on {len(pairs) - 1} heads, {epochs} epochs ...", err=True)
+    echo(f"training on {len(pairs) - 1} heads, {epochs} epochs ...", err=True)
     segmentation = nb.Segmentation(
         "bayesian_vnet",
         {"base_filters": 8, "levels": 2, "prior_type": "standard_normal"},
@@ -76,7 +77,7 @@ def demo(
     segmentation.fit(_brains(pairs[:-1]), epochs=epochs)
     trained_s = time.monotonic() - started
     saved = save_model(segmentation, output_dir / "model", overwrite=overwrite)
-    click.echo(f"predicting an unseen head, {n_samples} draws ...", err=True)
+    echo(f"predicting an unseen head, {n_samples} draws ...", err=True)
     prediction = segmentation.predict(image, n_samples=n_samples, seed=0)
     figures = nb.summarise(
         segmentation.evaluate(
@@ -105,21 +106,21 @@ def demo(
         "files": {name: str(path) for name, path in paths.items()},
     }
     if as_json:
-        click.echo(to_json(story))
+        echo(to_json(story))
         return
-    click.echo(f"trained in {trained_s:.0f} s on {len(pairs) - 1} heads")
-    click.echo(f"brain of the unseen head {image}, {n_samples} draws:")
-    click.echo(f"  {'Dice':<24} {figures['dice']:.3f}")
+    echo(f"trained in {trained_s:.0f} s on {len(pairs) - 1} heads")
+    echo(f"brain of the unseen head {image}, {n_samples} draws:")
+    echo(f"  {'Dice':<24} {figures['dice']:.3f}")
     volume = f"{volumes_ml.mean():.1f} ml, standard deviation {volumes_ml.std():.1f} ml"
-    click.echo(f"  {'volume':<24} {volume}")
-    click.echo(f"  {'calibration':<24} whole scan   near the brain")
+    echo(f"  {'volume':<24} {volume}")
+    echo(f"  {'calibration':<24} whole scan   near the brain")
     for name, title in _CALIBRATION.items():
         whole, near = figures[name], figures[f"{name}/foreground"]
-        click.echo(f"  {title:<24} {whole:<12.4f} {near:.4f}")
-    click.echo("files:")
+        echo(f"  {title:<24} {whole:<12.4f} {near:.4f}")
+    echo("files:")
     for name, path in paths.items():
-        click.echo(f"  {name:<24} {path}")
-    click.echo(_READING)
+        echo(f"  {name:<24} {path}")
+    echo(_READING)
 
 
 def _brains(pairs: Sequence[tuple[Path, Path]]) -> Any:

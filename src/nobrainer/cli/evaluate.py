@@ -17,12 +17,14 @@ from nobrainer.cli.options import (
     SEED,
 )
 from nobrainer.cli.outputs import (
+    echo,
     echo_columns,
     figure_text,
     make_directory,
     refuse_existing,
     to_json,
 )
+from nobrainer.cli.scans import end
 from nobrainer.data.table import read_table
 from nobrainer.io import write_text
 
@@ -55,7 +57,9 @@ _COVERED = {
 )
 @OVERWRITE
 @JSON
+@click.pass_context
 def evaluate(
+    ctx: click.Context,
     table: Path,
     model_dir: Path,
     output_dir: Path,
@@ -72,6 +76,9 @@ def evaluate(
     Means over the scans are printed: of each structure, and of the probabilities
     in the whole scan and near the foreground, where errors are.
 
+    A scan that cannot be used does not stop the others; it is reported at the end,
+    and the exit code is 1.
+
     \b
     Examples:
       nobrainer evaluate --data test.csv --model model --output-dir test
@@ -86,9 +93,15 @@ def evaluate(
     segmentation = nb.Segmentation.load(model_dir)
     dataset = segmentation.dataset(pairs)
     make_directory(output_dir)
-    evaluation = segmentation.evaluate(
-        dataset, n_samples=n_samples, seed=seed, surfaces=not no_surfaces
-    )
+    problems: list[str] = []
+    try:
+        evaluation = segmentation.evaluate(
+            dataset, n_samples=n_samples, seed=seed, surfaces=not no_surfaces
+        )
+    except nb.BatchError as error:
+        evaluation, problems = error.results, error.problems
+    if not evaluation:
+        end(ctx, problems)
     write_text(evaluation.to_tsv(), paths["metrics"], overwrite=overwrite)
     nb.report.write_evaluation(
         evaluation,
@@ -100,22 +113,25 @@ def evaluate(
         overwrite=overwrite,
     )
     figures = nb.summarise(evaluation)
+    n_scans = len({row.subject for row in evaluation})
     if as_json:
         files = {name: str(path) for name, path in paths.items()}
         story = {
-            "n_scans": len(pairs),
+            "n_scans": n_scans,
             "n_samples": n_samples,
             "metrics": figures,
             "files": files,
         }
-        click.echo(to_json(story))
+        echo(to_json(story))
+        end(ctx, problems)
         return
-    click.echo(f"means over {len(pairs)} scans\n")
+    echo(f"means over {n_scans} scans\n")
     _echo_structures(figures, segmentation.labels_.names[1:])
     _echo_regions(figures)
-    click.echo("files")
+    echo("files")
     for name, path in paths.items():
-        click.echo(f"  {name:<10} {path}")
+        echo(f"  {name:<10} {path}")
+    end(ctx, problems)
 
 
 def _echo_structures(figures: Mapping[str, float], names: Sequence[str]) -> None:
@@ -136,8 +152,8 @@ def _echo_structures(figures: Mapping[str, float], names: Sequence[str]) -> None
     echo_columns(header, cells)
     for metric, words in _COVERED.items():
         if metric in figures:
-            click.echo(f"{words}: {figure_text(100 * figures[metric], 0, ' %')}")
-    click.echo()
+            echo(f"{words}: {figure_text(100 * figures[metric], 0, ' %')}")
+    echo()
 
 
 def _echo_regions(figures: Mapping[str, float]) -> None:
@@ -151,4 +167,4 @@ def _echo_regions(figures: Mapping[str, float]) -> None:
         if metric in figures
     ]
     echo_columns(["probabilities", "whole scan", "near the foreground"], rows)
-    click.echo()
+    echo()

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 import nobrainer as nb
-from nobrainer.cli.outputs import echo_columns, to_json
+from nobrainer.cli.outputs import echo, echo_columns, to_json
 
 
 @click.command()
@@ -33,7 +33,7 @@ def info(model_dir: Path, as_json: bool) -> None:
             "calibration": None if calibration is None else asdict(calibration),
             "quality": None if quality is None else asdict(quality),
         }
-        click.echo(to_json(story))
+        echo(to_json(story))
         return
     provenance = recipe.pop("provenance")
     args = recipe["model"]["args"]
@@ -103,7 +103,7 @@ def echo_fitted(segmentation: Any) -> None:
 
 def _echo(title: str, values: dict[Any, Any]) -> None:
     """Print a section: a value a line, what was not set left out."""
-    click.echo(click.style(title, bold=True))
+    echo(title, bold=True)
     for name, value in values.items():
         if isinstance(value, dict):
             value = ", ".join(f"{key} {inner}" for key, inner in value.items())
@@ -112,4 +112,4 @@ def _echo(title: str, values: dict[Any, Any]) -> None:
         elif isinstance(value, list | tuple):
             value = " ".join(map(str, value))
         if value not in (None, ""):
-            click.echo(f"  {name!s:<20} {value}")
+            echo(f"  {name!s:<20} {value}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from nobrainer.errors import InputError
+from nobrainer.errors import InputError, printable
 from nobrainer.io import write
 
 MAPS = ("label", "variance", "entropy")
@@ -93,13 +93,31 @@ def append_rows(table: str, path: Path, *, is_first: bool) -> None:
     """Begin a table, or add the rows of another with the same header to its end."""
     header, _, rows = table.partition("\n")
     try:
-        with path.open("w" if is_first else "a", encoding="utf-8", newline="") as file:
+        with path.open(
+            "w" if is_first else "a",
+            encoding="utf-8",
+            errors="backslashreplace",
+            newline="",
+        ) as file:
             file.write(f"{header}\n{rows}" if is_first else rows)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written: {error.strerror}: check the directory, its "
             "permissions and the free space"
         ) from error
+
+
+def echo(
+    text: object = "", *, err: bool = False, nl: bool = True, bold: bool = False
+) -> None:
+    """Print; the names of files and labels cannot give orders to the terminal."""
+    click.echo(click.style(printable(str(text)), bold=bold or None), err=err, nl=nl)
+
+
+def echo_error(text: str) -> None:
+    """Print what is wrong to standard error, each line as one of this program's."""
+    for line in text.splitlines():
+        echo(f"nobrainer: error: {line}", err=True)
 
 
 def to_json(value: Any) -> str:
@@ -124,7 +142,7 @@ def echo_columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         cells += [
             text.rjust(width) for text, width in zip(others, widths[1:], strict=True)
         ]
-        click.echo("  ".join(cells).rstrip())
+        echo("  ".join(cells).rstrip())
 
 
 def figure_text(value: float, digits: int = 3, unit: str = "") -> str:

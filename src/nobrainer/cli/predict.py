@@ -7,6 +7,7 @@ import click
 import nobrainer as nb
 from nobrainer.cli.options import FILES, JSON, MODEL, OUTPUT_DIR, SEED
 from nobrainer.cli.outputs import (
+    echo,
     make_directory,
     map_paths,
     refuse_existing,
@@ -14,8 +15,9 @@ from nobrainer.cli.outputs import (
     to_json,
     write_maps,
 )
-from nobrainer.cli.scans import each_scan, end, name_scans
+from nobrainer.cli.scans import each_scan, end, name_scans, new_batch
 from nobrainer.io import strip_suffix, write_text
+from nobrainer.processing.display import ProgressBar
 
 
 @click.command()
@@ -104,7 +106,7 @@ def predict(
         labels = labels.numbered()
     make_directory(output_dir)
 
-    def write_scan(file: Path) -> dict[str, str]:
+    def write_scan(file: Path, bar: ProgressBar) -> dict[str, str]:
         stem = strip_suffix(file)
         maps = map_paths(output_dir, stem, n_samples)
         paths = maps | {"classes": output_dir / f"{stem}_label.tsv"}
@@ -119,6 +121,8 @@ def predict(
             seed=seed,
             precision=precision,
             class_numbers=class_numbers,
+            verbose=False,
+            on_pass=bar.advance,
         )
         write_maps(result, maps, overwrite=overwrite)
         write_text(labels.to_dseg(), paths["classes"], overwrite=overwrite)
@@ -127,12 +131,13 @@ def predict(
             write_text(table, paths["structures"], overwrite=overwrite)
         for path, text in columns.items():
             write_text(text, path, overwrite=True)
-        written = {name: str(path) for name, path in paths.items()}
-        if not as_json:
-            click.echo("\n".join(written.values()))
-        return {"input": str(file), **written}
+        return {"input": str(file)} | {name: str(path) for name, path in paths.items()}
 
-    results, problems = each_scan(files, write_scan)
+    batch, results = new_batch(ctx), []
+    for result in each_scan(files, write_scan, batch):
+        results.append(result)
+        if not as_json:
+            echo("\n".join(list(result.values())[1:]))
     if as_json:
-        click.echo(to_json(results))
-    end(ctx, problems)
+        echo(to_json(results))
+    end(ctx, batch.problems)

@@ -6,7 +6,7 @@ import click
 
 import nobrainer as nb
 from nobrainer.cli.options import DRAWS, FILES, JSON, MODEL, SEED
-from nobrainer.cli.outputs import make_directory, refuse_existing, to_json
+from nobrainer.cli.outputs import echo, make_directory, refuse_existing, to_json
 from nobrainer.cli.scans import end
 from nobrainer.io import write_text
 
@@ -74,7 +74,7 @@ def rank(
     if ranked and output is not None:
         write_text(table, output, overwrite=overwrite)
     if as_json:
-        click.echo(to_json([one._asdict() for one in ranked]))
+        echo(to_json([one._asdict() for one in ranked]))
     elif ranked:
-        click.echo(table, nl=False)
+        echo(table, nl=False)
     end(ctx, problems)

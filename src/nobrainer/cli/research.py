@@ -15,6 +15,7 @@ from rich.console import Console
 import nobrainer as nb
 from nobrainer.cli.options import JSON
 from nobrainer.cli.outputs import (
+    echo,
     echo_columns,
     figure_text,
     make_directory,
@@ -273,7 +274,7 @@ def run(
         why = str(interrupt) or "interrupted: the same command goes on"
         raise KeyboardInterrupt(why) from interrupt
     if as_json:
-        click.echo(to_json(describe_study(snapshot, working_dir)))
+        echo(to_json(describe_study(snapshot, working_dir)))
     else:
         _echo_result(snapshot, working_dir)
 
@@ -297,13 +298,13 @@ def status(working_dir: Path, storage: str | None, as_json: bool) -> None:
             asdict(row) | {"verdict": verdict_of(row, snapshot.standing)}
             for row in snapshot.rows
         ]
-        click.echo(to_json(story))
+        echo(to_json(story))
         return
     console = Console(highlight=False)
     if snapshot.rows:
         console.print(draw_runs(snapshot, snapshot.rows))
     for line in summarise_study(snapshot):
-        click.echo(line)
+        echo(line)
     _echo_files(working_dir)
 
 
@@ -360,10 +361,10 @@ def export(
         refuse_existing([output], overwrite=overwrite)
     text = _FORMATS[suffix](tabulate_runs(nb.research.read(working_dir, storage)))
     if output is None:
-        click.echo(text, nl=False)
+        echo(text, nl=False)
     else:
         make_directory(output.parent)
-        click.echo(write_text(text, output, overwrite=overwrite))
+        echo(write_text(text, output, overwrite=overwrite))
 
 
 @research.command()
@@ -376,7 +377,7 @@ def space(family: str) -> None:
       nobrainer research space bayesian_vnet
       nobrainer research space bayesian_vnet > space.toml
     """
-    click.echo(nb.research.family_space(family).to_toml().rstrip("\n"))
+    echo(nb.research.family_space(family).to_toml().rstrip("\n"))
 
 
 def describe_study(snapshot: Snapshot, working_dir: Path) -> dict[str, Any]:
@@ -480,7 +481,7 @@ def _files(working_dir: Path) -> dict[str, Path]:
 
 def _echo_files(working_dir: Path) -> None:
     for name, path in _files(working_dir).items():
-        click.echo(f"{name}: {path}")
+        echo(f"{name}: {path}")
 
 
 def _echo_result(snapshot: Snapshot, working_dir: Path) -> None:
@@ -488,7 +489,7 @@ def _echo_result(snapshot: Snapshot, working_dir: Path) -> None:
     champion = _describe_run(snapshot, snapshot.standing.champion)
     baseline = _describe_run(snapshot, snapshot.standing.baseline)
     if champion is None or baseline is None:
-        click.echo("no champion: the baseline is not done")
+        echo("no champion: the baseline is not done")
         _echo_files(working_dir)
         return
     pairs = {"validation": (champion["validation"], baseline["validation"])}
@@ -507,9 +508,9 @@ def _echo_result(snapshot: Snapshot, working_dir: Path) -> None:
     header = [f"champion, run {champion['run']}", f"baseline, run {baseline['run']}"]
     echo_columns(["", *header], lines)
     for line in summarise_study(replace(snapshot, remaining_s=None)):
-        click.echo(line)
+        echo(line)
     if champion["run"] == baseline["run"]:
-        click.echo("no recipe beat the default one by more than the spread")
+        echo("no recipe beat the default one by more than the spread")
     _echo_files(working_dir)
 
 
@@ -533,7 +534,7 @@ def _echo_run(row: Row, snapshot: Snapshot, working_dir: Path) -> None:
     _echo_title(f"run {row.number}")
     for name, value in facts.items():
         if value:
-            click.echo(f"  {name:<14} {value}")
+            echo(f"  {name:<14} {value}")
 
     defaults = default_values(snapshot.rows)
     _echo_title("values")
@@ -569,18 +570,18 @@ def _echo_run(row: Row, snapshot: Snapshot, working_dir: Path) -> None:
         picks = {round(i * last / max(n_lines - 1, 1)) for i in range(n_lines)}
         for share, dice in (row.curve[i] for i in sorted(picks)):
             bar = "#" * round(_BAR * min(max(dice, 0), 1))
-            click.echo(f"  {100 * share:3.0f} %  {dice:.3f}  {bar}")
+            echo(f"  {100 * share:3.0f} %  {dice:.3f}  {bar}")
 
     log = working_dir / "runs" / f"{row.number:04d}" / "log.txt"
     if log.is_file():
         _echo_title(f"log, its end: {log}")
         text = log.read_text(encoding="utf-8", errors="replace")
         for line in text.splitlines()[-_LOG_LINES:]:
-            click.echo(f"  {printable(line)}")
+            echo(f"  {printable(line)}")
 
 
 def _echo_title(text: str) -> None:
-    click.echo(click.style(text, bold=True))
+    echo(text, bold=True)
 
 
 def _value_text(value: Any) -> str:

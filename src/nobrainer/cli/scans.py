@@ -1,15 +1,18 @@
 """Scans given to a command: each has a name of its own, and none stops the others."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 import click
 
+from nobrainer.cli.outputs import echo_error
 from nobrainer.errors import InputError
 from nobrainer.io import strip_suffix
+from nobrainer.processing.display import ProgressBar
+from nobrainer.processing.guard import Batch
 
 T = TypeVar("T")
 
@@ -37,22 +40,30 @@ def name_scans(files: Sequence[Path]) -> dict[Path, str]:
 
 
 def each_scan(
-    files: Sequence[Path], act: Callable[[Path], T]
-) -> tuple[list[T], list[str]]:
-    """Act on every scan; return the results, and the errors of those without one."""
-    results: list[T] = []
-    problems: list[str] = []
-    for file in files:
-        try:
-            results.append(act(file))
-        except InputError as error:
-            problems.append(str(error))
-    return results, problems
+    files: Sequence[Path], act: Callable[[Path, ProgressBar], T], batch: Batch
+) -> Iterator[T]:
+    """Act on every scan under one bar; yield the results of those that have one.
+
+    What goes wrong with the others is kept in `batch`, for `end`.
+    """
+    with ProgressBar(verbose=True) as bar:
+        bar.begin_scans(len(files))
+        for file in files:
+            results = []
+            with bar.scan(file.name), batch.scan(file):
+                results.append(act(file, bar))
+            with bar.paused():
+                yield from results
+
+
+def new_batch(ctx: click.Context) -> Batch:
+    """A batch that ends with the first error where the traceback is wanted."""
+    return Batch(stop_at_first=ctx.find_root().params.get("debug", False))
 
 
 def end(ctx: click.Context, problems: Sequence[str]) -> None:
     """Report the scans that could not be used; exit with 1 if there are any."""
     for problem in problems:
-        click.echo(f"nobrainer: error: {problem}", err=True)
+        echo_error(problem)
     if problems:
         ctx.exit(1)

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-import click
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from nobrainer.cli.outputs import echo
 from nobrainer.research.journal import INFEASIBLE, Row, experiments
 from nobrainer.research.judge import Standing
 from nobrainer.research.records import Snapshot, describe_values
@@ -102,7 +102,7 @@ class PlainLines:
 
     def say(self, text: str) -> None:
         """Write a line at once."""
-        click.echo(f"{datetime.now():%H:%M:%S} {printable(text)}", err=True)
+        echo(f"{datetime.now():%H:%M:%S} {printable(text)}", err=True)
 
     def _recipe(self, row: Row) -> str:
         return describe_recipe(row, self._defaults)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 import nobrainer as nb
-from nobrainer.cli.outputs import save_model
+from nobrainer.cli.outputs import echo, save_model
 from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
 
@@ -192,7 +192,7 @@ def train(
         warm_start=warm_start,
         resume=resume,
     )
-    click.echo(save_model(segmentation, output_dir, overwrite=overwrite))
+    echo(save_model(segmentation, output_dir, overwrite=overwrite))
 
 
 def _argument(text: str) -> tuple[str, Any]:

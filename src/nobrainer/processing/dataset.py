@@ -7,6 +7,7 @@ import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
@@ -449,13 +450,19 @@ class Dataset:
         )
 
     def iterate(
-        self, preprocess: PreprocessConfig | None = None, *, shown: bool = False
+        self,
+        preprocess: PreprocessConfig | None = None,
+        *,
+        shown: bool = False,
+        each: Callable[[str], AbstractContextManager[Any]] = nullcontext,
     ) -> Iterator[Prepared]:
         """Prepare one scan at a time and keep none.
 
         Args:
             preprocess: default the dataset's own.
             shown: call them as tables do, without folders.
+            each: makes, of a scan's name, the context in which it is read; a scan
+                whose error that keeps is left out.
 
         Raises:
             InputError: when it comes to a scan that cannot be used.
@@ -466,9 +473,14 @@ class Dataset:
         for name, subject in zip(
             display_names(names) if shown else names, self.data, strict=True
         ):
-            prepared, counts = self._prepare_one(subject, preprocess or self.preprocess)
-            unknown.update(counts)
-            yield replace(prepared, name=name)
+            prepared = None
+            with each(subject.name):
+                prepared, counts = self._prepare_one(
+                    subject, preprocess or self.preprocess
+                )
+            if prepared is not None:
+                unknown.update(counts)
+                yield replace(prepared, name=name)
         _warn_unknown(unknown)
 
     def to_croissant(self, path: str | Path) -> Path:

@@ -89,10 +89,11 @@ class Prediction:
 class BatchError(InputError):
     """Some of several inputs could not be predicted.
 
-    `results` has a prediction or None for each input, `problems` the messages.
+    `results` has a prediction or None for each input (after `evaluate` and `rank`
+    the evaluation and the ranking of the others), `problems` the messages.
     """
 
-    def __init__(self, results: list[Any], problems: list[str]) -> None:
+    def __init__(self, results: Any, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.results = results
         self.problems = problems

@@ -3,7 +3,8 @@
 import secrets
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -48,6 +49,7 @@ from nobrainer.models.registry import check_count
 from nobrainer.processing import fitting
 from nobrainer.processing.dataset import Dataset, Entry
 from nobrainer.processing.display import ProgressBar
+from nobrainer.processing.guard import Batch
 from nobrainer.processing.prediction import BatchError, Prediction
 from nobrainer.quality import (
     Case,
@@ -165,7 +167,7 @@ class Segmentation:
                 of the weights' sizes.
             resume: go on from the last checkpoint in `checkpoint_filepath`, if any.
             on_epoch: is called after each epoch with its row of the history.
-            verbose: show progress (on a terminal).
+            verbose: show progress: a bar on a terminal, else lines.
 
         Returns: self.
 
@@ -314,6 +316,7 @@ class Segmentation:
         class_numbers: bool = False,
         precision: str = "float32",
         verbose: bool = True,
+        on_pass: Callable[[int, int], None] | None = None,
     ) -> Any:
         """Segment a scan, or several.
 
@@ -333,7 +336,9 @@ class Segmentation:
                 else the values of the training's label files (FreeSurfer's ids, say)
                 where every class has one, see `LabelTable.values`.
             precision: "float32", or "bfloat16", faster on a device that has it.
-            verbose: show progress (on a terminal).
+            verbose: show progress: a bar on a terminal, else a line a scan.
+            on_pass: is called with how many passes over the scan are done, and of how
+                many.
 
         Returns: for n_samples=0 the label image; else, or with probabilities, a
             `Prediction`, which unpacks into label, variance and entropy. For a list,
@@ -355,20 +360,19 @@ class Segmentation:
         label_only = n_samples == 0 and not probabilities
         labels = self.labels_.numbered() if class_numbers else self.labels_
         how = sampling, label_only, probabilities, labels, dtype
-        if not isinstance(x, list):
-            with ProgressBar(verbose=verbose) as bar:
-                return self._predict_one(x, *how, bar)
-        results: list[Any] = []
-        problems = []
-        for source in x:
-            try:
-                with ProgressBar(verbose=verbose) as bar:
-                    results.append(self._predict_one(source, *how, bar))
-            except InputError as error:
-                results.append(None)
-                problems.append(str(error))
-        if problems:
-            raise BatchError(results, problems)
+        sources = x if isinstance(x, list) else [x]
+        results: list[Any] = [None] * len(sources)
+        batch = Batch(stop_at_first=sources is not x)
+        with ProgressBar(verbose=verbose) as bar:
+            bar.begin_scans(len(sources))
+            on_pass = on_pass or bar.advance
+            for number, source in enumerate(sources):
+                with bar.scan(_called(source)), batch.scan(source):
+                    results[number] = self._predict_one(source, *how, on_pass)
+        if sources is not x:
+            return results[0]
+        if batch.problems:
+            raise BatchError(results, batch.problems)
         return results
 
     def evaluate(
@@ -380,6 +384,7 @@ class Segmentation:
         block_shape: Sequence[int] | None = None,
         batch_size: int = 1,
         surfaces: bool = True,
+        verbose: bool = True,
     ) -> Evaluation:
         """Compare predictions with the labels of a dataset, one scan at a time.
 
@@ -388,24 +393,43 @@ class Segmentation:
             n_samples: draws; a deterministic model makes one pass.
             seed, block_shape, batch_size: as in `predict`.
             surfaces: measure distances between surfaces, too, which takes longer.
+            verbose: show progress: a bar on a terminal, else a line a scan.
 
         Returns: tidy rows (subject, region, structure, metric, value), and curves; see
             `nobrainer.evaluation`.
+
+        Raises:
+            InputError: a dataset that is not like the model's.
+            BatchError: some scans could not be used; `results` is the evaluation of
+                the others.
         """
         self._check_dataset(dataset)
         device = default_device()
         sampling = self._sampling(batch_size, block_shape, self._draws(n_samples), seed)
-        return evaluate(
-            self.model_,
-            dataset.iterate(self.recipe_.preprocess, shown=True),
-            sampling,
-            n_classes=dataset.n_classes,
-            labels=self.labels_,
-            device=device,
-            dtype=inference_dtype("float32", device),
-            intervals=self._intervals(sampling),
-            surfaces=surfaces,
-        )
+        batch = Batch()
+        with ProgressBar(verbose=verbose) as bar:
+            bar.begin_scans(len(dataset))
+
+            @contextmanager
+            def each(name: str) -> Iterator[None]:
+                with bar.scan(name), batch.scan(name):
+                    yield
+
+            evaluation = evaluate(
+                self.model_,
+                dataset.iterate(self.recipe_.preprocess, shown=True, each=batch.scan),
+                sampling,
+                n_classes=dataset.n_classes,
+                labels=self.labels_,
+                device=device,
+                dtype=inference_dtype("float32", device),
+                intervals=self._intervals(sampling),
+                surfaces=surfaces,
+                each=each,
+            )
+        if batch.problems:
+            raise BatchError(evaluation, batch.problems)
+        return evaluation
 
     def calibrate(
         self,
@@ -483,7 +507,7 @@ class Segmentation:
             n_samples, seed, block_shape, batch_size: as in `predict`; a
                 deterministic model makes one pass.
             severities: of each shift, in (0, 1].
-            verbose: show progress (on a terminal).
+            verbose: show progress: a bar on a terminal, else lines.
 
         Returns: self, with `quality_`.
 
@@ -553,13 +577,7 @@ class Segmentation:
                 "prediction must be what predict of this model returned for "
                 "n_samples > 0"
             )
-        n_draws = len(prediction.volumes_mm3)
-        if self.quality_ is not None and n_draws != self.quality_.n_draws:
-            raise InputError(
-                f"prediction has {n_draws} draws, quality was learned with "
-                f"{self.quality_.n_draws}: predict with as many, or fit_quality with "
-                "these"
-            )
+        self._check_quality_draws(len(prediction.volumes_mm3))
         return assess(
             prediction.name,
             prediction.structures,
@@ -585,7 +603,7 @@ class Segmentation:
             scans: paths, nibabel images or (array, affine) tuples.
             strategy: a name of `nobrainer.ranking.STRATEGIES`.
             n_samples, seed, block_shape, batch_size: as in `predict`.
-            verbose: show progress (on a terminal).
+            verbose: show progress: a bar on a terminal, else lines.
 
         Returns: names and scores, most wanted first.
 
@@ -608,27 +626,23 @@ class Segmentation:
             if count > 1:
                 raise InputError(f"{name}: given twice: give each scan once")
         tables: dict[str, tuple[Structure, ...]] = {}
-        problems: list[str] = []
+        batch = Batch()
         with ProgressBar(verbose=verbose) as bar:
-            bar.begin("ranking", len(scans))
-            for number, (name, source) in enumerate(zip(names, scans, strict=True)):
-                try:
-                    volume = read_image(source)
-                    scan = preprocess_image(volume, self.recipe_.preprocess)
-                except InputError as error:
-                    problems.append(str(error))
-                    continue
-                _, tables[name] = self._measure(
-                    scan.data,
-                    scan.geometry,
-                    background_value(scan.data),
-                    sampling,
-                    dtype=dtype,
-                )
-                bar.advance(number + 1, len(scans))
+            bar.begin_scans(len(scans))
+            for name, source in zip(names, scans, strict=True):
+                with bar.scan(name), batch.scan(source):
+                    scan = preprocess_image(read_image(source), self.recipe_.preprocess)
+                    _, tables[name] = self._measure(
+                        scan.data,
+                        scan.geometry,
+                        background_value(scan.data),
+                        sampling,
+                        dtype=dtype,
+                        on_pass=bar.advance,
+                    )
         ranked = rank(tables, strategy, seed)
-        if problems:
-            raise BatchError(ranked, problems)
+        if batch.problems:
+            raise BatchError(ranked, batch.problems)
         return ranked
 
     def dataset(self, files: Iterable[Entry]) -> Dataset:
@@ -655,6 +669,23 @@ class Segmentation:
             normalizer=self.recipe_.preprocess.normalize,
             spacing_mm=self.recipe_.preprocess.spacing_mm,
         )
+
+    def check_quality(self, n_samples: int) -> None:
+        """Raise `InputError` unless `quality` can score what has so many draws."""
+        self._check_fitted()
+        self._check_quality_draws(self.n_draws(n_samples))
+
+    def n_draws(self, n_samples: int) -> int:
+        """How many draws there are where `predict` is asked for `n_samples`."""
+        return self._n_draws(self._sampling(1, None, self._draws(n_samples), 0))
+
+    def _check_quality_draws(self, n_draws: int) -> None:
+        if self.quality_ is not None and n_draws != self.quality_.n_draws:
+            raise InputError(
+                f"prediction has {n_draws} draws, quality was learned with "
+                f"{self.quality_.n_draws}: predict with as many, or fit_quality with "
+                "these"
+            )
 
     def _draws(self, n_samples: int) -> int:
         """What a model that cannot draw makes of a number of draws: one pass."""
@@ -858,7 +889,7 @@ class Segmentation:
         probabilities: bool,
         labels: LabelTable,
         dtype: torch.dtype,
-        bar: ProgressBar,
+        on_pass: Callable[[int, int], None],
     ) -> Any:
         volume = read_image(source)
         recipe = self.recipe_
@@ -875,7 +906,6 @@ class Segmentation:
             if probabilities:
                 mean[:, *tile.where] = tile.probabilities
 
-        bar.begin(Path(volume.source).name, 1)
         volumes_mm3, structures = self._measure(
             scan.data,
             scan.geometry,
@@ -884,7 +914,7 @@ class Segmentation:
             dtype=dtype,
             labels=labels,
             on_tile=keep,
-            on_pass=bar.advance,
+            on_pass=on_pass,
         )
 
         def image(name: str) -> nib.Nifti1Image:
@@ -1009,6 +1039,11 @@ def _trained(
             "warm_start begins a Bayesian network, not an ensemble: leave it out"
         )
     return given.model_
+
+
+def _called(source: Any) -> str:
+    """What a scan is called while it is worked on."""
+    return Path(source).name if isinstance(source, str | PathLike) else "scan"
 
 
 def _digest(network: nn.Module) -> str:

@@ -340,7 +340,8 @@ def write_cohort(
 
 
 def _address(page: str | PathLike[str]) -> str:
-    return quote(PurePath(page).as_posix(), safe="/")
+    # A name that is not UTF-8 is linked to by its bytes.
+    return quote(PurePath(page).as_posix(), safe="/", errors="surrogateescape")
 
 
 def _score(case: Case) -> str:

@@ -233,7 +233,7 @@ def _evaluate(
     """The evaluation, and the seconds that it took."""
     started = time.monotonic()
     evaluation = segmentation.evaluate(
-        dataset, n_samples=n_draws, seed=JUDGE_SEED, surfaces=False
+        dataset, n_samples=n_draws, seed=JUDGE_SEED, surfaces=False, verbose=False
     )
     return evaluation, time.monotonic() - started
 

@@ -24,7 +24,13 @@ from typing import Any, BinaryIO
 
 import psutil
 
-from nobrainer.errors import DivergedError, InputError
+from nobrainer.errors import (
+    DivergedError,
+    InputError,
+    in_one_line,
+    is_out_of_memory,
+    tell,
+)
 
 POLL_S = 0.1
 TIDY_S = 2.0  # for a process to exit after its function has returned
@@ -33,16 +39,10 @@ LOOK_SHARE = 0.05  # of the parent's time, at most, goes into looking at memory
 NEAR = 0.9  # of the cap on memory: who is killed there was most likely killed for it
 LOG_BYTES = 10 * 2**20
 MESSAGE_BYTES = 2**28
-REASON_LENGTH = 500
 LENGTH = struct.Struct("<Q")
 UNREADABLE = (
     *(pickle.UnpicklingError, AttributeError, EOFError, ImportError, OSError),
     *(LookupError, OverflowError, RuntimeError, TypeError, ValueError),
-)
-PACKAGE = str(Path(__file__).parents[1])
-OUT_OF_MEMORY = re.compile(
-    r"out of memory|not enough memory|allocate memory|ALLOC_FAILED"
-    r"|killed by signal: Killed"  # what a DataLoader says of a worker that it lost
 )
 
 
@@ -217,7 +217,7 @@ class _Child:
             try:
                 kind, message = pickle.loads(content)
             except UNREADABLE as error:
-                reason = f"what it sent cannot be read: {_tell(error)}"
+                reason = f"what it sent cannot be read: {tell(error)}"
                 kind, message = "end", ("crash", reason, None, 0)
             yield kind, message
 
@@ -366,36 +366,12 @@ def _guard(call: int, pipe: int) -> None:
 def _classify(error: BaseException) -> tuple[str, str]:
     """State and reason of a trial that an exception ended."""
     if isinstance(error, DivergedError):
-        return "diverged", _in_one_line(str(error))
+        return "diverged", in_one_line(str(error))
     if isinstance(error, InputError):
-        return "refused", _in_one_line(str(error))
-    said = isinstance(error, RuntimeError | OSError) and str(error)
-    if (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (said and OUT_OF_MEMORY.search(said))
-    ):
-        return "memory", _tell(error)
-    return "crash", _tell(error)
-
-
-def _tell(error: BaseException) -> str:
-    """An exception in one line: its type, what it says, and where it comes from.
-
-    The place is the innermost one of nobrainer, or if there is none, of all.
-    """
-    text = _in_one_line(traceback.format_exception_only(error)[-1])
-    frames = [
-        f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__
-    ]
-    ours = [frame for frame in frames if frame.filename.startswith(PACKAGE)]
-    for frame in (ours or frames)[-1:]:
-        text += f" ({Path(frame.filename).name}:{frame.lineno} in {frame.name})"
-    return text
-
-
-def _in_one_line(text: str) -> str:
-    return " ".join(text.split())[:REASON_LENGTH]
+        return "refused", in_one_line(str(error))
+    if is_out_of_memory(error):
+        return "memory", tell(error)
+    return "crash", tell(error)
 
 
 def _read_peak_bytes() -> int:
