@@ -16,7 +16,7 @@ LAYERS = """
     report
     processing
     figure
-    quality evaluation calibration ranking
+    quality evaluation calibration ranking regions
     structures
     bundle
     croissant card

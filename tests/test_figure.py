@@ -5,6 +5,7 @@ from io import BytesIO
 import nibabel as nib
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
@@ -88,7 +89,7 @@ def test_structures_have_the_colours_of_their_table() -> None:
     # Variance, 0 everywhere, has no column.
     assert titles == ["scan", "segmentation", "entropy", "mutual information"]
     segmentation = figure.axes[9]
-    assert segmentation.get_xlabel() == "L  axial  R"
+    assert segmentation.get_xlabel() == "axial, z = 10.0"
     edges = [contour.get_edgecolor()[0, :3] for contour in segmentation.collections]
     np.testing.assert_array_equal(edges, [(1, 0, 0), (0, 0, 1)])
     red, blue = (
@@ -136,12 +137,102 @@ def test_the_legend_names_the_largest_twelve() -> None:
     names = [text.get_text() for text in legend.get_texts()]
     shown = {
         int(index)
-        for normal, at in enumerate(np.argwhere(label).mean(0).astype(int))
+        for normal, at in enumerate(np.median(np.argwhere(label), 0).astype(int))
         for index in np.unique(label.take(at, normal))
     } - {0}
     assert len(shown) > 12
     assert names[-1] == f"and {len(shown) - 12} more" and len(names) == 13
     assert names[:2] == [f"class-{n}" for n in sorted(shown)[-12:][:2]]
+
+
+def letters(axis: Axes) -> dict[str, tuple[float, float]]:
+    """Where in a panel, from its lower left corner on, each letter stands."""
+    return {
+        text.get_text(): tuple(
+            axis.transAxes.inverted().transform(
+                text.get_transform().transform(text.get_position())
+            )
+        )
+        for text in axis.texts
+    }
+
+
+@pytest.mark.parametrize("radiological", [False, True])
+def test_slices_say_where_they_are_and_which_side_is_which(radiological: bool) -> None:
+    label = block((20, 24, 28))
+    label[17, 20, 24] = 1
+    scan = np.random.default_rng(0).random(label.shape, np.float32)
+    scan[17] = 9  # on the subject's right
+    affine = np.array([[2, 0, 0, -20], [0, 2, 0, -30], [0, 0, 2, -5], [0, 0, 0, 1.0]])
+    figure = draw_prediction(
+        *(nib.Nifti1Image(data, affine) for data in (scan, label, scan, scan)),
+        n_slices=3,
+        radiological=radiological,
+        title="",
+    )
+    panels = np.array(figure.axes[:36]).reshape(9, 4)[:, 0]
+    assert [panel.get_xlabel().split(",")[0] for panel in panels] == (
+        ["sagittal"] * 3 + ["coronal"] * 3 + ["axial"] * 3
+    )
+    # The sixth, the half and five sixths of columns 4 to 14 are 5, 9 and 13.
+    assert [panel.get_xlabel() for panel in panels[:3]] == [
+        f"sagittal, x = {2 * column - 20:.1f}" for column in (5, 9, 13)
+    ]
+    sagittal = letters(panels[0])
+    assert sagittal["P"][0] < 0.1 and sagittal["A"][0] > 0.9
+    assert sagittal["I"][1] < 0.1 and sagittal["S"][1] > 0.9
+    axial = panels[7]
+    places = letters(axial)
+    bright = axial.transAxes.inverted().transform(axial.transData.transform((17, 5)))
+    side = "right" if radiological else "left"
+    assert bool(bright[0] > 0.5) is not radiological
+    assert bool(places["R"][0] > 0.5) is not radiological
+    assert bool(places["L"][0] > 0.5) is radiological
+    assert places["A"][1] > 0.5 > places["P"][1]
+    assert f"the subject's left is on the {side}" in figure.get_supylabel()
+
+
+def test_colours_of_maps_have_the_same_limits_for_every_scan() -> None:
+    label = block()
+    scan = image_of(np.random.default_rng(0).random(label.shape, np.float32))
+    for most in (2e-4, 0.2):
+        faint = image_of(np.full(label.shape, most, np.float32))
+        figure = draw_prediction(
+            scan,
+            image_of(label),
+            faint,
+            faint,
+            mutual_information=faint,
+            labels=LabelTable.generic(3),
+            title="",
+        )
+        norms = [figure.axes[column].images[0].norm for column in (2, 3, 4)]
+        assert [norm.vmin for norm in norms] == [0, 0, 0]
+        tops = [norm.vmax for norm in norms]
+        np.testing.assert_allclose(tops, [0.25, np.log(3), np.log(3)])
+        # Square roots for variance and mutual information, a straight scale else.
+        np.testing.assert_allclose(
+            [norm(most) for norm in norms],
+            [2 * most**0.5, most / np.log(3), (most / np.log(3)) ** 0.5],
+            rtol=1e-6,
+        )
+
+
+def test_the_truth_lies_beneath_the_prediction() -> None:
+    label = block()
+    noise = image_of(np.random.default_rng(0).random(label.shape, np.float32))
+    figure = draw_prediction(
+        noise, image_of(label), noise, noise, truth=image_of(label), title=""
+    )
+    truth, *predicted = figure.axes[1].collections[:2]
+    assert truth.get_linewidth()[0] > 2 * predicted[0].get_linewidth()[0]
+
+
+def test_a_notebook_shows_the_picture() -> None:
+    noise = image_of(np.random.default_rng(0).random((8, 8, 8), np.float32))
+    label = image_of(block((8, 8, 8)))
+    figure = draw_prediction(noise, label, noise, noise, title="")
+    assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 def test_labels_of_another_grid_are_refused() -> None:

@@ -114,6 +114,7 @@ def predicted(*, name: str = "sub-01", single: bool = False) -> Prediction:
         structures=(structure(1, 1234.5, **others), structure(2, 98765.4, **others)),
         seed=17,
         labels=LABELS,
+        data=RECIPE.data,
         scan=image(ball + noise),
         name=name,
     )
@@ -268,8 +269,10 @@ def test_the_page_of_a_scan_has_its_numbers(pages: dict[str, Path]) -> None:
     assert "4 draws of the network, seed 17." in page.text
     assert "Flagged" in page.text and "<u>volume is odd" in page.text
     assert [frame["title"] for frame in page.all("iframe")] == [
-        "Segmentation", "Entropy (nats)", "Variance of the probabilities",
-    ]  # fmt: skip
+        "Segmentation",
+        "Entropy (nats, 0 to 1.10)",
+        "Standard deviation of the probabilities (root of the variance, 0 to 0.5)",
+    ]
     assert len(page.all("img")) == 2
     for fact in ("bayesian_vnet", "levels = 2", "1 for training", "torch 9.8.7", "41"):
         assert fact in page.text
@@ -294,6 +297,50 @@ def test_the_page_of_a_scan_leads_to_that_of_all(
     assert "compares it with the others" in page.text
 
 
+def test_a_page_lists_uncertain_areas_and_opens_at_the_worst(tmp_path: Path) -> None:
+    one = predicted()
+    i, j, k = np.ogrid[:30, :36, :24]
+    inside = (i - 20) ** 2 + (j - 18) ** 2 + (k - 12) ** 2 < 30
+    entropy = nib.Nifti1Image(inside.astype(np.float32), one.entropy.affine)
+    unsure = replace(one, entropy=entropy)
+    (region,) = unsure.regions()
+    # Voxel (20, 18, 12) of skewed axes that run to the left, to the front and up.
+    np.testing.assert_allclose((region.x_mm, region.y_mm, region.z_mm), (-36.4, 36, 36))
+    page = Page(write_case(unsure, tmp_path / "a.html", model=None))
+    assert ["right", "-36.4", "36.0", "36.0"] in [[r[0], *r[-3:]] for r in page.rows]
+    frames = page.all("iframe")
+    assert len(frames) == 3
+    for frame in frames:
+        found = re.search(r'"numSlice": ({[^}]*})', str(frame["srcdoc"]))
+        affine = re.search(r'"affine": (\[\[.*?\]\])', str(frame["srcdoc"]))
+        assert found and affine
+        # The viewer counts slices from 0 and the voxels of its affine from 1.
+        slices = [json.loads(found[1])[axis] + 1 for axis in "XYZ"]
+        place = np.array(json.loads(affine[1])) @ [*slices, 1]
+        np.testing.assert_allclose(place[:3], (-36.4, 36, 36), atol=1.5)
+
+
+def test_true_labels_of_files_are_drawn_as_the_classes_of_the_model() -> None:
+    one = predicted()
+    mapped = replace(RECIPE.data, relabel={"17": 1, "53": 2, "9": 0})
+    raw = np.array([9, 17, 53])[np.asarray(one.label.dataobj)].astype(np.int16)
+    truth = nib.Nifti1Image(raw, one.label.affine)
+    outlines = [
+        [len(path.vertices) for line in axis.collections for path in line.get_paths()]
+        for axis in replace(one, data=mapped).plot(truth).axes[:12]
+    ]
+    n_slices = len(outlines) // 3
+    as_classes = one.plot(one.label).axes[:12]
+    assert outlines == [
+        [len(path.vertices) for line in axis.collections for path in line.get_paths()]
+        for axis in as_classes
+    ]
+    assert n_slices and any(outlines)
+    stored = replace(RECIPE.data, binarize="callable", binarize_name="mine")
+    with pytest.raises(InputError, match="made by the function mine, which is not"):
+        replace(one, data=stored).plot(truth)
+
+
 def test_a_model_of_two_classes_has_a_page(tmp_path: Path) -> None:
     one = predicted()
     ball = np.asarray(one.label.dataobj) > 0
@@ -311,7 +358,8 @@ def test_a_model_of_two_classes_has_a_page(tmp_path: Path) -> None:
 
 def test_the_viewer_shows_a_map_of_ids_as_one_of_class_numbers() -> None:
     rng = np.random.default_rng(0)
-    scan = Scan(nib.Nifti1Image(rng.random((12, 12, 12), np.float32), np.eye(4)))
+    image = nib.Nifti1Image(rng.random((12, 12, 12), np.float32), np.eye(4))
+    scan = Scan(image, (6.0, 6.0, 6.0))
     classes = rng.integers(0, 3, (12, 12, 12)).astype(np.uint8)
     table = LabelTable(("air", "a", "b"), ids=(0, 1035, 8))
     pages = []
@@ -337,7 +385,8 @@ def test_one_pass_has_no_columns_or_maps_of_draws(pages: dict[str, Path]) -> Non
 def test_a_map_without_a_dark_place_is_shown_without_a_warning() -> None:
     values = np.random.default_rng(0).uniform(0.5, 0.6, (20, 20, 20))
     image = nib.Nifti1Image(values.astype(np.float32), np.eye(4))
-    assert Scan(image).show_map("Entropy (nats)", image, "viridis") is not None
+    scan = Scan(image, (10.0, 10.0, 10.0))
+    assert scan.show_map("Entropy (nats)", image, "viridis", 0.6) is not None
 
 
 def test_a_scan_without_structures_has_a_page(tmp_path: Path) -> None:
@@ -463,9 +512,25 @@ def measure(paths: Sequence[Path], folder: Path) -> tuple[list[dict], str]:
           one.contentDocument.documentElement.scrollHeight > one.clientHeight).length,
       };
     };
+    const viewer = (frame, number) => frame.contentDocument
+      .querySelectorAll("iframe")[number]?.contentDocument.querySelector("canvas");
     addEventListener("load", () => setTimeout(() => {
-      const found = [...document.querySelectorAll("body > iframe")].map(look);
-      document.body.textContent = JSON.stringify(found);
+      const frames = [...document.querySelectorAll("body > iframe")];
+      const before = frames.map(one => viewer(one, 1)?.toDataURL());
+      for (const canvas of frames.map(one => viewer(one, 0)).filter(one => one)) {
+        const place = canvas.getBoundingClientRect();
+        canvas.dispatchEvent(new MouseEvent("click", {
+          clientX: place.left + place.width / 10,
+          clientY: place.top + place.height / 2,
+        }));
+      }
+      setTimeout(() => {
+        const found = frames.map((one, number) => ({
+          ...look(one),
+          follows: viewer(one, 1)?.toDataURL() !== before[number],
+        }));
+        document.body.textContent = JSON.stringify(found);
+      }, 500);
     }, 500));
     """
     wrapper = folder / "wrapper.html"
@@ -501,3 +566,5 @@ def test_a_browser_shows_pages_wide_and_narrow(
         assert one["broken"] == 0 and one["loads"] == [], (name, one)
         assert one["viewers"] == viewers[name], (name, one)
         assert one["tall"] == 0, (name, one)
+        # A click into the first viewer moves the second, too.
+        assert one["follows"] is (viewers[name] > 1), (name, one)

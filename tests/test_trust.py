@@ -76,6 +76,23 @@ def test_the_prediction_keeps_its_scan_and_draws_it(fitted, pairs):
     assert result.plot(truth=pairs[5][1], title="a ball").get_suptitle() == "a ball"
 
 
+def test_what_a_notebook_prints_is_one_short_line(fitted, pairs):
+    result = fitted.predict(str(pairs[5][0]), n_samples=2, seed=7)
+    shape = " x ".join(map(str, result.label.shape))
+    assert repr(result) == (
+        f"Prediction('sub-5_T1w', 2 draws, seed 7, 2 classes, {shape} voxels)"
+    )
+    assert repr(fitted) == (
+        "Segmentation('bayesian_vnet', trained for 6 epochs, classes foreground)"
+    )
+    assert repr(nb.Segmentation("vnet")) == "Segmentation('vnet', not trained)"
+    assert repr(build(pairs[:4])) == (
+        "Dataset(4 scans, 2 classes, batches of 2 patches of 16 x 16 x 16 voxels)"
+    )
+    held_out = fitted.evaluate(build(pairs[4:6]), n_samples=2, surfaces=False)
+    assert repr(held_out) == f"Evaluation(2 scans, {len(held_out)} figures)"
+
+
 # --- calibration
 
 

@@ -53,7 +53,7 @@ class Row:
     value: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation(Sequence[Row]):
     """Rows of all subjects, and curves of all their voxels; a sequence of the rows.
 
@@ -77,6 +77,10 @@ class Evaluation(Sequence[Row]):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __repr__(self) -> str:
+        n_subjects = len({row.subject for row in self.rows})
+        return f"Evaluation({n_subjects} scans, {len(self.rows)} figures)"
 
     def to_tsv(self) -> str:
         """The rows as a tab-separated table with a header, in full precision."""

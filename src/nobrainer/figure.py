@@ -1,15 +1,19 @@
 """Pictures of predictions, and charts of how good and how sure they are."""
 
+import math
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from itertools import cycle
 
 import nibabel as nib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
@@ -19,8 +23,13 @@ from nobrainer.metrics.uncertainty import RiskCoverage
 from nobrainer.quality import Case
 from nobrainer.structures import Structure
 
-_PLANES = (("sagittal", "P", "A"), ("coronal", "L", "R"), ("axial", "L", "R"))
-_TRUTH_COLOUR = "cyan"
+_PLANES = (("sagittal", "x"), ("coronal", "y"), ("axial", "z"))
+"""Of each world axis, the plane across it and the axis's name."""
+_ENDS = (("L", "R"), ("P", "A"), ("I", "S"))
+"""What lies at the low and at the high end of each world axis."""
+_TRUTH_COLOUR = "white"
+_OF_SCAN = ("scan", "segmentation")
+"""The columns that show the scan itself."""
 _STYLES = (
     ("tab:blue", "o", "solid"),
     ("tab:orange", "s", "dashed"),
@@ -38,6 +47,19 @@ _WIDE = 50
 """Ratio of volumes above which an axis is logarithmic, or the smallest would vanish."""
 
 
+class Picture(Figure):
+    """A matplotlib figure that a notebook shows where it is the last value of a cell.
+
+    Figures that pyplot does not manage are otherwise shown as text there, unless
+    pyplot was imported before.
+    """
+
+    def _repr_png_(self) -> bytes:
+        data = BytesIO()
+        self.savefig(data, format="png")
+        return data.getvalue()
+
+
 def draw_prediction(
     image: ImageSource,
     label: nib.Nifti1Image,
@@ -47,12 +69,16 @@ def draw_prediction(
     mutual_information: nib.Nifti1Image | None = None,
     labels: LabelTable | None = None,
     truth: ImageSource | None = None,
+    n_slices: int = 1,
+    radiological: bool = False,
     title: str,
-) -> Figure:
-    """Draw three planes of a scan, its segmentation and its uncertainty maps.
+) -> Picture:
+    """Draw slices of a scan, its segmentation and its uncertainty maps.
 
-    The planes meet in the centre of the foreground, the true one where it is known;
-    left is left.
+    The colours of the maps have fixed limits, so that two scans can be compared:
+    variance 0 to 0.25, entropy and mutual information 0 to ln C nats for C classes.
+    Colours of variance and mutual information follow the square root, because most
+    of their values are small.
 
     Args:
         image: the scan.
@@ -60,21 +86,28 @@ def draw_prediction(
         mutual_information: the same, for a column of its own.
         labels: names and colours of the classes, and their values in the label map;
             None where it holds the numbers of classes about which nothing is known.
-        truth: true labels on the scan's grid, whose outlines are drawn dashed.
+        truth: true labels on the scan's grid, with the values of `label`.
+        n_slices: slices in each of the three planes, spread over the foreground
+            (the true one where it is known); one lies in its middle.
+        radiological: show the subject's left on the right of the picture.
         title: above the figure.
 
     Returns:
-        A figure with a row per plane and the columns scan, outlines of every
+        A figure with a row per slice and the columns scan, outlines of every
         structure, and a column for each map that is not 0 everywhere (the variance
-        of one draw is); save it with `savefig`.
+        of one draw is); save it with `savefig`. True outlines are a broad band under
+        the predicted ones. The position of a slice is that of its middle in world
+        millimetres.
 
     Raises:
         InputError: the scan or the true labels cannot be read, or do not lie on one
-            grid.
+            grid, or `n_slices` is below 1.
     """
+    if n_slices < 1:
+        raise InputError(f"n_slices must be 1 or more, got {n_slices}")
     volume = read_image(image)
-    upright = nib.as_closest_canonical(to_nibabel(volume.data, volume))
-    spacing_mm = nib.affines.voxel_sizes(upright.affine)
+    # In millimetres, whatever the unit of the file.
+    upright = nib.as_closest_canonical(nib.Nifti1Image(volume.data, volume.affine))
     scan, predicted, true = _upright(upright), _upright(label), None
     if truth is not None:
         found = read_labels(truth)
@@ -85,60 +118,77 @@ def draw_prediction(
                 f"{name} must be on the scan's grid of {scan.shape} voxels, got "
                 f"{given.shape}: give the one that belongs to this scan"
             )
+    top = int(max(predicted.max(), 0 if true is None else true.max()))
+    table = labels or LabelTable.generic(max(top + 1, 2))
+    most = math.log(len(table.names))
     maps = (
-        ("variance", variance, "magma", "variance of probabilities"),
-        ("entropy", entropy, "viridis", "entropy (nats)"),
+        ("variance", variance, "magma", "of probabilities", PowerNorm(0.5, 0, 0.25)),
+        ("entropy", entropy, "viridis", "nats", Normalize(0, most)),
         (
             "mutual information",
             mutual_information,
             "cividis",
-            "mutual information (nats)",
+            "nats",
+            PowerNorm(0.5, 0, most),
         ),
     )
-    columns = [
-        ("scan", scan, "gray", "intensity"),
-        ("segmentation", scan, "gray", "intensity"),
-    ]
-    for name, found_map, colours, unit in maps:
+    low, high = float(min(scan.min(), 0)), float(np.percentile(scan, 99.8))
+    greys = Normalize(low, high if high > low else float(scan.max()))
+    columns = [(name, scan, "gray", "intensity", greys) for name in _OF_SCAN]
+    for name, found_map, colours, unit, norm in maps:
         if found_map is None:
             continue
         values = _upright(found_map)
         if values.any():
-            columns.append((name, values, colours, unit))
-    centre = _centre(predicted if true is None or not true.any() else true)
+            columns.append((name, values, colours, f"{name} ({unit})", norm))
+    positions = _positions(
+        predicted if true is None or not true.any() else true, n_slices
+    )
 
-    figure = Figure(figsize=(0.6 + 3.1 * len(columns), 10.4), layout="constrained")
-    # A dollar sign in a name is not the start of a formula.
-    figure.suptitle(title, parse_math=False, wrap=True)
-    axes = figure.subplots(3, len(columns))
-    for column, (name, values, colours, unit) in enumerate(columns):
+    panel = 3.1 if n_slices == 1 else 2.2
+    figure = Picture(
+        figsize=(0.6 + panel * len(columns), 1.1 + panel * 3 * n_slices),
+        layout="constrained",
+    )
+    side, convention = (
+        ("right", "radiological") if radiological else ("left", "neurological")
+    )
+    note = f"the subject's left is on the {side} ({convention}); positions in mm"
+    figure.supylabel(note, fontsize="small")
+    # Without a text it would take the room of the columns' names.
+    if title:
+        # A dollar sign in a name is not the start of a formula.
+        figure.suptitle(title, parse_math=False, wrap=True)
+    axes = figure.subplots(3 * n_slices, len(columns))
+    slices = [(normal, at) for normal in range(3) for at in positions[normal]]
+    for column, (name, values, colours, unit, norm) in enumerate(columns):
         axes[0, column].set_title(name)
-        # A few voxels far above the others would leave those dark.
-        high_value = float(np.percentile(values, 99.8)) or float(values.max())
-        limits = min(0.0, float(values.min())), high_value
-        for normal, (plane, low, high) in enumerate(_PLANES):
-            across, up = (axis for axis in range(3) if axis != normal)
-            axis = axes[normal, column]
+        for axis, (normal, at) in zip(axes[:, column], slices, strict=True):
             shown = axis.imshow(
-                values.take(centre[normal], normal).T,
-                colours,
-                origin="lower",
-                aspect=spacing_mm[up] / spacing_mm[across],
-                vmin=limits[0],
-                vmax=limits[1],
+                values.take(at, normal).T, colours, origin="lower", norm=norm
             )
-            # An outline that leaves the scan must not widen the panel.
-            axis.autoscale(False)
-            axis.set(xticks=[], yticks=[], xlabel=f"{low}  {plane}  {high}")
+            _frame(axis, upright, normal, at, radiological)
         bar = figure.colorbar(
-            shown, ax=axes[:, column], location="bottom", label=unit, extend="max"
+            shown,
+            ax=axes[:, column],
+            location="bottom",
+            label=unit,
+            extend="max" if norm is greys else "neither",
         )
-        bar.ax.locator_params(nbins=4)
-        bar.ax.ticklabel_format(scilimits=(-2, 5), useMathText=True)
-    top = int(max(predicted.max(), 0 if true is None else true.max()))
-    table = labels or LabelTable.generic(max(top + 1, 2))
-    predicted = table.to_classes(predicted)
-    handles = _outline(axes[:, 1], centre, predicted, true, table)
+        if norm is greys:
+            bar.ax.locator_params(nbins=4)
+            bar.ax.ticklabel_format(scilimits=(-2, 5), useMathText=True)
+        else:
+            shares = (0, 0.04, 0.25, 1) if isinstance(norm, PowerNorm) else (0, 0.5, 1)
+            ticks = [share * (norm.vmax or 0.0) for share in shares]
+            bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
+    handles = _outline(
+        axes[:, 1],
+        slices,
+        table.to_classes(predicted),
+        None if true is None else table.to_classes(true),
+        table,
+    )
     if handles:
         legend = figure.legend(
             handles=handles,
@@ -355,25 +405,63 @@ def draw_quality(
     return figure
 
 
+def _frame(
+    axis: Axes, upright: nib.Nifti1Image, normal: int, at: int, radiological: bool
+) -> None:
+    """Scale a slice's panel and say where it lies and what is at its edges."""
+    across, up = (one for one in range(3) if one != normal)
+    spacing_mm = nib.affines.voxel_sizes(upright.affine)
+    axis.set_aspect(spacing_mm[up] / spacing_mm[across])
+    # An outline that leaves the scan must not widen the panel.
+    axis.autoscale(False)
+    plane, name = _PLANES[normal]
+    middle = (np.array(upright.shape) - 1) / 2
+    middle[normal] = at
+    position_mm = nib.affines.apply_affine(upright.affine, middle)[normal]
+    axis.set(xticks=[], yticks=[], xlabel=f"{plane}, {name} = {position_mm:.1f}")
+    left, right = _ENDS[across]
+    if radiological and across == 0:
+        axis.invert_xaxis()
+        left, right = right, left
+    below, above = _ENDS[up]
+    for text, x, y in (
+        (left, 0.05, 0.5),
+        (right, 0.95, 0.5),
+        (below, 0.5, 0.05),
+        (above, 0.5, 0.95),
+    ):
+        axis.text(
+            x,
+            y,
+            text,
+            transform=axis.transAxes,
+            color="white",
+            fontsize="small",
+            ha="center",
+            va="center",
+            path_effects=[withStroke(linewidth=1.5, foreground="black")],
+        )
+
+
 def _outline(
     axes: np.ndarray,
-    centre: np.ndarray,
+    slices: Sequence[tuple[int, int]],
     predicted: np.ndarray,
     true: np.ndarray | None,
     table: LabelTable,
 ) -> list[Artist]:
-    """Draw the outlines of every structure on the three planes; what they are."""
+    """Draw the outlines of every structure on the slices; return what they are."""
     shown: dict[int, int] = {}
-    for normal, axis in enumerate(axes):
-        section = predicted.take(centre[normal], normal).T
+    for axis, (normal, at) in zip(axes, slices, strict=True):
+        if true is not None:
+            section = true.take(at, normal).T
+            for index in np.unique(section[section > 0]):
+                _contour(axis, section == index, _TRUTH_COLOUR, 3.0)
+        section = predicted.take(at, normal).T
         classes, counts = np.unique(section[section > 0], return_counts=True)
         for index, count in zip(classes.tolist(), counts.tolist(), strict=True):
             shown[index] = shown.get(index, 0) + count
-            _contour(axis, section == index, table.colors[index], "solid")
-        if true is not None:
-            section = true.take(centre[normal], normal).T
-            for index in np.unique(section[section > 0]):
-                _contour(axis, section == index, _TRUTH_COLOUR, "dashed")
+            _contour(axis, section == index, table.colors[index], 1.2)
     largest = sorted(shown, key=lambda index: -shown[index])[:_LEGEND]
     # Patches, because a thin white line is not seen on white.
     handles: list[Artist] = [
@@ -382,7 +470,14 @@ def _outline(
     ]
     if true is not None:
         handles.append(
-            Line2D([], [], color=_TRUTH_COLOUR, linestyle="dashed", label="truth")
+            Line2D(
+                [],
+                [],
+                color=_TRUTH_COLOUR,
+                linewidth=3,
+                label="truth, beneath",
+                path_effects=[withStroke(linewidth=4, foreground="black")],
+            )
         )
     if len(shown) > len(largest):
         more = f"and {len(shown) - len(largest)} more"
@@ -390,26 +485,26 @@ def _outline(
     return handles
 
 
-def _contour(axis: Axes, mask: np.ndarray, colour: str, style: str) -> None:
+def _contour(axis: Axes, mask: np.ndarray, colour: str, width: float) -> None:
     # One voxel of air around it closes the outline at the edge of the scan.
     rows, columns = (np.arange(-1, n + 1) for n in mask.shape)
-    axis.contour(
-        columns,
-        rows,
-        np.pad(mask, 1),
-        [0.5],
-        colors=colour,
-        linewidths=1,
-        linestyles=style,
+    line = axis.contour(
+        columns, rows, np.pad(mask, 1), [0.5], colors=colour, linewidths=width
     )
+    # A dark rim, so that a line is seen on tissue of its own brightness.
+    line.set_path_effects([withStroke(linewidth=width + 0.7, foreground="black")])
 
 
-def _centre(labels: np.ndarray) -> np.ndarray:
-    """The middle voxel of the foreground, or of the volume where there is none."""
-    foreground = np.argwhere(labels > 0)
-    if not len(foreground):
-        return np.array(labels.shape) // 2
-    return foreground.mean(0).astype(int)
+def _positions(labels: np.ndarray, n_slices: int) -> np.ndarray:
+    """Voxel indices (3, n_slices) that divide the foreground evenly on each axis.
+
+    Without foreground they divide the volume.
+    """
+    voxels = np.argwhere(labels > 0)
+    if not len(voxels):
+        voxels = np.array([(0, 0, 0), labels.shape])
+    shares = (np.arange(n_slices) + 0.5) / n_slices
+    return np.quantile(voxels, shares, axis=0).astype(int).T
 
 
 def _chart(*, height: float = 3.6) -> tuple[Figure, Axes]:

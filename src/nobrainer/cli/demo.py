@@ -88,11 +88,9 @@ def demo(
     paths = map_paths(output_dir, strip_suffix(image), n_samples)
     write_maps(prediction, paths, overwrite=overwrite)
     paths["model"], paths["figure"] = saved, output_dir / "figure.png"
-    nb.figure.draw_prediction(
-        image,
-        *prediction,
-        truth=truth,
-        title=f"{strip_suffix(image)}, not seen in training: Dice of the brain "
+    prediction.plot(
+        truth,
+        f"{strip_suffix(image)}, not seen in training: Dice of the brain "
         f"{figures['dice']:.3f}, {n_samples} draws",
     ).savefig(paths["figure"], dpi=100)
 

@@ -52,7 +52,7 @@ Entry = (
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """What to read and how to make patches of it; every method gives a new dataset.
 
@@ -119,6 +119,13 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def __repr__(self) -> str:
+        block = " x ".join(map(str, self.config.block_shape))
+        return (
+            f"Dataset({len(self)} scans, {self.config.n_classes} classes, batches of "
+            f"{self.config.batch_size} patches of {block} voxels)"
+        )
 
     # --- how patches and targets are made
 

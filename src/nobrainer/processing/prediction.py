@@ -8,16 +8,18 @@ import nibabel as nib
 import numpy as np
 
 import nobrainer
-from nobrainer.data.labels import LabelTable
+from nobrainer.data.labels import LabelTable, make_targets
 from nobrainer.errors import InputError
-from nobrainer.io import ImageSource
+from nobrainer.io import ImageSource, read_labels, to_nibabel
+from nobrainer.recipe import DataConfig
+from nobrainer.regions import Region, find_regions
 from nobrainer.structures import Structure
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from nobrainer.figure import Picture
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """What several draws say about one scan, on the scan's own grid.
 
@@ -41,6 +43,7 @@ class Prediction:
         well the draws agree on it, and how sure they are inside it.
     seed: with which the same call gives the same result.
     labels: the names and colours of the classes, and their values in the label map.
+    data: how the labels of files become these classes.
     scan: what was predicted.
     name: of the file, without folder and suffix, for reports.
     """
@@ -54,8 +57,16 @@ class Prediction:
     structures: tuple[Structure, ...]
     seed: int
     labels: LabelTable
+    data: DataConfig
     scan: nib.Nifti1Image
     name: str
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.label.shape))
+        return (
+            f"Prediction({self.name!r}, {len(self.volumes_mm3)} draws, seed "
+            f"{self.seed}, {len(self.labels.names)} classes, {shape} voxels)"
+        )
 
     def __iter__(self) -> Iterator[nib.Nifti1Image]:
         return iter((self.label, self.variance, self.entropy))
@@ -63,16 +74,34 @@ class Prediction:
     def __len__(self) -> int:
         return 3
 
+    def regions(self, n_most: int = 10) -> tuple[Region, ...]:
+        """The areas where the entropy is high, see `nobrainer.regions`."""
+        classes = self.labels.to_classes(np.asarray(self.label.dataobj))
+        return find_regions(self.entropy, classes, self.labels, n_most=n_most)
+
     def plot(
-        self, truth: ImageSource | None = None, title: str | None = None
-    ) -> "Figure":
-        """Draw the scan, the contours of its structures and the maps in three planes.
+        self,
+        truth: ImageSource | None = None,
+        title: str | None = None,
+        *,
+        n_slices: int = 1,
+        radiological: bool = False,
+    ) -> "Picture":
+        """Draw the scan, the outlines of its structures and the maps in three planes.
 
         Args:
-            truth: true labels, whose contours are drawn as well.
+            truth: true labels as the training files have them; they are turned into
+                the model's classes, and their outlines drawn as well.
             title: above the figure; default the name of the scan.
+            n_slices: slices in each plane.
+            radiological: show the subject's left on the right.
 
-        Returns: a matplotlib figure; save it with `savefig("figure.png")`.
+        Returns: a matplotlib figure, which a notebook shows; save it with
+            `savefig("figure.png")`.
+
+        Raises:
+            InputError: the true labels cannot be read, are not on the scan's grid, or
+                a function that is not stored with the model made classes of them.
         """
         return nobrainer.figure.draw_prediction(
             self.scan,
@@ -81,9 +110,23 @@ class Prediction:
             self.entropy,
             mutual_information=self.mutual_information,
             labels=self.labels,
-            truth=truth,
+            truth=None if truth is None else self._as_label(truth),
+            n_slices=n_slices,
+            radiological=radiological,
             title=self.name if title is None else title,
         )
+
+    def _as_label(self, truth: ImageSource) -> nib.Nifti1Image:
+        """True labels of a file with the values of the label map."""
+        volume = read_labels(truth)
+        if self.data.binarize == "callable" and volume.data.max() > 1:
+            raise InputError(
+                f"{volume.source}: the model's classes were made by the function "
+                f"{self.data.binarize_name}, which is not stored: give labels of 0 and "
+                "1 to draw"
+            )
+        classes, _ = make_targets(volume.data, self.data, None)
+        return to_nibabel(self.labels.to_values(classes), volume)
 
 
 class BatchError(InputError):

@@ -111,6 +111,13 @@ class Segmentation:
         self.model_args = args
         self.checkpoint_filepath = checkpoint_filepath
 
+    def __repr__(self) -> str:
+        state = "not trained"
+        if hasattr(self, "recipe_"):
+            names = _shortened(self.labels_.names[1:])
+            state = f"trained for {len(self.history_)} epochs, classes {names}"
+        return f"Segmentation({self.base_model!r}, {state})"
+
     def fit(
         self,
         dataset_train: Dataset,
@@ -941,6 +948,7 @@ class Segmentation:
             structures=structures,
             seed=sampling.seed,
             labels=labels,
+            data=self.recipe_.data,
             scan=to_nibabel(volume.data, volume),
             # Without folders, which are nobody's business in a report.
             name=display_names([volume.source])[0],
@@ -1049,6 +1057,12 @@ def _called(source: Any) -> str:
 def _digest(network: nn.Module) -> str:
     """The SHA-256 of the network's weights, as its folder lists it."""
     return sha256(bundle.pack_weights(network.state_dict())).hexdigest()
+
+
+def _shortened(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _check_positive(name: str, value: float | None) -> None:

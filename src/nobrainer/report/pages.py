@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path, PurePath
 from urllib.parse import quote
 
+import nibabel as nib
 import numpy as np
 from markupsafe import Markup
 
@@ -23,10 +24,11 @@ from nobrainer.figure import (
     draw_structures,
 )
 from nobrainer.fitted import Calibration
-from nobrainer.io import read_image, to_nibabel
+from nobrainer.io import read_geometry
 from nobrainer.processing.prediction import Prediction
 from nobrainer.quality import Case
 from nobrainer.recipe import Recipe
+from nobrainer.regions import Region
 from nobrainer.report.document import (
     Table,
     check_free,
@@ -86,6 +88,7 @@ _OF_STRUCTURES = {
     ),
     "pairwise_dice": (3, "Dice of draws", "Overlap between pairs of draws."),
 }
+_AXES = ("x (mm)", "y (mm)", "z (mm)")
 _CHARTED = ("dice", "surface_dice", "hd95_mm", "volume_error")
 # And of the metrics of regions.
 _OF_REGIONS = {
@@ -158,12 +161,25 @@ def write_case(
     else:
         method = "One pass of the network: nothing is known about its variance."
     present = [s for s in structures if s.volume_mm3 > 0]
-    volume = read_image(prediction.scan)
-    scan = Scan(to_nibabel(volume.data, volume))
+    regions = prediction.regions()
+    variance = _in_mm(prediction.variance)
+    spread = nib.Nifti1Image(np.sqrt(variance.dataobj), variance.affine)
+    most = math.log(len(labels.names))
+    scan = Scan(_in_mm(prediction.scan), _least_sure(prediction, regions))
     viewers = (
-        scan.show_labels(prediction.label, labels),
-        scan.show_map("Entropy (nats)", prediction.entropy, "viridis"),
-        scan.show_map("Variance of the probabilities", prediction.variance, "magma"),
+        scan.show_labels(_in_mm(prediction.label), labels),
+        scan.show_map(
+            f"Entropy (nats, 0 to {most:.2f})",
+            _in_mm(prediction.entropy),
+            "viridis",
+            most,
+        ),
+        scan.show_map(
+            "Standard deviation of the probabilities (root of the variance, 0 to 0.5)",
+            spread,
+            "magma",
+            0.5,
+        ),
     )
     table = _structure_table(structures, labels)
     content = {
@@ -178,6 +194,7 @@ def write_case(
                 *prediction,
                 mutual_information=prediction.mutual_information,
                 labels=labels,
+                n_slices=3,
                 title="",
             ),
             f"Sagittal, coronal and axial slices of {prediction.name} with outlines of "
@@ -193,6 +210,7 @@ def write_case(
         else None,
         "table": table,
         "meanings": [(name, _COLUMNS[name]) for name in table.head[1:]],
+        "regions": _region_table(regions) if regions else None,
         "viewers": [viewer for viewer in viewers if viewer],
         "facts": _facts(model, calibration),
     }
@@ -403,6 +421,39 @@ def _structure_table(structures: Sequence[Structure], labels: LabelTable) -> Tab
         ("structure", *_COLUMNS),
         tuple(rows),
     ).without_blanks()
+
+
+def _region_table(regions: Sequence[Region]) -> Table:
+    return Table(
+        "The most uncertain areas",
+        ("mostly labelled", "size (ml)", "entropy (nats)", *_AXES),
+        tuple(
+            (
+                one.structure,
+                number(one.volume_mm3 / 1000, 2),
+                number(one.peak),
+                *(number(place, 1) for place in (one.x_mm, one.y_mm, one.z_mm)),
+            )
+            for one in regions
+        ),
+    )
+
+
+def _in_mm(image: nib.Nifti1Image) -> nib.Nifti1Image:
+    """The image with its affine in millimetres, whatever its header's unit."""
+    return nib.Nifti1Image(np.asarray(image.dataobj), read_geometry(image).affine)
+
+
+def _least_sure(
+    prediction: Prediction, regions: Sequence[Region]
+) -> tuple[float, float, float]:
+    """Where viewers open: the worst area's peak, or the highest entropy there is."""
+    if regions:
+        return regions[0].x_mm, regions[0].y_mm, regions[0].z_mm
+    entropy = _in_mm(prediction.entropy)
+    place = np.unravel_index(np.argmax(entropy.dataobj), entropy.shape)
+    x_mm, y_mm, z_mm = nib.affines.apply_affine(entropy.affine, place)
+    return float(x_mm), float(y_mm), float(z_mm)
 
 
 def _summaries(means: Mapping[str, float]) -> list[Table]:

@@ -1,6 +1,8 @@
-"""Maps over a scan that one can click through, by nilearn's viewer."""
+"""Maps over a scan that one can click through together, by nilearn's viewer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +15,7 @@ from nobrainer.data.labels import LabelTable
 _MAX_VOXELS = 128
 """Along an axis; the viewer holds each volume as one picture."""
 _LEVELS = 32
-"""Of a scan's grey and of a map's values: more are hardly seen and make pages large."""
+"""Steps of grey and of a map's colours: more are hardly seen and make pages large."""
 _FAINT = 0.05
 """Share of a map's range below which it lets the scan through."""
 _OPACITY = 0.7
@@ -38,9 +40,10 @@ class Scan:
 
     Args:
         image: the scan, 3-D.
+        open_at_mm: where its viewers open, world millimetres.
     """
 
-    def __init__(self, image: nib.Nifti1Image) -> None:
+    def __init__(self, image: nib.Nifti1Image, open_at_mm: Sequence[float]) -> None:
         corners = nib.affines.apply_affine(
             image.affine, np.stack(np.meshgrid(*((0, n) for n in image.shape)), -1)
         ).reshape(-1, 3)
@@ -52,12 +55,18 @@ class Scan:
         low, high = float(values.min()), float(np.percentile(values, 99.8))
         greys = _round((values - low) / ((high - low) or 1.0))
         self._image = nib.Nifti1Image(greys, scan.affine)
+        self._open_at_mm = tuple(open_at_mm)
         i, j, k = greys.shape
         # A sagittal, a coronal and an axial slice side by side, and a line of text.
         self._ratio = 1.1 * max(j, k) / (j + 2 * i)
 
     def show_labels(self, label: nib.Nifti1Image, table: LabelTable) -> Viewer | None:
-        """The structures in their colours; None where there are none."""
+        """The structures in their colours; None where there are none.
+
+        Args:
+            label: the label map, on the scan's grid.
+            table: names, colours and label values of the classes.
+        """
         coarse = self._resample(label, "nearest")
         classes = table.to_classes(np.asarray(coarse.dataobj))
         if not classes.any():
@@ -68,15 +77,24 @@ class Scan:
         limits = -0.5, len(table.names) - 0.5
         return self._view("Segmentation", coarse, colours, limits, threshold=0.5)
 
-    def show_map(self, title: str, image: nib.Nifti1Image, cmap: str) -> Viewer | None:
-        """A map of values >= 0; None where it is 0 everywhere."""
+    def show_map(
+        self, title: str, image: nib.Nifti1Image, cmap: str, highest: float
+    ) -> Viewer | None:
+        """A map from 0 to the highest value it can have; None where it is 0 all over.
+
+        Args:
+            title: what it shows, with its unit.
+            image: the map, on the scan's grid.
+            cmap: name of the colour map.
+            highest: value of the last colour, the same for every scan.
+        """
         if not np.asarray(image.dataobj).any():
             return None
         coarse = self._resample(image, "linear")
         values = coarse.get_fdata(dtype=np.float32)
-        top = float(np.percentile(values, 99.8)) or float(values.max())
-        even = nib.Nifti1Image(_round(values / top) * top, coarse.affine)
-        return self._view(title, even, cmap, (0.0, top), threshold=_FAINT * top)
+        even = nib.Nifti1Image(_round(values / highest) * highest, coarse.affine)
+        limits = 0.0, highest
+        return self._view(title, even, cmap, limits, threshold=_FAINT * highest)
 
     def _view(
         self,
@@ -87,11 +105,13 @@ class Scan:
         *,
         threshold: float,
     ) -> Viewer:
-        # Where all values are above it, nilearn warns that it is of no use.
-        is_of_use = float(overlay.get_fdata().min()) < threshold
+        values = overlay.get_fdata()
+        # nilearn warns where a threshold hides nothing, or everything.
+        is_of_use = float(values.min()) < threshold < float(values.max())
         html = view_img(
             overlay,
             bg_img=self._image,
+            cut_coords=self._open_at_mm,
             cmap=cmap,
             vmin=limits[0],
             vmax=limits[1],
@@ -103,7 +123,7 @@ class Scan:
             opacity=_OPACITY,
             resampling_interpolation="nearest",
         ).get_standalone()
-        return Viewer(title, _without_icon(html), self._ratio)
+        return Viewer(title, _linked(_without_icon(html)), self._ratio)
 
     def _resample(self, image: nib.Nifti1Image, interpolation: str) -> nib.Nifti1Image:
         return resample_img(
@@ -124,3 +144,11 @@ def _without_icon(html: str) -> str:
     """The viewer without the icon, which it would load from the network."""
     start = html.index('<link rel="icon"')
     return html[:start] + html[html.index(">", start) + 1 :]
+
+
+def _linked(html: str) -> str:
+    """The viewer, which tells its page of every click and follows those of others."""
+    script = files("nobrainer.report").joinpath("linked.js").read_text("utf-8")
+    # Before the last script, which makes the viewer by the function that ours wraps.
+    start = html.rindex("<script")
+    return f"{html[:start]}<script>{script}</script>\n{html[start:]}"

@@ -1,0 +1,113 @@
+"""The places of a scan where a network is most unsure of its answer."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from nobrainer.data.labels import LabelTable
+from nobrainer.io import read_geometry
+
+WIDTH_MM = 3.0
+"""Standard deviation of the Gaussian that the entropy is averaged with."""
+LEVEL = 0.5
+"""Share of ln C that the averaged entropy of a region exceeds."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected place of high entropy, to be looked at.
+
+    structure: name of the class that most of its voxels are labelled with.
+    volume_mm3: its size, mm³.
+    peak: the highest averaged entropy in it, nats; see `find_regions`.
+    x_mm, y_mm, z_mm: where that is, world millimetres to the right, to the front
+        and up.
+    """
+
+    structure: str
+    volume_mm3: float
+    peak: float
+    x_mm: float
+    y_mm: float
+    z_mm: float
+
+
+def find_regions(
+    entropy: nib.Nifti1Image,
+    classes: np.ndarray,
+    labels: LabelTable,
+    *,
+    n_most: int = 10,
+) -> tuple[Region, ...]:
+    """Find the areas of high entropy, those with the most entropy in all first.
+
+    Every boundary between structures is a thin line of high entropy, as it should
+    be. So the entropy is averaged with a Gaussian of 3 mm first: a sheet of
+    wholly undecided voxels has to be 4 mm thick, and a ball 9 mm wide, to exceed
+    half of ln C on average.
+
+    Args:
+        entropy: of the mean class probabilities, (I, J, K), nats.
+        classes: class of every voxel, (I, J, K), of the C classes of `labels`.
+        labels: the classes.
+        n_most: how many regions to return at most.
+
+    Returns:
+        Connected regions (26 neighbours) of averaged entropy above half of ln C.
+    """
+    values = np.asarray(entropy.dataobj, dtype=np.float32)
+    # In millimetres, whatever the unit of the image.
+    geometry = read_geometry(entropy)
+    sigma = WIDTH_MM / np.array(geometry.spacing_mm)
+    average = ndimage.gaussian_filter(values, sigma, truncate=3)
+    high = average > LEVEL * np.log(len(labels.names))
+    numbered, n_regions = ndimage.label(high, np.ones((3, 3, 3)))
+    if not n_regions:
+        return ()
+    sums = ndimage.sum_labels(values, numbered, np.arange(1, n_regions + 1))
+    boxes = ndimage.find_objects(numbered)
+    regions = []
+    for number in np.argsort(-sums, kind="stable")[:n_most]:
+        box = boxes[number]
+        inside = numbered[box] == number + 1
+        found = np.where(inside, average[box], -1)
+        at = np.unravel_index(found.argmax(), found.shape)
+        place = [part.start + int(step) for part, step in zip(box, at, strict=True)]
+        x_mm, y_mm, z_mm = nib.affines.apply_affine(geometry.affine, place)
+        regions.append(
+            Region(
+                structure=labels.names[int(np.bincount(classes[box][inside]).argmax())],
+                volume_mm3=geometry.voxel_mm3 * int(inside.sum()),
+                peak=float(found.max()),
+                x_mm=float(x_mm),
+                y_mm=float(y_mm),
+                z_mm=float(z_mm),
+            )
+        )
+    return tuple(regions)
+
+
+def to_tsv(tables: Mapping[str, Sequence[Region]]) -> str:
+    """The regions of some scans as one tidy table, tab-separated as in BIDS.
+
+    Args:
+        tables: the regions of each scan, by its name.
+
+    Returns:
+        A row per scan and region: the columns `subject`, then the fields of
+        `Region`, in the order that they have.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(["subject", *(field.name for field in fields(Region))])
+    for subject, regions in tables.items():
+        for region in regions:
+            structure, *figures = astuple(region)
+            cells = [f"{figure:.6g}" for figure in figures]
+            writer.writerow([subject, structure, *cells])
+    return text.getvalue()
