@@ -29,7 +29,7 @@ LAYERS = """
     formats
     fitted
     volume recipe
-    types registry memory system
+    types registry memory system naming
     errors
 """
 RANK = {

@@ -369,15 +369,13 @@ def test_a_sidecar_that_says_something_else_is_kept(
     assert nobrainer_(*other).exit_code == 0
 
 
-def test_inputs_that_would_share_a_file_are_refused_first(
-    scans: Path, tmp_path: Path
-) -> None:
+def test_a_scan_given_twice_is_refused_first(scans: Path, tmp_path: Path) -> None:
     result = nobrainer_(
-        *("predict", scans / "sub-1_T1w.nii.gz", "elsewhere/sub-1_T1w.mgz"),
+        *("predict", scans / "sub-1_T1w.nii.gz", scans / "." / "sub-1_T1w.nii.gz"),
         *("--model", tmp_path / "no-model", "--output-dir", tmp_path / "out"),
     )
     assert result.exit_code == 2
-    assert "elsewhere/sub-1_T1w.mgz: would have results of the same" in result.stderr
+    assert "sub-1_T1w.nii.gz: given twice" in result.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -439,13 +439,41 @@ def test_another_number_of_draws_than_learned_is_refused_first(
 
 
 @pytest.mark.parametrize("command", ["qc", "report"])
-def test_scans_of_one_name_are_refused_first(command: str, tmp_path: Path) -> None:
+def test_a_scan_given_twice_is_refused_first(command: str, tmp_path: Path) -> None:
     result = nobrainer_(
-        *(command, "a/T1.mgz", "b/T1.mgz", "--model", tmp_path / "none"),
+        *(command, "a/T1.mgz", "a/../a/T1.mgz", "--model", tmp_path / "none"),
         *("--output-dir", tmp_path / "out"),
     )
     assert result.exit_code == 2
-    assert "a/T1.mgz, b/T1.mgz: would have results of the same name T1" in result.stderr
+    assert "a/../a/T1.mgz: given twice: give each scan once" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["predict", "qc", "report", "rank"])
+def test_scans_whose_files_are_called_alike_have_names_of_their_own(
+    command: str, folder: Path, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"subject-{n}" / "mri" / "T1.mgz" for n in (1, 2)]
+    for number, file in enumerate(files):
+        file.parent.mkdir(parents=True)
+        image = nib.load(folder / f"sub-{number}_T1w.nii")
+        nib.save(nib.MGHImage(np.asarray(image.dataobj), image.affine), file)
+    args = ("--n-samples", 2, "--model", folder / "brain")
+    if command == "rank":
+        result = nobrainer_("rank", *files, *args, "--json")
+        names = sorted(one["name"] for one in json.loads(result.stdout))
+    else:
+        out = tmp_path / "out"
+        result = nobrainer_(command, *files, *args, "--output-dir", out)
+        table = {"predict": "*_structures.tsv"}.get(command, "qc.tsv")
+        rows = [row for path in out.glob(table) for row in rows_of(path)]
+        names = sorted({row["subject"] for row in rows})
+        pages = {path.stem for path in out.glob("*.html")} - {"index"}
+        assert pages == ({*names} if command == "report" else set())
+        labels = [path.name for path in out.glob("*_label.nii.gz")]
+        expected = [f"{name}_label.nii.gz" for name in names]
+        assert sorted(labels) == (expected if command == "predict" else [])
+    assert result.exit_code == 0, result.stderr
+    assert names == ["subject-1_T1", "subject-2_T1"]
 
 
 def test_a_scan_called_index_has_no_page(tmp_path: Path) -> None:

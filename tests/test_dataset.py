@@ -273,8 +273,57 @@ def test_split_by_scan_and_without_subject_names(pairs, tmp_path):
     train, held_out = Dataset.from_files(pairs).split(1, by="scan")
     assert (len(train), len(held_out)) == (2, 1)
     unnamed = [write_scan(tmp_path / f"{n}", "t1", offset=n) for n in range(3)]
-    train, held_out = Dataset.from_files(unnamed).split(1)
+    with pytest.warns(UserWarning, match=r"3 of 3 scans name no subject"):
+        train, held_out = Dataset.from_files(unnamed).split(1)
     assert (len(train), len(held_out)) == (2, 1)
+
+
+def test_a_scan_of_nobody_leaves_the_subjects_of_the_others(tmp_path):
+    pairs = [
+        write_scan(tmp_path, f"sub-con-{subject}_ses-{session}")
+        for subject in range(4)
+        for session in range(2)
+    ]
+    pairs.append(write_scan(tmp_path, "pilot"))
+    dataset = Dataset.from_files(pairs)
+    assert len({*dataset.subjects}) == 5
+    for seed in range(10):
+        expected = r"1 of 9 scans name no subject \(such as pilot_T1w\)"
+        with pytest.warns(UserWarning, match=expected) as caught:
+            parts = dataset.split(3, seed=seed)
+        assert len(caught) == 1 and caught[0].filename == __file__
+        train, held_out = ({*part.subjects} for part in parts)
+        assert not train & held_out and len(held_out) == 3
+
+
+def test_one_label_of_two_sites_is_two_people_and_a_warning_says_so(tmp_path):
+    pairs = [write_scan(tmp_path / site / "sub-1", "a") for site in ("A", "B")]
+    pairs.append(write_scan(tmp_path / "B" / "derivatives" / "fs" / "sub-1", "b"))
+    dataset = Dataset.from_files(pairs)
+    assert dataset.subjects == ["A_sub-1", "B_sub-1", "B_sub-1"]
+    with pytest.warns(UserWarning, match=r"such as sub-1: A_sub-1, B_sub-1"):
+        train, held_out = dataset.split(1)
+    # Of a part, as of the whole.
+    assert sorted({*train.subjects, *held_out.subjects}) == ["A_sub-1", "B_sub-1"]
+
+
+def test_what_is_given_of_subjects_wins(tmp_path):
+    pairs = [write_scan(tmp_path / site / "sub-1", "a") for site in ("A", "B", "C")]
+    given = ("one", "one", None)
+    entries = [
+        {"image": image, "label": label, "subject": subject, "session": None}
+        for (image, label), subject in zip(pairs, given, strict=True)
+    ]
+    dataset = Dataset.from_files(entries)
+    assert dataset.subjects == ["one", "one", "C_sub-1"]
+    assert [scan.shown for scan in dataset.data] == [
+        *("A_one_sub-1_a_T1w", "B_one_sub-1_a_T1w", "C_sub-1_a_T1w")
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset.split(1)
+    with pytest.raises(InputError, match=r"files\[0\]: subject must be text, got 1"):
+        Dataset.from_files([entries[0] | {"subject": 1}])
 
 
 @pytest.mark.parametrize("eval_size", [0, 1.0, -1, 3, 0.9, True, "half"])

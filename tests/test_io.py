@@ -703,12 +703,6 @@ def test_text_that_has_no_place_is_refused(tmp_path, place):
     assert [path.name for path in tmp_path.rglob("*")] == ["file"]
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_the_suffix_is_stripped(suffix):
-    assert io.strip_suffix(f"a.b/sub-01.x_T1w{suffix}") == "sub-01.x_T1w"
-    assert io.strip_suffix(Path(f"sub-01{suffix.upper()}")) == "sub-01"
-
-
 # A real head
 
 

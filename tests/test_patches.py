@@ -7,11 +7,11 @@ import torch
 from nobrainer.data.patches import (
     PatchSampler,
     Prepared,
-    Subject,
+    Scan,
     crop,
     draw_origin,
     index_voxels,
-    prepare_subject,
+    prepare_scan,
 )
 from nobrainer.errors import InputError
 from nobrainer.recipe import DataConfig, PreprocessConfig
@@ -172,13 +172,13 @@ def test_augmentation_keeps_image_and_label_together():
     assert np.mean(agreement) > 0.95
 
 
-def test_prepare_subject_checks_the_pair_and_orients_both():
+def test_prepare_scan_checks_the_pair_and_orients_both():
     data = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
     las = np.diag([-1.0, 1, 1, 1])
     labels = (data > 30).astype(np.uint8)
-    subject = Subject((data, las), (labels, las), "one")
-    result, unknown = prepare_subject(
-        subject, PreprocessConfig(normalize="none"), config(), None
+    scan = Scan((data, las), (labels, las), "one")
+    result, unknown = prepare_scan(
+        scan, PreprocessConfig(normalize="none"), config(), None
     )
     assert np.array_equal(result.image, data[::-1])
     assert np.array_equal(result.label, labels[::-1])
@@ -195,21 +195,21 @@ def test_prepare_subject_checks_the_pair_and_orients_both():
         (np.full((3, 4, 5), 3, np.uint8), 0, "label value 3 is not below"),
     ],
 )
-def test_prepare_subject_refuses_pairs_that_do_not_fit(labels, shift_mm, message):
+def test_prepare_scan_refuses_pairs_that_do_not_fit(labels, shift_mm, message):
     data = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
     moved = np.eye(4)
     moved[0, 3] = shift_mm
-    subject = Subject((data, np.eye(4)), (labels, moved), "one")
+    scan = Scan((data, np.eye(4)), (labels, moved), "one")
     with pytest.raises(InputError, match=message):
-        prepare_subject(subject, PreprocessConfig(), config(), None)
+        prepare_scan(scan, PreprocessConfig(), config(), None)
 
 
 def test_affines_may_differ_by_rounding():
     data = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
     nearly = np.eye(4) * (1 + 1e-6)
     nearly[3, 3] = 1
-    subject = Subject((data, np.eye(4)), (data.astype(np.uint8) % 3, nearly), "one")
-    result, _ = prepare_subject(subject, PreprocessConfig(), config(), None)
+    scan = Scan((data, np.eye(4)), (data.astype(np.uint8) % 3, nearly), "one")
+    result, _ = prepare_scan(scan, PreprocessConfig(), config(), None)
     assert result.label is not None
 
 

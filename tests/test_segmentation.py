@@ -18,7 +18,7 @@ from nobrainer import models
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 from nobrainer.evaluation import summarise
-from nobrainer.io import strip_suffix
+from nobrainer.naming import stem
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.ensemble import Ensemble
 from nobrainer.processing.prediction import BatchError
@@ -520,6 +520,18 @@ def test_bad_input_in_a_list_stops_nothing(fitted, pairs, tmp_path):
     assert isinstance(error, InputError)
 
 
+def test_predictions_of_a_list_have_names_of_their_own(fitted, pairs, tmp_path):
+    scans = [tmp_path / f"p{n}" / "T1.nii.gz" for n in range(2)]
+    for scan in scans:
+        scan.parent.mkdir()
+        nib.save(nib.load(pairs[0][0]), scan)
+    array = np.asarray(nib.load(pairs[0][0]).dataobj), np.eye(4)
+    results = fitted.predict([*scans, array, array], n_samples=1, seed=1)
+    names = [result.name for result in results]
+    assert names == ["p0_T1", "p1_T1", "array_1", "array_2"]
+    assert fitted.predict(scans[0], n_samples=1).name == "T1"
+
+
 # --- evaluation
 
 
@@ -533,7 +545,7 @@ def test_evaluate_agrees_with_predict(fitted, pairs):
         found = {
             (row.metric, row.region): row.value
             for row in rows
-            if row.subject == strip_suffix(image)
+            if row.subject == stem(image)
         }
         assert found["dice", "volume"] == pytest.approx(scores[-1])
         p = np.take_along_axis(values(result.probabilities), truth[..., None], -1)

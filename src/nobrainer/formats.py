@@ -25,6 +25,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from nobrainer.errors import InputError
 from nobrainer.memory import require_memory
+from nobrainer.naming import SUFFIXES
 
 # All that nibabel was seen to raise on headers with random bytes changed.
 _ODD_HEADER = (
@@ -36,7 +37,6 @@ _ODD_HEADER = (
     ValueError,
 )
 _LONGEST_HEADER = Nifti2Header.template_dtype.itemsize
-SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
 _MGH_SUFFIXES = (".mgz", ".mgh")
 _MGH_HEADER_BYTES = 284
 _MGH_FLAG_BYTE = 28

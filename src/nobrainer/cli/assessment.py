@@ -91,9 +91,10 @@ def assess_scans(
     cases: dict[Path, Any] = {}
 
     def assess(file: Path, bar: ProgressBar) -> None:
-        prediction = segmentation.predict(
+        found = segmentation.predict(
             file, n_samples=n_samples, seed=seed, verbose=False, on_pass=bar.advance
         )
+        prediction = replace(found, name=names[file])
         case = segmentation.quality(prediction, threshold)
         if with_pages:
             nb.report.write_case(

@@ -18,7 +18,7 @@ from nobrainer.cli.outputs import (
     write_maps,
 )
 from nobrainer.data.table import read_table
-from nobrainer.io import strip_suffix
+from nobrainer.naming import stem
 
 _CALIBRATION = {
     "nll": "  neg. log-likelihood",
@@ -85,12 +85,12 @@ def demo(
         )
     )
 
-    paths = map_paths(output_dir, strip_suffix(image), n_samples)
+    paths = map_paths(output_dir, stem(image), n_samples)
     write_maps(prediction, paths, overwrite=overwrite)
     paths["model"], paths["figure"] = saved, output_dir / "figure.png"
     prediction.plot(
         truth,
-        f"{strip_suffix(image)}, not seen in training: Dice of the brain "
+        f"{stem(image)}, not seen in training: Dice of the brain "
         f"{figures['dice']:.3f}, {n_samples} draws",
     ).savefig(paths["figure"], dpi=100)
 

@@ -16,7 +16,7 @@ from nobrainer.cli.outputs import (
     write_maps,
 )
 from nobrainer.cli.scans import each_scan, end, name_scans, new_batch
-from nobrainer.io import strip_suffix, write_text
+from nobrainer.io import write_text
 from nobrainer.processing.display import ProgressBar
 
 
@@ -79,11 +79,12 @@ def predict(
 ) -> None:
     """Segment scans (.nii, .nii.gz, .mgz), each on its own grid.
 
-    For a scan STEM.nii.gz, DIR gets STEM_label.nii.gz (most frequent class of the
-    draws), STEM_variance.nii.gz (of the class probabilities across draws) and
-    STEM_entropy.nii.gz (of the mean probabilities, in nats); the volumes of the
-    structures with their error bars in STEM_structures.tsv, whose columns
-    structures.json explains; and what each value of the label map means in
+    STEM is the file's name without suffix, after the subject and the session where
+    only the folders name them. For each scan DIR gets STEM_label.nii.gz (most
+    frequent class of the draws), STEM_variance.nii.gz (of the class probabilities
+    across draws) and STEM_entropy.nii.gz (of the mean probabilities, in nats); the
+    volumes of the structures with their error bars in STEM_structures.tsv, whose
+    columns structures.json explains; and what each value of the label map means in
     STEM_label.tsv. The paths of each scan's files are printed.
 
     A scan that cannot be predicted does not stop the others; it is reported at the
@@ -94,7 +95,7 @@ def predict(
       nobrainer predict sub-01_T1w.nii.gz --model model --output-dir maps
       nobrainer predict *.mgz --model model --output-dir maps --n-samples 0
     """
-    name_scans(files)
+    names = name_scans(files)
     columns = {}
     if n_samples:
         text = to_json(nb.structures.sidecar()) + "\n"
@@ -107,7 +108,7 @@ def predict(
     make_directory(output_dir)
 
     def write_scan(file: Path, bar: ProgressBar) -> dict[str, str]:
-        stem = strip_suffix(file)
+        stem = names[file]
         maps = map_paths(output_dir, stem, n_samples)
         paths = maps | {"classes": output_dir / f"{stem}_label.tsv"}
         if n_samples:

@@ -1,8 +1,6 @@
 """Scans given to a command: each has a name of its own, and none stops the others."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,7 +8,7 @@ import click
 
 from nobrainer.cli.outputs import echo_error
 from nobrainer.errors import InputError
-from nobrainer.io import strip_suffix
+from nobrainer.naming import repeats, scan_names
 from nobrainer.processing.display import ProgressBar
 from nobrainer.processing.guard import Batch
 
@@ -18,25 +16,14 @@ T = TypeVar("T")
 
 
 def name_scans(files: Sequence[Path]) -> dict[Path, str]:
-    """What the results of each scan are called; a file that is no scan has no name.
+    """What the results of each scan are called.
 
     Raises:
-        InputError: two scans would have results of the same name.
+        InputError: a scan is given twice.
     """
-    names = {}
-    for file in files:
-        # Whoever reads the file says what is wrong with it.
-        with suppress(InputError):
-            names[file] = strip_suffix(file)
-    counts = Counter(names[file] for file in files if file in names)
-    for name, count in counts.items():
-        if count > 1:
-            same = [str(file) for file in files if names.get(file) == name]
-            raise InputError(
-                f"{', '.join(same)}: would have results of the same name {name}: do "
-                "them one by one, into different directories"
-            )
-    return names
+    if twice := repeats(files):
+        raise InputError("\n".join(twice))
+    return dict(zip(files, scan_names([str(file) for file in files]), strict=True))
 
 
 def each_scan(

@@ -27,12 +27,19 @@ _VOXELS_PER_CLASS = 5000
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One scan and its labels (None: unlabelled), as given; `name` is for messages."""
+class Scan:
+    """One scan and its labels (None: unlabelled), as given.
+
+    name: for messages: the path, where there is one.
+    shown: for tables and pages: its own name among those that it was given with.
+    subject: whom it shows; None where neither path nor table says it.
+    """
 
     image: ImageSource
     label: ImageSource | None
     name: str
+    shown: str = ""
+    subject: str | None = None
 
     @property
     def paths(self) -> tuple[Path, Path | None] | None:
@@ -48,7 +55,7 @@ class Subject:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A subject on the working grid, ready for the network.
+    """A scan on the working grid, ready for the network.
 
     `image`: float32 (I, J, K). `label`: classes (I, J, K), smallest unsigned type, or
     None. `affine`: voxel to world (RAS mm). `background`: what lies beyond the field of
@@ -70,27 +77,27 @@ class Prepared:
         return Geometry((i, j, k), self.affine)
 
 
-def prepare_subject(
-    subject: Subject,
+def prepare_scan(
+    scan: Scan,
     preprocess: PreprocessConfig,
     config: DataConfig,
     binarizer: Binarizer | None,
 ) -> tuple[Prepared, dict[int, int]]:
-    """Read, check and preprocess one subject.
+    """Read, check and preprocess one scan.
 
     Returns:
-        The prepared subject, and the voxel counts of label values that
+        The prepared scan, and the voxel counts of label values that
         `config.relabel` does not know.
 
     Raises:
         InputError: whatever is wrong with the files, or image and labels that do
             not fit together.
     """
-    volume = read_image(subject.image)
+    volume = read_image(scan.image)
     label = None
     unknown: dict[int, int] = {}
-    if subject.label is not None:
-        labels = read_labels(subject.label)
+    if scan.label is not None:
+        labels = read_labels(scan.label)
         _check_same_grid(volume, labels)
         try:
             classes, unknown = make_targets(labels.data, config, binarizer)
@@ -100,7 +107,7 @@ def prepare_subject(
         label = preprocess_labels(native, preprocess).data
     image = preprocess_image(volume, preprocess)
     prepared = Prepared(
-        name=subject.name,
+        name=scan.name,
         image=image.data,
         label=label,
         affine=image.affine,
@@ -195,12 +202,12 @@ class PatchSampler(Dataset[dict[str, Any]]):
     """An epoch of random patches; each is a function of (seed, epoch, index) alone.
 
     Args:
-        volumes: prepared subjects, all with labels.
+        volumes: prepared scans, all with labels.
         config: block shape, patches per volume, foreground share, shuffle, augment.
         seed: of every random choice.
 
     An item is `{"image": float32 (1, i, j, k), "label": int64 (i, j, k), "source":
-    name of the subject}`. Volumes take turns; `config.shuffle` draws the order of
+    name of the scan}`. Volumes take turns; `config.shuffle` draws the order of
     each round.
     """
 

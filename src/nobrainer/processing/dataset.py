@@ -1,11 +1,10 @@
 """Scans and labels as a frozen record of what to read and how to cut patches."""
 
-import re
 import shutil
 import tempfile
 import warnings
 import weakref
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -31,24 +30,21 @@ from nobrainer.data.labels import (
 from nobrainer.data.patches import (
     PatchSampler,
     Prepared,
-    Subject,
+    Scan,
     crop,
     draw_origin,
     index_voxels,
-    prepare_subject,
+    prepare_scan,
 )
 from nobrainer.data.preprocess import NORMALIZERS, common_spacing
 from nobrainer.errors import InputError, list_problems
-from nobrainer.io import ImageSource, display_names, read_geometry
+from nobrainer.io import ImageSource, read_geometry
+from nobrainer.naming import repeats, scan_names, subject_names, subject_of
 from nobrainer.recipe import DataConfig, PreprocessConfig
 from nobrainer.types import Shape3
 from nobrainer.volume import Volume, conform
 
-Entry = (
-    ImageSource
-    | tuple[ImageSource, ImageSource | None]
-    | Mapping[str, ImageSource | None]
-)
+Entry = ImageSource | tuple[ImageSource, ImageSource | None] | Mapping[str, Any]
 Progress = Callable[[int, int], None]
 
 
@@ -56,7 +52,7 @@ Progress = Callable[[int, int], None]
 class Dataset:
     """What to read and how to make patches of it; every method gives a new dataset.
 
-    Make one with `Dataset.from_files`. `data` are the subjects and `config` says
+    Make one with `Dataset.from_files`. `data` are the scans and `config` says
     how patches and targets are made. `binarizer` is the function behind
     `binarize(function)`, `normalizer` and `spacing_mm` go into `preprocess`,
     `labels` describes the classes, `asked_classes` is the `n_classes` that was asked
@@ -65,7 +61,7 @@ class Dataset:
     Label values are first relabelled, then binarized, whatever the order of calls.
     """
 
-    data: tuple[Subject, ...]
+    data: tuple[Scan, ...]
     config: DataConfig
     labels: LabelTable
     binarizer: Binarizer | None = None
@@ -90,7 +86,10 @@ class Dataset:
         Args:
             files: one entry per scan: `(image, label)`, `{"image": ..., "label":
                 ...}`, or an image alone. An image or label is a path, a nibabel
-                image, or (inside a pair or dict) an `(array, affine)` tuple.
+                image, or (inside a pair or dict) an `(array, affine)` tuple. A dict
+                may have "subject" and "session", texts that say whom and when the
+                scan shows; without a subject the path says it, see
+                `nobrainer.naming`.
             block_shape: voxels of a patch along each axis, default (32, 32, 32).
             n_classes: number of classes with background, at least 2; None takes 2, or
                 as many as the mapping of `relabel` has.
@@ -100,8 +99,7 @@ class Dataset:
         """
         if isinstance(files, str | PathLike):
             raise InputError(f"files must be a list of scans, got {str(files)!r}")
-        subjects = tuple(_subject(entry, i) for i, entry in enumerate(files))
-        _check_subjects(subjects)
+        scans = _scans(files)
         block = (32, 32, 32) if block_shape is None else _block(block_shape)
         if n_classes is not None and not _is_count(n_classes, 2):
             raise InputError(f"n_classes must be an integer >= 2, got {n_classes!r}")
@@ -115,7 +113,7 @@ class Dataset:
             shuffle=False,
         )
         labels = LabelTable.generic(config.n_classes)
-        return cls(data=subjects, config=config, labels=labels, asked_classes=asked)
+        return cls(data=scans, config=config, labels=labels, asked_classes=asked)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -281,9 +279,9 @@ class Dataset:
 
         Args:
             eval_size: share (between 0 and 1) or number of subjects to evaluate.
-            by: "subject" keeps all scans of a subject together: scans whose paths
-                name the same BIDS `sub-<label>`; where some path names none, every
-                scan is its own subject. "scan" splits scan by scan.
+            by: "subject" keeps all scans of a subject together, see `subjects`; a
+                warning says where it is not known whom scans show. "scan" splits
+                scan by scan.
             seed: of the choice.
 
         Returns:
@@ -294,6 +292,8 @@ class Dataset:
         """
         if by not in ("subject", "scan"):
             raise InputError(f"split by must be 'subject' or 'scan', got {by!r}")
+        if by == "subject":
+            self.warn_of_subjects(stacklevel=2)
         keys = self.subjects if by == "subject" else list(range(len(self)))
         groups = list(dict.fromkeys(keys))
         if isinstance(eval_size, float) and 0 < eval_size < 1:
@@ -313,16 +313,52 @@ class Dataset:
         order = np.random.default_rng(seed).permutation(len(groups))
         chosen = {groups[i] for i in order[:count]}
         pairs = list(zip(self.data, keys, strict=True))
-        train = tuple(subject for subject, key in pairs if key not in chosen)
-        held_out = tuple(subject for subject, key in pairs if key in chosen)
+        train = tuple(scan for scan, key in pairs if key not in chosen)
+        held_out = tuple(scan for scan, key in pairs if key in chosen)
         return replace(self, data=train), replace(self, data=held_out)
 
     # --- what others read
 
     @property
     def subjects(self) -> list[str]:
-        """Whom each scan shows: its BIDS `sub-<label>`, or the scan itself."""
-        return _subject_keys(self.data)
+        """Whom each scan shows: as given, by its path, or else the scan itself."""
+        return [scan.subject or scan.shown for scan in self.data]
+
+    def warn_of_subjects(self, stacklevel: int = 1) -> None:
+        """Warn where it had to be guessed whom scans show.
+
+        That is where neither path nor entry names a subject, so that each scan counts
+        as one; and where one label stands in several data sets and is taken for
+        different people.
+        """
+        unknown = [scan.shown for scan in self.data if scan.subject is None]
+        of_label: dict[str, set[str]] = defaultdict(set)
+        for scan in self.data:
+            is_path = isinstance(scan.image, str | PathLike)
+            who = subject_of(scan.name) if is_path else None
+            # One that was given need not end like the label in the path.
+            if who is not None and (scan.subject or "").endswith(who.label):
+                of_label[who.label].add(scan.subject or "")
+        shared = {one: names for one, names in of_label.items() if len(names) > 1}
+        what_to_do = (
+            "name subjects in the paths (sub-<label>), or give them: a column subject "
+            "of the table, a key of the entry"
+        )
+        if unknown:
+            warnings.warn(
+                f"{len(unknown)} of {len(self)} scans name no subject (such as "
+                f"{unknown[0]}): each of them counts as a subject of its own; if some "
+                f"are of one person, {what_to_do}",
+                stacklevel=stacklevel + 1,
+            )
+        if shared:
+            label, names = next(iter(shared.items()))
+            warnings.warn(
+                f"{len(shared)} labels stand in several data sets (such as {label}: "
+                f"{', '.join(sorted(names))}): they count as different people; if they "
+                f"are one, {what_to_do}",
+                stacklevel=stacklevel + 1,
+            )
 
     @property
     def batch_size(self) -> int:
@@ -362,9 +398,9 @@ class Dataset:
         if self.spacing_mm is not None:
             return config
         geometries = []
-        for subject in self.data:
+        for scan in self.data:
             try:
-                geometries.append(read_geometry(subject.image))
+                geometries.append(read_geometry(scan.image))
             except InputError:
                 continue
         if not geometries:
@@ -406,11 +442,11 @@ class Dataset:
         unknown: Counter[int] = Counter()
         room = self.memory_gb * 1e9
         folder: Path | None = None
-        for number, subject in enumerate(self.data):
+        for number, scan in enumerate(self.data):
             try:
-                prepared, counts = self._prepare_one(subject, config)
+                prepared, counts = self._prepare_one(scan, config)
             except InputError as error:
-                problems.append(_named(subject, str(error)))
+                problems.append(_named(scan, str(error)))
             else:
                 unknown.update(counts)
                 room -= _n_bytes(prepared)
@@ -467,7 +503,7 @@ class Dataset:
 
         Args:
             preprocess: default the dataset's own.
-            shown: call them as tables do, without folders.
+            shown: call them as tables do.
             each: makes, of a scan's name, the context in which it is read; a scan
                 whose error that keeps is left out.
 
@@ -476,18 +512,15 @@ class Dataset:
         """
         self._check_classes()
         unknown: Counter[int] = Counter()
-        names = [subject.name for subject in self.data]
-        for name, subject in zip(
-            display_names(names) if shown else names, self.data, strict=True
-        ):
+        for scan in self.data:
             prepared = None
-            with each(subject.name):
+            with each(scan.name):
                 prepared, counts = self._prepare_one(
-                    subject, preprocess or self.preprocess
+                    scan, preprocess or self.preprocess
                 )
             if prepared is not None:
                 unknown.update(counts)
-                yield replace(prepared, name=name)
+                yield replace(prepared, name=scan.shown) if shown else prepared
         _warn_unknown(unknown)
 
     def to_croissant(self, path: str | Path) -> Path:
@@ -497,18 +530,18 @@ class Dataset:
             InputError: a scan is in memory, or the file cannot be written.
         """
         pairs = []
-        for subject in self.data:
-            if subject.paths is None:
+        for scan in self.data:
+            if scan.paths is None:
                 raise InputError(
-                    f"{subject.name}: is not a file: write images and labels to "
-                    "files before describing them"
+                    f"{scan.name}: is not a file: write images and labels to files "
+                    "before describing them"
                 )
-            pairs.append(subject.paths)
+            pairs.append(scan.paths)
         return write_dataset(path, Path(path).stem, pairs, self.n_classes)
 
     def check_labelled(self) -> None:
         """Raise `InputError` where scans have no labels."""
-        bare = [subject.name for subject in self.data if subject.label is None]
+        bare = [scan.name for scan in self.data if scan.label is None]
         if bare:
             raise InputError(
                 list_problems((n, "has no labels: give them") for n in bare)
@@ -529,15 +562,15 @@ class Dataset:
                 raise _contradiction("relabel", n_classes, self.n_classes)
 
     def _prepare_one(
-        self, subject: Subject, config: PreprocessConfig
+        self, scan: Scan, config: PreprocessConfig
     ) -> tuple[Prepared, dict[int, int]]:
         try:
-            return prepare_subject(subject, config, self.config, self.binarizer)
+            return prepare_scan(scan, config, self.config, self.binarizer)
         except InputError as error:
-            if subject.paths is not None:
+            if scan.paths is not None:
                 raise
             # What is in memory has no name of its own.
-            raise InputError(f"{subject.name}: {error}") from error
+            raise InputError(f"{scan.name}: {error}") from error
 
     def _make_folder(self) -> Path:
         """A folder for volumes beyond the budget, removed with this dataset."""
@@ -597,36 +630,74 @@ def extract_patches(
     return patches
 
 
-def _subject(entry: Entry, number: int) -> Subject:
-    image: Any
-    label: Any
+def _scans(files: Iterable[Entry]) -> tuple[Scan, ...]:
+    """The scans of the entries, each with its own name and whom it shows."""
+    parts = [_parts(entry, number) for number, entry in enumerate(files)]
+    if not parts:
+        raise InputError("files is empty: give at least one scan")
+    images = [part.get("image") for part in parts]
+    paths = [image for image in images if isinstance(image, str | PathLike)]
+    labels = [part.get("label") for part in parts]
+    missing = [
+        f"{source}: no such file: check the path"
+        for pair in zip(images, labels, strict=True)
+        for source in pair
+        if isinstance(source, str | PathLike) and not Path(source).is_file()
+    ]
+    if problems := missing + repeats(paths):
+        raise InputError("\n".join(problems))
+    names = [
+        str(image) if isinstance(image, str | PathLike) else f"files[{number}]"
+        for number, image in enumerate(images)
+    ]
+    given = [(part.get("subject") or "", part.get("session") or "") for part in parts]
+    shown = scan_names(names, given)
+    in_paths = subject_names(
+        [
+            subject_of(name) if isinstance(image, str | PathLike) else None
+            for name, image in zip(names, images, strict=True)
+        ]
+    )
+    return tuple(
+        Scan(image, label, name, of_tables, subject or in_path)
+        for image, label, name, of_tables, (subject, _), in_path in zip(
+            images, labels, names, shown, given, in_paths, strict=True
+        )
+    )
+
+
+def _parts(entry: Entry, number: int) -> Mapping[str, Any]:
+    """The image, label, subject and session of an entry, as far as it has them."""
     if isinstance(entry, Mapping):
-        if "image" not in entry or not set(entry) <= {"image", "label"}:
+        known = {"image", "label", "subject", "session"}
+        if "image" not in entry or not set(entry) <= known:
             raise InputError(
-                f"files[{number}] must have the keys 'image' and 'label', got "
-                f"{sorted(entry)}"
+                f"files[{number}] must have the keys 'image' and 'label', and "
+                f"'subject' and 'session' if wanted, got {sorted(entry)}"
             )
-        image, label = entry["image"], entry.get("label")
-    elif isinstance(entry, tuple | list):
+        for key in ("subject", "session"):
+            if not isinstance(entry.get(key), str | None):
+                raise InputError(
+                    f"files[{number}]: {key} must be text, got {entry[key]!r}"
+                )
+        return entry
+    if isinstance(entry, tuple | list):
         if len(entry) != 2:
             raise InputError(
                 f"files[{number}] must be (image, label), got {len(entry)} items"
             )
-        image, label = entry
-    else:
-        image, label = entry, None
-    is_path = isinstance(image, str | PathLike)
-    return Subject(image, label, str(image) if is_path else f"files[{number}]")
+        return {"image": entry[0], "label": entry[1]}
+    return {"image": entry}
 
 
-def _named(subject: Subject, message: str) -> tuple[str, str]:
+def _named(scan: Scan, message: str) -> tuple[str, str]:
     """The file that a message begins with, and what it says of it."""
-    files = (subject.image, subject.label)
+    files = (scan.image, scan.label)
     names = [str(file) for file in files if isinstance(file, str | PathLike)]
-    for name in (*names, subject.name):
+    for name in (*names, scan.name):
         if message.startswith(start := f"{name}: "):
             return name, message.removeprefix(start)
-    return subject.name, message
+    return scan.name, message
 
 
 def _of_two(labels: LabelTable) -> LabelTable:
@@ -641,31 +712,6 @@ def _contradiction(name: str, found: int, asked: int) -> InputError:
         f"{name}: has {found} classes with background, but n_classes is {asked}: give "
         f"n_classes={found} or leave it out"
     )
-
-
-def _check_subjects(subjects: Sequence[Subject]) -> None:
-    if not subjects:
-        raise InputError("files is empty: give at least one scan")
-    problems, seen = [], set()
-    for subject in subjects:
-        for source in (subject.image, subject.label):
-            if isinstance(source, str | PathLike) and not Path(source).is_file():
-                problems.append(f"{source}: no such file: check the path")
-        if isinstance(subject.image, str | PathLike):
-            path = Path(subject.image).resolve()
-            if path in seen:
-                problems.append(f"{subject.image}: given twice: give each scan once")
-            seen.add(path)
-    if problems:
-        raise InputError("\n".join(problems))
-
-
-def _subject_keys(subjects: Sequence[Subject]) -> list[str]:
-    """Whom each scan shows: the BIDS label where every path has one, else its name."""
-    labels = [re.findall(r"(?<![^/_])sub-[A-Za-z0-9]+", s.name) for s in subjects]
-    if all(labels):
-        return [found[-1] for found in labels]
-    return [subject.name for subject in subjects]
 
 
 def _is_count(value: Any, least: int) -> bool:
@@ -686,7 +732,7 @@ def _n_bytes(prepared: Prepared) -> int:
 
 
 def _to_disk(prepared: Prepared, folder: Path, number: int) -> Prepared:
-    """The same subject with its arrays memory-mapped."""
+    """The same scan with its arrays memory-mapped."""
 
     def mapped(array: np.ndarray, kind: str) -> np.ndarray:
         path = folder / f"{number}-{kind}.npy"

@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import file_digest
 from importlib.metadata import version
@@ -17,11 +18,11 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from nobrainer import models
 from nobrainer.bayes.draws import mix_seed
 from nobrainer.data.labels import LabelTable
-from nobrainer.data.patches import Prepared, Subject
+from nobrainer.data.patches import Prepared, Scan
 from nobrainer.data.shifts import SHIFTS, shifted
 from nobrainer.errors import InputError
 from nobrainer.inference.predict import Sampling, TileResult, predict_volume
-from nobrainer.io import display_names, read_image, read_labels
+from nobrainer.io import read_image, read_labels
 from nobrainer.losses import inverse_frequency
 from nobrainer.metrics.overlap import confusion, dice
 from nobrainer.models.ensemble import MEMBERS
@@ -183,9 +184,9 @@ def records(train: Dataset, validate: Dataset | None) -> tuple[FileRecord, ...]:
     """Name, role and checksum of every file that training reads."""
     found: list[tuple[Path, str]] = []
     for dataset, role in ((train, "train"), (validate, "validate")):
-        for subject in dataset.data if dataset else ():
-            if subject.paths is not None:
-                image, label = subject.paths
+        for scan in dataset.data if dataset else ():
+            if scan.paths is not None:
+                image, label = scan.paths
                 found.append((image, f"{role}-image"))
                 if label is not None:
                     found.append((label, f"{role}-label"))
@@ -225,19 +226,18 @@ def now() -> str:
 
 def versions_of(
     dataset: Dataset, severities: Sequence[float], seed: int
-) -> Iterator[tuple[int, bool, Subject]]:
+) -> Iterator[tuple[int, bool, Scan]]:
     """Each labelled scan as it is, then under every simulated shift, one at a time.
 
     Yields the scan's number, whether it is shifted, and the scan.
     """
-    names = display_names([subject.name for subject in dataset.data])
-    for number, subject in enumerate(dataset.data):
-        assert subject.label is not None
-        yield number, False, subject
-        image, label = read_image(subject.image), read_labels(subject.label)
+    for number, scan in enumerate(dataset.data):
+        assert scan.label is not None
+        yield number, False, scan
+        image, label = read_image(scan.image), read_labels(scan.label)
         for name in SHIFTS:
             for severity in severities:
-                key = mix_seed(seed, names[number], name)
+                key = mix_seed(seed, scan.shown, name)
                 moved = shifted(image, label, name, severity, key)
                 image_entry, label_entry = ((v.data, v.affine) for v in moved)
-                yield number, True, Subject(image_entry, label_entry, subject.name)
+                yield number, True, replace(scan, image=image_entry, label=label_entry)

@@ -45,7 +45,8 @@ class Prediction:
     labels: the names and colours of the classes, and their values in the label map.
     data: how the labels of files become these classes.
     scan: what was predicted.
-    name: of the file, without folder and suffix, for reports.
+    name: of the scan for tables and pages, different for each scan of a list; see
+        `nobrainer.naming`.
     """
 
     label: nib.Nifti1Image

@@ -2,7 +2,6 @@
 
 import secrets
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -39,13 +38,14 @@ from nobrainer.inference.predict import (
 )
 from nobrainer.io import (
     ImageSource,
-    display_names,
     read_image,
+    source_name,
     to_nibabel,
 )
 from nobrainer.losses import LOSSES
 from nobrainer.metrics.overlap import confusion, dice
 from nobrainer.models.registry import check_count
+from nobrainer.naming import repeats, scan_names
 from nobrainer.processing import fitting
 from nobrainer.processing.dataset import Dataset, Entry
 from nobrainer.processing.display import ProgressBar
@@ -368,14 +368,15 @@ class Segmentation:
         labels = self.labels_.numbered() if class_numbers else self.labels_
         how = sampling, label_only, probabilities, labels, dtype
         sources = x if isinstance(x, list) else [x]
+        names = scan_names([source_name(source) for source in sources])
         results: list[Any] = [None] * len(sources)
         batch = Batch(stop_at_first=sources is not x)
         with ProgressBar(verbose=verbose) as bar:
             bar.begin_scans(len(sources))
             on_pass = on_pass or bar.advance
-            for number, source in enumerate(sources):
-                with bar.scan(_called(source)), batch.scan(source):
-                    results[number] = self._predict_one(source, *how, on_pass)
+            for number, (source, name) in enumerate(zip(sources, names, strict=True)):
+                with bar.scan(name), batch.scan(source):
+                    results[number] = self._predict_one(source, name, *how, on_pass)
         if sources is not x:
             return results[0]
         if batch.problems:
@@ -473,6 +474,7 @@ class Segmentation:
         """
         self._check_dataset(dataset)
         self._refuse_seen(dataset)
+        dataset.warn_of_subjects(stacklevel=2)
         device = default_device()
         calibration = calibrate(
             self.model_,
@@ -523,6 +525,7 @@ class Segmentation:
         """
         self._check_dataset(dataset)
         self._refuse_seen(dataset)
+        dataset.warn_of_subjects(stacklevel=2)
         sampling = self._sampling(batch_size, block_shape, self._draws(n_samples), seed)
         dtype = inference_dtype("float32", default_device())
         subjects = dataset.subjects
@@ -623,15 +626,14 @@ class Segmentation:
         check_strategy(strategy, n_draws=self._draws(n_samples))
         sampling = self._sampling(batch_size, block_shape, self._draws(n_samples), seed)
         dtype = inference_dtype("float32", default_device())
-        names = display_names(
+        if twice := repeats(s for s in scans if isinstance(s, str | PathLike)):
+            raise InputError("\n".join(twice))
+        names = scan_names(
             [
                 str(source) if isinstance(source, str | PathLike) else f"scans[{n}]"
                 for n, source in enumerate(scans)
             ]
         )
-        for name, count in Counter(names).items():
-            if count > 1:
-                raise InputError(f"{name}: given twice: give each scan once")
         tables: dict[str, tuple[Structure, ...]] = {}
         batch = Batch()
         with ProgressBar(verbose=verbose) as bar:
@@ -808,9 +810,9 @@ class Segmentation:
             if record.role == "train-image"
         }
         found = [
-            str(subject.paths[0])
-            for subject in dataset.data
-            if subject.paths and fitting.checksum(subject.paths[0]) in seen
+            str(scan.paths[0])
+            for scan in dataset.data
+            if scan.paths and fitting.checksum(scan.paths[0]) in seen
         ]
         if found:
             raise InputError(
@@ -891,6 +893,7 @@ class Segmentation:
     def _predict_one(
         self,
         source: ImageSource,
+        name: str,
         sampling: Sampling,
         label_only: bool,
         probabilities: bool,
@@ -903,13 +906,13 @@ class Segmentation:
         scan = preprocess_image(volume, recipe.preprocess)
         n_classes = recipe.data.n_classes
         shape = scan.data.shape
-        maps = {name: np.zeros(shape, np.float32) for name in MAPS[1:]}
+        maps = {kind: np.zeros(shape, np.float32) for kind in MAPS[1:]}
         maps["label"] = np.zeros(shape, np.min_scalar_type(n_classes - 1))
         mean = np.zeros((n_classes, *shape) if probabilities else 0, np.float32)
 
         def keep(tile: TileResult) -> None:
-            for name in MAPS:
-                maps[name][tile.where] = getattr(tile, name)
+            for kind in MAPS:
+                maps[kind][tile.where] = getattr(tile, kind)
             if probabilities:
                 mean[:, *tile.where] = tile.probabilities
 
@@ -924,11 +927,11 @@ class Segmentation:
             on_pass=on_pass,
         )
 
-        def image(name: str) -> nib.Nifti1Image:
+        def image(kind: str) -> nib.Nifti1Image:
             native = restore(
-                maps.pop(name), scan.geometry, volume.geometry, labels=name == "label"
+                maps.pop(kind), scan.geometry, volume.geometry, labels=kind == "label"
             )
-            if name == "label":
+            if kind == "label":
                 native = labels.to_values(native)
             return to_nibabel(native, volume)
 
@@ -950,8 +953,7 @@ class Segmentation:
             labels=labels,
             data=self.recipe_.data,
             scan=to_nibabel(volume.data, volume),
-            # Without folders, which are nobody's business in a report.
-            name=display_names([volume.source])[0],
+            name=name,
         )
 
     def _measure(
@@ -1047,11 +1049,6 @@ def _trained(
             "warm_start begins a Bayesian network, not an ensemble: leave it out"
         )
     return given.model_
-
-
-def _called(source: Any) -> str:
-    """What a scan is called while it is worked on."""
-    return Path(source).name if isinstance(source, str | PathLike) else "scan"
 
 
 def _digest(network: nn.Module) -> str:

@@ -903,7 +903,7 @@ def _split(data: str | Path | None, settings: Settings) -> dict[str, Dataset]:
 
 
 def _paths(dataset: Dataset) -> list[list[str]]:
-    return [[str(path) for path in subject.paths or ()] for subject in dataset.data]
+    return [[str(path) for path in scan.paths or ()] for scan in dataset.data]
 
 
 def _pairs(table: str | Path) -> list[tuple[str, str]]:

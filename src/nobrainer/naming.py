@@ -1,0 +1,217 @@
+"""Whom a scan shows and what it is called: one rule for tables, pages, splits, files.
+
+**Subject.** The BIDS label in the path: `sub-` and what follows up to the next `_`, `.`
+or separator; of several the last one. Without one, a volume of FreeSurfer
+(`bert/mri/T1.mgz`) shows whom the folder above `mri` is named for. A scan whose path
+names nobody is a subject of its own.
+
+**Data set.** A label is one person inside one data set: the folder that holds the first
+part of the path with the label, less the sessions (`ses-1`) and the folders in which
+BIDS keeps versions of the same scans (`rawdata`, `sourcedata`, `derivatives/fs`). So
+`a/sub-01/ses-1` and `a/derivatives/fs/sub-01/ses-2` show one person, `siteA/sub-01` and
+`siteB/sub-01` two.
+
+**Name.** The file's name without suffix, after the subject and the session where only
+the folders name them: `sub-01_ses-1_T1w`, `bert_T1`. Scans that would still be called
+alike are told apart by the nearest folders that differ. A name is one part of a path,
+so that files can be called after it.
+"""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from nobrainer.errors import printable
+
+SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
+"""Of the files that hold scans, the longer ones first."""
+
+_LABEL = re.compile(r"(?:^|_)(sub-[^_.]+)")
+_SESSION = re.compile(r"(?:^|_)(ses-[^_.]+)")
+# The last is where fMRIPrep keeps FreeSurfer's results.
+_VERSIONS = re.compile(
+    r"/(rawdata|sourcedata|derivatives(/[^/]+(/sourcedata/[^/]+)?)?)$"
+)
+_FREESURFER = ("mri", (".mgz", ".mgh"))
+
+
+class Who(NamedTuple):
+    """The subject that a path names: its label, and the folder of the data set."""
+
+    label: str
+    root: str
+
+
+def stem(path: str | os.PathLike[str]) -> str:
+    """The file's name without folder and image suffix.
+
+    What cannot be shown, or could steer a terminal, is escaped.
+
+    >>> stem("a/sub-01_T1w.nii.gz")
+    'sub-01_T1w'
+    """
+    name = Path(path).name
+    for suffix in SUFFIXES:
+        if name.lower().endswith(suffix):
+            name = name[: -len(suffix)]
+            break
+    return printable(name)
+
+
+def subject_of(path: str | os.PathLike[str]) -> Who | None:
+    """Whom a scan shows by its path; None where it names nobody.
+
+    >>> subject_of("/siteA/sub-con-01/ses-1/anat/sub-con-01_ses-1_T1w.nii.gz")
+    Who(label='sub-con-01', root='/siteA')
+    >>> subject_of("/subjects/bert/mri/T1.mgz")
+    Who(label='bert', root='/subjects')
+    """
+    parts = Path(os.path.abspath(path)).parts
+    found = [_LABEL.findall(part) for part in parts]
+    labels = [label for part in found for label in part]
+    if labels:
+        label = labels[-1]
+        place = next(n for n, part in enumerate(found) if label in part)
+    else:
+        folder, suffixes = _FREESURFER
+        if len(parts) < 4 or parts[-2] != folder or not parts[-1].endswith(suffixes):
+            return None
+        label, place = parts[-3].split("_ses-")[0], len(parts) - 3
+    root = Path(*(part for part in parts[:place] if not _SESSION.match(part)))
+    return Who(label, _VERSIONS.sub("", root.as_posix()))
+
+
+def subject_names(found: Sequence[Who | None]) -> list[str | None]:
+    """A name for each subject, the same for all scans of one; None where not known.
+
+    It is the label, after the folders that tell data sets apart where several have it.
+    """
+    places: dict[str, dict[str, None]] = defaultdict(dict)
+    for who in found:
+        if who is not None:
+            places[who.label][who.root] = None
+    names: dict[Who, str] = {}
+    for label, roots in places.items():
+        folders = [_folders(f"{root}/{label}") for root in roots]
+        told = _tell_apart([label] * len(roots), folders)
+        names |= {Who(label, root): n for root, n in zip(roots, told, strict=True)}
+    return [None if who is None else names[who] for who in found]
+
+
+def scan_names(
+    sources: Sequence[str], given: Sequence[Sequence[str]] | None = None
+) -> list[str]:
+    """What scans are called, each by a name of its own that can name a file.
+
+    Args:
+        sources: path of each scan; of what is no file, any text.
+        given: of each scan, what is known of it beside its path (subject, session);
+            tells scans apart before folders do.
+
+    >>> scan_names(["a/sub-01_T1w.nii.gz", "a/sub-02/ses-1/T1w.mgz"])
+    ['sub-01_T1w', 'sub-02_ses-1_T1w']
+    >>> scan_names(["siteA/sub-01_T1w.nii.gz", "siteB/sub-01_T1w.nii.gz"])
+    ['siteA_sub-01_T1w', 'siteB_sub-01_T1w']
+    """
+    names = [_plain_name(source) for source in sources]
+    known = given or [()] * len(sources)
+    levels = [
+        [*_folders(source), *(re.sub(r"[^\w.+-]", "-", text) for text in of_scan)]
+        for source, of_scan in zip(sources, known, strict=True)
+    ]
+    alike = defaultdict(list)
+    for number, name in enumerate(names):
+        alike[name.casefold()].append(number)
+    for group in alike.values():
+        told = _tell_apart([names[n] for n in group], [levels[n] for n in group])
+        for number, name in zip(group, told, strict=True):
+            names[number] = name
+    return _numbered(names)
+
+
+def repeats(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """What is wrong with a list of files in which one is given twice, a line each."""
+    seen: set[str] = set()
+    problems = []
+    for path in paths:
+        real = os.path.realpath(path)
+        if real in seen:
+            problems.append(f"{path}: given twice: give each scan once")
+        seen.add(real)
+    return problems
+
+
+def _is_file(source: str) -> bool:
+    return source.lower().endswith(SUFFIXES)
+
+
+def _folders(source: str) -> list[str]:
+    """The folders above a file, from the outermost on; none of what is no file."""
+    if not os.path.dirname(source) and not _is_file(source):
+        return []
+    path = Path(os.path.abspath(source))
+    return [printable(part) for part in path.parent.parts if part != path.anchor]
+
+
+def _plain_name(source: str) -> str:
+    """What a scan is called where no other has the same name."""
+    if not _is_file(source):
+        return printable(Path(source).name or source)
+    name, who = stem(source), subject_of(source)
+    first, *rest = name.split("_")
+    is_told = _LABEL.search(name) or (who and f"_{who.label}_" in f"_{name}_")
+    if who is not None and not is_told:
+        first, rest = who.label, [first, *rest]
+    if not _SESSION.search(name):
+        sessions = [s for part in _folders(source) for s in _SESSION.findall(part)]
+        if sessions and first == (who and who.label):
+            rest = [sessions[-1], *rest]
+        elif sessions:
+            first, rest = sessions[-1], [first, *rest]
+    return printable("_".join([first, *rest]))
+
+
+def _tell_apart(names: Sequence[str], levels: Sequence[Sequence[str]]) -> list[str]:
+    """Names of scans (or subjects) that are called alike, after what differs.
+
+    `levels`: of each, what it can be told by, the nearest last.
+    """
+    depth = max(map(len, levels), default=0)
+    told = [[name] for name in names]
+    padded = [["", *([""] * (depth - len(own))), *own] for own in levels]
+    for level in range(depth, 0, -1):
+        n_told = _n_different(told)
+        if n_told == len(names):
+            break
+        longer = [
+            [own[level], *parts] if own[level] else parts
+            for own, parts in zip(padded, told, strict=True)
+        ]
+        if _n_different(longer) > n_told:
+            told = longer
+    return ["_".join(parts) for parts in told]
+
+
+def _n_different(names: Sequence[Sequence[str]]) -> int:
+    return len({"_".join(parts).casefold() for parts in names})
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """The names, numbered where even the whole path does not tell scans apart."""
+    counts: dict[str, int] = defaultdict(int)
+    for name in names:
+        counts[name.casefold()] += 1
+    taken = {name for name, count in counts.items() if count == 1}
+    numbered = []
+    for name in names:
+        if counts[name.casefold()] > 1:
+            number = 1
+            while f"{name}_{number}".casefold() in taken:
+                number += 1
+            name = f"{name}_{number}"
+            taken.add(name.casefold())
+        numbered.append(name)
+    return numbered
