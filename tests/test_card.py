@@ -174,6 +174,10 @@ def test_training_data_are_counted_and_never_named():
         ["0", "background", DASH],
         ["1", "brain", "1370 (1210 to 1550)"],
     ]
+    unseen = replace(cohort, n_having=(3, 0))
+    told = _card(_recipe(cohort=unseen))
+    assert _table(told, "label")[1] == ["1", "brain", "never seen"]
+    assert "No training scan has brain: the network cannot find" in told
     one = _card(_recipe(cohort=Cohort(1, (None, None), (None, None))))
     assert "trained on 1 subject, and knows nothing else" in one
     assert _table(one, "label")[1] == ["1", "brain", DASH]

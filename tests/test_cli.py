@@ -389,7 +389,7 @@ def test_only_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
 
 def test_warnings_are_one_line(scans: Path, tmp_path: Path) -> None:
     table = tmp_path / "map.csv"
-    table.write_text("value,class\n7,1\n")
+    table.write_text("value,class\n0,1\n")
     result = nobrainer_(
         *("train", "--data", scans / "scans.csv", "--output-dir", tmp_path / "m"),
         *("--relabel", table, "--epochs", 1, "--patches-per-volume", 1),

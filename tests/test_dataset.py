@@ -362,6 +362,8 @@ def test_bad_lists_of_files(pairs, tmp_path):
         (lambda ds: ds.spacing((1, 1)), "three positive numbers"),
         (lambda ds: ds.spacing((1, 1, 0)), "three positive numbers"),
         (lambda ds: ds.binarize("all"), "got 'all'"),
+        (lambda ds: ds.shuffle(enabled="no"), "enabled must be True or False"),
+        (lambda ds: ds.patches(foreground=True), "foreground must be between 0"),
         (lambda ds: ds.relabel("5-class"), "did you mean"),
         (lambda ds: ds.cache(memory_gb=-1), "memory_gb .* got -1"),
         (lambda ds: ds.cache(directory="/nowhere"), "/nowhere: is not a folder"),
@@ -488,6 +490,22 @@ def test_extract_patches():
     large = extract_patches(volume + 5, label, (9, 9, 9), n_patches=1)
     assert large[0][0].shape == (9, 9, 9)
     assert (large[0][0] == 5).sum() == 9**3 - volume.size + 1
+
+
+def test_extract_patches_makes_foreground_of_what_binarize_names():
+    label = np.arange(64, dtype=np.int16).reshape(4, 4, 4)
+
+    def foreground(chosen):
+        ((_, patch),) = extract_patches(label, label, (4, 4, 4), 1, binarize=chosen)
+        assert patch.dtype == (np.int16 if chosen is False else np.uint8)
+        return np.flatnonzero(patch).tolist()
+
+    assert foreground({17, 53}) == foreground([53, 17]) == [17, 53]
+    assert foreground(lambda values: values >= 60) == [60, 61, 62, 63]
+    assert foreground(True) == foreground(False) == list(range(1, 64))
+    for bad in (17, {}, (), {17: 1}, "17", None, {1.5}):
+        with pytest.raises(InputError, match="binarize"):
+            foreground(bad)
 
 
 def test_extract_patches_refuses_what_does_not_fit():

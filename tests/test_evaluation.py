@@ -332,6 +332,39 @@ def test_volumes_of_draws_and_their_intervals() -> None:
     assert values["conformal_covered", "class-2"] == inside
 
 
+class Blind(Moody):
+    """Four classes, of which no draw finds the last two."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = super().forward(x)
+        return torch.cat([seen, torch.full_like(seen[:, :2], -99.0)], dim=1)
+
+
+def test_a_missed_structure_counts_against_intervals() -> None:
+    volume = noisy()
+    assert volume.label is not None
+    volume.label[1, 1, 1:5] = 3
+    found = evaluate(
+        Blind(),
+        [volume],
+        SAMPLING,
+        n_classes=5,
+        labels=LabelTable.generic(5),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        intervals=Intervals(0.9, 10, 5, (None, None, 1.5, 1.5, 1.5)),
+        surfaces=False,
+    )
+    values = {(r.metric, r.structure): r.value for r in found}
+    # It has no interval, and none that is not there holds the truth.
+    assert values["volume_true_mm3", "class-3"] == 4 * 3
+    assert values["volume_mm3", "class-3"] == 0
+    assert ("volume_low_mm3", "class-3") not in values
+    assert values["covered", "class-3"] == values["conformal_covered", "class-3"] == 0
+    # What is neither there nor found has no figures.
+    assert not any(structure == "class-4" for _, structure in values)
+
+
 def test_tiles_do_not_matter_for_several_draws() -> None:
     volumes = [noisy("a", 0), noisy("b", 1)]
     one, other = run_noisy(volumes), run_noisy(volumes, (5, 16, 9))

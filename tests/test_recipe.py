@@ -168,14 +168,14 @@ ADDED = {
 }
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_older_formats_are_read_and_kept_in_todays(recipe, version):
     old = json.loads(recipe.to_json()) | {"format_version": version}
     for since, added in ADDED.items():
         for part, name in added if since > version else ():
             del old[part][name]
     assert Recipe.from_json(json.dumps(old)) == recipe
-    assert recipe.format_version == FORMAT_VERSION == 3
+    assert recipe.format_version == FORMAT_VERSION == 4
 
 
 def test_cohort_and_seeds_go_there_and_back(recipe):
@@ -183,6 +183,15 @@ def test_cohort_and_seeds_go_there_and_back(recipe):
     provenance = replace(recipe.provenance, cohort=cohort, member_seeds=(5, 2**62))
     changed = replace(recipe, provenance=provenance)
     assert Recipe.from_json(changed.to_json()) == changed
+    assert cohort.never_seen == ()
+    counted = replace(cohort, n_having=(3, 0, 2))
+    assert counted.never_seen == (1,)
+    told = replace(changed, provenance=replace(provenance, cohort=counted))
+    assert Recipe.from_json(told.to_json()) == told
+    # As format 3 had it, where who has what was not counted.
+    old = json.loads(told.to_json()) | {"format_version": 3}
+    del old["provenance"]["cohort"]["n_having"]
+    assert Recipe.from_json(json.dumps(old)) == changed
 
 
 def test_a_search_goes_there_and_back(recipe):

@@ -356,6 +356,22 @@ def test_a_model_of_two_classes_has_a_page(tmp_path: Path) -> None:
     assert len(page.all("iframe")) == 3
 
 
+def test_what_is_not_found_is_no_certain_zero_on_a_page(tmp_path: Path) -> None:
+    ends = {"volume_low_mm3": NAN, "volume_high_mm3": NAN}
+    ends |= {"conformal_low_mm3": NAN, "conformal_high_mm3": NAN}
+    others = dict.fromkeys(
+        ("cv", "pairwise_dice", "iou", "entropy", "mutual_information"), NAN
+    )
+    missed = structure(1, 0.0, **{**ends, **others, "volume_sd_mm3": 0.0})
+    unknown = structure(2, NAN, **{**ends, **others, "volume_sd_mm3": NAN})
+    one = replace(predicted(), structures=(missed, unknown, structure(1, 5.0)))
+    page = Page(write_case(one, tmp_path / "a.html", model=None))
+    first, second, third = page.rows[1:4]
+    assert first[1] == "not found" and second[1] == "not in training"
+    assert set(first[2:]) == set(second[2:]) == {"\N{EN DASH}"}
+    assert third[1] == "0.01"
+
+
 def test_the_viewer_shows_a_map_of_ids_as_one_of_class_numbers() -> None:
     rng = np.random.default_rng(0)
     image = nib.Nifti1Image(rng.random((12, 12, 12), np.float32), np.eye(4))

@@ -664,12 +664,29 @@ def test_fit_returns_self_and_may_be_repeated(pairs, scan):
 def test_default_model_takes_classes_from_the_data(pairs):
     classes = [(image, nib.load(mask)) for image, mask in pairs[:1]]
     data = Dataset.from_files(classes, BLOCK, n_classes=3).patches(per_volume=2)
-    fitted = Segmentation("vnet", TINY["vnet"]).fit(data)
+    with pytest.warns(UserWarning, match=r"no training scan has a voxel of class-2: "):
+        fitted = Segmentation("vnet", TINY["vnet"]).fit(data)
+    assert fitted.recipe_.provenance.cohort.n_having == (1, 1, 0)
     result = fitted.predict(pairs[3][0], probabilities=True)
     assert values(result.probabilities).shape == (*SHAPE, 3)
     assert result.volumes_mm3.shape == (1, 3)
     assert values(result.entropy).max() <= math.log(3) * (1 + 1e-6)
     assert fitted.labels_.names == ("background", "class-1", "class-2")
+    known, unknown = result.structures
+    assert (known.status == "found") == (known.volume_mm3 > 0)
+    assert (unknown.status, unknown.index) == ("not in training", 2)
+    assert math.isnan(unknown.volume_mm3) and result.volumes_mm3[0, 2] >= 0
+    nothing = data.relabel({1: 0, 2: 1, 3: 2})
+    with pytest.raises(InputError, match="dataset_train has no voxel of a class but"):
+        Segmentation("vnet", TINY["vnet"]).fit(nothing)
+
+
+def test_weights_by_class_are_a_list(pairs):
+    for weights in ({0: 1.0, 1: 5.0}, [1.0], [1.0, -1.0]):
+        with pytest.raises(InputError, match="class_weights must be a list of 2"):
+            Segmentation("vnet", TINY["vnet"]).fit(
+                build(pairs[:1]), class_weights=weights
+            )
 
 
 def test_label_maps_carry_the_ids_of_the_label_files(fitted, scan):

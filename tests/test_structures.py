@@ -13,7 +13,13 @@ from scipy import stats
 from nobrainer.data.labels import LabelTable
 from nobrainer.fitted import Intervals, volume_spread
 from nobrainer.inference.predict import TileResult
-from nobrainer.structures import Structure, StructureSums, sidecar, to_tsv
+from nobrainer.structures import (
+    Structure,
+    StructureSums,
+    is_single_draw,
+    sidecar,
+    to_tsv,
+)
 
 SHAPE = (7, 6, 5)
 N_CLASSES = 4
@@ -92,9 +98,37 @@ def test_figures_worked_out_by_hand():
     assert first.mutual_information == pytest.approx(0.1)
     assert second.entropy == pytest.approx(0.3)
     assert (absent.volume_mm3, absent.volume_sd_mm3) == (0.0, 0.0)
-    assert (absent.volume_low_mm3, absent.volume_high_mm3) == (0.0, 0.0)
     for name in ("cv", "pairwise_dice", "iou", "entropy", "mutual_information"):
         assert math.isnan(getattr(absent, name)), name
+
+
+def test_what_is_not_found_or_never_seen_is_not_a_certain_zero():
+    draws = np.array([[1, 1, 0], [1, 0, 0]])[:, None, None]
+    sums = StructureSums(N_CLASSES)
+    sums.add(whole(draws))
+    intervals = Intervals(0.9, 20, 2, (None, 2.0, 2.0, 2.0))
+    found, missed, unknown = sums.table(volumes_of(draws), NAMES, intervals, {3})
+    told = [one.status for one in (found, missed, unknown)]
+    assert told == ["found", "not found", "not in training"]
+    assert found.volume_low_mm3 == 0 < found.volume_high_mm3
+    assert found.conformal_high_mm3 > 0 and missed.volume_mm3 == 0
+    for one in (missed, unknown):
+        for kind in ("volume", "conformal"):
+            ends = [getattr(one, f"{kind}_{end}_mm3") for end in ("low", "high")]
+            assert all(map(math.isnan, ends)), (one.name, kind)
+    assert (unknown.index, unknown.value, unknown.name) == (3, 3, "class-3")
+    rows = list(
+        csv.DictReader(
+            io.StringIO(to_tsv({"a": (found, missed, unknown)})), delimiter="\t"
+        )
+    )
+    assert [row["status"] for row in rows] == told
+    assert [row["volume_mm3"] for row in rows] == ["1.5", "0", "n/a"]
+    for row in rows[1:]:
+        others = list(row)[list(row).index("volume_mm3") + 1 :]
+        assert {row[column] for column in others} == {"n/a"}
+    # Several draws stay several for those who ask, whatever they found.
+    assert not is_single_draw([missed, unknown])
 
 
 @pytest.mark.parametrize("n_draws", [2, 3, 8])
@@ -209,9 +243,9 @@ def test_tsv_is_tidy_and_its_sidecar_describes_every_column():
         written.pairwise_dice, rel=1e-7
     )
     assert "nan" not in text.lower()
-    index, value, *others = (field.name for field in fields(Structure))
-    assert (index, value) == ("index", "value")
-    columns = ["subject", "index", *others]
+    index, value, name, *figures = (field.name for field in fields(Structure))
+    assert (index, value, name) == ("index", "value", "name")
+    columns = ["subject", "index", "name", "status", *figures]
     assert list(rows[0]) == list(sidecar()) == columns
     for column, about in sidecar().items():
         assert list(about) == ["Description", "Units"]
@@ -221,4 +255,4 @@ def test_tsv_is_tidy_and_its_sidecar_describes_every_column():
 def test_large_volumes_are_written_in_full():
     volumes = np.array([[0, 1234567.8], [0, 1234567.8]])
     structures = StructureSums(2).table(volumes, LabelTable.generic(2), None)
-    assert to_tsv({"a": structures}).splitlines()[1].split("\t")[3] == "1234567.8"
+    assert to_tsv({"a": structures}).splitlines()[1].split("\t")[4] == "1234567.8"

@@ -136,12 +136,19 @@ def _classes(labels: LabelTable, cohort: Cohort | None) -> str:
     note = ""
     if cohort is not None:
         sizes = list(map(_volume, cohort.log_mean, cohort.log_sd))
+        for index in cohort.never_seen:
+            sizes[index] = "never seen"
         # How much background there is depends on the field of view.
         columns["volume in training, cm³"] = [_ABSENT, *sizes[1:]]
         note = (
             "\n\nVolumes: geometric mean over the training subjects and, in brackets, "
             "one standard deviation (of the logarithm) either way."
         )
+        if unknown := [_mark(labels.names[index]) for index in cohort.never_seen]:
+            note += (
+                f"\n\nNo training scan has {', '.join(unknown)}: the network cannot "
+                "find what it has never seen, and says nothing about it."
+            )
     return _table(list(columns), zip(*columns.values(), strict=True)) + note
 
 

@@ -130,7 +130,8 @@ def evaluate(
         - "volume_mm3", mean over draws; "volume_true_mm3"; "volume_error", relative
           and signed, and "volume_error_mm3", absolute, of that mean;
         - "volume_low_mm3" and "volume_high_mm3", between which 95 % of further
-          draws lie; "covered", 1 where the true volume does, else 0;
+          draws lie; "covered", 1 where the true volume does, else 0 (a structure that
+          no draw finds has no interval, and 0 here);
         - "conformal_covered", the same of the fitted interval;
         - "pairwise_dice" between draws.
 
@@ -297,6 +298,14 @@ class _Comparison:
             index, true = one.index, true_mm3[one.index]
             if not true and not one.volume_mm3:
                 continue
+            covered = _covers(one.volume_low_mm3, true, one.volume_high_mm3)
+            conformal = _covers(one.conformal_low_mm3, true, one.conformal_high_mm3)
+            if one.status == "not found":
+                # It has no interval, so none holds the true volume: left out, what
+                # the network misses would make the intervals look better.
+                factor = intervals.factors[index] if intervals else None
+                covered = 0.0 if len(counts) > 1 else np.nan
+                conformal = np.nan if factor is None else 0.0
             found = {"dice": overlap[index]}
             if distances is not None:
                 found["hd95_mm"] = distances.hd95_mm[index]
@@ -308,10 +317,8 @@ class _Comparison:
                 "volume_mm3": one.volume_mm3,
                 "volume_low_mm3": one.volume_low_mm3,
                 "volume_high_mm3": one.volume_high_mm3,
-                "covered": _covers(one.volume_low_mm3, true, one.volume_high_mm3),
-                "conformal_covered": _covers(
-                    one.conformal_low_mm3, true, one.conformal_high_mm3
-                ),
+                "covered": covered,
+                "conformal_covered": conformal,
                 "pairwise_dice": one.pairwise_dice,
             }
             figures += [("volume", one.name, *figure) for figure in found.items()]

@@ -124,7 +124,7 @@ def chance(tables: Tables, seed: int) -> dict[str, float]:
     for drawing without replacement by Gumbel noise.
     """
     return {
-        name: math.log(max(sum(one.volume_mm3 for one in table), 1.0))
+        name: math.log(max(sum(s.volume_mm3 for s in table if s.volume_mm3 > 0), 1.0))
         + _gumbel(seed, name)
         for name, table in tables.items()
     }

@@ -13,8 +13,8 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 from nobrainer.errors import InputError
 from nobrainer.registry import near_miss
 
-FORMAT_VERSION = 3
-_SINCE_2, _SINCE_3 = {"since": 2}, {"since": 3}
+FORMAT_VERSION = 4
+_SINCE_2, _SINCE_3, _SINCE_4 = ({"since": version} for version in (2, 3, 4))
 """Marks fields that older versions did not have: they are read with their defaults."""
 _MOST_DEPTH, _MOST_DIGITS = 64, 300
 _TOO_DEEP = "{} is not ours: its lists and objects are nested too deep"
@@ -116,11 +116,18 @@ class Cohort:
 
     `log_mean` and `log_sd`: mean and sample standard deviation of ln(volume in mm³)
     of each class over the `n_subjects`; None where fewer than two of them have it.
+    `n_having`: how many have a voxel of each class; empty where that is not on record.
     """
 
     n_subjects: int
     log_mean: tuple[float | None, ...]
     log_sd: tuple[float | None, ...]
+    n_having: tuple[int, ...] = field(default=(), metadata=_SINCE_4)
+
+    @property
+    def never_seen(self) -> tuple[int, ...]:
+        """The classes, by index, of which no training subject has a voxel."""
+        return tuple(index for index, count in enumerate(self.n_having) if not count)
 
 
 @dataclass(frozen=True)

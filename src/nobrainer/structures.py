@@ -7,8 +7,9 @@ any order and be forgotten.
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Literal
 
 import numpy as np
 from scipy.special import stdtrit
@@ -22,6 +23,10 @@ from nobrainer.inference.predict import TileResult
 class Structure:
     """What the draws say about one structure of one scan; NaN where undefined.
 
+    Of a structure that no training scan had, everything is undefined: the network
+    cannot know it. One that no draw finds has a volume of 0 and no interval, since that
+    all draws miss it does not make it certain.
+
     index: of the class, which arrays such as `volumes_mm3` are ordered by.
     value: that stands for the structure in the label map.
     name: of the class.
@@ -29,10 +34,11 @@ class Structure:
     volume_sd_mm3: sample standard deviation (ddof=1) over draws, mm³; NaN for one
         draw.
     volume_low_mm3, volume_high_mm3: 95 % interval for the volume of one further
-        draw, mm³; low is at least 0; NaN for one draw.
+        draw, mm³; low is at least 0; NaN for one draw and where no draw has the
+        structure.
     conformal_low_mm3, conformal_high_mm3: interval for the true volume, mm³, with
         the coverage that the model was calibrated for; low is at least 0; NaN
-        without calibration.
+        without calibration and where no draw has the structure.
     cv: volume_sd_mm3 / volume_mm3; NaN for one draw and where the volume is 0.
     pairwise_dice: pooled Dice between pairs of draws, 0..1; NaN for one draw and
         where no draw has the structure.
@@ -57,15 +63,29 @@ class Structure:
     entropy: float
     mutual_information: float
 
+    @property
+    def status(self) -> Literal["found", "not found", "not in training"]:
+        """Whether any draw has the structure, or no training scan had it."""
+        if math.isnan(self.volume_mm3):
+            return "not in training"
+        return "found" if self.volume_mm3 > 0 else "not found"
+
 
 # Description and unit of each column: those of a table, then those of `Structure`.
 _COLUMNS = {
     "subject": ("The scan.", "n/a"),
     "index": ("Value that stands for the structure in the label map.", "n/a"),
     "name": ("Name of the structure.", "n/a"),
+    "status": (
+        "'found'; 'not found': no draw has a voxel of it, which does not make it "
+        "certain; 'not in training': no training scan had it, so that the network "
+        "cannot know it.",
+        "n/a",
+    ),
     "volume_mm3": ("Mean volume over draws of the network.", "mm^3"),
     "volume_sd_mm3": (
-        "Sample standard deviation (n - 1) of the volume over draws.",
+        "Sample standard deviation (n - 1) of the volume over draws, where some draw "
+        "has the structure.",
         "mm^3",
     ),
     "volume_low_mm3": (
@@ -146,7 +166,11 @@ class StructureSums:
         self._information += np.bincount(label, tile.mutual_information.ravel(), size)
 
     def table(
-        self, volumes_mm3: np.ndarray, labels: LabelTable, intervals: Intervals | None
+        self,
+        volumes_mm3: np.ndarray,
+        labels: LabelTable,
+        intervals: Intervals | None,
+        never_seen: Collection[int] = (),
     ) -> tuple[Structure, ...]:
         """The structures of the scan: every class but 0, also where it is absent.
 
@@ -154,18 +178,27 @@ class StructureSums:
             volumes_mm3: (n_draws, C), volume of each class in each draw, mm³.
             labels: names of the C classes, and their values in the label map.
             intervals: what the conformal intervals are made with, if fitted.
+            never_seen: classes, by index, that no training scan had.
         """
         n_draws = len(volumes_mm3)
         factors = intervals.factors if intervals else (None,) * len(labels.names)
         structures = []
         for index, name in list(enumerate(labels.names))[1:]:
+            if index in never_seen:
+                undefined = [math.nan] * (len(fields(Structure)) - 3)
+                known = index, labels.values[index], name
+                structures.append(Structure(*known, *undefined))
+                continue
             mean = float(volumes_mm3[:, index].mean())
             sd = float(volumes_mm3[:, index].std(ddof=1)) if n_draws > 1 else math.nan
             half = float(stdtrit(n_draws - 1, 0.975)) * sd
-            low, high = _around(mean, half * math.sqrt(1 + 1 / n_draws))
             factor = factors[index]
             unit = float(volume_spread(mean, sd))
             width = math.nan if factor is None else factor * unit
+            if not mean:
+                # Around a volume of 0 they would have no width, as if it were sure.
+                half = width = math.nan
+            low, high = _around(mean, half * math.sqrt(1 + 1 / n_draws))
             conformal_low, conformal_high = _around(mean, width)
             votes = int(self._votes[index])
             pairs = int(self._squares[index]) - votes
@@ -218,17 +251,19 @@ def to_tsv(tables: Mapping[str, Sequence[Structure]]) -> str:
         tables: the structures of each subject.
 
     Returns:
-        A row per subject and structure: the columns `subject`, `index`, which is the
-        `value`, and the other fields of `Structure`; "n/a" for NaN.
+        A row per subject and structure with the columns of `sidecar`, of which
+        `index` is the structure's `value`; "n/a" for what is not defined.
     """
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    names = [field.name for field in fields(Structure) if field.name != "index"]
-    writer.writerow(["subject", *("index" if n == "value" else n for n in names)])
+    writer.writerow(_COLUMNS)
     for subject, structures in tables.items():
-        for structure in structures:
-            cells = [_cell(getattr(structure, name)) for name in names]
-            writer.writerow([subject, *cells])
+        for one in structures:
+            # An sd of 0 would read as if it were sure that there is nothing.
+            sd_mm3 = one.volume_sd_mm3 if one.status == "found" else math.nan
+            row = {"subject": subject, "status": one.status, **asdict(one)}
+            row |= {"index": one.value, "volume_sd_mm3": sd_mm3}
+            writer.writerow([_cell(row[column]) for column in _COLUMNS])
     return text.getvalue()
 
 

@@ -43,7 +43,13 @@ def info(model_dir: Path, as_json: bool) -> None:
         recipe["model"][f"member {number}"] = {"name": member, **its_args}
     roles = [file["role"] for file in provenance["files"]]
     _echo("model", recipe["model"])
-    _echo("labels", dict(zip(labels.values, labels.names, strict=True)))
+    cohort = segmentation.recipe_.provenance.cohort
+    never_seen = () if cohort is None else cohort.never_seen
+    names = [
+        f"{name} (not in training)" if index in never_seen else name
+        for index, name in enumerate(labels.names)
+    ]
+    _echo("labels", dict(zip(labels.values, names, strict=True)))
     _echo("preprocess", recipe["preprocess"])
     _echo("data", recipe["data"])
     _echo("training", recipe["training"])

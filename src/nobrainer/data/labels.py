@@ -439,12 +439,9 @@ def make_targets(
             if int(value) not in known
         }
         labels = np.array([known.get(int(value), 0) for value in values])[position]
-    if config.binarize == "nonzero":
-        labels = labels > 0
-    elif config.binarize == "ids":
-        labels = np.isin(labels, config.binarize_ids)
-    elif binarizer is not None:
-        labels = _binary(binarizer(labels), labels.shape)
+    if config.binarize != "none":
+        ids = config.binarize_ids if config.binarize == "ids" else None
+        labels = find_foreground(labels, ids if binarizer is None else binarizer)
     top = int(labels.max())
     if top >= config.n_classes:
         raise InputError(
@@ -454,12 +451,30 @@ def make_targets(
     return labels.astype(np.min_scalar_type(config.n_classes - 1)), unknown
 
 
-def _binary(result: object, shape: tuple[int, ...]) -> np.ndarray:
-    mask = np.asarray(result)
-    if mask.shape != shape or not np.isin(mask, (0, 1)).all():
+def find_foreground(
+    labels: np.ndarray, chosen: Collection[int] | Binarizer | None
+) -> np.ndarray:
+    """Where the foreground is that `binarize` was asked for.
+
+    Args:
+        labels: label values, (I, J, K).
+        chosen: these label values, a function of the array, or None: all but 0.
+
+    Returns:
+        Booleans (I, J, K).
+
+    Raises:
+        InputError: the function's result is not one boolean (or 0 or 1) per voxel.
+    """
+    if chosen is None:
+        return labels > 0
+    if not callable(chosen):
+        return np.isin(labels, list(chosen))
+    mask = np.asarray(chosen(labels))
+    if mask.shape != labels.shape or not np.isin(mask, (0, 1)).all():
         raise InputError(
-            "the function given to .binarize() must return one boolean per voxel, "
-            f"got shape {mask.shape} of {mask.dtype}"
+            "the function given to binarize must return one boolean per voxel, got "
+            f"shape {mask.shape} of {mask.dtype}"
         )
     return mask.astype(bool)
 

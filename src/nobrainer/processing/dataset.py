@@ -25,6 +25,7 @@ from nobrainer.data.labels import (
     Mappable,
     binarize_ids,
     describe_unknown,
+    find_foreground,
     read_mapping,
 )
 from nobrainer.data.patches import (
@@ -206,6 +207,8 @@ class Dataset:
 
     def shuffle(self, *, enabled: bool = True) -> Self:
         """Draw the order of the volumes anew in every round, instead of in turn."""
+        if not isinstance(enabled, bool):
+            raise InputError(f"enabled must be True or False, got {enabled!r}")
         return self._with(shuffle=enabled)
 
     def augment(self, profile: str = "standard") -> Self:
@@ -227,7 +230,7 @@ class Dataset:
         share = self.config.foreground if foreground is None else foreground
         if not _is_count(count, 1):
             raise InputError(f"per_volume must be an integer >= 1, got {count!r}")
-        if not 0 <= share <= 1:
+        if isinstance(share, bool) or not 0 <= share <= 1:
             raise InputError(f"foreground must be between 0 and 1, got {share!r}")
         return self._with(patches_per_volume=int(count), foreground=float(share))
 
@@ -587,7 +590,7 @@ def extract_patches(
     label: np.ndarray,
     block_shape: Sequence[int],
     n_patches: int = 10,
-    binarize: bool = False,
+    binarize: bool | Collection[int] | Binarizer = False,
     seed: int = 0,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Cut random patches out of one volume, half of them near labelled voxels.
@@ -598,7 +601,9 @@ def extract_patches(
         block_shape: voxels of a patch along each axis; where the volume is smaller,
             the patch is filled with its minimum and label 0.
         n_patches: how many.
-        binarize: labels become 0 and 1.
+        binarize: labels become 0 and 1: True makes foreground of every label value but
+            0, a collection of these label values, a function takes the array of label
+            values to booleans.
         seed: of every random choice.
 
     Returns:
@@ -617,8 +622,11 @@ def extract_patches(
     if not _is_count(n_patches, 1):
         raise InputError(f"n_patches must be an integer >= 1, got {n_patches!r}")
     block = _block(block_shape)
-    if binarize:
-        label = (label > 0).astype(np.uint8)
+    if binarize is not False:
+        chosen: Binarizer | tuple[int, ...] | None = None
+        if binarize is not True:
+            chosen = binarize if callable(binarize) else binarize_ids(binarize)
+        label = find_foreground(label, chosen).astype(np.uint8)
     rng = np.random.default_rng(seed)
     voxels = index_voxels(label, rng)
     fill = volume.min()

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -81,27 +82,34 @@ def make_optimizer(
 
 
 def class_weights(
-    given: Sequence[float] | str | None, volumes: Sequence[Prepared], n_classes: int
+    given: Sequence[float] | str | None, counts: np.ndarray
 ) -> tuple[float, ...] | None:
-    """The weight of each class in the loss: as given, or of "auto"."""
+    """The weight of each class in the loss: as given, or of "auto".
+
+    Args:
+        given: what `fit` was given.
+        counts: (subjects, C) voxels of each class.
+    """
+    n_classes = counts.shape[1]
     if given is None:
         return None
     if isinstance(given, str):
         if given != "auto":
             raise near_miss("class_weights", given, ["auto"])
-        counts = _voxel_counts(volumes, n_classes).sum(0)
-        return tuple(inverse_frequency(torch.from_numpy(counts)).tolist())
-    if len(given) != n_classes or min(given) < 0:
+        return tuple(inverse_frequency(torch.from_numpy(counts.sum(0))).tolist())
+    # Of a mapping the keys would be taken for the weights.
+    is_list = not isinstance(given, Mapping)
+    if not is_list or len(given) != n_classes or min(given) < 0:
         raise InputError(
-            f"class_weights must be {n_classes} numbers >= 0, got {list(given)}"
+            f"class_weights must be a list of {n_classes} numbers >= 0, got {given!r}"
         )
     return tuple(float(w) for w in given)
 
 
-def cohort(volumes: Sequence[Prepared], n_classes: int) -> Cohort:
-    """How large the classes are in the training subjects."""
+def cohort(volumes: Sequence[Prepared], counts: np.ndarray) -> Cohort:
+    """How large the classes are in the training subjects; see `count_voxels`."""
     voxel_mm3 = np.array([volume.geometry.voxel_mm3 for volume in volumes])
-    sizes = _voxel_counts(volumes, n_classes) * voxel_mm3[:, None]
+    sizes = counts * voxel_mm3[:, None]
     mean: list[float | None] = []
     sd: list[float | None] = []
     for found in sizes.T:
@@ -109,10 +117,35 @@ def cohort(volumes: Sequence[Prepared], n_classes: int) -> Cohort:
         enough = len(logs) >= 2
         mean.append(float(logs.mean()) if enough else None)
         sd.append(float(logs.std(ddof=1)) if enough else None)
-    return Cohort(len(volumes), tuple(mean), tuple(sd))
+    having = np.count_nonzero(counts, axis=0).tolist()
+    return Cohort(len(volumes), tuple(mean), tuple(sd), tuple(having))
 
 
-def _voxel_counts(volumes: Sequence[Prepared], n_classes: int) -> np.ndarray:
+def check_seen(counts: np.ndarray, labels: LabelTable) -> None:
+    """Warn of classes that no training scan has; refuse where that is all of them.
+
+    Args:
+        counts: (subjects, C) voxels of each class.
+        labels: names of the C classes.
+
+    Raises:
+        InputError: there is nothing but background.
+    """
+    missing = [labels.names[index] for index in np.flatnonzero(counts.sum(0) == 0)]
+    if not counts[:, 1:].any():
+        raise InputError(
+            "dataset_train has no voxel of a class but background: check its labels, "
+            "and what relabel and binarize make of them"
+        )
+    if missing:
+        warnings.warn(
+            f"no training scan has a voxel of {', '.join(missing)}: the model cannot "
+            "find what it has never seen",
+            stacklevel=3,
+        )
+
+
+def count_voxels(volumes: Sequence[Prepared], n_classes: int) -> np.ndarray:
     """(subjects, classes) voxels of each class in the labels."""
     counts = []
     for volume in volumes:

@@ -179,7 +179,8 @@ class Segmentation:
         Returns: self.
 
         Raises:
-            InputError: files or arguments that cannot be used.
+            InputError: files or arguments that cannot be used, or training labels
+                without foreground.
             DivergedError: a loss was not finite; names the batch's files.
         """
         _check_datasets(dataset_train, dataset_validate, patience)
@@ -222,9 +223,9 @@ class Segmentation:
             if dataset_validate is not None:
                 bar.begin("reading", len(dataset_validate))
                 validation = dataset_validate.prepare(preprocess, progress=bar.advance)
-            weights = fitting.class_weights(
-                class_weights, volumes, dataset_train.n_classes
-            )
+            counts = fitting.count_voxels(volumes, dataset_train.n_classes)
+            fitting.check_seen(counts, dataset_train.labels)
+            weights = fitting.class_weights(class_weights, counts)
             recipe = Recipe(
                 model=model,
                 preprocess=preprocess,
@@ -251,7 +252,7 @@ class Segmentation:
                     versions=fitting.software(),
                     files=fitting.records(dataset_train, dataset_validate),
                     metrics={},
-                    cohort=fitting.cohort(volumes, dataset_train.n_classes),
+                    cohort=fitting.cohort(volumes, counts),
                     member_seeds=tuple(members) if len(members) > 1 else (),
                 ),
             )
@@ -988,8 +989,12 @@ class Segmentation:
             on_pass=on_pass,
         )
         volumes_mm3 = counts * geometry.voxel_mm3
+        cohort = self.recipe_.provenance.cohort
         return volumes_mm3, sums.table(
-            volumes_mm3, labels or self.labels_, self._intervals(sampling)
+            volumes_mm3,
+            labels or self.labels_,
+            self._intervals(sampling),
+            () if cohort is None else cohort.never_seen,
         )
 
 

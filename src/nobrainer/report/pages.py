@@ -44,7 +44,9 @@ from nobrainer.structures import Structure
 Facts = list[tuple[str, str]]
 
 _COLUMNS = {
-    "volume (ml)": "mean over the draws, where there are several.",
+    "volume (ml)": "mean over the draws, where there are several. Not found: no draw "
+    "has a voxel of it, which does not make it certain. Not in training: no training "
+    "scan had it, so that the network cannot know it.",
     "sd (ml)": "how much the volume differs from draw to draw.",
     "95 % of draws (ml)": "the volume of one further draw lies in it with 95 % "
     "probability. It says how far the draws agree, not where the truth is.",
@@ -401,12 +403,14 @@ def _structure_table(structures: Sequence[Structure], labels: LabelTable) -> Tab
         agreement = (s.iou, s.mutual_information)
         if math.isnan(s.volume_sd_mm3):
             agreement = (math.nan, math.nan)
+        is_found = s.status == "found"
+        sd_mm3 = s.volume_sd_mm3 if is_found else math.nan
         swatch = Markup('<span class="swatch" style="background: {}"></span>{}')
         rows.append(
             (
                 swatch.format(labels.colors[s.index], s.name),
-                number(s.volume_mm3 / 1000, 2),
-                number(s.volume_sd_mm3 / 1000, 2),
+                number(s.volume_mm3 / 1000, 2) if is_found else s.status,
+                number(sd_mm3 / 1000, 2),
                 span(s.volume_low_mm3 / 1000, s.volume_high_mm3 / 1000, 2),
                 span(s.conformal_low_mm3 / 1000, s.conformal_high_mm3 / 1000, 2),
                 number(100 * s.cv, 1),
