@@ -31,7 +31,8 @@ def fitted(data):
 
 def probabilities(segmentation, **how):
     image, _ = ball(5)
-    result = segmentation.predict((image, np.eye(4)), probabilities=True, **how)
+    ask = {"probabilities": True, "n_samples": 0} | how
+    result = segmentation.predict((image, np.eye(4)), **ask)
     return np.asarray(result.probabilities.dataobj), result
 
 

@@ -141,9 +141,9 @@ def test_tutorial_is_unsure_at_the_boundary(tutorial, eval_pair):
 
 
 def test_tutorial_has_no_seams(tutorial, eval_pair):
-    whole = Segmentation.load(tutorial / "model").predict(eval_pair[0])
+    whole = Segmentation.load(tutorial / "model").predict(eval_pair[0], n_samples=0)
     blocks = Segmentation.load(tutorial / "model").predict(
-        eval_pair[0], block_shape=(32, 32, 32)
+        eval_pair[0], block_shape=(32, 32, 32), n_samples=0
     )
     assert np.array_equal(whole.dataobj, blocks.dataobj)
     label = nib.as_closest_canonical(nib.load(tutorial / "label.nii"))
@@ -273,7 +273,7 @@ def test_interrupted_training_says_where_its_weights_are(start, pairs, tmp_path)
     assert names == {LAST, BEST, INTERRUPTED}
     for name in names:
         loaded = Segmentation.load(tmp_path / name)
-        assert loaded.predict(pairs[0][0]).shape == SHAPE
+        assert loaded.predict(pairs[0][0], n_samples=0).shape == SHAPE
     checkpoint = read_checkpoint(tmp_path / INTERRUPTED)
     resume_after = int(re.search(r"after epoch (\d+)", last)[1])
     assert len(checkpoint.history) == resume_after

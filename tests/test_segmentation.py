@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import struct
+import warnings
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -126,7 +127,10 @@ def test_every_model_goes_the_whole_way(name, pairs, scan, tmp_path):
     before, after = (model.predict(scan, **ask) for model in (fitted, loaded))
     assert same(before, after, (*MAPS, "probabilities"))
     assert np.array_equal(before.volumes_mm3, after.volumes_mm3)
-    one, again = (model.predict(scan, block_shape=BLOCK) for model in (fitted, loaded))
+    one, again = (
+        model.predict(scan, block_shape=BLOCK, n_samples=0)
+        for model in (fitted, loaded)
+    )
     assert isinstance(one, nib.Nifti1Image)
     assert np.array_equal(values(one), values(again))
     held_out = build(pairs[3:])
@@ -155,7 +159,11 @@ def test_deterministic_model_says_that_it_makes_one_pass(pairs, scan):
     assert caught[0].filename == __file__
     assert values(result.variance).max() == 0
     assert values(result.mutual_information).max() < 1e-6
-    assert np.array_equal(values(result.label), values(fitted.predict(scan)))
+    # Not asked for draws it gives the label alone, and says nothing.
+    with warnings.catch_warnings(action="error"):
+        label = fitted.predict(scan)
+    assert isinstance(label, nib.Nifti1Image)
+    assert np.array_equal(values(result.label), values(label))
     assert result.volumes_mm3.shape == (1, 2)
     assert math.isnan(result.structures[0].pairwise_dice)
 
@@ -165,8 +173,21 @@ def test_deterministic_model_says_that_it_makes_one_pass(pairs, scan):
 
 def test_it_finds_the_ball(fitted, scan, pairs):
     truth = values(nib.load(pairs[3][1])) > 0
-    for label in (fitted.predict(scan), fitted.predict(scan, n_samples=5).label):
+    for label in (
+        fitted.predict(scan, n_samples=0),
+        fitted.predict(scan, n_samples=5).label,
+    ):
         assert dice(values(label) > 0, truth) > 0.93
+
+
+def test_a_model_that_can_draw_does_so_unless_told_otherwise(fitted, scan):
+    label, variance, entropy = result = fitted.predict(scan, seed=4)
+    assert result.volumes_mm3.shape == (10, 2)
+    assert same(result, fitted.predict(scan, n_samples=10, seed=4))
+    assert label.shape == variance.shape == entropy.shape == SHAPE
+    assert values(variance).max() > 0
+    (one,) = fitted.predict([scan], seed=4)
+    assert same(one, result)
 
 
 def test_prediction_unpacks_into_exactly_three(fitted, scan):
@@ -275,10 +296,10 @@ def test_entropy_is_highest_at_the_boundary(fitted, scan, pairs):
 
 
 def test_no_draw_is_the_posterior_mean(fitted, scan):
-    label = fitted.predict(scan)
+    label = fitted.predict(scan, n_samples=0)
     assert isinstance(label, nib.Nifti1Image)
     assert values(label).dtype == np.uint8
-    result = fitted.predict(scan, probabilities=True)
+    result = fitted.predict(scan, n_samples=0, probabilities=True)
     assert np.array_equal(values(result.label), values(label))
     assert values(result.variance).max() == 0
     p = values(result.probabilities)
@@ -410,9 +431,9 @@ def test_storage_does_not_change_the_answer(fitted, scan, tmp_path):
 def test_intensity_units_do_not_matter(fitted, scan):
     native = nib.load(scan)
     data = values(native).astype(float)
-    expected = values(fitted.predict(scan))
+    expected = values(fitted.predict(scan, n_samples=0))
     for a, b in ((1e-3, 0), (50, -1000)):
-        label = values(fitted.predict((a * data + b, native.affine)))
+        label = values(fitted.predict((a * data + b, native.affine), n_samples=0))
         assert dice(label > 0, expected > 0) >= 0.99
 
 
@@ -444,11 +465,11 @@ def test_oblique_scan_comes_back_on_its_own_grid(fitted):
     affine[:3, :3] = turn
     affine[:3, 3] = CENTRE_MM - turn @ ((np.array(SHAPE) - 1) / 2)
     data, mask = ball(9, affine=affine)
-    label = fitted.predict(nib.Nifti1Image(data, affine))
+    label = fitted.predict(nib.Nifti1Image(data, affine), n_samples=0)
     assert np.allclose(label.affine, affine, atol=1e-6)
     assert dice(values(label) > 0, mask > 0) > 0.9
     # The same voxels without the rotation agree where the grids do: at the ball.
-    straight = values(fitted.predict((data, grid())))
+    straight = values(fitted.predict((data, grid()), n_samples=0))
     assert dice(values(label) > 0, straight > 0) > 0.97
 
 
@@ -458,11 +479,11 @@ def test_resampled_scan_gives_the_same_answer_in_the_world(fitted, scan):
     coarse = values(native).astype(float).reshape(*SHAPE[:2], -1, 2).mean(-1)
     affine = native.affine @ np.diag([*zoom, 1])
     affine[2, 3] += 0.5
-    label = values(fitted.predict((coarse, affine)))
+    label = values(fitted.predict((coarse, affine), n_samples=0))
     fine = affine_transform(
         label, 1 / zoom, offset=(0, 0, -0.25), order=0, output_shape=SHAPE
     )
-    assert dice(fine > 0, values(fitted.predict(scan)) > 0) > 0.9
+    assert dice(fine > 0, values(fitted.predict(scan, n_samples=0)) > 0) > 0.9
 
 
 def test_volume_smaller_than_the_block(fitted):
@@ -473,19 +494,19 @@ def test_volume_smaller_than_the_block(fitted):
     assert dice(values(result.label) > 0, mask > 0) > 0.8
     small = [((data, grid(shape)), (mask, grid(shape)))]
     again = Segmentation("vnet", TINY["vnet"]).fit(build(small))
-    assert again.predict(small[0][0]).shape == shape
+    assert again.predict(small[0][0], n_samples=0).shape == shape
     for shape in ((1, 9, 5), (2, 2, 1)):
         data = np.arange(np.prod(shape)).reshape(shape)
         for name, model in (("fitted", fitted), ("again", again)):
-            assert model.predict((data, np.eye(4))).shape == shape, name
+            assert model.predict((data, np.eye(4)), n_samples=0).shape == shape, name
 
 
 def test_trailing_axis_of_one_is_dropped(fitted, scan):
     native = nib.load(scan)
     image = nib.Nifti1Image(values(native)[..., None], native.affine)
-    label = fitted.predict(image)
+    label = fitted.predict(image, n_samples=0)
     assert label.shape == SHAPE
-    assert np.array_equal(values(label), values(fitted.predict(scan)))
+    assert np.array_equal(values(label), values(fitted.predict(scan, n_samples=0)))
 
 
 # --- several inputs
@@ -497,7 +518,9 @@ def test_list_gives_a_list(fitted, pairs):
     assert isinstance(both, list)
     for scan, result in zip(scans, both, strict=True):
         assert same(result, fitted.predict(scan, n_samples=2, seed=1))
-    assert [type(r) for r in fitted.predict(scans)] == [nib.Nifti1Image] * 2
+    assert [type(r) for r in fitted.predict(scans, n_samples=0)] == [
+        nib.Nifti1Image
+    ] * 2
     assert fitted.predict([]) == []
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 import nibabel as nib
 import numpy as np
@@ -77,6 +77,8 @@ from nobrainer.volume import Geometry, restore
 MAPS = ("label", "variance", "entropy", "mutual_information")
 DEFAULT_LEARNING_RATE = 3e-3
 """Of Adam, where `fit` is given no `opt_args`."""
+DEFAULT_DRAWS = 10
+"""Of a model that can draw, where `predict` is not told how many."""
 
 
 class Segmentation:
@@ -312,12 +314,102 @@ class Segmentation:
         )
         return self
 
+    @overload
     def predict(
         self,
-        x: Any,
+        x: ImageSource,
+        batch_size: int = ...,
+        block_shape: Sequence[int] | None = ...,
+        n_samples: None = ...,
+        seed: int | None = ...,
+        *,
+        probabilities: Literal[False] = ...,
+        class_numbers: bool = ...,
+        precision: str = ...,
+        verbose: bool = ...,
+        on_pass: Callable[[int, int], None] | None = ...,
+    ) -> nib.Nifti1Image | Prediction: ...
+    @overload
+    def predict(
+        self,
+        x: ImageSource,
+        batch_size: int = ...,
+        block_shape: Sequence[int] | None = ...,
+        n_samples: Literal[0] = ...,
+        seed: int | None = ...,
+        *,
+        probabilities: Literal[False] = ...,
+        class_numbers: bool = ...,
+        precision: str = ...,
+        verbose: bool = ...,
+        on_pass: Callable[[int, int], None] | None = ...,
+    ) -> nib.Nifti1Image: ...
+    @overload
+    def predict(
+        self,
+        x: ImageSource,
+        batch_size: int = ...,
+        block_shape: Sequence[int] | None = ...,
+        n_samples: int | None = ...,
+        seed: int | None = ...,
+        *,
+        probabilities: bool = ...,
+        class_numbers: bool = ...,
+        precision: str = ...,
+        verbose: bool = ...,
+        on_pass: Callable[[int, int], None] | None = ...,
+    ) -> Prediction: ...
+    @overload
+    def predict(
+        self,
+        x: list[Any],
+        batch_size: int = ...,
+        block_shape: Sequence[int] | None = ...,
+        n_samples: None = ...,
+        seed: int | None = ...,
+        *,
+        probabilities: Literal[False] = ...,
+        class_numbers: bool = ...,
+        precision: str = ...,
+        verbose: bool = ...,
+        on_pass: Callable[[int, int], None] | None = ...,
+    ) -> list[nib.Nifti1Image | Prediction]: ...
+    @overload
+    def predict(
+        self,
+        x: list[Any],
+        batch_size: int = ...,
+        block_shape: Sequence[int] | None = ...,
+        n_samples: Literal[0] = ...,
+        seed: int | None = ...,
+        *,
+        probabilities: Literal[False] = ...,
+        class_numbers: bool = ...,
+        precision: str = ...,
+        verbose: bool = ...,
+        on_pass: Callable[[int, int], None] | None = ...,
+    ) -> list[nib.Nifti1Image]: ...
+    @overload
+    def predict(
+        self,
+        x: list[Any],
+        batch_size: int = ...,
+        block_shape: Sequence[int] | None = ...,
+        n_samples: int | None = ...,
+        seed: int | None = ...,
+        *,
+        probabilities: bool = ...,
+        class_numbers: bool = ...,
+        precision: str = ...,
+        verbose: bool = ...,
+        on_pass: Callable[[int, int], None] | None = ...,
+    ) -> list[Prediction]: ...
+    def predict(
+        self,
+        x: ImageSource | list[Any],
         batch_size: int = 1,
         block_shape: Sequence[int] | None = None,
-        n_samples: int = 0,
+        n_samples: int | None = None,
         seed: int | None = None,
         *,
         probabilities: bool = False,
@@ -325,7 +417,7 @@ class Segmentation:
         precision: str = "float32",
         verbose: bool = True,
         on_pass: Callable[[int, int], None] | None = None,
-    ) -> Any:
+    ) -> nib.Nifti1Image | Prediction | list[Any]:
         """Segment a scan, or several.
 
         Each of `n_samples` draws of the weights is applied to the whole scan. The
@@ -336,8 +428,9 @@ class Segmentation:
             x: a path, a nibabel image or an (array, affine) tuple; or a list of them.
             batch_size: slabs per pass: more at a time, with more memory.
             block_shape: voxels of a tile; None lets the memory decide.
-            n_samples: draws of the weights; 0 is one pass with the posterior mean. A
-                deterministic model makes one pass in any case.
+            n_samples: draws of the weights; 0 is one pass with the posterior mean. None
+                takes 10 of a model that can draw, and one pass of a deterministic
+                one, which has no more than that in any case.
             seed: of the draws; None takes a fresh one, which the result records.
             probabilities: keep the mean class probabilities, too.
             class_numbers: label maps carry the numbers 0, 1, 2, ... of the classes;
@@ -348,16 +441,19 @@ class Segmentation:
             on_pass: is called with how many passes over the scan are done, and of how
                 many.
 
-        Returns: for n_samples=0 the label image; else, or with probabilities, a
-            `Prediction`, which unpacks into label, variance and entropy. For a list,
-            a list of them.
+        Returns: a `Prediction`, which unpacks into label, variance and entropy. For
+            n_samples=0, and for a deterministic model where n_samples is not given,
+            the label image alone, unless there are to be probabilities. For a list, a
+            list of them.
 
         Raises:
             InputError: a scan or argument that cannot be used.
             BatchError: some scans of a list could not be used; the others are done.
         """
         self._check_fitted()
-        if n_samples and not is_stochastic(self.model_):
+        if n_samples is None:
+            n_samples = self._draws(DEFAULT_DRAWS)
+        elif n_samples and not is_stochastic(self.model_):
             warnings.warn(
                 f"{self.recipe_.model.name} has no stochastic layer: one pass is all "
                 "there is, and variance is 0",
@@ -901,7 +997,7 @@ class Segmentation:
         labels: LabelTable,
         dtype: torch.dtype,
         on_pass: Callable[[int, int], None],
-    ) -> Any:
+    ) -> nib.Nifti1Image | Prediction:
         volume = read_image(source)
         recipe = self.recipe_
         scan = preprocess_image(volume, recipe.preprocess)
