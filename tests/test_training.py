@@ -26,6 +26,7 @@ from nobrainer import models
 from nobrainer.errors import DivergedError, InputError
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.segmentation import Segmentation
+from nobrainer.recipe import FORMAT_VERSION
 from nobrainer.training import engine
 from nobrainer.training import fit as fit_module
 from nobrainer.training.checkpoint import BEST, LAST, read_checkpoint
@@ -296,10 +297,13 @@ def test_checkpoint_of_the_future_is_refused(train, tmp_path):
     fit(train, folder=tmp_path)
     path = tmp_path / LAST
     raw = path.read_bytes()
-    now, future = (rf"\"format_version\": {n}".encode() for n in (3, 4))
+    now, future = (
+        rf"\"format_version\": {n}".encode()
+        for n in (FORMAT_VERSION, FORMAT_VERSION + 1)
+    )
     assert raw.count(now) == 1
     path.write_bytes(raw.replace(now, future))
-    with pytest.raises(InputError, match=rf"{LAST}: .*format version 4.*upgrade"):
+    with pytest.raises(InputError, match=rf"{LAST}: .*format version .*upgrade"):
         Segmentation.load(path)
 
 

@@ -97,11 +97,11 @@ def class_weights(
         if given != "auto":
             raise near_miss("class_weights", given, ["auto"])
         return tuple(inverse_frequency(torch.from_numpy(counts.sum(0))).tolist())
-    # Of a mapping the keys would be taken for the weights.
+    # The keys of a mapping would be taken for the weights.
     is_list = not isinstance(given, Mapping)
     if not is_list or len(given) != n_classes or min(given) < 0:
         raise InputError(
-            f"class_weights must be a list of {n_classes} numbers >= 0, got {given!r}"
+            f"class_weights must be {n_classes} numbers >= 0, got {given!r}"
         )
     return tuple(float(w) for w in given)
 
