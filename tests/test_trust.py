@@ -13,7 +13,7 @@ from balls import ball, write_ball
 from nobrainer.bayes.draws import realise
 from nobrainer.errors import InputError
 from nobrainer.naming import stem
-from nobrainer.processing.fitting import cohort
+from nobrainer.processing.fitting import cohort, count_voxels
 
 SMALL = {"base_filters": 4, "levels": 2}
 
@@ -210,7 +210,8 @@ def test_a_sheared_voxel_has_one_volume_everywhere(fitted, copy):
     np.testing.assert_allclose(result.volumes_mm3, 8 * predicted(fitted).volumes_mm3)
     pair = [((image, SHEARED), (label, SHEARED))]
     prepared = nb.Dataset.from_files(pair).binarize().prepare()
-    sizes = cohort([*prepared] * 2, 2)
+    twice = [*prepared] * 2
+    sizes = cohort(twice, count_voxels(twice, 2))
     assert sizes.log_mean[1] == pytest.approx(math.log(8 * label.sum()))
 
 
