@@ -1,6 +1,7 @@
 """The dataset builder: every option reaches the patches, bad input is named."""
 
 import json
+import os
 import warnings
 
 import nibabel as nib
@@ -334,6 +335,8 @@ def test_split_refuses_sizes_that_leave_a_part_empty(pairs, eval_size):
 
 def test_bad_lists_of_files(pairs, tmp_path):
     image, label = pairs[0]
+    os.mkfifo(tmp_path / "pipe.nii.gz")
+    (tmp_path / "lost.nii.gz").symlink_to("../.git/annex/objects/lost")
     for files, message in (
         ([], "files is empty"),
         (str(image), "must be a list"),
@@ -345,6 +348,8 @@ def test_bad_lists_of_files(pairs, tmp_path):
             "sub-0_T1w.nii.gz: given twice",
         ),
         ([(image, tmp_path / "absent.nii")], "absent.nii: no such file"),
+        ([(image, tmp_path / "pipe.nii.gz")], "pipe.nii.gz: is a named pipe"),
+        ([(image, tmp_path / "lost.nii.gz")], "is a link to .* `git annex get`"),
     ):
         with pytest.raises(InputError, match=message):
             Dataset.from_files(files)

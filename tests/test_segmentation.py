@@ -15,7 +15,7 @@ import pytest
 import torch
 from scipy.ndimage import affine_transform
 
-from nobrainer import models
+from nobrainer import memory, models
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 from nobrainer.evaluation import summarise
@@ -553,6 +553,32 @@ def test_predictions_of_a_list_have_names_of_their_own(fitted, pairs, tmp_path):
     names = [result.name for result in results]
     assert names == ["p0_T1", "p1_T1", "array_1", "array_2"]
     assert fitted.predict(scans[0], n_samples=1).name == "T1"
+
+
+def test_every_map_lies_where_the_scan_lies_in_both_forms(fitted):
+    data = np.random.default_rng(0).random((12, 13, 14), np.float32)
+    scan = nib.Nifti1Image(data, None)
+    scan.set_qform(nib.affines.from_matvec(np.eye(3), [30, 40, 50]), 1)
+    scan.set_sform(nib.affines.from_matvec(1.1 * np.eye(3), [-7, 8, 9]), 4)
+    result = fitted.predict(scan, n_samples=2, seed=1, probabilities=True)
+    maps = result.mutual_information, result.probabilities, result.scan
+    for image in (*result, *maps):
+        for form, code in (image.get_qform(coded=True), image.get_sform(coded=True)):
+            theirs = {1: scan.get_qform(), 4: scan.get_sform()}[code]
+            np.testing.assert_array_equal(form, theirs)
+        np.testing.assert_array_equal(image.header.get_zooms()[:3], (1, 1, 1))
+
+
+def test_a_scan_too_large_for_the_memory_stops_no_other(fitted, monkeypatch):
+    small = np.random.default_rng(0).random((20, 20, 20), np.float32)
+    large = np.random.default_rng(0).random((20, 20, 21), np.float32)
+    # Four maps of four bytes, on the working grid and on that of the scan.
+    monkeypatch.setattr(memory, "memory_limit_bytes", lambda: 32 * small.size)
+    with pytest.raises(BatchError) as caught:
+        fitted.predict([(large, np.eye(4)), (small, np.eye(4))], n_samples=0)
+    assert [result is None for result in caught.value.results] == [True, False]
+    (problem,) = caught.value.problems
+    assert problem.startswith("array: needs 0.000269 GB of memory to predict it, and ")
 
 
 # --- evaluation

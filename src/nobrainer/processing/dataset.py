@@ -39,6 +39,7 @@ from nobrainer.data.patches import (
 )
 from nobrainer.data.preprocess import NORMALIZERS, common_spacing
 from nobrainer.errors import InputError, list_problems
+from nobrainer.formats import require_file
 from nobrainer.io import ImageSource, read_geometry
 from nobrainer.naming import repeats, scan_names, subject_names, subject_of
 from nobrainer.recipe import DataConfig, PreprocessConfig
@@ -646,12 +647,15 @@ def _scans(files: Iterable[Entry]) -> tuple[Scan, ...]:
     images = [part.get("image") for part in parts]
     paths = [image for image in images if isinstance(image, str | PathLike)]
     labels = [part.get("label") for part in parts]
-    missing = [
-        f"{source}: no such file: check the path"
-        for pair in zip(images, labels, strict=True)
-        for source in pair
-        if isinstance(source, str | PathLike) and not Path(source).is_file()
-    ]
+    missing = []
+    for source in (
+        source for pair in zip(images, labels, strict=True) for source in pair
+    ):
+        if isinstance(source, str | PathLike):
+            try:
+                require_file(Path(source))
+            except InputError as error:
+                missing.append(str(error))
     if problems := missing + repeats(paths):
         raise InputError("\n".join(problems))
     names = [

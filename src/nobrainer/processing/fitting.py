@@ -22,6 +22,7 @@ from nobrainer.data.labels import LabelTable
 from nobrainer.data.patches import Prepared, Scan
 from nobrainer.data.shifts import SHIFTS, shifted
 from nobrainer.errors import InputError
+from nobrainer.formats import require_file
 from nobrainer.inference.predict import Sampling, TileResult, predict_volume
 from nobrainer.io import read_image, read_labels
 from nobrainer.losses import inverse_frequency
@@ -239,7 +240,8 @@ def records(train: Dataset, validate: Dataset | None) -> tuple[FileRecord, ...]:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
+    """SHA-256 of a file; refused where reading would not end, as in a pipe."""
+    require_file(path)
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
 

@@ -43,6 +43,7 @@ from nobrainer.io import (
     to_nibabel,
 )
 from nobrainer.losses import LOSSES
+from nobrainer.memory import require_memory
 from nobrainer.metrics.overlap import confusion, dice
 from nobrainer.models.registry import check_count
 from nobrainer.naming import repeats, scan_names
@@ -1003,6 +1004,10 @@ class Segmentation:
         scan = preprocess_image(volume, recipe.preprocess)
         n_classes = recipe.data.n_classes
         shape = scan.data.shape
+        n_maps = len(MAPS) + (n_classes if probabilities else 0)
+        # Each map is kept on the working grid, then brought to the grid of the scan.
+        needed_bytes = 4 * n_maps * (scan.data.size + volume.data.size)
+        require_memory(volume.source, needed_bytes, "predict it")
         maps = {kind: np.zeros(shape, np.float32) for kind in MAPS[1:]}
         maps["label"] = np.zeros(shape, np.min_scalar_type(n_classes - 1))
         mean = np.zeros((n_classes, *shape) if probabilities else 0, np.float32)
