@@ -184,6 +184,16 @@ def test_a_dimension_of_zero_is_no_crash(tmp_path, name, dims, shape):
     assert message.startswith(f"{path}: has no voxels, shape {shape}")
 
 
+def test_fields_of_nifti2_that_nifti1_cannot_hold_are_read(tmp_path):
+    path = patch(save(tmp_path / "two.nii"), 500, "<i", 0x7F00 + 3)  # micrometres
+    patch(path, 376, "<d", 1e300)  # an offset of the qform, which is not used
+    patch(path, 344, "<i", 0)
+    volume = io.read_image(path)
+    assert volume.geometry.spacing_mm == pytest.approx((1e-3, 1.5e-3, 2e-3))
+    result = io.to_nibabel(volume.data, volume)
+    assert result.header.get_xyzt_units() == ("micron", "unknown")
+
+
 @pytest.mark.parametrize("size", [1e30, 1e-30])
 def test_voxel_sizes_that_cannot_be_are_refused(tmp_path, size):
     path = patch(save(tmp_path / "a.mgh"), 30, ">3f", size, size, size)

@@ -330,6 +330,7 @@ SINGULAR[:3, 2] = SINGULAR[:3, 1]
     [
         (SINGULAR, "singular"),
         (np.diag([1, 1, 0, 1.0]), "singular"),
+        (np.diag([1, 1e-300, 1, 1.0]), "singular"),
         (np.diag([1, np.nan, 1, 1]), "correct the header"),
         (np.diag([1, 1, 1, 2.0]), "correct the header"),
         (np.eye(3), "its shape is (3, 3)"),

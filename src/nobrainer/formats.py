@@ -151,10 +151,11 @@ def open_image(path: Path) -> ImageFile:
         if is_gzipped:
             with IGzipFile(path) as stream:
                 start = stream.read(_LONGEST_HEADER)
+    open_header = _open_mgh if suffix in _MGH_SUFFIXES else _open_nifti
     try:
-        if suffix in _MGH_SUFFIXES:
-            return _open_mgh(path, start, is_gzipped)
-        return _open_nifti(path, start, is_gzipped)
+        # What overflows shows in the affine, which is checked.
+        with np.errstate(all="ignore"):
+            return open_header(path, start, is_gzipped)
     except InputError:
         raise
     except _ODD_HEADER as error:

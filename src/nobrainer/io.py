@@ -32,6 +32,7 @@ _MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)
 _UNREADABLE = (OSError, EOFError, ValueError, TypeError, zlib.error)
 # NIfTI keeps the unit of length in three bits of a field shared with time.
 _LENGTH_BITS, _METRE, _MILLIMETRE, _MICROMETRE = 7, 1, 2, 3
+_UNIT_BITS = 0xFF
 _SCANNER_CODE = 1
 # What places voxels in the world, twice: as a matrix, and as a rotation, a place and
 # the voxel sizes.
@@ -354,7 +355,8 @@ def _placed(affine: Any, unit_mm: float, name: str) -> np.ndarray:
             f"{name}: its voxels measure {shown} mm: correct the header's sform, "
             f"qform, voxel sizes or unit"
         )
-    if abs(np.linalg.det(matrix[:3, :3])) <= 1e-6 * lengths.prod():
+    volume = abs(np.linalg.det(matrix[:3, :3]))
+    if lengths.min() == 0 or volume <= 1e-6 * lengths.prod():
         raise InputError(f"{wrong}: it is singular; correct the header's sform")
     if (farthest := np.abs(matrix[:3, 3]).max()) > _FARTHEST_MM:
         raise InputError(
@@ -397,10 +399,12 @@ def _whole(values: np.ndarray, opened: _Opened) -> np.ndarray:
 def _inherited(header: nib.Nifti1Header) -> nib.Nifti1Header:
     """What results inherit: the unit and both forms of coordinates, nothing else."""
     inherited = nib.Nifti1Header()
-    for field in (*_SFORM, *_QFORM):
-        inherited[field] = header[field]
-    inherited["pixdim"][:4] = header["pixdim"][:4]
-    units = int(header["xyzt_units"])
+    # NIfTI-2 is wider; a form that does not fit is not the one that is in use.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for field in (*_SFORM, *_QFORM):
+            inherited[field] = header[field]
+        inherited["pixdim"][:4] = header["pixdim"][:4]
+    units = int(header["xyzt_units"]) & _UNIT_BITS
     inherited["xyzt_units"] = units if units & _LENGTH_BITS else units | _MILLIMETRE
     return inherited
 
