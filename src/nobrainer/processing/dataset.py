@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -648,9 +649,7 @@ def _scans(files: Iterable[Entry]) -> tuple[Scan, ...]:
     paths = [image for image in images if isinstance(image, str | PathLike)]
     labels = [part.get("label") for part in parts]
     missing = []
-    for source in (
-        source for pair in zip(images, labels, strict=True) for source in pair
-    ):
+    for source in chain.from_iterable(zip(images, labels, strict=True)):
         if isinstance(source, str | PathLike):
             try:
                 require_file(Path(source))
