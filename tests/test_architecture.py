@@ -17,7 +17,7 @@ LAYERS = """
     processing
     figure
     quality evaluation calibration ranking regions
-    structures
+    structures appearance
     bundle
     croissant card
     training

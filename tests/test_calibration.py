@@ -239,7 +239,9 @@ def prepared(name, seed=0, odds=3.0, overconfidence=1.0, voxel_mm=2.0):
     label = (rng.random(shape) < odds / (1 + odds)) == (image > 0)
     image *= overconfidence
     affine = np.diag([voxel_mm, voxel_mm, voxel_mm, 1.0])
-    return Prepared(name, image, label.astype(np.uint8), affine, -99.0, -99.0, 1.0)
+    return Prepared(
+        name, image, label.astype(np.uint8), affine, -99.0, -99.0, 1.0, (1.0, 1.0, 1.0)
+    )
 
 
 @pytest.mark.parametrize("block_shape", [None, (7, 20, 9)])
@@ -250,7 +252,7 @@ def test_collect_keeps_the_logits_at_its_voxels(block_shape):
     label[4:6, 4:6, 4:6] = 1
     sheared = volume.affine.copy()
     sheared[0, 1] = 1.0
-    volume = Prepared("a", image, label, sheared, -99.0, -99.0, 1.0)
+    volume = Prepared("a", image, label, sheared, -99.0, -99.0, 1.0, (1.0, 1.0, 1.0))
     (one,) = collect(
         Known(),
         [volume],
@@ -346,7 +348,16 @@ def test_intervals_are_of_what_vector_scaling_predicts():
         volume = prepared(str(n), n)
         image = np.where(volume.image > 0, np.float32(9), np.float32(1))
         subjects.append(
-            Prepared(str(n), image, volume.label, volume.affine, -99.0, -99.0, 1.0)
+            Prepared(
+                str(n),
+                image,
+                volume.label,
+                volume.affine,
+                -99.0,
+                -99.0,
+                1.0,
+                (1.0, 1.0, 1.0),
+            )
         )
     fit = run(subjects, method="vector", coverage=0.5)
     # As in truth, class 1 is inside only, so that the interval is narrow.
@@ -437,10 +448,10 @@ def test_what_calibration_refuses():
         run(subjects, method="vector", coverage=0.75)
     with pytest.raises(InputError, match="at least 1, got 0"):
         run([])
-    blank = Prepared("b", subjects[0].image, None, np.eye(4), 0.0, 0.0, 1.0)
+    blank = Prepared("b", subjects[0].image, None, np.eye(4), 0.0, 0.0, 1.0, (1, 1, 1))
     with pytest.raises(InputError, match="b: has no labels"):
         run([blank])
     zeros = np.zeros_like(subjects[0].label)
-    empty = Prepared("c", subjects[0].image, zeros, np.eye(4), 0.0, 0.0, 1.0)
+    empty = Prepared("c", subjects[0].image, zeros, np.eye(4), 0.0, 0.0, 1.0, (1, 1, 1))
     with pytest.raises(InputError, match="c: its labels hold no foreground"):
         run([empty])

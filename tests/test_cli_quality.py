@@ -297,6 +297,7 @@ def test_qc_says_what_the_api_says_worst_first(
     assert f"sub-7_T1w  {cases['sub-7_T1w'].score:.3f}" in lines
     assert is_narrow(result.stdout)
     assert "1 of 2 flagged; score: predicted Dice, 0 to 1" in result.stdout
+    assert "checked: the predicted Dice; draws and entropy" in result.stdout
 
     volumes = rows_of(Path("out/structures.tsv"))
     # In the order of the scans: a cohort's table is too long to be sorted at the end.
@@ -501,8 +502,8 @@ def test_the_default_network_and_one_pass_have_pages(
     data = ("train", "--data", folder / "train.csv", "--binarize", *SMALL)
     scan = folder / "sub-8_T1w.nii"
     for name, meaning in (
-        ("bayesian_vnet", "mean pairwise Dice of the draws"),
-        ("vnet", "certainty of one pass"),
+        ("bayesian_vnet", "agreement of the draws (not a predicted Dice)"),
+        ("vnet", "certainty of one pass (not a predicted Dice)"),
     ):
         model, out = tmp_path / name, tmp_path / f"{name}-pages"
         trained = nobrainer_(*data, "--model", name, "--output-dir", model)
@@ -511,7 +512,7 @@ def test_the_default_network_and_one_pass_have_pages(
             *("report", scan, "--model", model, "--output-dir", out, "--n-samples", 2)
         )
         assert result.exit_code == 0, result.stderr
-        assert f"score: {meaning}, 0 to 1" in result.stdout
+        assert f"score: {meaning}, 0 to 1" in " ".join(result.stdout.split())
         page = (out / "sub-8_T1w.html").read_text()
         assert "iframe" in page and "foreground" in page
 

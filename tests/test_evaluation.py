@@ -75,6 +75,7 @@ def prepared(
         background=-9.0,
         floor=-9.0,
         spread=1.0,
+        voxel_mm=spacing_mm,
     )
 
 

@@ -45,6 +45,7 @@ def prepared(number=0):
         background=float(image.min()),
         floor=float(image.min()),
         spread=float(image.std()),
+        voxel_mm=(1.0, 1.0, 1.0),
     )
 
 
@@ -163,7 +164,7 @@ def test_augmentation_keeps_image_and_label_together():
     label = np.zeros((24, 24, 24), np.uint8)
     label[6:18, 8:16, 4:13] = 1
     image = label.astype(np.float32) * 100
-    volume = Prepared("box", image, label, np.eye(4), 0, 0, 50)
+    volume = Prepared("box", image, label, np.eye(4), 0, 0, 50, (1, 1, 1))
     settings = config(block_shape=(8, 8, 8), augment="standard")
     agreement = [
         ((item["image"][0] > 50) == (item["label"] == 1)).float().mean()
@@ -214,6 +215,8 @@ def test_affines_may_differ_by_rounding():
 
 
 def test_sampler_needs_labels():
-    bare = Prepared("bare", np.ones(SHAPE, np.float32), None, np.eye(4), 0, 0, 1)
+    bare = Prepared(
+        "bare", np.ones(SHAPE, np.float32), None, np.eye(4), 0, 0, 1, (1, 1, 1)
+    )
     with pytest.raises(InputError, match="bare: has no labels"):
         PatchSampler([bare], config(), seed=0)

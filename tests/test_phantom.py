@@ -6,6 +6,7 @@ import pytest
 
 from nobrainer.data.phantom import _atlas, _deformation, make_subject, write_subjects
 from nobrainer.errors import InputError
+from nobrainer.io import is_synthetic
 
 COARSE_MM = 6.0
 IDS = (2, 3, 4, 24, 41, 42, 43)
@@ -148,3 +149,10 @@ def test_subjects_are_written_as_they_are_made(tmp_path):
         assert stored.get_data_dtype() == made.get_data_dtype()
         np.testing.assert_array_equal(stored.dataobj, made.dataobj)
         np.testing.assert_allclose(stored.affine, made.affine, atol=1e-4)
+
+
+def test_subjects_say_that_they_are_synthetic(tmp_path):
+    pairs = write_subjects(tmp_path, 1, resolution_mm=10)
+    assert all(map(is_synthetic, pairs[0]))
+    assert is_synthetic(nib.load(pairs[0][0]))
+    assert not is_synthetic((np.ones((2, 2, 2)), np.eye(4)))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from nobrainer.appearance import Appearance
 from nobrainer.errors import InputError
 from nobrainer.fitted import QualityModel
 from nobrainer.quality import (
@@ -22,8 +23,9 @@ from nobrainer.quality import (
     predicted_dice,
     sidecar,
     to_tsv,
+    unlike_training,
 )
-from nobrainer.recipe import Cohort
+from nobrainer.recipe import Cohort, TrainingAppearance
 from nobrainer.structures import Structure
 
 NAN = math.nan
@@ -81,6 +83,9 @@ def test_features_by_hand():
             # ln 5 in standard deviations of 0.05, the least there is, is 32.
             "volume_z": 20.0,
             "absent": 0.0,
+            "input_distance": 0.0,
+            "cut": 0.0,
+            "islands": 0.0,
         }
     )
 
@@ -111,6 +116,9 @@ def test_nothing_segmented_has_the_worst_values():
         "cv": 1.0,
         "volume_z": 20.0,
         "absent": 2.0,
+        "input_distance": 0.0,
+        "cut": 0.0,
+        "islands": 0.0,
     }
     # Rounding can put an entropy just below 0.
     certain = dict(found, entropy=-1e-7, mutual_information=-1e-9)
@@ -122,7 +130,9 @@ def test_nothing_segmented_has_the_worst_values():
 
 def test_a_single_draw_has_no_features_of_draws():
     single = [structure(n, 100.0, **SINGLE) for n in (1, 2)]
-    assert tuple(features(single, COHORT)) == ("entropy", "volume_z", "absent")
+    assert tuple(features(single, COHORT)) == (
+        *("entropy", "volume_z", "absent", "input_distance", "cut", "islands"),
+    )
     case = assess("a", single, None, None)
     # 0.1 nats out of ln 3.
     assert case.score == pytest.approx(1 - 0.1 / math.log(3))
@@ -352,14 +362,96 @@ def test_table_and_sidecar():
             "subject",
             "flagged",
             "score",
+            "score_is",
             "predicted_dice",
             "pairwise_dice",
             "entropy",
             "absent",
             "reasons",
         ],
-        ["a", "true", "0.9", "0.9", "n/a", "0.25", "1", "x; y"],
-        ["b", "false", "0.5", "n/a", "0.5", "0.333333", "n/a", "n/a"],
+        ["a", "true", "0.9", "predicted Dice", "0.9", "n/a", "0.25", "1", "x; y"],
+        [
+            *("b", "false", "0.5", "agreement of the draws (not a predicted Dice)"),
+            *("n/a", "0.5", "0.333333", "n/a", "n/a"),
+        ],
     ]
     assert set(rows[0]) <= set(sidecar())
     assert sidecar()["entropy"]["Units"] == "nat"
+
+
+# --- the scan itself against the training scans
+
+TRAINING = TrainingAppearance(
+    n_scans=4,
+    names=("sharpness/R", "intensity/level", "intensity/scale", "contrast/around"),
+    mean=(0.0, 0.0, 0.0, -1.0),
+    sd=(0.5, 1.0, 1.0, 0.1),
+    limit=3.0,
+    cut=(0.0, 0.0, 0.1, 0.0, 0.3, 0.0),
+    islands=0.02,
+)
+SEEN = replace(COHORT, appearance=TRAINING)
+WHOLE = [structure(1, 1000.0), structure(2, 100.0), NONE]
+
+
+def look(level=0.0, cut=(0.0,) * 6, islands=0.0, around=-1.0):
+    found = {"intensity/level": level, "intensity/scale": 0.0, "sharpness/R": 0.0}
+    return Appearance(found | {"contrast/around": around}, cut, islands)
+
+
+def test_features_of_the_scan_by_hand():
+    scan = look(level=2.0, cut=(0, 0, 0.05, 0, 0.7, 0.2), islands=0.125, around=-0.8)
+    found = features(WHOLE, SEEN, scan)
+    # In the intensities √((2² + 0²) / 2), in the contrast 0.2 / 0.1: that is more.
+    assert found["input_distance"] == pytest.approx(2.0)
+    assert found["cut"] == pytest.approx(0.7 - 0.3)
+    assert found["islands"] == 0.125
+    # Less than in training is no cut, and without a record nothing can be compared.
+    assert features(WHOLE, SEEN, look(cut=(0, 0, 0, 0, 0.2, 0)))["cut"] == 0
+    bare = features(WHOLE, COHORT, scan)
+    assert [bare[n] for n in ("input_distance", "cut", "islands")] == [0, 0, 0.125]
+
+
+def test_flags_of_the_scan_say_what_is_unlike_training():
+    assert flags(WHOLE, SEEN, None, scan=look()) == ()
+    odd = look(level=-6.0, cut=(0, 0, 0, 0.1, 0.4, 0.95), islands=0.08)
+    sentences = (
+        "the scan is unlike the training scans in the intensities of the head (4.2 SD "
+        "from theirs, usual is 3.0 or less)",
+        "what was segmented is cut off at its superior end: its area there is 95% of "
+        "its largest (in training scans 0% or less)",
+        "8% of what was segmented is apart from its largest piece (in training scans "
+        "2% or less)",
+    )
+    assert flags(WHOLE, SEEN, None, scan=odd) == sentences
+    assert unlike_training(WHOLE, SEEN, odd) == sentences
+    assert unlike_training(WHOLE, COHORT, odd) == ()
+    # 0.1 beyond training is little, and so are islands of 0.05 beyond it.
+    slight = look(cut=(0, 0, 0, 0.1, 0.4, 0), islands=0.07)
+    assert unlike_training(WHOLE, SEEN, slight) == ()
+    # Held-out scans of the quality model may lie further out than training scans.
+    one = dict.fromkeys(("centre", "coefficients", "low"), (0.0,)) | {"scale": (1.0,)}
+    wide = replace(MODEL, features=("input_distance",), high=(5.0,), **one)
+    assert unlike_training(WHOLE, SEEN, look(level=-6.0), wide) == ()
+    empty = [structure(1, 0.0)]
+    alone = Cohort(4, (None, None), (None, None), appearance=TRAINING)
+    assert unlike_training(empty, alone, odd) == ("nothing was segmented", sentences[0])
+
+
+def test_a_case_says_what_was_checked_and_what_its_score_is():
+    case = assess("a", WHOLE, SEEN, None, scan=look())
+    assert case.meaning == "agreement of the draws (not a predicted Dice)"
+    assert len(case.checked) == 4
+    assert case.unchecked == ("draws and entropy against held-out scans",)
+    old = assess("a", WHOLE, None, MODEL, scan=look())
+    assert old.meaning == "predicted Dice"
+    assert [what.split(" ")[0] for what in old.unchecked] == [
+        "volumes", "intensities,", "cut",
+    ]  # fmt: skip
+    single = assess("a", [structure(1, 100.0, **SINGLE)], None, None)
+    assert single.meaning == "certainty of one pass (not a predicted Dice)"
+
+
+def test_a_little_beyond_equal_cases_is_no_outlier():
+    cases = [{"islands": value} for value in [0.0] * 8 + [0.04, 0.06]]
+    assert [bool(reasons) for reasons in cohort_outliers(cases)] == [False] * 9 + [True]

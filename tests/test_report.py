@@ -287,7 +287,8 @@ def test_the_page_of_a_scan_leads_to_that_of_all(
     plain = case("sub-01", 0.9)
     alone = write_case(predicted(), tmp_path / "a.html", model=None, case=plain)
     text = " ".join(Page(alone).text.split())
-    assert "No reason to look found in this scan by itself." in text
+    assert "Not flagged: what was checked is as usual" in text
+    assert "does not show that the segmentation is right" in text
     assert "compares it with the others" not in text
     among = write_case(
         predicted(), tmp_path / "b.html", model=None, case=plain, index="all #1.html"

@@ -2,8 +2,10 @@
 
 import hashlib
 import math
+import warnings
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ import torch
 import nobrainer as nb
 from balls import ball, write_ball
 from nobrainer.bayes.draws import realise
-from nobrainer.errors import InputError
+from nobrainer.errors import InputError, UnusualScanWarning
 from nobrainer.naming import stem
 from nobrainer.processing.fitting import cohort, count_voxels
 
@@ -257,6 +259,60 @@ def test_without_learning_the_score_is_the_agreement_of_the_draws(fitted):
 def test_quality_wants_scans_that_training_has_not_seen(fitted, pairs):
     with pytest.raises(InputError, match=r"sub-1_T1w.nii, .* trained on it"):
         fitted.fit_quality(build(pairs[1:6]))
+
+
+def test_a_scan_unlike_training_warns_and_keeps_the_reasons(fitted, tmp_path):
+    """Whatever the draws say, and also where the label alone is returned."""
+    image, _ = ball(12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnusualScanWarning)
+        assert predicted(fitted, 12).flags == ()
+    inverted = image.copy()
+    inverted[image > 50] = image.max() - image[image > 50]
+    cut = image.copy()
+    cut[:, :, 13:] = 0
+    for damaged, words in (
+        (inverted, "unlike the training scans in"),
+        (cut, "cut off at its superior end"),
+    ):
+        path = tmp_path / "odd.nii"
+        nib.save(nib.Nifti1Image(damaged, np.eye(4)), path)
+        with pytest.warns(UnusualScanWarning, match=f"^odd: .*{words}"):
+            prediction = fitted.predict(path, n_samples=2, seed=0)
+        assert any(words in flag for flag in prediction.flags)
+        assert set(prediction.flags) <= set(fitted.quality(prediction).flags)
+        with pytest.warns(UnusualScanWarning, match=words):
+            fitted.predict(path, n_samples=0)
+
+
+def test_a_model_without_the_record_says_what_it_cannot_check(copy):
+    made = copy.recipe_.provenance
+    old = replace(made.cohort, appearance=None)
+    provenance = replace(made, cohort=old)
+    copy.recipe_ = replace(copy.recipe_, provenance=provenance)
+    upside = ball(12)[0].max() - ball(12)[0]
+    prediction = copy.predict((upside, np.eye(4)), n_samples=2, seed=0)
+    assert not any("unlike the training" in flag for flag in prediction.flags)
+    assert copy.quality(prediction).unchecked[1:] == (
+        "intensities, sharpness and positions against training scans",
+        "cut structures and islands against training scans",
+    )
+
+
+def test_synthetic_training_scans_are_counted(fitted, pairs, tmp_path):
+    assert fitted.recipe_.provenance.n_synthetic == 0
+    assert fitted.recipe_.provenance.caution == ""
+    image = nib.load(pairs[0][0])
+    image.header["descrip"] = "synthetic: a ball"
+    nib.save(image, tmp_path / "sub-0_T1w.nii.gz")
+    mixed = [(tmp_path / "sub-0_T1w.nii.gz", pairs[0][1]), pairs[1]]
+    model = nb.Segmentation("vnet", SMALL).fit(build(mixed).patches(per_volume=2))
+    assert model.recipe_.provenance.n_synthetic == 1
+    caution = "Trained on 1 synthetic scan: not for use on real ones."
+    folder = model.save(tmp_path / "model")
+    assert f"**{caution}**" in (folder / "README.md").read_text()
+    loaded = nb.Segmentation.load(folder)
+    assert loaded.recipe_.provenance.caution == caution
 
 
 # --- what to label next

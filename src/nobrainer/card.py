@@ -95,9 +95,11 @@ def _summary(recipe: Recipe) -> str:
         found = f"{_show(metrics['validation_dice'])} on the validation scans"
     else:
         found = "on other scans not measured"
+    caution = recipe.provenance.caution
     return f"""\
 A network that gives every voxel of a 3-D brain scan one of {recipe.data.n_classes} \
-classes. Trained on {_n_subjects(recipe)}; Dice {found}. For research only.
+classes. Trained on {_n_subjects(recipe)}; Dice {found}. For research only.\
+{f" **{caution}**" * bool(caution)}
 
 nobrainer wrote this card from its records of the training. What only the people who \
 trained the model know is not in here."""
@@ -429,8 +431,19 @@ def _fitted(calibration: Calibration | None, quality: QualityModel | None) -> st
 
 
 def _limits(recipe: Recipe) -> str:
+    synthetic = recipe.provenance.n_synthetic
+    cohort = recipe.provenance.cohort
+    seen = (
+        "It keeps no record of what its training scans look like, so that an unlike "
+        "one is not told from them."
+        if cohort is None or cohort.appearance is None
+        else "`predict` warns of scans unlike its training scans in intensities, "
+        "sharpness, position or field of view; what these figures do not see passes."
+    )
     return f"""\
-- It was trained on {_n_subjects(recipe)}, and knows nothing else.
+- It was trained on {_n_subjects(recipe)}\
+{f" ({synthetic} of its scans synthetic)" * bool(synthetic)}, and knows nothing else.
+- {seen}
 - Its uncertainty is only about what it has seen. On another scanner, contrast, age \
 group or pathology it may be wrong *and certain*: a dark map proves nothing.
 - How its results differ between groups of subjects (age, sex, diagnosis) and between \

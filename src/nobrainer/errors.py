@@ -99,3 +99,7 @@ def printable(text: str) -> str:
         c if c.isprintable() or c in "\t\n" else c.encode("unicode_escape").decode()
         for c in text
     )
+
+
+class UnusualScanWarning(UserWarning):
+    """A scan, or what was segmented in it, is unlike what the model has seen."""

@@ -26,6 +26,9 @@ from nobrainer.volume import Geometry, Volume
 
 ImageSource = str | os.PathLike[str] | SpatialImage | tuple[Any, Any]
 
+SYNTHETIC = "synthetic"
+"""With this a NIfTI header's description begins where nobody was scanned."""
+
 _GZIPPED = (".nii.gz", ".mgz")
 _MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)
 # What nibabel was seen to raise on images in memory whose file is damaged or gone.
@@ -142,6 +145,24 @@ def read_geometry(source: ImageSource) -> Geometry:
         InputError: the header cannot be read or describes no usable 3-D volume.
     """
     return _open(source).geometry
+
+
+def is_synthetic(source: ImageSource) -> bool:
+    """Whether a scan's header says that it is synthetic; see `SYNTHETIC`.
+
+    Args:
+        source: as for `read_image`; of a file the header alone is read.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if isinstance(source, str | os.PathLike):
+        header = open_image(Path(source)).header
+    else:
+        header = getattr(source, "header", None)
+    if not isinstance(header, nib.Nifti1Header):
+        return False
+    return bytes(header["descrip"].item()).startswith(SYNTHETIC.encode())
 
 
 def to_nibabel(data: np.ndarray, like: Volume) -> nib.Nifti1Image:

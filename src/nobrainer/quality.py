@@ -4,14 +4,15 @@ import csv
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy
 
+from nobrainer.appearance import FACES, GROUPS, MAX_DISTANCE, Appearance, distance
 from nobrainer.errors import InputError
 from nobrainer.fitted import QualityModel
-from nobrainer.recipe import Cohort
+from nobrainer.recipe import Cohort, TrainingAppearance
 from nobrainer.structures import Structure, is_single_draw, mean_by_volume
 
 MAX_VOLUME_Z = 20.0
@@ -114,6 +115,34 @@ FEATURES = {
         math.log1p,
         "number of missing structures",
     ),
+    "input_distance": _Feature(
+        "Distance of the scan's intensities, sharpness and positions from those of the "
+        "training scans, in their standard deviations: the largest over groups of "
+        f"statistics of the root mean square, at most {MAX_DISTANCE:g}.",
+        "1",
+        1,
+        1.0,
+        math.log1p,
+        "distance from the training scans",
+    ),
+    "cut": _Feature(
+        "Area of the segmented foreground at the end of the field of view, or of what "
+        "was imaged of it, as a share of its largest area across that axis; the "
+        "largest over the six ends, beyond that of training scans.",
+        "1",
+        1,
+        0.2,
+        _arcsine,
+        "share of the foreground that is cut",
+    ),
+    "islands": _Feature(
+        "Share of the segmented foreground outside its largest connected component.",
+        "1",
+        1,
+        0.05,
+        _arcsine,
+        "share of the foreground in islands",
+    ),
 }
 """What `features` computes, by name."""
 
@@ -144,6 +173,8 @@ class Case:
         else the mean pairwise Dice of the draws, else (one draw) 1 - entropy / ln C.
     predicted_dice: NaN without a fitted model.
     flags: reasons to look at it, as sentences; empty for an ordinary case.
+    checked: what was compared with limits; what was not checked can be wrong unseen.
+    unchecked: what this model has no record of, so that it could not be checked.
     """
 
     name: str
@@ -151,23 +182,39 @@ class Case:
     predicted_dice: float
     features: Mapping[str, float]
     flags: tuple[str, ...]
+    checked: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
+
+    @property
+    def meaning(self) -> str:
+        """What the score is, in words."""
+        if math.isfinite(self.predicted_dice):
+            return "predicted Dice"
+        if "pairwise_dice" in self.features:
+            return "agreement of the draws (not a predicted Dice)"
+        return "certainty of one pass (not a predicted Dice)"
 
 
 def features(
-    structures: Sequence[Structure], cohort: Cohort | None
+    structures: Sequence[Structure],
+    cohort: Cohort | None,
+    scan: Appearance | None = None,
 ) -> dict[str, float]:
     """Figures of one segmentation that go with its quality; always finite.
 
     Args:
         structures: of one scan, see `nobrainer.structures`.
-        cohort: sizes of the classes in the training subjects; without it `volume_z`
-            and `absent` are 0.
+        cohort: sizes of the classes in the training subjects, and what their scans
+            look like; without it `volume_z` and `absent` are 0, as are `cut` and
+            `input_distance` without its `appearance`.
+        scan: what the scan looks like; `cut`, `input_distance` and `islands` are 0
+            where it was not measured.
 
     Returns:
         The entries of `FEATURES`, without those of draws where there was only one.
-        Where nothing was segmented they have their worst values: a Dice of 0,
-        ln C nats, a coefficient of variation of 1 and a `volume_z` of 20 (0 without
-        a cohort).
+        Where nothing was segmented those of structures have their worst values: a
+        Dice of 0, ln C nats, a coefficient of variation of 1 and a `volume_z` of 20
+        (0 without a cohort).
 
     Sources: Roy et al., NeuroImage 195 (2019) 11, for agreement of draws and
     coefficient of variation; Valindria et al., IEEE TMI 36 (2017) 1597, for the
@@ -178,7 +225,14 @@ def features(
         "entropy": mean_by_volume(structures, "entropy"),
         "volume_z": 0.0,
         "absent": 0.0,
+        "input_distance": 0.0,
+        "cut": 0.0,
+        "islands": 0.0 if scan is None else scan.islands,
     }
+    training = _appearance(cohort)
+    if scan is not None and training is not None:
+        found["input_distance"] = distance(scan, training)[0]
+        found["cut"] = max(*_cut_beyond(scan, training), 0.0)
     if cohort is not None:
         distances = [abs(z) for z in deviations(structures, cohort).values()]
         missing = _missing(structures, cohort)
@@ -324,21 +378,23 @@ def flags(
     model: QualityModel | None,
     *,
     threshold: float = 0.8,
+    scan: Appearance | None = None,
 ) -> tuple[str, ...]:
     """Reasons to look at a segmentation.
 
     Args:
         structures: of one scan.
-        cohort: sizes of the classes in the training subjects.
+        cohort: sizes of the classes in the training subjects, and what their scans
+            look like.
         model: gives the predicted Dice and the limits of ordinary scans. Without it
-            a low score of another kind (see `Case`), volumes and missing structures
+            a low score of another kind (see `Case`) and what `unlike_training` finds
             are reasons.
         threshold: a score below it is a reason, in [0, 1].
+        scan: what the scan looks like, if that was measured.
 
     Returns:
         A sentence for each reason: a low score; draws that agree poorly and
-        entropy beyond the model's limits; a volume more than 4 standard deviations
-        from the cohort's and beyond the model's limit; missing structures.
+        entropy beyond the model's limits; and those of `unlike_training`.
 
     Raises:
         InputError: the threshold is not in [0, 1], or see `predicted_dice`.
@@ -347,24 +403,17 @@ def flags(
         raise InputError(
             f"threshold must be between 0 and 1, got {threshold!r}: it is a Dice"
         )
+    unlike = unlike_training(structures, cohort, scan, model)
     if not any(one.volume_mm3 > 0 for one in structures):
-        return ("nothing was segmented",)
-    found = features(structures, cohort)
+        return unlike
+    found = features(structures, cohort, scan)
     reasons = []
-    limits = {}
     name, score = _score(found, model, len(structures) + 1)
     if score < threshold:
         reasons.append(f"{name} {score:.2f} is below {threshold:.2f}")
-    if model is not None:
-        limits = {
-            name: low if FEATURES[name].worse < 0 else high
-            for name, low, high in zip(
-                model.features, model.low, model.high, strict=True
-            )
-        }
     beyond = {
         name: limit
-        for name, limit in limits.items()
+        for name, limit in _limits(model).items()
         if (found[name] - limit) * FEATURES[name].worse > 0
     }
     # One sentence on the draws: their other features tell the same story.
@@ -388,6 +437,58 @@ def flags(
             f"mean entropy is {found['entropy']:.3f}, on held-out scans "
             f"{beyond['entropy']:.3f} or less"
         )
+    return (*reasons, *unlike)
+
+
+def unlike_training(
+    structures: Sequence[Structure],
+    cohort: Cohort | None,
+    scan: Appearance | None,
+    model: QualityModel | None = None,
+) -> tuple[str, ...]:
+    """How a scan and its segmentation are unlike what the model was trained on.
+
+    Args:
+        structures: of one scan.
+        cohort: sizes of the classes in the training subjects, and what their scans
+            look like. What it lacks is not compared.
+        scan: what the scan looks like, if that was measured.
+        model: limits of held-out scans, where these lie further out.
+
+    Returns:
+        A sentence each for: a scan whose statistics lie beyond the limit of training
+        scans; structures cut off at an end of the field of view, by an area more than
+        20 % of their largest beyond that of training scans; more than 5 % of the
+        foreground, beyond that of training scans, apart from its largest component; a
+        volume more than 4 standard deviations from the cohort's; missing structures.
+        Where nothing was segmented, that instead of all but the first.
+    """
+    limits, training = _limits(model), _appearance(cohort)
+    reasons = []
+    if scan is not None and training is not None:
+        away, group = distance(scan, training)
+        if away > max(limits.get("input_distance", 0.0), training.limit):
+            reasons.append(
+                f"the scan is unlike the training scans in {GROUPS[group]} "
+                f"({away:.1f} SD from theirs, usual is {training.limit:.1f} or less)"
+            )
+    if not any(one.volume_mm3 > 0 for one in structures):
+        return ("nothing was segmented", *reasons)
+    if scan is not None and training is not None:
+        beyond = _cut_beyond(scan, training)
+        face = int(np.argmax(beyond))
+        if beyond[face] > max(limits.get("cut", 0.0), FEATURES["cut"].slack):
+            reasons.append(
+                f"what was segmented is cut off at its {FACES[face]} end: its area "
+                f"there is {scan.cut[face]:.0%} of its largest (in training scans "
+                f"{training.cut[face]:.0%} or less)"
+            )
+        usual = training.islands + FEATURES["islands"].slack
+        if scan.islands > max(limits.get("islands", 0.0), usual):
+            reasons.append(
+                f"{scan.islands:.0%} of what was segmented is apart from its largest "
+                f"piece (in training scans {training.islands:.0%} or less)"
+            )
     if cohort is not None:
         unusual = max(limits.get("volume_z", 0.0), UNUSUAL_VOLUME_Z)
         far = {
@@ -410,13 +511,30 @@ def assess(
     model: QualityModel | None,
     *,
     threshold: float = 0.8,
+    scan: Appearance | None = None,
 ) -> Case:
     """Score one segmentation; see `Case`, `features` and `flags`."""
-    found = features(structures, cohort)
-    reasons = flags(structures, cohort, model, threshold=threshold)
+    found = features(structures, cohort, scan)
+    reasons = flags(structures, cohort, model, threshold=threshold, scan=scan)
     _, score = _score(found, model, len(structures) + 1)
     dice = math.nan if model is None else score
-    return Case(name, score, dice, found, reasons)
+    case = Case(name, score, dice, found, reasons)
+    has_volumes = cohort is not None and any(
+        mean is not None for mean in cohort.log_mean[1:]
+    )
+    has_looks = scan is not None and _appearance(cohort) is not None
+    checks = {
+        f"the {case.meaning}": True,
+        "draws and entropy against held-out scans": model is not None,
+        "volumes and missing structures against training subjects": has_volumes,
+        "intensities, sharpness and positions against training scans": has_looks,
+        "cut structures and islands against training scans": has_looks,
+    }
+    return replace(
+        case,
+        checked=tuple(what for what, is_known in checks.items() if is_known),
+        unchecked=tuple(what for what, is_known in checks.items() if not is_known),
+    )
 
 
 def _score(
@@ -431,12 +549,31 @@ def _score(
     return "certainty (1 - entropy / ln C)", certainty
 
 
+def _limits(model: QualityModel | None) -> dict[str, float]:
+    """How far a feature of an ordinary scan goes at its worse end, as far as known."""
+    if model is None:
+        return {}
+    return {
+        name: low if FEATURES[name].worse < 0 else high
+        for name, low, high in zip(model.features, model.low, model.high, strict=True)
+    }
+
+
+def _appearance(cohort: Cohort | None) -> TrainingAppearance | None:
+    return None if cohort is None else cohort.appearance
+
+
+def _cut_beyond(scan: Appearance, training: TrainingAppearance) -> list[float]:
+    """At each end of the field of view, what is cut beyond that of training scans."""
+    return [own - usual for own, usual in zip(scan.cut, training.cut, strict=True)]
+
+
 def cohort_outliers(cases: Sequence[Mapping[str, float]]) -> list[tuple[str, ...]]:
     """Which cases of one run are unlike the rest, for want of a fitted model.
 
-    A feature counts when, on its transformed scale, it is worse than the median by
-    more than 3.5 · 1.4826 · MAD. Of those about draws only the farthest beyond its
-    limit does: the others tell the same story.
+    A feature counts when it is worse than the median by more than its slack and, on
+    its transformed scale, by more than 3.5 · 1.4826 · MAD. Of those about draws only
+    the farthest beyond its limit does: the others tell the same story.
 
     Args:
         cases: features of each case, with the same names.
@@ -454,9 +591,15 @@ def cohort_outliers(cases: Sequence[Mapping[str, float]]) -> list[tuple[str, ...
         feature = FEATURES[name]
         values = np.array([feature.transform(case[name]) for case in cases])
         gap = (values - np.median(values)) * feature.worse
-        # Where most cases are equal, rounding must not make outliers of the rest.
-        limit = max(_OUTLIER * 1.4826 * float(np.median(np.abs(gap))), 1e-6)
         usual = float(np.median([case[name] for case in cases]))
+        # Where most cases are alike, next to nothing must not make outliers of the
+        # rest.
+        least = feature.transform(usual + feature.worse * feature.slack)
+        limit = max(
+            _OUTLIER * 1.4826 * float(np.median(np.abs(gap))),
+            abs(least - feature.transform(usual)),
+            1e-6,
+        )
         for number in np.flatnonzero(gap > limit).tolist():
             beyond[number][name] = (
                 float(gap[number]) / limit,
@@ -480,23 +623,28 @@ def to_tsv(cases: Sequence[Case]) -> str:
         cases: with any features.
 
     Returns:
-        A row per case: `subject`, `flagged` (true or false), `score`,
-        `predicted_dice`, the features that any case has, and `reasons`, separated by
-        semicolons; "n/a" for what is not there.
+        A row per case: `subject`, `flagged` (true or false), `score`, `score_is` (see
+        `Case.meaning`), `predicted_dice`, the features that any case has, and
+        `reasons`, separated by semicolons; "n/a" for what is not there.
     """
     names = [name for name in FEATURES if any(name in case.features for case in cases)]
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow(
-        ["subject", "flagged", "score", "predicted_dice", *names, "reasons"]
+        [
+            *("subject", "flagged", "score", "score_is", "predicted_dice"),
+            *(*names, "reasons"),
+        ]
     )
     for case in cases:
-        numbers = [case.score, case.predicted_dice]
+        numbers = [case.predicted_dice]
         numbers += [case.features.get(name, math.nan) for name in names]
         writer.writerow(
             [
                 case.name,
                 "true" if case.flags else "false",
+                f"{case.score:.6g}",
+                case.meaning,
                 *("n/a" if math.isnan(value) else f"{value:.6g}" for value in numbers),
                 "; ".join(case.flags) or "n/a",
             ]
@@ -510,11 +658,13 @@ def sidecar() -> dict[str, dict[str, str]]:
         "subject": ("The scan.", "n/a"),
         "flagged": ("Whether there are reasons to look at the segmentation.", "n/a"),
         "score": (
-            "Estimated quality, 0 to 1: the predicted Dice where the model was fitted "
-            "for it, else the mean pairwise Dice of the draws, else (one draw) 1 minus "
-            "the mean entropy in the foreground over its maximum.",
+            "From 0 to 1: the predicted Dice where the model was fitted for it; else "
+            "the mean pairwise Dice of the draws, which says how far these agree and "
+            "not how right they are; else (one draw) 1 minus the mean entropy in the "
+            "foreground over its maximum.",
             "1",
         ),
+        "score_is": ("What the score is.", "n/a"),
         "predicted_dice": ("Mean Dice against a reference, as predicted.", "1"),
         **{name: (one.description, one.unit) for name, one in FEATURES.items()},
         "reasons": ("Why the segmentation should be looked at.", "n/a"),

@@ -6,6 +6,7 @@ its preprocessing from here, so it cannot differ from training.
 
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
+from math import isfinite
 from pathlib import PurePosixPath, PureWindowsPath
 from types import UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
@@ -111,18 +112,51 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class TrainingAppearance:
+    """What the training scans look like, see `nobrainer.appearance`.
+
+    n_scans: that the figures come from.
+    names: of the statistics; `mean` and `sd` have one number for each.
+    limit: distance from the training scans, in standard deviations, that an ordinary
+        scan seldom has.
+    cut: of each face of the field of view (left, right, posterior, anterior,
+        inferior, superior) the largest share, in [0, 1], of the foreground on it.
+    islands: largest share, in [0, 1], of the foreground outside its largest component.
+    """
+
+    n_scans: int
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    sd: tuple[float, ...]
+    limit: float
+    cut: tuple[float, float, float, float, float, float]
+    islands: float
+
+    def __post_init__(self) -> None:
+        numbers = (*self.mean, *self.sd, self.limit, *self.cut, self.islands)
+        fits = len(self.names) == len(self.mean) == len(self.sd)
+        if not fits or not all(map(isfinite, numbers)) or min(self.sd, default=1) <= 0:
+            raise InputError(
+                "appearance must have a finite mean and a positive sd for each of its "
+                f"names, got {self}: train the model again"
+            )
+
+
+@dataclass(frozen=True)
 class Cohort:
-    """How large the classes are in the training subjects.
+    """How large the classes are in the training subjects, and what scans look like.
 
     `log_mean` and `log_sd`: mean and sample standard deviation of ln(volume in mm³)
     of each class over the `n_subjects`; None where fewer than two of them have it.
     `n_having`: how many have a voxel of each class; empty where that is not on record.
+    `appearance`: of the scans; None where it was not measured.
     """
 
     n_subjects: int
     log_mean: tuple[float | None, ...]
     log_sd: tuple[float | None, ...]
     n_having: tuple[int, ...] = field(default=(), metadata=_SINCE_4)
+    appearance: TrainingAppearance | None = field(default=None, metadata=_SINCE_4)
 
     @property
     def never_seen(self) -> tuple[int, ...]:
@@ -197,7 +231,8 @@ class Provenance:
     `started` and `ended` are ISO 8601 in UTC; `versions` maps package to version;
     `metrics` holds the figures of the saved weights (`validation_dice`, ...);
     `cohort` the sizes of the classes; `member_seeds` the seed of each member's
-    training where the model is an ensemble; `search` the study that chose it.
+    training where the model is an ensemble; `search` the study that chose it;
+    `n_synthetic` how many of the training scans say that they are synthetic.
     """
 
     started: str
@@ -208,6 +243,15 @@ class Provenance:
     cohort: Cohort | None = field(default=None, metadata=_SINCE_2)
     member_seeds: tuple[int, ...] = field(default=(), metadata=_SINCE_2)
     search: SearchRecord | None = field(default=None, metadata=_SINCE_3)
+    n_synthetic: int = field(default=0, metadata=_SINCE_4)
+
+    @property
+    def caution(self) -> str:
+        """A sentence for whoever uses a model of synthetic scans; else empty."""
+        if not self.n_synthetic:
+            return ""
+        scans = f"{self.n_synthetic} synthetic scan{'s' * (self.n_synthetic != 1)}"
+        return f"Trained on {scans}: not for use on real ones."
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What `qc` and `report` do: judge the segmentations of scans without a reference."""
 
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -29,7 +30,7 @@ from nobrainer.cli.outputs import (
     to_json,
 )
 from nobrainer.cli.scans import each_scan, end, name_scans, new_batch
-from nobrainer.errors import InputError
+from nobrainer.errors import InputError, UnusualScanWarning
 from nobrainer.io import write_text
 from nobrainer.processing.display import ProgressBar
 
@@ -91,9 +92,12 @@ def assess_scans(
     cases: dict[Path, Any] = {}
 
     def assess(file: Path, bar: ProgressBar) -> None:
-        found = segmentation.predict(
-            file, n_samples=n_samples, seed=seed, verbose=False, on_pass=bar.advance
-        )
+        with warnings.catch_warnings():
+            # They are among the reasons that are printed at the end.
+            warnings.simplefilter("ignore", UnusualScanWarning)
+            found = segmentation.predict(
+                file, n_samples=n_samples, seed=seed, verbose=False, on_pass=bar.advance
+            )
         prediction = replace(found, name=names[file])
         case = segmentation.quality(prediction, threshold)
         if with_pages:
@@ -145,9 +149,12 @@ def assess_scans(
                     "subject": case.name,
                     "flagged": bool(case.flags),
                     "score": case.score,
+                    "score_is": case.meaning,
                     "predicted_dice": case.predicted_dice,
                     "features": dict(case.features),
                     "reasons": list(case.flags),
+                    "checked": list(case.checked),
+                    "unchecked": list(case.unchecked),
                 }
                 | ({"page": str(pages[case.name])} if with_pages else {})
                 for file, case in cases.items()
@@ -156,8 +163,9 @@ def assess_scans(
         }
         echo(to_json(story))
     elif cases:
-        is_predicted = segmentation.quality_ is not None
-        _echo_cases(list(cases.values()), is_predicted=is_predicted)
+        _echo_cases(list(cases.values()))
+        if caution := segmentation.recipe_.provenance.caution:
+            echo(f"{caution}\n")
         echo("files")
         for name, path in written.items():
             echo(f"  {name:<10} {path}")
@@ -174,8 +182,8 @@ def _compare(cases: Mapping[Path, Any]) -> dict[Path, Any]:
     return dict(sorted(compared, key=lambda one: (not one[1].flags, one[1].score)))
 
 
-def _echo_cases(cases: Sequence[Any], *, is_predicted: bool) -> None:
-    """Print the cases in order, and below each one the reasons to look at it."""
+def _echo_cases(cases: Sequence[Any]) -> None:
+    """Print the cases in order, the reasons to look at each, and what was checked."""
     width = max(len("scan"), *(len(case.name) for case in cases))
     echo(f"{'scan':<{width}}  score")
     for case in cases:
@@ -187,11 +195,16 @@ def _echo_cases(cases: Sequence[Any], *, is_predicted: bool) -> None:
                     reason, _WIDTH, initial_indent="    ", subsequent_indent="    "
                 )
             )
-    if is_predicted:
-        meaning = "predicted Dice"
-    elif "pairwise_dice" in cases[0].features:
-        meaning = "mean pairwise Dice of the draws"
-    else:
-        meaning = "certainty of one pass"
+    # Every scan is judged by the same records.
+    case = cases[0]
     n_flagged = sum(bool(case.flags) for case in cases)
-    echo(f"{n_flagged} of {len(cases)} flagged; score: {meaning}, 0 to 1\n")
+    lines = [
+        f"{n_flagged} of {len(cases)} flagged; score: {case.meaning}, 0 to 1",
+        f"checked: {'; '.join(case.checked)}",
+    ]
+    if case.unchecked:
+        lines.append(f"not on record in this model: {'; '.join(case.unchecked)}")
+    lines.append("what is not flagged can be wrong, too")
+    for line in lines:
+        echo(textwrap.fill(line, _WIDTH, subsequent_indent="  "))
+    echo()

@@ -42,6 +42,9 @@ def info(model_dir: Path, as_json: bool) -> None:
     for number, (member, its_args) in enumerate(members):
         recipe["model"][f"member {number}"] = {"name": member, **its_args}
     roles = [file["role"] for file in provenance["files"]]
+    caution = segmentation.recipe_.provenance.caution
+    if caution:
+        echo(f"{caution}\n")
     _echo("model", recipe["model"])
     cohort = segmentation.recipe_.provenance.cohort
     never_seen = () if cohort is None else cohort.never_seen
@@ -61,6 +64,7 @@ def info(model_dir: Path, as_json: bool) -> None:
             "files": {role: roles.count(role) for role in dict.fromkeys(roles)},
             "versions": provenance["versions"],
             "member_seeds": provenance["member_seeds"],
+            "n_synthetic": provenance["n_synthetic"],
         },
     )
     _echo("metrics", provenance["metrics"])

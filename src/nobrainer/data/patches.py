@@ -59,7 +59,8 @@ class Prepared:
 
     `image`: float32 (I, J, K). `label`: classes (I, J, K), smallest unsigned type, or
     None. `affine`: voxel to world (RAS mm). `background`: what lies beyond the field of
-    view. `floor` and `spread`: minimum and standard deviation of the image.
+    view. `floor` and `spread`: minimum and standard deviation of the image. `voxel_mm`:
+    voxel sizes of the file, on its own axes.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Prepared:
     background: float
     floor: float
     spread: float
+    voxel_mm: tuple[float, float, float]
 
     @property
     def geometry(self) -> Geometry:
@@ -114,6 +116,7 @@ def prepare_scan(
         background=background_value(image.data),
         floor=float(image.data.min()),
         spread=float(image.data.std(dtype=np.float64)),
+        voxel_mm=volume.geometry.spacing_mm,
     )
     return prepared, unknown
 

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nobrainer.errors import InputError
-from nobrainer.io import write
+from nobrainer.io import SYNTHETIC, write
 
 Array = NDArray[np.float32]
 
-# Names the cache's directory: raise it whenever a change alters any voxel.
-GENERATION = 1
+# Names the cache's directory: raise it whenever a change alters any voxel or header.
+GENERATION = 2
 
 _FIELD_OF_VIEW_MM = (192.0, 240.0, 216.0)
 _LATTICE_MM = 6.0
@@ -183,6 +183,7 @@ def _as_stored(
     image.set_sform(image.affine, code="scanner")
     image.set_qform(image.affine, code="scanner")
     image.header.set_xyzt_units("mm")
+    image.header["descrip"] = f"{SYNTHETIC}: nobrainer phantom"
     return image
 
 

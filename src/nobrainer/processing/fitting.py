@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from nobrainer import models
+from nobrainer.appearance import measure, summarise
 from nobrainer.bayes.draws import mix_seed
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.patches import Prepared, Scan
@@ -24,7 +25,7 @@ from nobrainer.data.shifts import SHIFTS, shifted
 from nobrainer.errors import InputError
 from nobrainer.formats import require_file
 from nobrainer.inference.predict import Sampling, TileResult, predict_volume
-from nobrainer.io import read_image, read_labels
+from nobrainer.io import is_synthetic, read_image, read_labels
 from nobrainer.losses import inverse_frequency
 from nobrainer.metrics.overlap import confusion, dice
 from nobrainer.models.ensemble import MEMBERS
@@ -108,7 +109,7 @@ def class_weights(
 
 
 def cohort(volumes: Sequence[Prepared], counts: np.ndarray) -> Cohort:
-    """How large the classes are in the training subjects; see `count_voxels`."""
+    """How large the classes are, see `count_voxels`, and what scans look like."""
     voxel_mm3 = np.array([volume.geometry.voxel_mm3 for volume in volumes])
     sizes = counts * voxel_mm3[:, None]
     mean: list[float | None] = []
@@ -118,8 +119,19 @@ def cohort(volumes: Sequence[Prepared], counts: np.ndarray) -> Cohort:
         enough = len(logs) >= 2
         mean.append(float(logs.mean()) if enough else None)
         sd.append(float(logs.std(ddof=1)) if enough else None)
+    looks = []
+    for volume in volumes:
+        assert volume.label is not None
+        grid_mm = volume.geometry.spacing_mm
+        looks.append(measure(volume.image, volume.label, grid_mm, volume.voxel_mm))
     having = np.count_nonzero(counts, axis=0).tolist()
-    return Cohort(len(volumes), tuple(mean), tuple(sd), tuple(having))
+    return Cohort(
+        n_subjects=len(volumes),
+        log_mean=tuple(mean),
+        log_sd=tuple(sd),
+        n_having=tuple(having),
+        appearance=summarise(looks),
+    )
 
 
 def check_seen(counts: np.ndarray, labels: LabelTable) -> None:
@@ -237,6 +249,11 @@ def records(train: Dataset, validate: Dataset | None) -> tuple[FileRecord, ...]:
         name = (path.relative_to(root) if shared else Path(*path.parts[-2:])).as_posix()
         records.append(FileRecord(name, role, digest, path.stat().st_size))  # type: ignore[arg-type]
     return tuple(records)
+
+
+def count_synthetic(dataset: Dataset) -> int:
+    """How many of the scans say that they are synthetic."""
+    return sum(is_synthetic(subject.image) for subject in dataset.data)
 
 
 def checksum(path: Path) -> str:

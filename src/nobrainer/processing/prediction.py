@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 
 import nobrainer
+from nobrainer.appearance import Appearance
 from nobrainer.data.labels import LabelTable, make_targets
 from nobrainer.errors import InputError
 from nobrainer.io import ImageSource, read_labels, to_nibabel
@@ -47,6 +48,9 @@ class Prediction:
     scan: what was predicted.
     name: of the scan for tables and pages, different for each scan of a list; see
         `nobrainer.naming`.
+    appearance: figures of the scan and of its segmentation on the working grid.
+    flags: how these are unlike what the model was trained on, as sentences; empty for
+        an ordinary scan. See `nobrainer.quality.unlike_training`.
     """
 
     label: nib.Nifti1Image
@@ -61,6 +65,8 @@ class Prediction:
     data: DataConfig
     scan: nib.Nifti1Image
     name: str
+    appearance: Appearance | None = None
+    flags: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.label.shape))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nobrainer import bundle, models, training
+from nobrainer.appearance import measure
 from nobrainer.bayes.draws import is_stochastic, plan_draws
 from nobrainer.bayes.ensemble import EnsembleNetwork
 from nobrainer.bayes.layers import name_sites
@@ -26,7 +27,7 @@ from nobrainer.data.labels import LabelTable
 from nobrainer.data.patches import Prepared
 from nobrainer.data.preprocess import background_value, preprocess_image
 from nobrainer.data.shifts import SHIFTS
-from nobrainer.errors import InputError
+from nobrainer.errors import InputError, UnusualScanWarning
 from nobrainer.evaluation import Evaluation, evaluate
 from nobrainer.fitted import Calibration, Intervals, QualityModel
 from nobrainer.inference.moments import MOST_DRAWS
@@ -59,6 +60,7 @@ from nobrainer.quality import (
     check_enough,
     features,
     fit_quality,
+    unlike_training,
 )
 from nobrainer.ranking import Ranked, check_strategy, rank
 from nobrainer.recipe import ModelConfig, Provenance, Recipe, TrainingConfig
@@ -257,6 +259,7 @@ class Segmentation:
                     metrics={},
                     cohort=fitting.cohort(volumes, counts),
                     member_seeds=tuple(members) if len(members) > 1 else (),
+                    n_synthetic=fitting.count_synthetic(dataset_train),
                 ),
             )
             data_loss = _data_loss(loss, weights)
@@ -421,9 +424,11 @@ class Segmentation:
     ) -> nib.Nifti1Image | Prediction | list[Any]:
         """Segment a scan, or several.
 
-        Each of `n_samples` draws of the weights is applied to the whole scan. The
-        result does not depend on `block_shape` or `batch_size` (except for networks
-        with global operations, such as `unet` with instance norm).
+        Each of `n_samples` draws of the weights is applied to the whole scan. A scan
+        that is unlike the training scans, or whose segmentation is, gets an
+        `UnusualScanWarning` that says why; a `Prediction` keeps the reasons in
+        `flags`. The result does not depend on `block_shape` or `batch_size` (except
+        for networks with global operations, such as `unet` with instance norm).
 
         Args:
             x: a path, a nibabel image or an (array, affine) tuple; or a list of them.
@@ -639,13 +644,16 @@ class Segmentation:
                 assert volume.label is not None
                 n_classes = dataset.n_classes
                 table = np.zeros((n_classes, n_classes), np.int64)
+                label = np.empty_like(volume.label)
 
                 def count(
                     tile: TileResult,
                     truth: np.ndarray = volume.label,
                     table: np.ndarray = table,
+                    label: np.ndarray = label,
                 ) -> None:
                     table += confusion(truth[tile.where], tile.label, len(table))
+                    label[tile.where] = tile.label
 
                 _, structures = self._measure(
                     volume.image,
@@ -658,7 +666,12 @@ class Segmentation:
                 scores = dice(table)[1:]
                 # A shift can push all that is labelled out of the field of view.
                 if not np.isnan(scores).all():
-                    found = features(structures, self.recipe_.provenance.cohort)
+                    grid_mm = volume.geometry.spacing_mm
+                    found = features(
+                        structures,
+                        self.recipe_.provenance.cohort,
+                        measure(volume.image, label, grid_mm, volume.voxel_mm),
+                    )
                     mean = float(np.nanmean(scores))
                     examples.append(Example(subjects[number], found, mean, is_shifted))
                 bar.advance(done + 1, total)
@@ -692,6 +705,7 @@ class Segmentation:
             self.recipe_.provenance.cohort,
             self.quality_,
             threshold=threshold,
+            scan=prediction.appearance,
         )
 
     def rank(
@@ -1029,6 +1043,13 @@ class Segmentation:
             on_pass=on_pass,
         )
 
+        grids_mm = scan.geometry.spacing_mm, volume.geometry.spacing_mm
+        appearance = measure(scan.data, maps["label"], *grids_mm)
+        flags = unlike_training(structures, recipe.provenance.cohort, appearance)
+        if flags:
+            reasons = "; ".join(flags)
+            warnings.warn(f"{name}: {reasons}", UnusualScanWarning, stacklevel=3)
+
         def image(kind: str) -> nib.Nifti1Image:
             native = restore(
                 maps.pop(kind), scan.geometry, volume.geometry, labels=kind == "label"
@@ -1056,6 +1077,8 @@ class Segmentation:
             data=self.recipe_.data,
             scan=to_nibabel(volume.data, volume),
             name=name,
+            appearance=appearance,
+            flags=flags,
         )
 
     def _measure(

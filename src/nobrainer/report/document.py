@@ -111,15 +111,29 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 
 
 def write_document(
-    path: Path, template: str, content: Mapping[str, object], *, overwrite: bool
+    path: Path,
+    template: str,
+    content: Mapping[str, object],
+    *,
+    caution: str,
+    overwrite: bool,
 ) -> Path:
     """Fill a template and write it, all of it or nothing.
+
+    Args:
+        path: of the page.
+        template: a file of this package.
+        content: what the template shows.
+        caution: stands below the title, if not empty; see `Provenance.caution`.
+        overwrite: replace a page that is there.
 
     Raises:
         InputError: the file exists already, or cannot be written.
     """
     check_free(path, overwrite=overwrite)
-    page = _PAGES.get_template(template).render(content, version=__version__)
+    page = _PAGES.get_template(template).render(
+        content, caution=caution, version=__version__
+    )
     return write_text(page, path, overwrite=overwrite)
 
 

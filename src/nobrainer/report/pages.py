@@ -124,6 +124,12 @@ _OF_REGIONS = {
     ),
     "e_aurc_{}": ("excess AURC of {}", "The same beyond the best order there is."),
 }
+# Features of scans, and their digits.
+_OF_SCANS = {
+    "input distance (SD)": ("input_distance", 1),
+    "cut": ("cut", 2),
+    "islands": ("islands", 2),
+}
 _REGION_NAMES = {"volume": "whole scan", "foreground": "near the structures"}
 
 
@@ -216,7 +222,9 @@ def write_case(
         "viewers": [viewer for viewer in viewers if viewer],
         "facts": _facts(model, calibration),
     }
-    return write_document(path, "case.html", content, overwrite=overwrite)
+    return write_document(
+        path, "case.html", content, caution=_caution(model), overwrite=overwrite
+    )
 
 
 def write_evaluation(
@@ -308,7 +316,9 @@ def write_evaluation(
         "rows": _subject_table(evaluation),
         "facts": _facts(model, calibration),
     }
-    return write_document(path, "evaluation.html", content, overwrite=overwrite)
+    return write_document(
+        path, "evaluation.html", content, caution=_caution(model), overwrite=overwrite
+    )
 
 
 def write_cohort(
@@ -348,6 +358,8 @@ def write_cohort(
         "title": f"Quality of {len(cases)} segmentations",
         "n_cases": len(cases),
         "n_flagged": n_flagged,
+        # Every scan is judged by the same records.
+        "case": cases[0],
         "chart": inline_figure(
             draw_quality(cases, links),
             f"Score of {len(cases)} segmentations against deviation of volumes and "
@@ -356,7 +368,9 @@ def write_cohort(
         "table": _case_table(cases, links),
         "facts": _facts(model, calibration),
     }
-    return write_document(path, "cohort.html", content, overwrite=overwrite)
+    return write_document(
+        path, "cohort.html", content, caution=_caution(model), overwrite=overwrite
+    )
 
 
 def _address(page: str | PathLike[str]) -> str:
@@ -364,10 +378,14 @@ def _address(page: str | PathLike[str]) -> str:
     return quote(PurePath(page).as_posix(), safe="/", errors="surrogateescape")
 
 
+def _caution(model: Recipe | None) -> str:
+    return "" if model is None else model.provenance.caution
+
+
 def _score(case: Case) -> str:
     if math.isfinite(case.predicted_dice):
         return f"Its mean Dice against a reference is predicted to be {case.score:.3f}."
-    return f"Its score, from 0 to 1, is {case.score:.3f}."
+    return f"Its score, from 0 to 1, is {case.score:.3f}: {case.meaning}."
 
 
 def _case_table(cases: Sequence[Case], links: Mapping[str, str]) -> Table:
@@ -384,13 +402,17 @@ def _case_table(cases: Sequence[Case], links: Mapping[str, str]) -> Table:
                 "; ".join(case.flags),
                 number(case.predicted_dice),
                 number(case.features["volume_z"], 1),
+                *(
+                    number(case.features.get(name, math.nan), digits)
+                    for name, digits in _OF_SCANS.values()
+                ),
                 number(case.features["entropy"]),
             )
         )
     head = ("scan", "status", "score", "reasons to look at it", "predicted Dice")
     return Table(
         "Scans, flagged ones first, then the lowest score",
-        (*head, "volume deviation (SD)", "entropy (nats)"),
+        (*head, "volume deviation (SD)", *_OF_SCANS, "entropy (nats)"),
         tuple(rows),
         texts=("reasons to look at it",),
     ).without_blanks()

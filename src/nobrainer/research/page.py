@@ -128,7 +128,7 @@ def write_study(snapshot: Snapshot, path: Path, *, overwrite: bool = True) -> Pa
         "facts": _facts(snapshot),
         "space": settings.space,
     }
-    return write_document(path, "study.html", content, overwrite=overwrite)
+    return write_document(path, "study.html", content, caution="", overwrite=overwrite)
 
 
 @cache

@@ -1,0 +1,320 @@
+"""What a scan looks like and how its foreground lies, against the training scans.
+
+A network answers for any scan, also for one unlike all that it learned from, and its
+draws may agree on the answer. These figures are of the scan itself: they see an
+inverted contrast, a head that is cut off, or a real head before a model of synthetic
+ones.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from nobrainer.data.preprocess import is_head
+from nobrainer.recipe import TrainingAppearance
+
+FACES = ("left", "right", "posterior", "anterior", "inferior", "superior")
+"""Of the field of view: the low and the high end of each axis of a grid in RAS."""
+GROUPS = {
+    "intensity": "the intensities of the head",
+    "surroundings": "what is outside the head",
+    "contrast": "the contrast of what was segmented",
+    "sharpness": "sharpness or noise",
+    "position": "the position of what was segmented",
+    "voxels": "the size of its voxels",
+}
+"""What the statistics of a scan are about."""
+MAX_DISTANCE = 20.0
+"""Standard deviations beyond which a distance is not told apart."""
+
+_QUANTILES = (1, 5, 25, 50, 75, 95, 99)
+_SHELL = 0.1
+"""Thickness of what lies around the foreground, in radii of a ball as large."""
+_END = 0.03
+"""Thickness of an end of the field of view, as a share of the foreground's extent."""
+_FLAT = 0.1
+"""Share of the head's standard deviation within which a slice counts as constant."""
+_LEAST_SPREAD = 0.01
+_SAMPLED = 2_000_000
+"""Voxels on which the head is looked for."""
+
+_PRIOR_SD = dict.fromkeys(GROUPS, 0.1) | {"position": 0.05}
+"""What statistics of scans of one study were seen to vary by."""
+_PRIOR_SCANS = 3
+_LEAST_LIMIT = 3.0
+_USUAL_PERCENT = 99
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """Figures of one scan on the working grid of a model.
+
+    statistics: "group/what" -> value, see `GROUPS`; only those that are defined.
+        Intensities are in standard deviations of the head's, counted from its mean;
+        positions in radii of a ball as large as the foreground.
+    cut: of each of `FACES`, how much of the foreground lies on it: its largest area
+        just before the end of the field of view (within 3 % of its extent), or before
+        slices of constant fill, as a share of its largest area across that axis.
+    islands: share of the foreground outside its largest connected component.
+    """
+
+    statistics: dict[str, float]
+    cut: tuple[float, ...]
+    islands: float
+
+
+def measure(
+    image: np.ndarray,
+    label: np.ndarray,
+    spacing_mm: Sequence[float],
+    voxel_mm: Sequence[float],
+) -> Appearance:
+    """Measure a scan and its segmentation.
+
+    Args:
+        image: (I, J, K), preprocessed; its axes go to the right, front and top.
+        label: (I, J, K) classes, 0 is background.
+        spacing_mm: voxel size along each axis.
+        voxel_mm: voxel sizes of the scan as it came, in any order.
+    """
+    step = math.ceil((image.size / _SAMPLED) ** (1 / 3))
+    sample = image[::step, ::step, ::step]
+    head = is_head(sample)
+    inside = sample[head]
+    mean = float(inside.mean(dtype=np.float64))
+    sd = float(inside.std(dtype=np.float64)) or 1.0
+    found = {
+        "intensity/level": mean / sd,
+        "intensity/scale": math.log(sd),
+        "voxels/smallest": math.log(min(voxel_mm)),
+        "voxels/largest": math.log(max(voxel_mm)),
+    }
+    for percent, value in zip(
+        _QUANTILES, np.percentile(inside, _QUANTILES), strict=True
+    ):
+        found[f"intensity/{percent} %"] = (float(value) - mean) / sd
+    areas = [
+        np.count_nonzero(label, axis=tuple({0, 1, 2} - {axis})) for axis in range(3)
+    ]
+    outside = sample[~head]
+    found["surroundings/mean"] = (float(outside.mean(dtype=np.float64)) - mean) / sd
+    # Empty surroundings have no spread: it is taken for a small one.
+    spread = float(outside.std(dtype=np.float64)) / sd
+    found["surroundings/spread"] = math.log(spread + _LEAST_SPREAD)
+    if not areas[0].any():
+        return Appearance(found, (0.0,) * len(FACES), 0.0)
+    volume_mm3 = float(areas[0].sum()) * math.prod(spacing_mm)
+    radius_mm = (0.75 * volume_mm3 / math.pi) ** (1 / 3)
+    reach = [max(1, round(_SHELL * radius_mm / size_mm)) for size_mm in spacing_mm]
+    box = []
+    for area, margin in zip(areas, reach, strict=True):
+        inner = np.flatnonzero(area)
+        box.append(slice(max(inner[0] - margin, 0), inner[-1] + margin + 1))
+    near, classes = image[tuple(box)], label[tuple(box)]
+    found |= _contrast(near, classes, reach, mean, sd)
+    found |= _sharpness(near, classes > 0, sd)
+    origin_mm = np.array([one.start for one in box]) * spacing_mm
+    centre_mm = [
+        float(at.mean()) * step * size_mm
+        for at, size_mm in zip(np.nonzero(head), spacing_mm, strict=True)
+    ]
+    head_mm = np.array(centre_mm) - origin_mm
+    found |= _positions(classes, spacing_mm, head_mm, radius_mm)
+    return Appearance(found, _cut(image, areas, _FLAT * sd), islands(classes > 0))
+
+
+def islands(foreground: np.ndarray) -> float:
+    """Share of some voxels that is not in the largest connected component.
+
+    Voxels are neighbours where they share a corner.
+
+    Args:
+        foreground: booleans (I, J, K), some of them true.
+    """
+    pieces, _ = ndimage.label(foreground, np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel())[1:]
+    return 1 - float(sizes.max() / sizes.sum())
+
+
+def summarise(scans: Sequence[Appearance]) -> TrainingAppearance:
+    """What the training scans look like, for `distance` to compare others with.
+
+    Of each statistic that all scans have, the mean and a standard deviation. That of
+    few scans can be small by chance, so it is shrunk towards a usual one, which counts
+    as much as three scans do. The limit is the distance from the others of the
+    farthest scan (of many, of 99 %), and at least 3.
+
+    Args:
+        scans: with their true labels; at least one.
+    """
+    names = [n for n in scans[0].statistics if all(n in s.statistics for s in scans)]
+    table = np.array([[scan.statistics[name] for name in names] for scan in scans])
+    mean, sd = _centre(table, names)
+    apart = [
+        _distances(table[i], *_centre(np.delete(table, i, 0), names), names)
+        for i in range(len(scans) if len(scans) > 1 else 0)
+    ]
+    farthest = [max(groups.values()) for groups in apart] or [0.0]
+
+    def usual_most(values: Sequence[Any]) -> np.ndarray:
+        # Of up to 100 scans the largest.
+        return np.percentile(values, _USUAL_PERCENT, axis=0, method="higher")
+
+    return TrainingAppearance(
+        n_scans=len(scans),
+        names=tuple(names),
+        mean=tuple(mean.tolist()),
+        sd=tuple(sd.tolist()),
+        limit=max(_LEAST_LIMIT, float(usual_most(farthest))),
+        cut=tuple(usual_most([scan.cut for scan in scans]).tolist()),
+        islands=float(usual_most([scan.islands for scan in scans])),
+    )
+
+
+def distance(scan: Appearance, training: TrainingAppearance) -> tuple[float, str]:
+    """How far a scan is from the training scans, and in what.
+
+    Args:
+        scan: what `measure` returned.
+        training: what `summarise` returned.
+
+    Returns:
+        The largest over groups of the root mean square of the group's statistics in
+        the training scans' standard deviations (a Mahalanobis distance with a diagonal
+        covariance), at most 20; and the group.
+    """
+    known = [name in scan.statistics for name in training.names]
+    names = [n for n, is_known in zip(training.names, known, strict=True) if is_known]
+    values = np.array([scan.statistics[name] for name in names])
+    groups = _distances(
+        values, np.array(training.mean)[known], np.array(training.sd)[known], names
+    )
+    group = max(groups, key=lambda name: groups[name])
+    return min(groups[group], MAX_DISTANCE), group
+
+
+def _centre(table: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of statistics (scans, names) of one further scan."""
+    n = len(table)
+    mean = table.mean(0)
+    prior = np.array([_PRIOR_SD[name.partition("/")[0]] for name in names])
+    squares = ((table - mean) ** 2).sum(0) + _PRIOR_SCANS * prior**2
+    variance = squares / (n - 1 + _PRIOR_SCANS)
+    return mean, np.sqrt(variance * (1 + 1 / n))
+
+
+def _distances(
+    values: np.ndarray, mean: np.ndarray, sd: np.ndarray, names: Sequence[str]
+) -> dict[str, float]:
+    """Root mean square of each group's values, in standard deviations."""
+    squares = ((values - mean) / sd) ** 2
+    groups = np.array([name.partition("/")[0] for name in names])
+    return {
+        group: math.sqrt(squares[groups == group].mean())
+        for group in dict.fromkeys(groups.tolist())
+    }
+
+
+def _contrast(
+    image: np.ndarray,
+    classes: np.ndarray,
+    reach: Sequence[int],
+    mean: float,
+    sd: float,
+) -> dict[str, float]:
+    """Quartiles of each class, and the median just outside the foreground.
+
+    Quartiles, because a network's boundaries are not where the true ones are.
+    """
+    at = np.flatnonzero(classes)
+    at = at[:: math.ceil(len(at) / _SAMPLED)]
+    own = classes.ravel()[at]
+    order = np.argsort(own, kind="stable")
+    present, first = np.unique(own[order], return_index=True)
+    found = {}
+    for index, values in zip(
+        present.tolist(), np.split(image.ravel()[at[order]], first[1:]), strict=True
+    ):
+        low, middle, high = np.percentile(values, (25, 50, 75)).tolist()
+        found[f"contrast/middle of {index}"] = (middle - mean) / sd
+        found[f"contrast/spread of {index}"] = math.log(
+            (high - low) / sd + _LEAST_SPREAD
+        )
+    around = classes > 0
+    for axis, voxels in enumerate(reach):
+        around = ndimage.maximum_filter1d(around, 2 * voxels + 1, axis)
+    shell = image[around & (classes == 0)]
+    if shell.size:
+        found["contrast/around"] = (float(np.median(shell)) - mean) / sd
+    return found
+
+
+def _sharpness(
+    image: np.ndarray, foreground: np.ndarray, sd: float
+) -> dict[str, float]:
+    """How much neighbouring voxels of the foreground differ along each axis.
+
+    In the median, as few as possible of the boundaries of what was segmented count.
+    """
+    found = {}
+    for axis, letter in enumerate("RAS"):
+        both = np.moveaxis(foreground, axis, 0)
+        pairs = both[1:] & both[:-1]
+        steps = np.abs(np.diff(np.moveaxis(image, axis, 0), axis=0)[pairs])
+        if steps.size:
+            step = float(np.median(steps))
+            found[f"sharpness/{letter}"] = math.log(step / sd + _LEAST_SPREAD)
+    return found
+
+
+def _positions(
+    classes: np.ndarray,
+    spacing_mm: Sequence[float],
+    head_mm: np.ndarray,
+    radius_mm: float,
+) -> dict[str, float]:
+    """Where the foreground lies in the head, and each class in the foreground."""
+    n_classes = int(classes.max()) + 1
+    voxels = np.zeros(n_classes, np.int64)
+    moments = np.zeros((3, n_classes))
+    for axis, size_mm in enumerate(spacing_mm):
+        for n, plane in enumerate(np.moveaxis(classes, axis, 0)):
+            counts = np.bincount(plane.ravel(), minlength=n_classes)
+            moments[axis] += counts * n * size_mm
+            voxels += counts if axis == 0 else 0
+    centre = moments[:, 1:].sum(1) / voxels[1:].sum()
+    places = {"foreground": (centre - head_mm) / radius_mm}
+    for index in np.flatnonzero(voxels[1:]).tolist():
+        own = moments[:, index + 1] / voxels[index + 1]
+        places[f"class {index + 1}"] = (own - centre) / radius_mm
+    return {
+        f"position/{name} {letter}": float(value)
+        for name, place in places.items()
+        for letter, value in zip("RAS", place, strict=True)
+    }
+
+
+def _cut(
+    image: np.ndarray, areas: Sequence[np.ndarray], flat: float
+) -> tuple[float, ...]:
+    """How much of the foreground lies on each face; see `Appearance`."""
+    shares = []
+    for axis, area in enumerate(areas):
+        others = tuple({0, 1, 2} - {axis})
+        constant = image.max(others) - image.min(others) <= flat
+        depth = math.ceil(_END * np.count_nonzero(area))
+        for step in (-1, 1):
+            # Beyond the last slice the field of view ends, as before constant fill.
+            ends = np.append(constant[::step], True)[1:]
+            faces = np.flatnonzero(~constant[::step] & ends)
+            outer = area[::step]
+            most = max(
+                (outer[max(n + 1 - depth, 0) : n + 1].max() for n in faces.tolist()),
+                default=0,
+            )
+            shares.append(float(most / area.max()))
+    return tuple(shares)

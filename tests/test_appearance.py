@@ -1,0 +1,193 @@
+"""Figures of scans against balls and boxes of which they are known."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nobrainer.appearance import (
+    FACES,
+    Appearance,
+    distance,
+    islands,
+    measure,
+    summarise,
+)
+from nobrainer.errors import InputError
+from nobrainer.recipe import TrainingAppearance
+
+SHAPE = (40, 36, 32)
+SPACING = (1.0, 1.0, 1.0)
+
+
+def scan(seed=0, centre=(20, 18, 16), noise=1.0):
+    """A head of 40 in air of 0, and in it a brain of 100 with a core of 140."""
+    gap = np.indices(SHAPE) - np.reshape(centre, (3, 1, 1, 1))
+    far = np.linalg.norm(gap, axis=0)
+    image = 40.0 * (far < 13) + 60.0 * (far < 9) + 40.0 * (far < 5)
+    image += np.random.default_rng(seed).normal(0, noise, SHAPE)
+    label = (far < 9).astype(np.uint8) + (far < 5)
+    return image.astype(np.float32), label
+
+
+def looks(**changes):
+    image, label = scan(**changes)
+    return measure(image, label, SPACING, SPACING)
+
+
+TRAINING = summarise([looks(seed=n, centre=(20 + n % 2, 18, 16)) for n in range(4)])
+
+
+def test_statistics_are_those_of_the_voxels():
+    image, label = scan()
+    found = looks().statistics
+    head = image[image > 20]
+    mean, sd = head.mean(), head.std()
+    assert found["intensity/level"] == pytest.approx(mean / sd, rel=1e-4)
+    assert found["intensity/95 %"] == pytest.approx(
+        (np.percentile(head, 95) - mean) / sd, rel=1e-4
+    )
+    core = image[label == 2]
+    assert found["contrast/middle of 2"] == pytest.approx(
+        (np.median(core) - mean) / sd, rel=1e-4
+    )
+    # The quartiles of a Gaussian lie 1.349 standard deviations apart.
+    assert found["contrast/spread of 2"] == pytest.approx(
+        math.log(1.349 / sd + 0.01), abs=0.15
+    )
+    assert found["contrast/around"] == pytest.approx((40 - mean) / sd, abs=0.02)
+    assert found["surroundings/mean"] == pytest.approx(-mean / sd, abs=0.02)
+    assert found["position/class 2 S"] == pytest.approx(0, abs=0.02)
+    flat = label.copy()
+    flat[:, :, :16] = 0
+    half = measure(image, flat, SPACING, (3.0, 1.0, 1.0)).statistics
+    # The middle of half a ball lies 3/8 of its radius from the centre of the ball; in
+    # radii of a ball as large as it, which is smaller by the cube root of 2.
+    radius = 3 / 8 * 2 ** (1 / 3)
+    assert half["position/foreground S"] == pytest.approx(radius, abs=0.07)
+    assert half["voxels/largest"] == pytest.approx(math.log(3))
+
+
+def test_statistics_do_not_depend_on_the_scale_of_the_scan():
+    image, label = scan()
+    other = measure(3 * image, label, SPACING, SPACING).statistics
+    for name, value in looks().statistics.items():
+        gain = math.log(3) if name == "intensity/scale" else 0
+        assert other[name] == pytest.approx(value + gain, abs=1e-4)
+
+
+@pytest.mark.parametrize("face", range(6))
+@pytest.mark.parametrize("fill", [0.0, -1024.0])
+def test_a_ball_cut_through_its_middle_is_cut_at_that_face(face, fill):
+    image, label = scan()
+    assert looks().cut == (0.0,) * 6
+    axis, is_high = divmod(face, 2)
+    middle = (20, 18, 16)[axis]
+    gone = slice(middle + 1, None) if is_high else slice(0, middle)
+    for data, value in ((image, fill), (label, 0)):
+        np.moveaxis(data, axis, 0)[gone] = value
+    cut = measure(image, label, SPACING, SPACING).cut
+    assert cut[face] == 1.0
+    assert sum(cut) == 1.0
+    # The same scan without its fill ends there.
+    kept = [slice(None)] * 3
+    kept[axis] = slice(0, middle + 1) if is_high else slice(middle, None)
+    shorter = image[tuple(kept)], label[tuple(kept)]
+    assert measure(*shorter, SPACING, SPACING).cut == cut
+    assert (
+        FACES[face]
+        == (*("left", "right", "posterior", "anterior", "inferior", "superior"),)[face]
+    )
+
+
+def test_a_gap_in_the_middle_cuts_on_both_sides():
+    image, label = scan()
+    image[:, :, 15:17], label[:, :, 15:17] = 0, 0
+    cut = measure(image, label, SPACING, SPACING).cut
+    assert cut[4] == cut[5] == 1.0 and sum(cut) == 2.0
+
+
+def test_islands_by_hand():
+    pieces = np.zeros((6, 6, 6), bool)
+    pieces[:2, :2, :2] = True
+    pieces[2, 2, 2] = True  # touches by a corner
+    assert islands(pieces) == 0
+    pieces[4, 4, 4] = True
+    assert islands(pieces) == pytest.approx(1 / 10)
+
+
+def test_nothing_segmented_leaves_the_head_to_compare():
+    image, label = scan()
+    empty = measure(image, np.zeros_like(label), SPACING, SPACING)
+    assert (empty.cut, empty.islands) == ((0.0,) * 6, 0.0)
+    away, _ = distance(empty, TRAINING)
+    assert away < TRAINING.limit
+
+
+def test_distance_by_hand():
+    training = TrainingAppearance(
+        n_scans=3,
+        names=("intensity/level", "intensity/scale", "sharpness/R"),
+        mean=(1.0, 2.0, 0.0),
+        sd=(0.5, 0.25, 1.0),
+        limit=3.0,
+        cut=(0.0,) * 6,
+        islands=0.0,
+    )
+    given = {"intensity/level": 2.5, "intensity/scale": 3.0, "sharpness/R": -3.5}
+    one = Appearance(given, (0.0,) * 6, 0.0)
+    # √((3² + 4²) / 2) = 3.54 in the intensities, 3.5 in sharpness.
+    assert distance(one, training) == (pytest.approx(math.sqrt(12.5)), "intensity")
+    # What a scan does not have is not compared.
+    del given["intensity/scale"]
+    assert distance(one, training) == (pytest.approx(3.5), "sharpness")
+    given["sharpness/R"] = 1e6
+    assert distance(one, training) == (20.0, "sharpness")
+
+
+def test_the_spread_of_few_scans_is_shrunk_towards_a_usual_one():
+    def of(level):
+        return Appearance({"intensity/level": level}, (0.0,) * 6, 0.0)
+
+    two = summarise([of(1.0), of(1.2)])
+    # (2 · 0.1² + 3 · 0.1²) / (1 + 3), for a further scan times 1 + 1/2.
+    assert two.sd[0] == pytest.approx(math.sqrt(0.05 / 4 * 1.5))
+    assert (two.mean[0], two.limit) == (pytest.approx(1.1), 3.0)
+    one = summarise([of(1.0)])
+    # Nothing but what is usual: 3 · 0.1² / 3, times 1 + 1.
+    assert one.sd[0] == pytest.approx(math.sqrt(0.02))
+    far = summarise([of(1.0), of(1.0), of(3.0)])
+    # The third is 2 from the others' mean, whose spread is that of the prior alone.
+    assert far.limit == pytest.approx(2 / math.sqrt(0.03 / 4 * 1.5))
+
+
+def test_the_record_of_training_goes_there_and_has_rules():
+    with pytest.raises(InputError, match="appearance must have a finite mean"):
+        replace(TRAINING, sd=TRAINING.sd[1:])
+    with pytest.raises(InputError, match="positive sd"):
+        replace(TRAINING, sd=(0.0, *TRAINING.sd[1:]))
+
+
+def test_ordinary_scans_are_near_and_damaged_ones_are_not():
+    assert distance(looks(seed=9), TRAINING)[0] < 2
+    image, label = scan(seed=9)
+    head = image > 20
+    inverted = image.copy()
+    inverted[head] = image[head].max() - image[head]
+    rng = np.random.default_rng(0)
+    blurred = (image + np.roll(image, 1, 0) + np.roll(image, 1, 1)) / 3
+    for damaged in (
+        inverted,
+        image.max() - image,
+        image + rng.normal(0, 20, SHAPE),
+        blurred,
+    ):
+        seen = measure(damaged.astype(np.float32), label, SPACING, SPACING)
+        assert distance(seen, TRAINING)[0] > 2 * TRAINING.limit
+    thick = measure(image, label, SPACING, (1.0, 1.0, 5.0))
+    # ln 5 over √(2 (0.1² · 3 / 6) (1 + 1/4)): the smallest size is as in training.
+    assert distance(thick, TRAINING) == (
+        pytest.approx(math.log(5) / math.sqrt(2 * 0.005 * 1.25)),
+        "voxels",
+    )
