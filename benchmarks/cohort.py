@@ -76,6 +76,9 @@ def simulate(seed: int, args: argparse.Namespace) -> tuple[float, list[Row]]:
             }
             for name, (low, high) in INTERVALS.items():
                 ends = getattr(found, low), getattr(found, high)
+                if found.status == "not found":
+                    # It has no interval: what is missed must count as not covered.
+                    ends = 0.0, 0.0
                 if not math.isnan(ends[0]):
                     row[f"{name}: low"], row[f"{name}: high"] = ends
             rows.append(row)

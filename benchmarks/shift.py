@@ -89,6 +89,7 @@ def predict_cases(name: str, seed: int, args: argparse.Namespace) -> list[Case]:
                 n_samples=n_samples,
                 seed=0,
                 probabilities=True,  # or one pass would give the label alone
+                class_numbers=True,
                 verbose=False,
             )
             classes, _ = make_targets(truth.data, segmentation.recipe_.data, None)

@@ -49,7 +49,8 @@ def storage(segmentation: nb.Segmentation, args: argparse.Namespace) -> None:
     """Dice between the label maps of the scan as it is and stored otherwise."""
     names = segmentation.labels_.names
     reference = read_image(args.scan)
-    plain = read_labels(segmentation.predict(args.scan, n_samples=5, seed=0).label)
+    how = {"n_samples": 5, "seed": 0, "class_numbers": True}
+    plain = read_labels(segmentation.predict(args.scan, **how).label)
     print("| stored as |", " | ".join(names[1:]), "| all but background |")
     print("|---|---|" + "---|" * len(names[1:]))
     thick = conform(plain, "RAS", (1.0, 1.0, 2.0), labels=True)
@@ -58,7 +59,7 @@ def storage(segmentation: nb.Segmentation, args: argparse.Namespace) -> None:
     report("the label map itself, to 1x1x2 mm and back", plain.data, back, names)
     with tempfile.TemporaryDirectory() as folder:
         for way, path in stored(reference, Path(folder)):
-            result = segmentation.predict(path, n_samples=5, seed=0)
+            result = segmentation.predict(path, **how)
             other = read_labels(result.label)
             label = restore(
                 conform(other).data,
