@@ -228,11 +228,13 @@ def test_a_model_is_kept_elsewhere_when_its_place_is_full(
         (("--model-arg", "levels"), "--model-arg levels: must be KEY=VALUE"),
         (("--validate", "some"), "--validate some: must be a share"),
         (("--relabel", "7-class"), "did you mean '6-class'"),
+        (("--relabel", "aseg", "--n-classes", "3"), "aseg: has 46 classes with"),
+        (("--relabel", "aseg", "--n-classes", "2"), "relabel: has 46 classes with"),
         (("--data", "missing.csv"), "missing.csv: cannot be read"),
     ],
 )
 def test_bad_options_are_one_line(
-    scans: Path, tmp_path: Path, option: tuple[str, str], message: str
+    scans: Path, tmp_path: Path, option: tuple[str, ...], message: str
 ) -> None:
     start = ("train", "--data", scans / "scans.csv", "--output-dir", tmp_path / "m")
     result = nobrainer_(*start, *option)

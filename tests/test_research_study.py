@@ -17,6 +17,7 @@ import landscape_study
 from landscape import GOES_WRONG, Landscape
 from landscape_study import SPACE, Notes, of, settings, values, work
 from nobrainer.errors import InputError
+from nobrainer.research import study
 from nobrainer.research.book import Book
 from nobrainer.research.journal import (
     INFEASIBLE,
@@ -60,6 +61,31 @@ def test_a_study_from_its_baseline_to_its_test(tmp_path):
     assert json.loads((tmp_path / "s/best/search.json").read_text()) == champion
     assert (tmp_path / "s/report.html").stat().st_size > 1000
     assert [row.number for row in notes.told] == [row.number for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("asked", "n_classes", "binarize"),
+    [
+        ({}, 2, True),
+        ({"relabel": "aseg"}, 46, False),
+        ({"relabel": "aseg", "binarize": True}, 2, True),
+        ({"n_classes": 4}, 4, False),
+        ({"n_classes": 2}, 2, True),
+    ],
+)
+def test_the_number_of_classes_is_that_of_the_mapping(
+    tmp_path, monkeypatch, asked, n_classes, binarize
+):
+    settled = []
+
+    def keep(folder, settings, *others):
+        settled.append(settings)
+        raise InputError("enough")
+
+    monkeypatch.setattr(study, "_open", keep)
+    with pytest.raises(InputError, match="enough"):
+        study.run(tmp_path / "s", **asked)
+    assert (settled[0].n_classes, settled[0].binarize) == (n_classes, binarize)
 
 
 def test_a_finished_study_stays_as_it_is(tmp_path):
