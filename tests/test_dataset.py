@@ -128,11 +128,17 @@ def test_shuffle_changes_the_order_only(dataset):
     assert order(mixed.shuffle(enabled=False).loader()) == order(dataset.loader())
 
 
+def how(dataset):
+    return dataset.preprocess.normalize, dataset.preprocess.outliers
+
+
 def test_augment_normalize_and_spacing_change_patches(dataset):
     plain = images(dataset.loader())
     assert not torch.equal(images(dataset.augment("standard").loader()), plain)
     scaled = images(dataset.normalize("minmax").loader())
     assert (float(scaled.min()), float(scaled.max())) == (0, 1)
+    assert how(dataset.normalize("minmax")) == ("minmax", "clipped")
+    assert how(dataset.normalize("none")) == ("none", "kept")
     raw = dataset.normalize("none").prepare()[0].image
     assert np.array_equal(raw, nib.load(dataset.data[0].image).get_fdata()[::-1])
     coarse = dataset.spacing((2, 2, 2))
@@ -225,6 +231,23 @@ def test_volumes_are_read_once(dataset):
     assert dataset.prepare() is first
     assert dataset.loader().dataset.volumes[0] is first[0]
     assert dataset.prepare(PreprocessConfig(normalize="none")) is not first
+
+
+def test_scans_of_a_wrong_unit_are_all_named(dataset, tmp_path):
+    pairs = [(subject.image, subject.label) for subject in dataset.data]
+    for unit in ("micron", "meter"):
+        for name in ("image", "label"):
+            image = nib.load(pairs[0][name == "label"])
+            image.header.set_xyzt_units(unit)
+            nib.save(image, tmp_path / f"{unit}-{name}.nii")
+        pairs.append((tmp_path / f"{unit}-image.nii", tmp_path / f"{unit}-label.nii"))
+    mixed = Dataset.from_files(pairs).binarize().spacing((1.0, 1.0, 1.0))
+    with pytest.raises(InputError) as caught:
+        mixed.prepare()
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert "micron-label.nii: is" in lines[0] and "micrometre" in lines[0]
+    assert "meter-label.nii: is" in lines[1] and "metre" in lines[1]
 
 
 def test_beyond_the_budget_volumes_are_mapped_from_disk(dataset, tmp_path):

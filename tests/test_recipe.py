@@ -165,6 +165,7 @@ ADDED = {
         *(("provenance", "cohort"), ("provenance", "member_seeds")),
     ),
     3: (("provenance", "search"),),
+    4: (("preprocess", "outliers"),),
 }
 
 

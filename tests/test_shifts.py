@@ -1,5 +1,7 @@
 """Degraded scans against what the names promise."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -76,6 +78,22 @@ def test_noise_is_rician(severity):
     assert noise[air].mean() == pytest.approx(sd * np.sqrt(np.pi / 2), rel=0.02)
     if severity < 0.5:
         assert noise[brain].std() == pytest.approx(sd, rel=0.03)
+
+
+def test_a_fill_is_not_what_intensities_count_from():
+    image, label = head(dtype=np.float32)
+    rng = np.random.default_rng(0)
+    image = replace(image, data=image.data + rng.normal(0, 2, SHAPE))
+    data = image.data.copy()
+    data[:5] = -32768
+    usual, clipped = (
+        (shifted(replace(image, data=one), label, "noise", 0.5, seed=3)[0].data - one)[
+            label.data == 1
+        ].std()
+        for one in (image.data, data)
+    )
+    assert usual == pytest.approx(0.5 * 0.3 * 104, rel=0.05)
+    assert clipped == pytest.approx(usual, rel=0.25)
 
 
 def test_bias_field_reaches_its_limit_smoothly():

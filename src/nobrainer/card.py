@@ -112,13 +112,14 @@ def _details(recipe: Recipe, labels: LabelTable) -> str:
     else:
         sizes = " x ".join(map(_show, preprocess.spacing_mm))
         grid = f"is resampled to voxels of {sizes} mm"
+    clipped = "clipped and " if preprocess.outliers == "clipped" else ""
     software = _mark(made.versions.get("nobrainer", "of a version not on record"))
     return f"""\
 - **Network**: {_mark(recipe.model.name)}, trained by nobrainer {software}, finished \
 on {_mark(made.ended[:10])}.
 - **Input**: one 3-D scan of one channel (NIfTI or MGZ), in any orientation. It is \
-turned to {_mark(preprocess.orientation)} and {grid}; its intensities are normalised \
-({_mark(preprocess.normalize)}).
+turned to {_mark(preprocess.orientation)} and {grid}; its intensities are \
+{clipped}normalised ({_mark(preprocess.normalize)}).
 - **Output**, on the scan's own grid: a label for every voxel and, from several draws \
 of the network, maps of variance (0 to 0.25) and entropy (0 to \
 {math.log(len(labels.names)):.2f} nats). A network that is not random makes one pass: \

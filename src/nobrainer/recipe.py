@@ -33,18 +33,24 @@ class ModelConfig:
         object.__setattr__(self, "args", _plain(self.args, "model arguments"))
 
 
+Outliers = Literal["kept", "clipped"]
+
+
 @dataclass(frozen=True)
 class PreprocessConfig:
     """What happens to a scan before the network sees it, in training and prediction.
 
     `orientation`: axis codes of the working grid. `spacing_mm`: voxel size of the
     working grid per axis, None keeps the scan's own. `normalize`: name of the
-    intensity normalisation (see `nobrainer.data.preprocess.NORMALIZERS`).
+    intensity normalisation (see `nobrainer.data.preprocess.NORMALIZERS`). `outliers`:
+    whether fills and extreme intensities are clipped before it; models of formats 1 to
+    3 learned from scans that kept them.
     """
 
     orientation: str = "RAS"
     spacing_mm: tuple[float, float, float] | None = None
     normalize: str = "zscore"
+    outliers: Outliers = field(default="kept", metadata=_SINCE_4)
 
 
 @dataclass(frozen=True)

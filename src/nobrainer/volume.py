@@ -97,11 +97,10 @@ def conform(
     2015 (the width of the Gaussian).
     """
     oriented = _oriented(volume.geometry, orientation)
+    target = conformed_geometry(volume.geometry, orientation, spacing_mm)
     data = _regrid(volume.data, volume.geometry, oriented, labels=labels, fill=0)
-    target = oriented
     if spacing_mm is not None:
         factors = _coarsening(oriented.spacing_mm, spacing_mm)
-        target = _respaced(oriented, factors)
         for axis in np.flatnonzero(factors > 1.5) if not labels else ():
             sigma = np.sqrt(factors[axis] ** 2 - 1) / _FWHM_PER_SIGMA
             data = ndimage.gaussian_filter1d(
@@ -109,6 +108,26 @@ def conform(
             )
         data = _regrid(data, oriented, target, labels=labels, fill=0)
     return replace(volume, data=data, affine=target.affine)
+
+
+def conformed_geometry(
+    geometry: Geometry,
+    orientation: str = "RAS",
+    spacing_mm: Sequence[float] | None = None,
+) -> Geometry:
+    """The grid that `conform` brings a volume on another grid to.
+
+    Args:
+        geometry: the grid of the volume.
+        orientation, spacing_mm: as for `conform`.
+
+    Raises:
+        InputError: the orientation or the spacing is not valid.
+    """
+    oriented = _oriented(geometry, orientation)
+    if spacing_mm is None:
+        return oriented
+    return _respaced(oriented, _coarsening(oriented.spacing_mm, spacing_mm))
 
 
 def restore(
@@ -176,10 +195,11 @@ def _coarsening(present_mm: Sequence[float], wanted_mm: Sequence[float]) -> np.n
 def _respaced(geometry: Geometry, factors: np.ndarray) -> Geometry:
     """The grid with spacing times `factors`, same centre, field of view covered."""
     present = np.array(geometry.shape)
-    shape = np.maximum(np.ceil(present / factors - _ROUNDING_VOXELS), 1).astype(int)
+    shape = np.maximum(np.ceil(present / factors - _ROUNDING_VOXELS), 1)
     change = np.diag([*factors, 1.0])
     change[:3, 3] = ((present - 1) - factors * (shape - 1)) / 2
-    i, j, k = shape.tolist()
+    # Python's integers hold any size, also what a wrong unit of length asks for.
+    i, j, k = (int(size) for size in shape)
     return Geometry((i, j, k), geometry.affine @ change)
 
 

@@ -1,7 +1,7 @@
 """From files to prepared volumes to random patches."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def prepare_scan(
             classes, unknown = make_targets(labels.data, config, binarizer)
         except InputError as error:
             raise InputError(f"{labels.source}: {error}") from error
-        native = Volume(classes, volume.affine, labels.source)
+        native = replace(labels, data=classes, affine=volume.affine)
         label = preprocess_labels(native, preprocess).data
     image = preprocess_image(volume, preprocess)
     prepared = Prepared(

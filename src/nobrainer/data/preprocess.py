@@ -1,20 +1,102 @@
 """What happens to a scan before the network sees it: the same in training and use."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 
+from nobrainer.errors import InputError
+from nobrainer.memory import require_memory
 from nobrainer.recipe import PreprocessConfig
 from nobrainer.registry import Registry
-from nobrainer.volume import Geometry, Volume, conform
+from nobrainer.volume import Geometry, Volume, conform, conformed_geometry
 
-NORMALIZERS: Registry[Callable[[np.ndarray], np.ndarray]] = Registry("normalisation")
+NORMALIZERS: Registry[Callable[..., np.ndarray]] = Registry("normalisation")
+
+MOST_VOXELS = 1024**3
+"""Of a working grid: four times as fine as 1 mm for a field of view of 256 mm."""
+FEWEST_VOXELS = 8**3
+"""Of a working grid that is coarser than the scan's own."""
+MOST_RESAMPLING = 100
+"""Largest ratio of the voxel sizes of the scan and of the working grid."""
+
+_UNITS = {1: "metre", 2: "millimetre", 3: "micrometre"}
+"""Of length, by their NIfTI codes."""
+
+_SAMPLE = 2**20
+_FEW_VALUES = 32
+_FILL_SHARE, _FILL_SHARE_ABOVE, _FILL_SHARE_OF_FACES = 0.0005, 0.01, 0.05
+
+
+def clip_outliers(image: np.ndarray) -> np.ndarray:
+    """Clip intensities far from nearly all others, and turn fills into background.
+
+    The limits are p2 - 8 (p10 - p2) - 0.01 (p99.9 - p2) and p99.9 + (p99.9 - p2). The
+    percentiles are of the voxels above the minimum: empty background does not count,
+    so that a wider field of view hardly changes them. Usual scans lie between the
+    limits and stay as they are, and so does a scan of fewer than 32 different values.
+
+    A fill is a value that stands where nothing was imaged. The smallest value is one
+    where 0.05 % of the voxels have it and it lies below the lower limit; the largest
+    one where 1 % of the voxels, and 5 % of those on the six faces, have it and it lies
+    above the upper limit. It becomes the lower limit. Fills do not count in the
+    percentiles; of several, one is found after the other.
+
+    Args:
+        image: intensities, float32 (I, J, K).
+
+    Returns:
+        float32 (I, J, K); the same array where nothing is to be clipped.
+    """
+    # A million voxels at even distances give the percentiles in less time.
+    step = max(1, image.size // _SAMPLE)
+    values = np.sort(image.ravel()[::step]).astype(np.float64)
+    n_values = len(values)
+    low, high, level = -math.inf, math.inf, -math.inf
+    fills_above = []
+    has_fill_below = False
+    while np.count_nonzero(np.diff(values)) >= _FEW_VALUES - 1:
+        least, most = values[0], values[-1]
+        above = values[np.searchsorted(values, least, "right") :]
+        below = values[: np.searchsorted(values, most, "left")]
+        lower, high = _limits(above)
+        if least < lower and len(values) - len(above) >= _FILL_SHARE * n_values:
+            # Of several backgrounds the next one counts in this limit.
+            low, has_fill_below, values = lower, True, above
+            continue
+        if not has_fill_below:
+            low = lower
+        background, higher = _limits(below)
+        if (
+            most > higher
+            and len(values) - len(below) >= _FILL_SHARE_ABOVE * n_values
+            and (_faces(image) == most).mean() >= _FILL_SHARE_OF_FACES
+        ):
+            fills_above.append(np.float32(most))
+            level, values = background, below
+            continue
+        break
+    if image.min() >= low and image.max() <= high:
+        return image
+    # A limit beyond what single precision holds is none.
+    with np.errstate(over="ignore"):
+        lowest, highest, fill = np.array([low, high, max(level, low)], np.float32)
+    clipped = np.clip(image, lowest, highest)
+    clipped[np.isin(image, fills_above)] = fill
+    return clipped
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    """The lowest and the highest usual intensity, see `clip_outliers`."""
+    dark, tenth, bright = np.percentile(values, (2, 10, 99.9))
+    reach = bright - dark
+    return dark - 8 * (tenth - dark) - 0.01 * reach, bright + reach
 
 
 @NORMALIZERS.register("zscore")
-def zscore(image: np.ndarray) -> np.ndarray:
+def zscore(image: np.ndarray, *, clip: bool = True) -> np.ndarray:
     """Centre and scale by the mean and standard deviation of the head.
 
     The head is found with the intermeans threshold, which follows the two modes
@@ -22,70 +104,149 @@ def zscore(image: np.ndarray) -> np.ndarray:
     and hardly under a wider field of view filled with zeros.
 
     Args:
-        image: intensities, float32 (I, J, K), not constant.
+        image: intensities, float32 (I, J, K).
+        clip: clip fills and extreme intensities first.
 
     Returns:
-        float32 (I, J, K); the head has mean 0 and standard deviation 1.
+        float32 (I, J, K); the head has mean 0 and standard deviation 1. A constant
+        image becomes 0.
     """
+    if clip:
+        image = clip_outliers(image)
     head = image[is_head(image)]
     # The head of a two-valued image is flat: fall back to the spread of the whole.
-    spread = head.std(dtype=np.float64) or image.std(dtype=np.float64)
+    spread = head.std(dtype=np.float64) or image.std(dtype=np.float64) or 1.0
     centred = image - np.float32(head.mean(dtype=np.float64))
     return centred / np.float32(spread)
 
 
 def is_head(image: np.ndarray) -> np.ndarray:
-    """Voxels above the intermeans threshold.
+    """Voxels above the intermeans threshold; of a constant image all.
 
     Source: Ridler and Calvard, "Picture thresholding using an iterative selection
     method", IEEE Trans. Systems, Man and Cybernetics 8 (1978) 630.
     """
     threshold = float(image.mean(dtype=np.float64))
+    sizes = set()
     while True:
         above = image > threshold
+        size = np.count_nonzero(above)
+        if size in (0, image.size):
+            # The threshold is rounded to single precision, and there are no values
+            # between the smallest and the largest one.
+            return image == image.max()
         high = float(image[above].mean(dtype=np.float64))
         low = float(image[~above].mean(dtype=np.float64))
         middle = (high + low) / 2
-        # The threshold moves one way only, so the loop ends.
-        if abs(middle - threshold) <= 1e-3 * (high - low):
+        # The threshold moves one way only, but for rounding: the loop ends.
+        if abs(middle - threshold) <= 1e-3 * (high - low) or size in sizes:
             return above
+        sizes.add(size)
         threshold = middle
 
 
 @NORMALIZERS.register("minmax")
-def minmax(image: np.ndarray) -> np.ndarray:
+def minmax(image: np.ndarray, *, clip: bool = True) -> np.ndarray:
     """Map the minimum to 0 and the 99th percentile above it to 1, clipped.
 
     Voxels at the minimum (empty background) do not count, so that a wider field
     of view does not change the result.
 
     Args:
-        image: intensities, float32 (I, J, K), not constant.
+        image: intensities, float32 (I, J, K).
+        clip: clip fills and extreme intensities first.
 
     Returns:
-        float32 (I, J, K) in 0..1.
+        float32 (I, J, K) in 0..1. A constant image becomes 0.
     """
+    if clip:
+        image = clip_outliers(image)
     low = image.min()
-    high = np.percentile(image[image > low], 99).astype(np.float32)
+    above = image[image > low]
+    if not above.size:
+        return np.zeros_like(image)
+    high = np.percentile(above, 99).astype(np.float32)
     return np.clip((image - low) / (high - low), 0, 1)
 
 
 @NORMALIZERS.register("none")
-def keep(image: np.ndarray) -> np.ndarray:
+def keep(image: np.ndarray, *, clip: bool = False) -> np.ndarray:
     """Leave the intensities as they are."""
     return image
 
 
 def preprocess_image(volume: Volume, config: PreprocessConfig) -> Volume:
-    """Bring a scan to the working orientation and spacing, then normalise it."""
-    conformed = conform(volume, config.orientation, config.spacing_mm)
+    """Bring a scan to the working orientation and spacing, then normalise it.
+
+    Raises:
+        InputError: the working grid would be out of bounds, or the scan is constant on
+            it or has intensities that single precision cannot scale.
+    """
+    _check_working_grid(volume, config)
+    clip = config.outliers == "clipped"
+    if clip:
+        # Before resampling, which would mix extreme values into their surroundings.
+        volume = conform(volume, config.orientation)
+        volume = replace(volume, data=clip_outliers(volume.data))
+    # What overflows is refused below.
+    with np.errstate(over="ignore", invalid="ignore"):
+        conformed = conform(volume, config.orientation, config.spacing_mm)
     data = conformed.data.astype(np.float32, copy=False)
-    return replace(conformed, data=NORMALIZERS[config.normalize](data))
+    low, high = float(data.min()), float(data.max())
+    if low == high:
+        raise InputError(
+            f"{volume.source}: constant, every voxel of the working grid is {low:g}: "
+            f"check the scan, and the voxel size in its header"
+        )
+    with np.errstate(all="ignore"):
+        data = NORMALIZERS[config.normalize](data, clip=clip)
+    if not np.isfinite(data).all():
+        raise InputError(
+            f"{volume.source}: its intensities, {low:g} to {high:g}, cannot be "
+            f"normalised in single precision: rescale them"
+        )
+    return replace(conformed, data=data)
 
 
 def preprocess_labels(volume: Volume, config: PreprocessConfig) -> Volume:
-    """Bring labels to the working orientation and spacing."""
+    """Bring labels to the working orientation and spacing.
+
+    Raises:
+        InputError: the working grid would be out of bounds.
+    """
+    _check_working_grid(volume, config)
     return conform(volume, config.orientation, config.spacing_mm, labels=True)
+
+
+def _check_working_grid(volume: Volume, config: PreprocessConfig) -> None:
+    """Refuse a grid out of bounds before it is allocated: units are wrong at times."""
+    native = conformed_geometry(volume.geometry, config.orientation)
+    target = conformed_geometry(native, config.orientation, config.spacing_mm)
+    n_voxels, n_native = math.prod(target.shape), math.prod(native.shape)
+    ratios = np.divide(target.spacing_mm, native.spacing_mm)
+    if (
+        n_voxels > MOST_VOXELS
+        or n_voxels < min(FEWEST_VOXELS, n_native)
+        or max(ratios.max(), 1 / ratios.min()) > MOST_RESAMPLING
+    ):
+        code = 0 if volume.header is None else int(volume.header["xyzt_units"]) & 7
+        field_mm = np.multiply(native.shape, native.spacing_mm)
+        raise InputError(
+            f"{volume.source}: is {_sizes(field_mm)} mm large, in voxels of "
+            f"{_sizes(native.spacing_mm)} mm (unit in the header: "
+            f"{_UNITS.get(code, 'none')}). To work on it in voxels of "
+            f"{_sizes(target.spacing_mm)} mm takes {n_voxels:.4g} of them, and "
+            f"{FEWEST_VOXELS} to {MOST_VOXELS} are possible, at most "
+            f"{MOST_RESAMPLING} times larger or smaller than the scan's: correct the "
+            f"unit or the voxel size in the header"
+        )
+    if target.shape != native.shape:
+        # The volume, and what it is interpolated from.
+        require_memory(volume.source, 12 * n_voxels, "resample it")
+
+
+def _sizes(three: Sequence[float] | np.ndarray) -> str:
+    return " x ".join(f"{size:.3g}" for size in three)
 
 
 def background_value(image: np.ndarray) -> float:
@@ -98,11 +259,15 @@ def background_value(image: np.ndarray) -> float:
     Args:
         image: preprocessed intensities (I, J, K).
     """
+    return float(np.percentile(_faces(image), 25, method="lower"))
+
+
+def _faces(image: np.ndarray) -> np.ndarray:
+    """The voxels of the six faces, flat."""
     faces = [image[i] for i in (0, -1)]
     faces += [image[:, j] for j in (0, -1)]
     faces += [image[:, :, k] for k in (0, -1)]
-    voxels = np.concatenate([face.ravel() for face in faces])
-    return float(np.percentile(voxels, 25, method="lower"))
+    return np.concatenate([face.ravel() for face in faces])
 
 
 def common_spacing(

@@ -11,7 +11,7 @@ import numpy as np
 import scipy
 from scipy import ndimage
 
-from nobrainer.data.preprocess import is_head
+from nobrainer.data.preprocess import clip_outliers, is_head
 from nobrainer.errors import InputError
 from nobrainer.registry import Registry
 from nobrainer.volume import Geometry, Volume
@@ -58,7 +58,8 @@ def shifted(
             "of the worst"
         )
     change = SHIFTS[name]
-    single = replace(image, data=image.data.astype(np.float32))
+    # Intensities count from the scan's minimum, which must not be that of a fill.
+    single = replace(image, data=clip_outliers(image.data.astype(np.float32)))
     return change(single, label, severity, np.random.default_rng(seed))
 
 

@@ -43,9 +43,9 @@ from nobrainer.errors import InputError, list_problems
 from nobrainer.formats import require_file
 from nobrainer.io import ImageSource, read_geometry
 from nobrainer.naming import repeats, scan_names, subject_names, subject_of
-from nobrainer.recipe import DataConfig, PreprocessConfig
+from nobrainer.recipe import DataConfig, Outliers, PreprocessConfig
 from nobrainer.types import Shape3
-from nobrainer.volume import Volume, conform
+from nobrainer.volume import conformed_geometry
 
 Entry = ImageSource | tuple[ImageSource, ImageSource | None] | Mapping[str, Any]
 Progress = Callable[[int, int], None]
@@ -57,9 +57,9 @@ class Dataset:
 
     Make one with `Dataset.from_files`. `data` are the scans and `config` says
     how patches and targets are made. `binarizer` is the function behind
-    `binarize(function)`, `normalizer` and `spacing_mm` go into `preprocess`,
-    `labels` describes the classes, `asked_classes` is the `n_classes` that was asked
-    for, `memory_gb` and `directory` are those of `cache`.
+    `binarize(function)`, `normalizer`, `outliers` and `spacing_mm` go into
+    `preprocess`, `labels` describes the classes, `asked_classes` is the `n_classes`
+    that was asked for, `memory_gb` and `directory` are those of `cache`.
 
     Label values are first relabelled, then binarized, whatever the order of calls.
     """
@@ -69,6 +69,7 @@ class Dataset:
     labels: LabelTable
     binarizer: Binarizer | None = None
     normalizer: str = "zscore"
+    outliers: Outliers = "clipped"
     spacing_mm: tuple[float, float, float] | None = None
     asked_classes: int | None = None
     memory_gb: float = 4.0
@@ -239,9 +240,14 @@ class Dataset:
     # --- how volumes are read
 
     def normalize(self, name: str) -> Self:
-        """Choose the intensity normalisation: "zscore", "minmax" or "none"."""
+        """Choose the intensity normalisation: "zscore", "minmax" or "none".
+
+        But for "none", fills and extreme intensities are clipped first, see
+        `nobrainer.data.preprocess.clip_outliers`.
+        """
         NORMALIZERS[name]
-        return replace(self, normalizer=name)
+        outliers: Outliers = "kept" if name == "none" else "clipped"
+        return replace(self, normalizer=name, outliers=outliers)
 
     def spacing(self, spacing_mm: Sequence[float]) -> Self:
         """Set the working voxel size in mm along R, A and S.
@@ -383,15 +389,10 @@ class Dataset:
     @property
     def volume_shape(self) -> Shape3:
         """Shape of the first volume on the working grid."""
-        native = read_geometry(self.data[0].image)
-        empty = np.broadcast_to(np.uint8(0), native.shape)
         config = self.preprocess
-        return conform(
-            Volume(empty, native.affine),
-            config.orientation,
-            config.spacing_mm,
-            labels=True,
-        ).geometry.shape
+        return conformed_geometry(
+            read_geometry(self.data[0].image), config.orientation, config.spacing_mm
+        ).shape
 
     @cached_property
     def preprocess(self) -> PreprocessConfig:
@@ -399,7 +400,11 @@ class Dataset:
 
         Scans whose header cannot be read do not count: `prepare` names them.
         """
-        config = PreprocessConfig(normalize=self.normalizer, spacing_mm=self.spacing_mm)
+        config = PreprocessConfig(
+            normalize=self.normalizer,
+            spacing_mm=self.spacing_mm,
+            outliers=self.outliers,
+        )
         if self.spacing_mm is not None:
             return config
         geometries = []

@@ -788,6 +788,7 @@ class Segmentation:
             config=data,
             labels=self.labels_,
             normalizer=self.recipe_.preprocess.normalize,
+            outliers=self.recipe_.preprocess.outliers,
             spacing_mm=self.recipe_.preprocess.spacing_mm,
         )
 

@@ -590,7 +590,8 @@ def _facts(model: Recipe | None, calibration: Calibration | None) -> Facts:
             (
                 "Preprocessing",
                 f"orientation {model.preprocess.orientation}, {grid}, "
-                f"{model.preprocess.normalize} intensities",
+                f"{model.preprocess.normalize} intensities, outliers "
+                f"{model.preprocess.outliers}",
             ),
             (
                 "Training scans",
