@@ -146,7 +146,7 @@ class LabelTable:
         Raises:
             InputError: a value that stands for no class.
         """
-        found, position = np.unique(values, return_inverse=True)
+        found = np.unique(values)
         index_of = {value: index for index, value in enumerate(self.values)}
         foreign = [value for value in found.tolist() if value not in index_of]
         if foreign:
@@ -156,7 +156,7 @@ class LabelTable:
             )
         size = np.min_scalar_type(len(self.names) - 1)
         classes = np.array([index_of[value] for value in found.tolist()], size)
-        return classes[position].reshape(values.shape)
+        return classes[np.searchsorted(found, values)]
 
     @classmethod
     def generic(cls, n_classes: int) -> Self:
