@@ -84,8 +84,10 @@ def eval_pair(sample_csv):
 def test_tutorial_ends_well_and_says_little(tutorial):
     assert json.loads((tutorial / "end.json").read_text()) == [0, []]
     lines = (tutorial / "err").read_text().splitlines()
-    assert len(lines) == 1, lines
+    assert len(lines) == 4, lines
     assert lines[0].startswith("nobrainer data: ")
+    starts = [line[: len("epoch 1: loss")] for line in lines[1:]]
+    assert starts == [f"epoch {number}: loss" for number in (1, 2, 3)]
 
 
 def test_tutorial_prints_what_it_made(tutorial, eval_pair):

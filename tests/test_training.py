@@ -862,8 +862,13 @@ def test_global_state_is_left_alone(train, validate):
 # --- what it says
 
 
-def test_quiet_when_nobody_watches(train, validate, capfd, recwarn):
-    fit(train, validate).predict((ball(9)[0], np.eye(4)))
+def test_a_line_an_epoch_where_there_is_no_terminal(train, validate, capfd, recwarn):
+    fit(train, validate, epochs=2)
+    out, err = capfd.readouterr()
+    assert out == ""
+    starts = [line.partition(": loss")[0] for line in err.splitlines()]
+    assert starts == ["epoch 1", "epoch 2"]
+    fit(train, validate, verbose=False)
     assert capfd.readouterr() == ("", "")
     assert [str(w.message) for w in recwarn] == []
 
