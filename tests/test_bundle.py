@@ -558,10 +558,11 @@ def test_a_missing_file_is_named(saved, name):
         load(saved)
 
 
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
 @pytest.mark.parametrize("name", ALL_NAMES)
-def test_a_file_that_cannot_be_read_is_named(saved, name):
+def test_a_file_that_cannot_be_read_is_named(saved, name, make):
     (saved / name).unlink()
-    (saved / name).mkdir()
+    make(saved / name)
     with pytest.raises(InputError, match=f"{name}: cannot be read"):
         load(saved)
 

@@ -354,6 +354,11 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _read(path: Path) -> bytes:
+    # A pipe would be waited for, and a device has no end.
+    if path.exists() and not path.is_file():
+        raise InputError(
+            f"{path}: cannot be read (it is no regular file); copy the model again"
+        )
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
