@@ -294,7 +294,7 @@ def test_learned_dropout_may_need_another_rate() -> None:
         ("levels.choises = [2]", "levels: unknown key 'choises'.*known: high"),
         ("levels = {choices = [2], log = true}", "levels: unknown key 'log'"),
         ("levels.choices = [0]", "levels: levels must be a whole number >= 1, got 0"),
-        ("levels.choices = [100]", "levels: no such network can be built"),
+        ("levels.choices = [100]", "levels: levels must be at most 12, got 100"),
         ("levels.choices = [1000000]", "levels: levels must be at most 1024"),
         ("levels.choices = [2, 2.5]", "levels: levels must be a whole number"),
         ("levels = {low = 2, high = 4}", "levels must be whole numbers: give integer"),

@@ -732,7 +732,7 @@ def test_default_model_takes_classes_from_the_data(pairs):
 
 def test_weights_by_class_are_a_list(pairs):
     for weights in ({0: 1.0, 1: 5.0}, [1.0], [1.0, -1.0]):
-        with pytest.raises(InputError, match="class_weights must be 2 numbers"):
+        with pytest.raises(InputError, match="class_weights must be"):
             Segmentation("vnet", TINY["vnet"]).fit(
                 build(pairs[:1]), class_weights=weights
             )

@@ -5,6 +5,7 @@ its preprocessing from here, so it cannot differ from training.
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import isfinite
 from pathlib import PurePosixPath, PureWindowsPath
@@ -12,11 +13,14 @@ from types import UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from nobrainer.errors import InputError
-from nobrainer.registry import near_miss
+from nobrainer.registry import check_count, near_miss
 
 FORMAT_VERSION = 4
 _SINCE_2, _SINCE_3, _SINCE_4 = ({"since": version} for version in (2, 3, 4))
 """Marks fields that older versions did not have: they are read with their defaults."""
+MOST_CLASSES, MOST_VALUE = 4096, 2**31 - 1
+"""Classes of a model, and the largest label value of a file."""
+_MOST_SIDE, _MOST_SEED = 4096, 2**63 - 1
 _MOST_DEPTH, _MOST_DIGITS = 64, 300
 _TOO_DEEP = "{} is not ours: its lists and objects are nested too deep"
 _LONGEST = 80
@@ -52,6 +56,16 @@ class PreprocessConfig:
     normalize: str = "zscore"
     outliers: Outliers = field(default="kept", metadata=_SINCE_4)
 
+    def __post_init__(self) -> None:
+        axes = [frozenset(pair) & set(self.orientation) for pair in ("LR", "PA", "IS")]
+        if len(self.orientation) != 3 or [*map(len, axes)] != [1, 1, 1]:
+            raise InputError(
+                "orientation must be three axis codes, such as RAS, got "
+                f"{_show(self.orientation)}"
+            )
+        for size in self.spacing_mm or ():
+            _check_positive("spacing_mm", size)
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -73,6 +87,24 @@ class DataConfig:
     binarize: Literal["none", "nonzero", "ids", "callable"] = "none"
     binarize_ids: tuple[int, ...] = ()
     binarize_name: str = ""
+
+    def __post_init__(self) -> None:
+        check_count("n_classes", self.n_classes, 2, MOST_CLASSES)
+        for side in self.block_shape:
+            check_count("block_shape", side, 1, _MOST_SIDE)
+        check_count("batch_size", self.batch_size, 1, MOST_VALUE)
+        check_count("patches_per_volume", self.patches_per_volume, 1, MOST_VALUE)
+        if not 0 <= self.foreground <= 1:
+            raise InputError(f"foreground must be from 0 to 1, got {self.foreground}")
+        for value in self.binarize_ids:
+            check_count("binarize_ids", value, 0, MOST_VALUE)
+        for text, value in (self.relabel or {}).items():
+            if not text.isdecimal() or int(text) > MOST_VALUE:
+                raise InputError(
+                    f"relabel must map label values from 0 to {MOST_VALUE}, got "
+                    f"{_show(text)}"
+                )
+            check_count("relabel", value, 0, MOST_VALUE)
 
 
 @dataclass(frozen=True)
@@ -101,6 +133,24 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         plain = _plain(self.opt_args, "optimizer arguments")
         object.__setattr__(self, "opt_args", plain)
+        _check_finite("opt_args", plain)
+        check_count("epochs", self.epochs, 1)
+        check_count("seed", self.seed, 0, _MOST_SEED)
+        check_count("accumulate", self.accumulate, 1)
+        if self.patience is not None:
+            check_count("patience", self.patience, 1)
+        for name in ("gradient_clip", "max_minutes", "warm_start_delta"):
+            if getattr(self, name) is not None:
+                _check_positive(name, getattr(self, name))
+        weights = self.class_weights
+        if weights is not None and not (
+            all(_is_number(weight) and weight >= 0 for weight in weights)
+            and any(weights)
+        ):
+            raise InputError(
+                "class_weights must be finite numbers >= 0, not all of them 0, got "
+                f"{_show(list(weights))}"
+            )
 
 
 @dataclass(frozen=True)
@@ -114,7 +164,7 @@ class FileRecord:
 
     def __post_init__(self) -> None:
         if PurePosixPath(self.name).is_absolute() or PureWindowsPath(self.name).drive:
-            raise ValueError(f"a file record holds no absolute path, got {self.name!r}")
+            raise InputError(f"a file record holds no absolute path, got {self.name!r}")
 
 
 @dataclass(frozen=True)
@@ -271,6 +321,20 @@ class Recipe:
     provenance: Provenance
     format_version: int = FORMAT_VERSION
 
+    def __post_init__(self) -> None:
+        n_classes, cohort = self.data.n_classes, self.provenance.cohort
+        same = range(n_classes)
+        for what, n in (
+            ("model.args", self.model.args.get("n_classes", n_classes)),
+            ("training.class_weights", len(self.training.class_weights or same)),
+            ("provenance.cohort", len(cohort.log_mean if cohort else same)),
+            ("provenance.cohort", len(cohort.log_sd if cohort else same)),
+        ):
+            if n != n_classes:
+                raise InputError(
+                    f"recipe: {what} is for {_show(n)} classes, data for {n_classes}"
+                )
+
     def to_json(self) -> str:
         """The recipe as indented JSON text; `from_json` gives back an equal recipe."""
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
@@ -391,6 +455,26 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if kind is dict:
         return {k: _convert(inner[1], v, f"{where}.{k}") for k, v in value.items()}
     return value
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number."""
+    is_real = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_real and math.isfinite(value)
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if not _is_number(value) or value <= 0:
+        raise InputError(f"{name} must be > 0 and finite, got {_show(value)}")
+
+
+def _check_finite(name: str, value: Any) -> None:
+    """Raise `InputError` for NaN or infinity, however deep."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{name} must be finite, got {value}")
+    inner = value.items() if isinstance(value, dict) else ()
+    for key, held in [*inner, *(enumerate(value) if isinstance(value, list) else ())]:
+        _check_finite(f"{name}.{key}", held)
 
 
 def _show(value: Any) -> str:

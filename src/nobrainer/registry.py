@@ -1,4 +1,4 @@
-"""Named choices whose errors name the near miss."""
+"""Named choices whose errors name the near miss; counts in bounds."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
@@ -27,14 +27,31 @@ def check_arguments(
 
     >>> check_arguments("model argument", lambda levels: levels, {"levels": 2})
     """
-    known = [
+    for name in args:
+        if not takes(function, name):
+            raise near_miss(kind, name, _named(function))
+
+
+def check_count(name: str, value: int, least: int, most: int | None = None) -> None:
+    """Raise `InputError` unless `value` is a whole number from `least` to `most`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} must be a whole number >= {least}, got {value!r}")
+    if most is not None and value > most:
+        raise InputError(f"{name} must be at most {most}, got {value!r}")
+
+
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Whether `function` takes an argument by this name."""
+    kinds = {p.kind for p in signature(function).parameters.values()}
+    return Parameter.VAR_KEYWORD in kinds or name in _named(function)
+
+
+def _named(function: Callable[..., Any]) -> list[str]:
+    return [
         p.name
         for p in signature(function).parameters.values()
         if p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
     ]
-    for name in args:
-        if name not in known:
-            raise near_miss(kind, name, known)
 
 
 class Registry(Mapping[str, T], Generic[T]):

@@ -7,7 +7,7 @@ work on every model that holds such layers, whatever its containers are.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -86,6 +86,11 @@ class BayesianLayer(StochasticLayer):
             raise near_miss("estimator", estimator, ESTIMATORS)
         check_scale("posterior_scale", posterior_scale)
         self.prior_type = prior_type
+        if not isinstance(prior_args, Mapping | None):
+            raise InputError(
+                f"prior_args must be a mapping of arguments, got {prior_args!r}: give "
+                '{"scale": 1.0}, for instance'
+            )
         self.prior_args = dict(prior_args or {})
         check_arguments(
             f"argument of prior {prior_type!r}", PRIORS[prior_type], self.prior_args

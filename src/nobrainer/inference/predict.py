@@ -20,6 +20,7 @@ from nobrainer.inference.tiles import (
     plan_tiles,
     round_up,
 )
+from nobrainer.models.check import BLENDED_SIDE
 from nobrainer.types import Shape3
 
 MEMORY_BYTES = 1_500_000_000
@@ -285,7 +286,7 @@ class _Work:
 
         Each draw's whole volume is held at once; the result depends on the windows.
         """
-        block = self.sampling.block_shape or (96, 96, 96)
+        block = self.sampling.block_shape or (BLENDED_SIDE,) * 3
         i, j, k = (round_up(b, stride) for b in block)
         roi: Shape3 = (i, j, k)
         whole = Tile((0, 0, 0), self.image.shape)

@@ -15,7 +15,23 @@ LOSSES: Registry = Registry("loss")
 @LOSSES.register("cross_entropy")
 def cross_entropy(weight: Tensor | None = None) -> nn.Module:
     """Mean voxel cross-entropy in nats; with weights, their weighted mean."""
-    return nn.CrossEntropyLoss(weight=weight)
+    return nn.CrossEntropyLoss() if weight is None else _WeightedMean(weight)
+
+
+class _WeightedMean(nn.Module):
+    """The weighted mean over the voxels; 0 where no voxel has a weight."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        total = nn.functional.cross_entropy(
+            logits, labels, self.weight, reduction="sum"
+        )
+        return total / self.weight[labels].sum().clamp_min(self.weight.max() * 1e-6)
 
 
 # MONAI, of which they are made, takes seconds to load.

@@ -15,10 +15,10 @@ from nobrainer.models.bayesian import bayesian_meshnet, bayesian_vnet
 from nobrainer.models.ensemble import ensemble
 from nobrainer.models.kwyk import Kwyk
 from nobrainer.models.meshnet import MeshNet
-from nobrainer.models.registry import MODELS, build
+from nobrainer.models.registry import MODELS, Model, build, name_of
 from nobrainer.models.vnet import VNet
 
-__all__ = ["MODELS", "available_models", "build", "get"]
+__all__ = ["MODELS", "Model", "available_models", "build", "get", "name_of"]
 
 # MONAI, of which it is made, takes seconds to load.
 MODELS.locate("unet", "nobrainer.models.unet:UNet")

@@ -9,7 +9,7 @@ from torch import nn
 
 from nobrainer.bayes.dropout import ConcreteDropout3d
 from nobrainer.bayes.layers import BayesianConv3d, name_sites
-from nobrainer.models.registry import check_count, check_dilations, check_kl_weight
+from nobrainer.models.registry import check_dilations, check_kl_weight, check_size
 from nobrainer.registry import near_miss
 from nobrainer.types import Images, Logits
 
@@ -60,9 +60,7 @@ class Kwyk(nn.Module):
         estimator: str = "shared",
     ) -> None:
         super().__init__()
-        check_count("in_channels", in_channels, 1)
-        check_count("n_classes", n_classes, 2)
-        check_count("base_filters", base_filters, 1)
+        check_size(in_channels, n_classes, base_filters)
         check_dilations(dilations)
         check_kl_weight(kl_weight)
         if variant not in VARIANTS:

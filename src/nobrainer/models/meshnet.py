@@ -7,7 +7,7 @@ from torch import nn
 from nobrainer.bayes.dropout import DROPOUTS
 from nobrainer.bayes.layers import name_sites
 from nobrainer.models.norm import BatchNorm3d
-from nobrainer.models.registry import check_count, check_dilations
+from nobrainer.models.registry import check_dilations, check_size
 from nobrainer.types import Images, Logits
 
 
@@ -40,9 +40,7 @@ class MeshNet(nn.Module):
         conv: Callable[..., nn.Module] = nn.Conv3d,
     ) -> None:
         super().__init__()
-        check_count("in_channels", in_channels, 1)
-        check_count("n_classes", n_classes, 2)
-        check_count("base_filters", base_filters, 1)
+        check_size(in_channels, n_classes, base_filters)
         check_dilations(dilations)
         layers: list[nn.Module] = []
         channels = in_channels

@@ -6,8 +6,8 @@ from torch import nn
 
 from nobrainer.bayes.dropout import DROPOUTS
 from nobrainer.bayes.layers import name_sites
-from nobrainer.models.registry import check_count
-from nobrainer.registry import near_miss
+from nobrainer.models.registry import MOST_LEVELS, check_size
+from nobrainer.registry import check_count, near_miss
 from nobrainer.types import Images, Logits
 
 NORMS = ("batch", "instance")
@@ -42,10 +42,8 @@ class UNet(nn.Module):
         norm: str = "batch",
     ) -> None:
         super().__init__()
-        check_count("in_channels", in_channels, 1)
-        check_count("n_classes", n_classes, 2)
-        check_count("base_filters", base_filters, 1)
-        check_count("levels", levels, 2)
+        check_size(in_channels, n_classes, base_filters)
+        check_count("levels", levels, 2, MOST_LEVELS)
         if norm not in NORMS:
             raise near_miss("norm", norm, NORMS)
         self.net = MonaiUNet(

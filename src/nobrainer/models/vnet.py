@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from nobrainer.bayes.dropout import DROPOUTS
 from nobrainer.bayes.layers import name_sites
 from nobrainer.models.norm import BatchNorm3d
-from nobrainer.models.registry import check_count
+from nobrainer.models.registry import MOST_LEVELS, check_size
+from nobrainer.registry import check_count
 from nobrainer.types import Images, Logits
 
 
@@ -79,10 +80,8 @@ class VNet(nn.Module):
         conv: Callable[..., nn.Module] = nn.Conv3d,
     ) -> None:
         super().__init__()
-        check_count("in_channels", in_channels, 1)
-        check_count("n_classes", n_classes, 2)
-        check_count("base_filters", base_filters, 1)
-        check_count("levels", levels, 1)
+        check_size(in_channels, n_classes, base_filters)
+        check_count("levels", levels, 1, MOST_LEVELS)
 
         def dropout(channels: int) -> nn.Module:
             return DROPOUTS[dropout_type](channels, dropout_rate)

@@ -7,9 +7,8 @@ from typing import Any
 from nobrainer import models
 from nobrainer.errors import InputError
 from nobrainer.models.ensemble import MOST_MEMBERS
-from nobrainer.models.registry import check_count
 from nobrainer.processing.segmentation import Segmentation
-from nobrainer.registry import check_arguments
+from nobrainer.registry import check_arguments, check_count
 
 
 def Ensemble(
@@ -44,6 +43,11 @@ def Ensemble(
         members = [members] * n_members
     pairs = []
     for member in members:
+        if not isinstance(member, str | Sequence):
+            raise InputError(
+                f"members must be names of models, got {member!r}: register a network "
+                "of your own under a name"
+            )
         name, own = (member, {}) if isinstance(member, str) else member
         args = {**(model_args or {}), **own}
         check_arguments(f"argument of model {name!r}", models.get(name), args)

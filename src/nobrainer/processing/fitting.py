@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import file_digest
 from importlib.metadata import version
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,17 @@ from nobrainer.inference.predict import Sampling, TileResult, predict_volume
 from nobrainer.io import is_synthetic, read_image, read_labels
 from nobrainer.losses import inverse_frequency
 from nobrainer.metrics.overlap import confusion, dice
+from nobrainer.models.check import (
+    check_block,
+    check_reach,
+    check_training,
+    check_window,
+    imagined,
+)
 from nobrainer.models.ensemble import MEMBERS
+from nobrainer.models.registry import FAILURES, MODELS, Model, first_line
 from nobrainer.processing.dataset import Dataset
-from nobrainer.recipe import Cohort, FileRecord, ModelConfig
+from nobrainer.recipe import Cohort, DataConfig, FileRecord, ModelConfig
 from nobrainer.registry import near_miss
 from nobrainer.training.objective import Elbo, Supervised
 
@@ -52,11 +61,65 @@ def members(model: ModelConfig, seed: int) -> dict[int, ModelConfig]:
     }
 
 
-def initial_network(model: ModelConfig, seed: int) -> nn.Module:
-    """The network before training, with weights that depend on the seed alone."""
+def initial_network(model: ModelConfig, seed: int, given: Model) -> nn.Module:
+    """The network before training, with weights that depend on the seed alone.
+
+    `given` is what `Segmentation` was given: a recipe has only the name of a network of
+    one's own. Where it is the network itself, so are its weights.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(mix_seed(seed, "initial weights"))
-        return models.build(model.name, **model.args)
+        source = given if models.name_of(given) == model.name else model.name
+        return models.build(source, **model.args)
+
+
+def first_network(model: ModelConfig, seed: int, given: Model) -> nn.Module:
+    """All of the network, as `load` builds it; refused before it takes much memory."""
+    if _is_shipped(model.name):
+        with imagined():
+            models.build(model.name, **model.args)
+    return initial_network(model, seed, given)
+
+
+def check_networks(
+    members: Sequence[ModelConfig],
+    given: Model,
+    data: DataConfig,
+    n_patches: int,
+    optimizer: type[Optimizer],
+    opt_args: Mapping[str, Any],
+) -> None:
+    """Raise `InputError` where a training would fail for other reasons than its files.
+
+    Args:
+        members: the networks to train.
+        given: see `initial_network`.
+        data: how patches are made.
+        n_patches: of an epoch, for one process.
+        optimizer, opt_args: see `make_optimizer`.
+    """
+    block, size = data.block_shape, data.batch_size
+    # The last batch is what is left.
+    sizes = {min(size, n_patches), n_patches % size or min(size, n_patches)}
+    for number, member in enumerate(members):
+        if member in members[:number]:
+            continue
+
+        def build(member: ModelConfig = member) -> nn.Module:
+            return initial_network(member, 0, given)
+
+        network = build()
+        check_block(network, block)
+        check_training(build, block, sorted(sizes), data.n_classes)
+        check_window(build)
+        # Those of the package are measured by its tests.
+        if not _is_shipped(member.name):
+            check_reach(network)
+        make_optimizer(optimizer, network, opt_args)
+
+
+def _is_shipped(name: str) -> bool:
+    return name in MODELS and models.get(name).__module__.startswith("nobrainer.")
 
 
 def objective(
@@ -80,32 +143,49 @@ def make_optimizer(
     """
     chosen = {"fused", "foreach", "differentiable"} & opt_args.keys()
     fused = {"fused": True} if kind in FUSED and not chosen else {}
-    return kind(network.parameters(), **{**fused, **opt_args})
+    closure = signature(kind.step).parameters.get("closure")
+    if closure is not None and closure.default is Parameter.empty:
+        raise InputError(
+            f"{kind.__name__} needs a closure for every step, which training has not: "
+            "give another optimizer"
+        )
+    try:
+        return kind(network.parameters(), **{**fused, **opt_args})
+    except FAILURES as error:
+        raise InputError(
+            f"{kind.__name__} cannot be made with opt_args={dict(opt_args)}: "
+            f"{first_line(error)}"
+        ) from error
 
 
 def class_weights(
-    given: Sequence[float] | str | None, counts: np.ndarray
+    given: Sequence[float] | str | None, n_classes: int
 ) -> tuple[float, ...] | None:
-    """The weight of each class in the loss: as given, or of "auto".
-
-    Args:
-        given: what `fit` was given.
-        counts: (subjects, C) voxels of each class.
-    """
-    n_classes = counts.shape[1]
+    """The weight of each class in the loss; None also where it is for the labels."""
     if given is None:
         return None
     if isinstance(given, str):
         if given != "auto":
             raise near_miss("class_weights", given, ["auto"])
-        return tuple(inverse_frequency(torch.from_numpy(counts.sum(0))).tolist())
+        return None
     # The keys of a mapping would be taken for the weights.
-    is_list = not isinstance(given, Mapping)
-    if not is_list or len(given) != n_classes or min(given) < 0:
+    if isinstance(given, Mapping) or len(given) != n_classes:
         raise InputError(
-            f"class_weights must be {n_classes} numbers >= 0, got {given!r}"
+            f"class_weights must be {n_classes} numbers, one a class, got {given!r}"
         )
-    return tuple(float(w) for w in given)
+    try:
+        return tuple(map(float, given))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"class_weights must be numbers, got {given!r}") from error
+
+
+def automatic_weights(counts: np.ndarray) -> tuple[float, ...]:
+    """The weights of `class_weights` "auto": inverse frequencies.
+
+    Args:
+        counts: (subjects, C) voxels of each class.
+    """
+    return tuple(inverse_frequency(torch.from_numpy(counts.sum(0))).tolist())
 
 
 def cohort(volumes: Sequence[Prepared], counts: np.ndarray) -> Cohort:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
+from inspect import Parameter, signature
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Self, overload
@@ -46,7 +47,8 @@ from nobrainer.io import (
 from nobrainer.losses import LOSSES
 from nobrainer.memory import require_memory
 from nobrainer.metrics.overlap import confusion, dice
-from nobrainer.models.registry import check_count
+from nobrainer.models.check import load_weights
+from nobrainer.models.registry import OWN, Model, at_most, builder_of
 from nobrainer.naming import repeats, scan_names
 from nobrainer.processing import fitting
 from nobrainer.processing.dataset import Dataset, Entry
@@ -64,11 +66,12 @@ from nobrainer.quality import (
 )
 from nobrainer.ranking import Ranked, check_strategy, rank
 from nobrainer.recipe import ModelConfig, Provenance, Recipe, TrainingConfig
-from nobrainer.registry import check_arguments, near_miss
+from nobrainer.registry import check_arguments, check_count, near_miss, takes
 from nobrainer.structures import Structure, StructureSums
 from nobrainer.system import check_cores, check_writable
 from nobrainer.training.checkpoint import LAST, read_checkpoint
 from nobrainer.training.engine import (
+    check_devices,
     default_device,
     inference_dtype,
     is_first_process,
@@ -88,9 +91,11 @@ class Segmentation:
     """A segmentation network with `fit` and `predict`.
 
     Args:
-        base_model: a name of `nobrainer.models.available_models()`.
+        base_model: a name of `nobrainer.models.available_models()`, or a network of
+            your own: a `torch.nn.Module`, of which each `fit` trains a copy, or its
+            class or a function that builds it.
         model_args: arguments of that model; `n_classes` is taken from the training
-            data where it is not given.
+            data where it is not given and the model takes it.
         checkpoint_filepath: folder for checkpoints during training (`last`, `best`);
             None keeps none.
 
@@ -105,13 +110,14 @@ class Segmentation:
 
     def __init__(
         self,
-        base_model: str = "bayesian_vnet",
+        base_model: Model = "bayesian_vnet",
         model_args: Mapping[str, Any] | None = None,
         checkpoint_filepath: str | PathLike[str] | None = None,
     ) -> None:
         args = dict(model_args or {})
-        kind = f"argument of model {base_model!r}"
-        check_arguments(kind, models.get(base_model), args)
+        build = builder_of(base_model)
+        kind = f"argument of model {models.name_of(base_model)!r}"
+        check_arguments(kind, build, args)
         self.base_model = base_model
         self.model_args = args
         self.checkpoint_filepath = checkpoint_filepath
@@ -189,29 +195,53 @@ class Segmentation:
             DivergedError: a loss was not finite; names the batch's files.
         """
         _check_datasets(dataset_train, dataset_validate, patience)
-        check_count("epochs", epochs, 1)
-        check_count("seed", seed, 0)
         check_count("devices", devices, 1)
-        check_count("accumulate", accumulate, 1)
+        check_devices(devices)
         check_count("num_workers", num_workers, 0)
         check_cores("num_workers", num_workers)
-        _check_positive("gradient_clip", gradient_clip)
-        _check_positive("max_minutes", max_minutes)
-        if isinstance(loss, str):
-            LOSSES[loss]
+        _check_loss(loss, class_weights)
         if schedule not in training.SCHEDULES:
             raise near_miss("schedule", schedule, training.SCHEDULES)
         opt_args = dict(opt_args or {"lr": DEFAULT_LEARNING_RATE})
         check_arguments(f"argument of {optimizer.__name__}", optimizer, opt_args)
-        _check_positive("warm_start_delta", warm_start_delta)
-        model = ModelConfig(self.base_model, self._model_args(dataset_train.n_classes))
-        # All of it once, as `load` does, before anything is read or trained.
-        fitting.initial_network(model, seed)
-        members = fitting.members(model, seed)
-        directory = self._directory(resume, len(members))
-        trained = None if warm_start is None else _trained(warm_start, model)
-        started = fitting.now()
         precision = resolve_precision(precision)
+        data = dataset_train.config
+        model = ModelConfig(
+            models.name_of(self.base_model), self._model_args(data.n_classes)
+        )
+        trained = None if warm_start is None else _trained(warm_start, model)
+        config = TrainingConfig(
+            epochs=epochs,
+            optimizer=f"{optimizer.__module__}.{optimizer.__qualname__}",
+            opt_args=opt_args,
+            loss=_loss_name(loss),
+            class_weights=fitting.class_weights(class_weights, data.n_classes),
+            schedule=schedule,
+            seed=seed,
+            precision=precision,
+            gradient_clip=gradient_clip,
+            accumulate=accumulate,
+            patience=patience,
+            max_minutes=max_minutes,
+            warm_start=None if trained is None else _digest(trained),
+            warm_start_delta=None if trained is None else warm_start_delta,
+        )
+        # All of it once, as `load` does, before anything is read or trained.
+        network = fitting.first_network(model, seed, self.base_model)
+        if trained is not None:
+            start_warm(network, trained, warm_start_delta)
+        members = fitting.members(model, seed)
+        n_patches = len(dataset_train) * data.patches_per_volume
+        fitting.check_networks(
+            [*members.values()],
+            self.base_model,
+            data,
+            -(-n_patches // devices),
+            optimizer,
+            opt_args,
+        )
+        directory = self._directory(resume, len(members))
+        started = fitting.now()
         fabric = training.make_fabric(precision, devices)
         slow = dataset_train.batch_size == 1 and fabric.device.type == "cpu"
         if slow and precision == "32-true":
@@ -230,27 +260,14 @@ class Segmentation:
                 validation = dataset_validate.prepare(preprocess, progress=bar.advance)
             counts = fitting.count_voxels(volumes, dataset_train.n_classes)
             fitting.check_seen(counts, dataset_train.labels)
-            weights = fitting.class_weights(class_weights, counts)
+            if class_weights == "auto":
+                found = fitting.automatic_weights(counts)
+                config = replace(config, class_weights=found)
             recipe = Recipe(
                 model=model,
                 preprocess=preprocess,
                 data=dataset_train.config,
-                training=TrainingConfig(
-                    epochs=epochs,
-                    optimizer=f"{optimizer.__module__}.{optimizer.__qualname__}",
-                    opt_args=opt_args,
-                    loss=_loss_name(loss),
-                    class_weights=weights,
-                    schedule=schedule,
-                    seed=seed,
-                    precision=precision,
-                    gradient_clip=gradient_clip,
-                    accumulate=accumulate,
-                    patience=patience,
-                    max_minutes=max_minutes,
-                    warm_start=None if trained is None else _digest(trained),
-                    warm_start_delta=None if trained is None else warm_start_delta,
-                ),
+                training=config,
                 provenance=Provenance(
                     started=started,
                     ended=started,
@@ -262,7 +279,7 @@ class Segmentation:
                     n_synthetic=fitting.count_synthetic(dataset_train),
                 ),
             )
-            data_loss = _data_loss(loss, weights)
+            data_loss = _data_loss(loss, config.class_weights)
             validate = fitting.validator(
                 validation, dataset_train.labels, fabric.device
             )
@@ -270,7 +287,7 @@ class Segmentation:
             history: list[dict[str, Any]] = []
             metrics: list[dict[str, float]] = []
             for number, (member_seed, member) in enumerate(members.items()):
-                network = fitting.initial_network(member, member_seed)
+                network = fitting.initial_network(member, member_seed, self.base_model)
                 if trained is not None:
                     start_warm(network, trained, warm_start_delta)
                 lone = len(members) == 1
@@ -854,11 +871,16 @@ class Segmentation:
         )
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path, base_model: Model | None = None) -> Self:
         """Read a model that `save` wrote, or a checkpoint file of a training.
 
+        Args:
+            path: the model's folder, or the file.
+            base_model: what the model was made with, where that was a network of your
+                own: a recipe holds its name and no code.
+
         No pickled code runs. Raises `InputError` for a file that is missing,
-        damaged or from a newer nobrainer.
+        damaged, from a newer nobrainer or not what its own recipe says.
         """
         if Path(path).is_file():
             checkpoint = read_checkpoint(Path(path))
@@ -871,14 +893,17 @@ class Segmentation:
         else:
             saved = bundle.load(path)
         config = saved.recipe.model
-        model = models.build(config.name, **config.args)
-        try:
-            model.load_state_dict(saved.weights)
-        except RuntimeError as error:
+        if base_model is None and config.name.startswith(OWN):
             raise InputError(
-                f"{path}: the weights do not fit the recipe's model: {error}"
-            ) from error
-        segmentation = cls(config.name, config.args)
+                f"{path}: was made with a network of your own, {config.name}, whose "
+                "code is not kept: give it, Segmentation.load(..., base_model=...)"
+            )
+        source = config.name if base_model is None else base_model
+        try:
+            model = _rebuild(source, saved)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        segmentation = cls(source, config.args)
         segmentation._learned(
             model.eval(),
             saved.recipe,
@@ -963,8 +988,10 @@ class Segmentation:
         return None
 
     def _model_args(self, n_classes: int) -> dict[str, Any]:
-        args = {"n_classes": n_classes} | self.model_args
-        if args["n_classes"] != n_classes:
+        args = dict(self.model_args)
+        if takes(builder_of(self.base_model), "n_classes"):
+            args = {"n_classes": n_classes} | args
+        if args.get("n_classes", n_classes) != n_classes:
             raise InputError(
                 f"the model has n_classes={args['n_classes']}, the dataset "
                 f"{n_classes}: give both the same"
@@ -1123,6 +1150,24 @@ class Segmentation:
         )
 
 
+def _rebuild(source: Model, saved: bundle.Bundle) -> nn.Module:
+    """The network of a bundle; `InputError` where it does not go with its recipe."""
+    config, data = saved.recipe.model, saved.recipe.data
+    # Not only where the arguments say it: a model has a number of its own otherwise.
+    usual = signature(builder_of(source)).parameters.get("n_classes")
+    n_classes = config.args.get("n_classes", usual.default if usual else None)
+    if n_classes not in (None, Parameter.empty, data.n_classes):
+        raise InputError(
+            f"the recipe's network has n_classes={n_classes}, its data {data.n_classes}"
+        )
+    # A Bayesian layer is built from a plain one, which is not among the weights.
+    n_numbers = 2 * sum(weight.numel() for weight in saved.weights.values())
+    with at_most(n_numbers):
+        network = models.build(source, **config.args)
+    load_weights(network, saved.weights)
+    return network
+
+
 def _check_datasets(
     train: Dataset, validate: Dataset | None, patience: int | None
 ) -> None:
@@ -1192,9 +1237,16 @@ def _shortened(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + more
 
 
-def _check_positive(name: str, value: float | None) -> None:
-    if value is not None and not value > 0:
-        raise InputError(f"{name} must be > 0, got {value!r}")
+def _check_loss(
+    loss: str | Callable[[Tensor, Tensor], Tensor] | None,
+    class_weights: Sequence[float] | str | None,
+) -> None:
+    if isinstance(loss, str):
+        LOSSES[loss]
+    elif loss is not None and class_weights is not None:
+        raise InputError(
+            "class_weights go with a named loss: put them into your own loss"
+        )
 
 
 def _loss_name(loss: str | Callable[[Tensor, Tensor], Tensor] | None) -> str:
@@ -1210,10 +1262,6 @@ def _data_loss(
     weights: tuple[float, ...] | None,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     if callable(loss):
-        if weights is not None:
-            raise InputError(
-                "class_weights go with a named loss: put them into your own loss"
-            )
         return loss
     return LOSSES[loss or "cross_entropy"](
         None if weights is None else torch.tensor(weights)

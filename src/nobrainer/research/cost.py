@@ -5,17 +5,14 @@ were done.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from nobrainer import models
@@ -26,6 +23,7 @@ from nobrainer.errors import InputError
 from nobrainer.inference.moments import statistics_bytes
 from nobrainer.inference.predict import slab_planes
 from nobrainer.inference.tiles import round_up
+from nobrainer.models.check import BLENDED_SIDE, check_block, imagined
 from nobrainer.research.journal import Row, Size
 from nobrainer.types import Shape3
 
@@ -60,18 +58,6 @@ class Forecast:
     memory_bytes: float | None
     step_s: float | None
     judge_s: float | None
-
-
-@contextmanager
-def imagined() -> Iterator[None]:
-    """Make tensors inside have shapes but no numbers.
-
-    So a network of any size is built and applied at once: nothing is allocated,
-    computed or drawn, and random states stay as they are.
-    """
-    # Checks of a distribution's parameters would ask for numbers.
-    with FakeTensorMode(), pyro.validation_enabled(False):
-        yield
 
 
 def count_size(
@@ -120,19 +106,15 @@ def count_size(
     )
 
 
-def check_block(network: nn.Module, block_shape: Shape3) -> None:
-    """Raise `InputError` for a block that a network's pooling does not take."""
+def check_patch(network: nn.Module, block_shape: Shape3) -> None:
+    """Raise `InputError` for a block that pooling does not take or makes one voxel."""
+    check_block(network, block_shape)
     stride: int = network.stride  # type: ignore[assignment]
-    sides = "x".join(map(str, block_shape))
-    if any(side % stride for side in block_shape):
-        raise InputError(
-            f"block_shape must be multiples of {stride}, the grid of the network's "
-            f"pooling, got {sides}: give other sides or fewer levels"
-        )
     if all(side == stride for side in block_shape):
         raise InputError(
             f"block_shape must be more than {stride} voxels wide, which pooling makes "
-            f"one, got {sides}: give longer sides or fewer levels"
+            f"one, got {'x'.join(map(str, block_shape))}: give longer sides or fewer "
+            "levels"
         )
 
 
@@ -301,7 +283,7 @@ def _count_step(
     network: nn.Module, batch_size: int, block_shape: Shape3
 ) -> tuple[int, float]:
     """Outputs of all layers, and operations, of the forward pass of a batch."""
-    check_block(network, block_shape)
+    check_patch(network, block_shape)
     activations = 0
 
     def add(layer: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -333,7 +315,7 @@ def _count_judging(
     """Numbers held, and operations, of a draw on a scan that has no empty margin."""
     voxels, width = math.prod(shape), int(network.width)  # type: ignore[arg-type]
     if network.halo is None:
-        side = round_up(96, int(network.stride))
+        side = round_up(BLENDED_SIDE, int(network.stride))
         # A quarter of neighbouring windows is in both.
         windows = math.prod(-(-max(0, n - side) // (side * 3 // 4)) + 1 for n in shape)
         flop = windows * _count_flop(network.eval(), (1, 1, side, side, side))

@@ -15,11 +15,11 @@ from nobrainer import models
 from nobrainer.data.augment import AUGMENTATIONS
 from nobrainer.errors import InputError
 from nobrainer.losses import LOSSES
+from nobrainer.models.check import imagined
 from nobrainer.models.ensemble import MEMBERS
-from nobrainer.models.registry import check_count
 from nobrainer.processing.segmentation import DEFAULT_LEARNING_RATE
-from nobrainer.registry import near_miss
-from nobrainer.research.cost import check_block, imagined
+from nobrainer.registry import check_count, near_miss
+from nobrainer.research.cost import check_patch
 from nobrainer.types import Shape3
 
 Scalar = str | int | float | bool
@@ -315,11 +315,8 @@ def _check_network(setting: Setting) -> None:
     """Refuse a setting whose network cannot be, or does not take its block."""
     block = setting.block_shape or _read_block("block_shape", _DEFAULTS["block_shape"])
     with imagined():
-        try:
-            network = models.build(setting.model, **setting.model_args)
-        except RuntimeError as error:
-            raise InputError(f"no such network can be built: {error}") from error
-        check_block(network, block)
+        network = models.build(setting.model, **setting.model_args)
+        check_patch(network, block)
 
 
 def _arguments(model: str) -> dict[str, Any]:

@@ -30,10 +30,9 @@ from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
 from nobrainer.io import write_text
 from nobrainer.memory import memory_limit_bytes
-from nobrainer.models.registry import check_count
 from nobrainer.processing.dataset import Dataset
 from nobrainer.recipe import SearchRecord, build_record, parse_json
-from nobrainer.registry import near_miss
+from nobrainer.registry import check_count, near_miss
 from nobrainer.research.book import PRUNERS, STORAGE, Book, public_url
 from nobrainer.research.cost import forecast, why_not
 from nobrainer.research.journal import (

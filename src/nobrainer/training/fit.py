@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader
 from nobrainer.bayes.draws import mix_seed
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import DivergedError, InputError
+from nobrainer.models.check import load_weights
+from nobrainer.models.registry import FAILURES, first_line
 from nobrainer.recipe import Recipe
 from nobrainer.training.checkpoint import (
     BEST,
@@ -118,8 +120,7 @@ class Training:
             return
         checkpoint = read_checkpoint(directory / LAST)
         _check_same(checkpoint.recipe, self.job.recipe, directory)
-        self.model.load_state_dict(checkpoint.weights)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self._restore(checkpoint, directory / LAST)
         for weight, state in self.optimizer.state.items():
             for name, value in state.items():
                 # A fused optimiser goes by the order in memory, which files lose.
@@ -130,6 +131,18 @@ class Training:
             # Its own score: it may be of an earlier epoch where the disk was full.
             best = read_checkpoint(directory / BEST)
             self.best, self.best_weights = best.best, best.weights
+
+    def _restore(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Take weights and optimiser's state; `InputError` where they do not fit."""
+        try:
+            load_weights(self.model, checkpoint.weights)
+            self.optimizer.load_state_dict(checkpoint.optimizer)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        except FAILURES as error:
+            raise InputError(
+                f"{path}: is not a checkpoint of this optimiser: {first_line(error)}"
+            ) from error
 
     def run(self) -> list[Row]:
         """Train to the end and leave the model with its best weights.
@@ -229,7 +242,7 @@ class Training:
 
     def _check_weights(self, epoch: int) -> None:
         """Raise before weights are kept that training cannot go on from."""
-        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+        if not all(bool(t.isfinite().all()) for t in self.model.state_dict().values()):
             raise DivergedError(
                 f"weights are not finite at the end of epoch {epoch}: give a lower "
                 "learning rate or gradient_clip"

@@ -1,0 +1,233 @@
+"""Whether a network can do what is asked of it, found out before it is trained.
+
+Networks of one's own are measured like those of the registry: what they say of
+themselves decides how a volume is predicted.
+"""
+
+import logging
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from nobrainer.bayes.draws import realise
+from nobrainer.errors import InputError
+from nobrainer.models.registry import FAILURES, first_line
+from nobrainer.types import Shape3
+
+T = TypeVar("T")
+
+BLENDED_SIDE = 96
+"""Voxels of a window along each axis, for networks that are not local."""
+_FAR = 128
+"""Voxels beyond the halo in which a network is looked for that looks further."""
+_TOLERANCE = 1e-3
+"""Share of the output's spread that rounding may change."""
+
+
+@contextmanager
+def imagined() -> Iterator[None]:
+    """Make tensors inside have shapes but no numbers.
+
+    So a network of any size is built and applied at once: nothing is allocated,
+    computed or drawn, and random states stay as they are.
+    """
+    # It logs what it cannot do before it raises it.
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        # Checks of a distribution's parameters would ask for numbers.
+        with FakeTensorMode(), pyro.validation_enabled(False):
+            yield
+    finally:
+        log.setLevel(before)
+
+
+def check_block(network: nn.Module, block_shape: Shape3) -> None:
+    """Raise `InputError` for a block that a network's pooling does not take."""
+    stride: int = network.stride  # type: ignore[assignment]
+    if any(side % stride for side in block_shape):
+        down = [max(stride, side // stride * stride) for side in block_shape]
+        up = [-(-side // stride) * stride for side in block_shape]
+        near = " or ".join(dict.fromkeys(_sides(block) for block in (down, up)))
+        raise InputError(
+            f"block_shape must be multiples of {stride}, the grid of the network's "
+            f"pooling, got {_sides(block_shape)}: give {near}, or fewer levels"
+        )
+
+
+def check_training(
+    build: Callable[[], nn.Module],
+    block_shape: Shape3,
+    batch_sizes: Sequence[int],
+    n_classes: int,
+) -> None:
+    """Raise `InputError` unless a network takes batches of blocks, forward and back.
+
+    Args:
+        build: makes the network.
+        block_shape: voxels of a patch.
+        batch_sizes: patches of each kind of batch that an epoch has.
+        n_classes: channels that its output must have.
+    """
+
+    def step(size: int) -> tuple[int, ...]:
+        logits = build().train()(torch.zeros(size, 1, *block_shape))
+        logits.float().sum().backward()
+        return tuple(logits.shape)
+
+    for size in batch_sizes:
+        given = f"a batch of {size} patches of block_shape {_sides(block_shape)}"
+        try:
+            shape = _try(partial(step, size))
+        except FAILURES as error:
+            raise InputError(
+                f"{given} cannot be trained on: {first_line(error)}: give a larger "
+                "block_shape, or another batch_size (an epoch's last batch is what is "
+                "left of its patches)"
+            ) from error
+        wanted = (size, n_classes, *block_shape)
+        if shape != wanted:
+            raise InputError(
+                f"the network makes {shape} of {given}, and should make {wanted}: "
+                "logits of each class and voxel"
+            )
+
+
+def check_window(build: Callable[[], nn.Module]) -> None:
+    """Raise `InputError` where a network without a halo does not take its window."""
+    network = build()
+    if network.halo is not None:
+        return
+    stride: int = network.stride
+    side = -(-BLENDED_SIDE // stride) * stride
+    shape = (1, 1, side, side, side)
+    try:
+        with torch.no_grad():
+            _try(lambda: build().eval()(torch.zeros(shape)))
+    except FAILURES as error:
+        raise InputError(
+            f"a network without a halo is applied to windows of {_sides(shape[2:])} "
+            f"voxels, which this one does not take: {first_line(error)}: give it a "
+            "halo, or a stride of which its windows are multiples"
+        ) from error
+
+
+def _try(step: Callable[[], T]) -> T:
+    """Do something without numbers if that is possible, else with some."""
+    try:
+        with imagined():
+            return step()
+    except FAILURES:
+        with torch.random.fork_rng():
+            return step()
+
+
+def check_reach(network: nn.Module) -> None:
+    """Raise `InputError` where a network looks further than it says.
+
+    It is prediction that believes what it says: volumes are cut into windows that
+    begin on the grid of `stride` and overlap by `halo`.
+    """
+    halo: int | None = network.halo  # type: ignore[assignment]
+    if halo is None:
+        return
+    stride: int = network.stride  # type: ignore[assignment]
+    plain = realise(network, None)
+    try:
+        with torch.no_grad():
+            for axis in range(3):
+                _check_halo(plain, axis, halo, stride)
+                _check_stride(plain, axis, halo, stride)
+    except InputError:
+        raise
+    except FAILURES as error:
+        raise InputError(
+            f"the network says stride={stride}, and does not take every window whose "
+            f"sides are multiples of that: {first_line(error)}: correct its stride"
+        ) from error
+
+
+def _check_halo(network: nn.Module, axis: int, halo: int, stride: int) -> None:
+    if _is_local(network, axis, halo, stride):
+        return
+    further = range(halo, halo + _FAR, stride)
+    place = bisect_left(
+        further, True, key=lambda reach: _is_local(network, axis, reach, stride)
+    )
+    reach = f"{further[place]} voxels" if place < len(further) else "the whole window"
+    raise InputError(
+        f"the network says halo={halo}, and it looks at {reach} beyond its core along "
+        f"axis {axis}: correct its halo, or set it to None to have windows blended"
+    )
+
+
+def _is_local(network: nn.Module, axis: int, halo: int, stride: int) -> bool:
+    """Whether what lies further than `halo` from a core does not touch its output.
+
+    NaN is put there: it goes through every operation, whatever the weights are.
+    """
+    margin = halo + _FAR // stride * stride
+    shape = [2 * stride] * 3
+    shape[axis] = 2 * margin + stride
+    image = torch.full(shape, torch.nan)
+    image.narrow(axis, margin - halo, stride + 2 * halo).fill_(0)
+    made: Tensor = network(image[None, None]).narrow(2 + axis, margin, stride)
+    return not made.isnan().any()
+
+
+def _check_stride(network: nn.Module, axis: int, halo: int, stride: int) -> None:
+    """A window that is moved along the grid must give the same."""
+    shape = [2 * stride] * 3
+    shape[axis] = 2 * halo + 2 * stride
+    image = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    made = network(image[None, None])
+    moved = network(image.roll(-stride, axis)[None, None])
+    here = made.narrow(2 + axis, halo + stride, stride)
+    there = moved.narrow(2 + axis, halo, stride)
+    if (here - there).abs().max() > _TOLERANCE * made.std():
+        raise InputError(
+            f"the network says stride={stride}, and what it makes of a window changes "
+            "when that is moved by as many voxels: correct its stride, or set its halo "
+            "to None to have windows blended"
+        )
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put weights into a network, or raise `InputError` where they are not its own.
+
+    Every one must be there, and none besides, with the network's shape and number
+    format, and finite.
+    """
+    state = network.state_dict()
+    for name in dict.fromkeys([*state, *weights]):
+        if name not in weights:
+            raise InputError(f"{name!r} is missing from the weights")
+        if name not in state:
+            raise InputError(f"{name!r} is among the weights, but not in the network")
+        own, given = state[name], weights[name]
+        if (own.dtype, own.shape) != (given.dtype, given.shape):
+            raise InputError(
+                f"{name!r} is {_kind(given)} in the weights, {_kind(own)} in the "
+                "network"
+            )
+        if not given.isfinite().all():
+            raise InputError(f"{name!r} holds NaN or infinity")
+        if name.endswith("running_var") and (given < 0).any():
+            raise InputError(f"{name!r} holds variances below 0")
+    network.load_state_dict(weights)
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _sides(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
