@@ -17,7 +17,7 @@ from scipy.ndimage import affine_transform
 
 from nobrainer import memory, models
 from nobrainer.data.labels import LabelTable
-from nobrainer.errors import InputError
+from nobrainer.errors import InputError, UnusualScanWarning
 from nobrainer.evaluation import summarise
 from nobrainer.naming import stem
 from nobrainer.processing.dataset import Dataset
@@ -147,7 +147,9 @@ def test_dropout_alone_is_stochastic_too(pairs, scan, recwarn):
     args = TINY["vnet"] | {"dropout_rate": 0.3}
     fitted = Segmentation("vnet", args).fit(build(pairs[:1]))
     assert values(fitted.predict(scan, n_samples=3).variance).max() > 1e-6
-    assert [str(w.message) for w in recwarn] == []
+    # One epoch may leave a model that finds little.
+    others = [w for w in recwarn if w.category is not UnusualScanWarning]
+    assert [str(w.message) for w in others] == []
 
 
 def test_deterministic_model_says_that_it_makes_one_pass(pairs, scan):
@@ -161,6 +163,7 @@ def test_deterministic_model_says_that_it_makes_one_pass(pairs, scan):
     assert values(result.mutual_information).max() < 1e-6
     # Not asked for draws it gives the label alone, and says nothing.
     with warnings.catch_warnings(action="error"):
+        warnings.simplefilter("ignore", UnusualScanWarning)
         label = fitted.predict(scan)
     assert isinstance(label, nib.Nifti1Image)
     assert np.array_equal(values(result.label), values(label))
