@@ -184,6 +184,33 @@ def test_train_refuses_before_it_trains(scans: Path, model: Path) -> None:
     assert not (scans / "x").exists()
 
 
+def test_a_finished_training_that_is_resumed_keeps_its_model(
+    scans: Path, tmp_path: Path
+) -> None:
+    small = ("--model-arg", "base_filters=2", "--model-arg", "levels=1")
+    for members in ((), ("--members", 2)):
+        folder = tmp_path / str(len(members))
+        command = (
+            *("train", "--data", scans / "scans.csv", "--binarize", "--model", "vnet"),
+            *(*small, *members, "--block-shape", 16, 16, 16, "--patches-per-volume", 2),
+            *("--output-dir", folder / "m", "--checkpoint-dir", folder / "c"),
+            *("--resume", "--epochs"),
+        )
+        first = nobrainer_(*command, 1)
+        assert first.exit_code == 0, first.stderr
+        kept = {path: path.stat().st_mtime_ns for path in (folder / "m").iterdir()}
+        again = nobrainer_(*command, 1)
+        assert again.exit_code == 0, again.stderr
+        assert again.stdout == first.stdout == f"{folder / 'm'}\n"
+        last = again.stderr.splitlines()[-1]
+        assert last == "nobrainer: the training is finished: the model is kept"
+        assert kept == {p: p.stat().st_mtime_ns for p in (folder / "m").iterdir()}
+        more = nobrainer_(*command, 2)
+        assert more.exit_code == 2 and "a model is already there" in more.stderr
+        other = nobrainer_(*command, 1, "--learning-rate", 0.5)
+        assert other.exit_code == 2 and "cannot resume" in other.stderr
+
+
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(
     scans: Path, model: Path, tmp_path: Path
 ) -> None:

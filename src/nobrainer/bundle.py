@@ -36,8 +36,9 @@ from nobrainer.croissant import Field, FileEntry, fields_of, model_metadata, to_
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 from nobrainer.fitted import Calibration, QualityModel
-from nobrainer.recipe import Recipe, parse_json, refuse_newer
+from nobrainer.recipe import Recipe, check_history, parse_json, refuse_newer
 from nobrainer.system import check_writable, exchange
+from nobrainer.training.checkpoint import read_history
 
 T = TypeVar("T")
 
@@ -189,6 +190,24 @@ def load(directory: str | Path) -> Bundle:
             f"the model has {n_classes}; calibrate it again"
         )
     return bundle
+
+
+def is_finished(
+    directory: Path, checkpoints: Path, epochs: int, max_minutes: float | None
+) -> bool:
+    """Whether a model is the end of a training that would go on from its checkpoints.
+
+    Args:
+        directory: of the model, which may be missing.
+        checkpoints: folder of the training's checkpoints.
+        epochs, max_minutes: that are asked for now; for more it is not finished.
+    """
+    if not (directory / SUMS).is_file():
+        return False
+    saved = load(directory)
+    asked = saved.recipe.training.epochs, saved.recipe.training.max_minutes
+    rows = read_history(checkpoints)
+    return asked == (epochs, max_minutes) and list(saved.history) == rows
 
 
 def is_taken(target: Path, *, overwrite: bool) -> bool:
@@ -404,4 +423,4 @@ def _quality(data: bytes) -> QualityModel:
 
 
 def _history(data: bytes) -> tuple[dict[str, Any], ...]:
-    return tuple(parse_json(line, "history") for line in data.splitlines())
+    return check_history([parse_json(line, "history") for line in data.splitlines()])

@@ -391,6 +391,20 @@ def _parse_int(digits: str) -> int:
     return int(digits)
 
 
+def check_history(rows: Any) -> tuple[dict[str, Any], ...]:
+    """The history of a training, a row an epoch; `InputError` for anything else."""
+    plain = str | int | float | None
+    for row in rows:
+        if not isinstance(row, dict) or not all(
+            isinstance(value, plain) for value in row.values()
+        ):
+            raise InputError(
+                "a row of the history must be numbers and text by name, got "
+                f"{_show(row)}"
+            )
+    return tuple(rows)
+
+
 def refuse_newer(raw: Any) -> None:
     """Raise `InputError` when a parsed recipe's format is newer than this software's.
 

@@ -158,7 +158,14 @@ def train(
       nobrainer train --data scans.csv --output-dir warm --binarize \\
           --model bayesian_vnet --warm-start plain-vnet
     """
-    nb.bundle.check_place(output_dir, overwrite=overwrite)
+    finished = (
+        resume
+        and checkpoint_dir is not None
+        and not overwrite
+        and nb.bundle.is_finished(output_dir, checkpoint_dir, epochs, max_minutes)
+    )
+    if not finished:
+        nb.bundle.check_place(output_dir, overwrite=overwrite)
     dataset = (
         nb.Dataset.from_files(read_table(table), block_shape, n_classes)
         .batch(batch_size)
@@ -192,6 +199,11 @@ def train(
         warm_start=warm_start,
         resume=resume,
     )
+    if finished:
+        # `fit` has seen that all is as it was, and trained nothing.
+        echo("nobrainer: the training is finished: the model is kept", err=True)
+        echo(output_dir)
+        return
     echo(save_model(segmentation, output_dir, overwrite=overwrite))
 
 

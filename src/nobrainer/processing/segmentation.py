@@ -26,7 +26,7 @@ from nobrainer.bayes.warm_start import warm_start as start_warm
 from nobrainer.calibration import Method, calibrate
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.patches import Prepared
-from nobrainer.data.preprocess import background_value, preprocess_image
+from nobrainer.data.preprocess import NORMALIZERS, background_value, preprocess_image
 from nobrainer.data.shifts import SHIFTS
 from nobrainer.errors import InputError, UnusualScanWarning
 from nobrainer.evaluation import Evaluation, evaluate
@@ -56,6 +56,7 @@ from nobrainer.processing.display import ProgressBar
 from nobrainer.processing.guard import Batch
 from nobrainer.processing.prediction import BatchError, Prediction
 from nobrainer.quality import (
+    FEATURES,
     Case,
     Example,
     assess,
@@ -1160,6 +1161,14 @@ def _rebuild(source: Model, saved: bundle.Bundle) -> nn.Module:
         raise InputError(
             f"the recipe's network has n_classes={n_classes}, its data {data.n_classes}"
         )
+    if len(saved.labels.names) != data.n_classes:
+        raise InputError(
+            f"its labels are {len(saved.labels.names)}, the classes {data.n_classes}"
+        )
+    NORMALIZERS[saved.recipe.preprocess.normalize]
+    for name in () if saved.quality is None else saved.quality.features:
+        if name not in FEATURES:
+            raise near_miss("feature of quality.json", name, FEATURES)
     # A Bayesian layer is built from a plain one, which is not among the weights.
     n_numbers = 2 * sum(weight.numel() for weight in saved.weights.values())
     with at_most(n_numbers):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
-from nobrainer.recipe import Recipe, parse_json
+from nobrainer.recipe import Recipe, check_history, parse_json
 
 LAST, BEST, INTERRUPTED = (
     f"{name}.safetensors" for name in ("last", "best", "interrupted")
@@ -104,6 +104,35 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise InputError(f"{path}: {error}") from error
     if meta.pop("sha256", None) != _digest(tensors, meta):
         raise InputError(f"{path}: the checkpoint has been damaged or changed")
+    try:
+        return _assemble(recipe, tensors, meta)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: does not hold together ({type(error).__name__}: {error}): it was "
+            "not written by nobrainer"
+        ) from error
+
+
+def read_history(directory: Path) -> list[dict[str, Any]]:
+    """The rows of all epochs in a folder's last checkpoints, as a bundle keeps them."""
+    if (directory / LAST).exists():
+        return list(read_checkpoint(directory / LAST).history)
+    members = {
+        int(path.parent.name.removeprefix("member-")): path
+        for path in directory.glob(f"member-*/{LAST}")
+    }
+    return [
+        {"member": number, **row}
+        for number in sorted(members)
+        for row in read_checkpoint(members[number]).history
+    ]
+
+
+def _assemble(
+    recipe: Recipe, tensors: dict[str, Tensor], meta: dict[str, str]
+) -> Checkpoint:
     state: dict[int, dict[str, Any]] = {
         int(index): dict(values)
         for index, values in parse_json(meta["scalars"], "checkpoint").items()
@@ -122,7 +151,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         recipe=recipe,
         weights=weights,
         optimizer={"state": state, "param_groups": groups},
-        history=tuple(parse_json(meta["history"], "checkpoint")),
+        history=check_history(parse_json(meta["history"], "checkpoint")),
         labels=LabelTable.from_tsv(meta["labels"]),
         best=None if best is None else (best[0], best[1]),
     )
