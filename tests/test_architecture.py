@@ -25,7 +25,7 @@ LAYERS = """
     losses metrics
     models
     bayes data
-    io
+    io provenance
     formats
     fitted
     volume recipe

@@ -307,7 +307,8 @@ def test_predict_writes_maps_on_the_scans_grid_and_tables(
     written = {name: str(path) for name, path in (paths | tables).items()}
     assert json.loads(result.stdout) == [{"input": str(scan)} | written]
     sidecar = out / "structures.json"
-    assert set(out.iterdir()) == {*paths.values(), *tables.values(), sidecar}
+    origin = {out / "provenance.json", out / "provenance"}
+    assert set(out.iterdir()) == {*paths.values(), *tables.values(), sidecar, *origin}
     for name, path in paths.items():
         image = nib.load(path)
         assert image.get_data_dtype() == (np.uint8 if name == "label" else np.float32)
@@ -326,11 +327,10 @@ def test_predict_writes_maps_on_the_scans_grid_and_tables(
     entropy = labels_of(paths["entropy"])
     assert entropy.min() >= 0 and 0 < entropy.max() <= np.log(2) + 1e-6
 
-    # The same seed gives the same maps, and nothing is replaced unasked.
+    # The same seed gives the same maps, and nothing is done again unasked.
     stamp = paths["label"].stat().st_mtime_ns
-    again = nobrainer_(*args)
-    assert again.exit_code == 1
-    assert f"{paths['label']}: exists already" in again.stderr
+    again = nobrainer_(*args, "--json")
+    assert again.exit_code == 0 and again.stdout == result.stdout
     assert paths["label"].stat().st_mtime_ns == stamp
     tiles = ("--block-shape", 8, 9, 10, "--batch-size", 2, "--overwrite")
     assert nobrainer_(*args, *tiles).exit_code == 0
@@ -377,7 +377,8 @@ def test_one_bad_file_does_not_stop_the_others(
     assert first.startswith(f"nobrainer: error: {bad}: ")
     assert second.startswith(f"nobrainer: error: {missing}: ")
     assert third.startswith(f"nobrainer: error: {scans / 'scans.csv'}: unknown suffix")
-    assert sorted(tmp_path.iterdir()) == sorted([bad, *results])
+    origin = [tmp_path / "provenance", tmp_path / "provenance.json"]
+    assert sorted(tmp_path.iterdir()) == sorted([bad, *results, *origin])
 
 
 def test_a_sidecar_that_says_something_else_is_kept(

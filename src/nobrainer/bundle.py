@@ -210,6 +210,17 @@ def is_finished(
     return asked == (epochs, max_minutes) and list(saved.history) == rows
 
 
+def digest(path: str | Path) -> str:
+    """What tells a model from every other one, its calibration included: a SHA-256.
+
+    Args:
+        path: a model's directory, or a file with a checkpoint.
+    """
+    path = Path(path)
+    data = _read(path) if path.is_file() else _read(_find(path) / SUMS)
+    return hashlib.sha256(data).hexdigest()
+
+
 def is_taken(target: Path, *, overwrite: bool) -> bool:
     """Whether a model is there that may be replaced; refuses what must be kept.
 

@@ -353,6 +353,19 @@ class Recipe:
         return replace(recipe, format_version=FORMAT_VERSION)
 
 
+def to_json(value: Any) -> str:
+    """Indented JSON, in which a number that is not defined is null."""
+    return json.dumps(_defined(value), indent=2, allow_nan=False)
+
+
+def _defined(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _defined(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defined(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def parse_json(text: str | bytes, where: str) -> Any:
     """Read JSON of whatever origin: the one place that does.
 

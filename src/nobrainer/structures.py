@@ -267,11 +267,22 @@ def to_tsv(tables: Mapping[str, Sequence[Structure]]) -> str:
     return text.getvalue()
 
 
-def sidecar() -> dict[str, dict[str, str]]:
-    """What the columns of `to_tsv` mean: BIDS JSON, Description and Units of each."""
+def sidecar(coverage: float | None = None) -> dict[str, dict[str, str]]:
+    """What the columns of `to_tsv` mean: BIDS JSON, Description and Units of each.
+
+    Args:
+        coverage: of the conformal intervals, where the table has them.
+    """
+    columns = dict(_COLUMNS)
+    if coverage is not None:
+        for end in ("conformal_low_mm3", "conformal_high_mm3"):
+            description, unit = columns[end]
+            words = f" The coverage is {coverage:g}: of new scans like those, at least "
+            words += f"{100 * coverage:g} % have their true volume inside."
+            columns[end] = (description + words, unit)
     return {
         column: {"Description": description, "Units": unit}
-        for column, (description, unit) in _COLUMNS.items()
+        for column, (description, unit) in columns.items()
     }
 
 

@@ -1,12 +1,14 @@
 """What `qc` and `report` do: judge the segmentations of scans without a reference."""
 
+import math
 import textwrap
+import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import click
 
@@ -21,20 +23,17 @@ from nobrainer.cli.options import (
     SEED,
     THRESHOLD,
 )
-from nobrainer.cli.outputs import (
-    append_rows,
-    echo,
-    make_directory,
-    refuse_existing,
-    refuse_other,
-    to_json,
-)
-from nobrainer.cli.scans import each_scan, end, name_scans, new_batch
+from nobrainer.cli.outputs import echo, to_json
+from nobrainer.cli.results import Results, make_method
+from nobrainer.cli.scans import each_scan, end, name_scans, new_batch, tell_skipped
 from nobrainer.errors import InputError, UnusualScanWarning
 from nobrainer.io import write_text
 from nobrainer.processing.display import ProgressBar
+from nobrainer.recipe import build_record
 
 _WIDTH = 80
+_SELDOM = 20
+"""Tables are written again after so many times the time that it took: 5 % of all."""
 # In the order in which help lists them.
 _OPTIONS = (FILES, MODEL, OUTPUT_DIR, DRAWS, SEED, THRESHOLD, OVERWRITE, JSON)
 
@@ -62,16 +61,12 @@ def assess_scans(
 ) -> None:
     """Predict scans one at a time, write tables (and pages), print the worst first.
 
-    What is known of a scan is written before the next one is predicted, so that an
-    interruption loses one scan and memory does not grow with their number. How a scan
-    differs from the others of the run is known, and written, at the end.
+    What is known of a scan is recorded before the next one is predicted, so that an
+    interruption loses one scan. The tables are made of the records of all scans in
+    the folder, now and then and at the end, each written whole.
     """
     names = name_scans(files)
     qc, structures = output_dir / "qc.tsv", output_dir / "structures.tsv"
-    sidecars = {
-        qc.with_suffix(".json"): to_json(nb.quality.sidecar()) + "\n",
-        structures.with_suffix(".json"): to_json(nb.structures.sidecar()) + "\n",
-    }
     index = output_dir / "index.html"
     pages = {}
     if with_pages:
@@ -82,70 +77,107 @@ def assess_scans(
                     f"{file}: its page would be called {index.name} as the list of "
                     "all: rename the scan"
                 )
-        refuse_existing([index, *pages.values()], overwrite=overwrite)
-    refuse_existing([qc, structures], overwrite=overwrite)
-    refuse_other(sidecars, overwrite=overwrite)
     segmentation = nb.Segmentation.load(model_dir)
     # It is about the options: every scan would end in it.
     segmentation.check_quality(n_samples)
-    make_directory(output_dir)
-    cases: dict[Path, Any] = {}
+    method = make_method(
+        "report" if with_pages else "qc",
+        model_dir,
+        segmentation,
+        n_samples=n_samples,
+        seed=seed,
+        options={"threshold": threshold},
+    )
+    results = Results(output_dir, method, segmentation.device, overwrite=overwrite)
+    sidecars = {
+        qc.with_suffix(".json"): to_json(nb.quality.sidecar()) + "\n",
+        structures.with_suffix(".json"): to_json(nb.structures.sidecar(method.coverage))
+        + "\n",
+    }
+    tables = [qc, structures, *sidecars, *([index] if with_pages else [])]
+    results.open(names.values(), tables)
+    n_skipped = 0
+    next_s = time.monotonic()
 
-    def assess(file: Path, bar: ProgressBar) -> None:
-        with warnings.catch_warnings():
-            # They are among the reasons that are printed at the end.
-            warnings.simplefilter("ignore", UnusualScanWarning)
-            found = segmentation.predict(
-                file, n_samples=n_samples, seed=seed, verbose=False, on_pass=bar.advance
-            )
-        prediction = replace(found, name=names[file])
-        case = segmentation.quality(prediction, threshold)
-        if with_pages:
-            nb.report.write_case(
-                prediction,
-                pages[case.name],
-                case=case,
-                model=segmentation.recipe_,
-                calibration=segmentation.calibration_,
-                index=index.name,
-                overwrite=overwrite,
-            )
-        is_first = not cases
-        volumes = nb.structures.to_tsv({case.name: prediction.structures})
-        append_rows(volumes, structures, is_first=is_first)
-        append_rows(nb.quality.to_tsv([case]), qc, is_first=is_first)
-        cases[file] = case
+    def assess(file: Path, bar: ProgressBar) -> str:
+        nonlocal n_skipped, next_s
+        name = names[file]
+        page = [pages[name]] if with_pages else []
+        if results.find_done(name, [file], page) is not None:
+            bar.skip()
+            n_skipped += 1
+            return name
+        with results.work(name, [file], page) as work:
+            with warnings.catch_warnings():
+                # They are among the reasons that are printed at the end.
+                warnings.simplefilter("ignore", UnusualScanWarning)
+                found = segmentation.predict(
+                    file,
+                    n_samples=n_samples,
+                    seed=seed,
+                    verbose=False,
+                    on_pass=bar.advance,
+                )
+            prediction = replace(found, name=name)
+            case = segmentation.quality(prediction, threshold)
+            if with_pages:
+                work.begin()
+                nb.report.write_case(
+                    prediction,
+                    pages[name],
+                    case=case,
+                    model=segmentation.recipe_,
+                    calibration=segmentation.calibration_,
+                    index=index.name,
+                    overwrite=True,
+                )
+            work.data = {
+                "case": asdict(case),
+                "structures": nb.structures.to_tsv({name: prediction.structures}),
+            }
+        if time.monotonic() >= next_s:
+            started_s = time.monotonic()
+            _write_tables(results, qc, structures, sidecars)
+            # With thousands of scans a table takes a while: not after each of them.
+            ended_s = time.monotonic()
+            next_s = ended_s + _SELDOM * (ended_s - started_s)
+        return name
 
     written: dict[str, Path] = {}
+    done: list[str] = []
+    cases: dict[str, Any] = {}
     batch = new_batch(ctx)
     try:
-        for _ in each_scan(files, assess, batch):
-            pass
+        done.extend(each_scan(files, assess, batch))
     except KeyboardInterrupt:
-        done = f"interrupted: {len(cases)} of {len(files)} scans are done"
-        raise KeyboardInterrupt(f"{done}, see {qc}" if cases else done) from None
+        n_done = len(results.records())
+        words = f"interrupted: {n_done} scans of {output_dir} are done"
+        raise KeyboardInterrupt(
+            f"{words}, see {qc}; the same command goes on" if n_done else words
+        ) from None
     finally:
-        if cases:
-            cases = _compare(cases)
-            for path, text in sidecars.items():
-                write_text(text, path, overwrite=True)
-            table = nb.quality.to_tsv(list(cases.values()))
-            written["qc"] = write_text(table, qc, overwrite=True)
-            written["structures"] = structures
-        if cases and with_pages:
-            written["index"] = nb.report.write_cohort(
-                list(cases.values()),
-                index,
-                pages={case.name: pages[case.name].name for case in cases.values()},
-                model=segmentation.recipe_,
-                calibration=segmentation.calibration_,
-                overwrite=overwrite,
-            )
+        if results.records():
+            cases = _write_tables(results, qc, structures, sidecars)
+            written |= {"qc": qc, "structures": structures}
+            if with_pages:
+                with results.sharing([index]):
+                    written["index"] = nb.report.write_cohort(
+                        list(cases.values()),
+                        index,
+                        pages={name: f"{name}.html" for name in cases},
+                        model=segmentation.recipe_,
+                        calibration=segmentation.calibration_,
+                        overwrite=True,
+                    )
+        results.close()
+    file_of = {names[file]: file for file in files if names[file] in done}
+    n_cases = len(cases)
+    cases = {name: case for name, case in cases.items() if name in file_of}
     if as_json:
         story = {
             "scans": [
                 {
-                    "input": str(file),
+                    "input": str(file_of[name]),
                     "subject": case.name,
                     "flagged": bool(case.flags),
                     "score": case.score,
@@ -156,8 +188,8 @@ def assess_scans(
                     "checked": list(case.checked),
                     "unchecked": list(case.unchecked),
                 }
-                | ({"page": str(pages[case.name])} if with_pages else {})
-                for file, case in cases.items()
+                | ({"page": str(pages[name])} if with_pages else {})
+                for name, case in cases.items()
             ],
             "files": {name: str(path) for name, path in written.items()},
         }
@@ -169,15 +201,51 @@ def assess_scans(
         echo("files")
         for name, path in written.items():
             echo(f"  {name:<10} {path}")
+    if n_cases > len(cases) > 0 and not as_json:
+        echo(f"the tables hold {n_cases} scans: those of earlier commands, too")
+    tell_skipped(n_skipped, len(files))
     end(ctx, batch.problems)
 
 
-def _compare(cases: Mapping[Path, Any]) -> dict[Path, Any]:
+def _write_tables(
+    results: Results, qc: Path, structures: Path, sidecars: Mapping[Path, str]
+) -> dict[str, Any]:
+    """Write the tables of all scans in the folder; return their cases, worst first."""
+    with results.sharing([qc, structures, *sidecars]):
+        records = results.records()
+        cases = _compare(
+            {name: _read_case(record.data["case"]) for name, record in records.items()}
+        )
+        volumes = [record.data["structures"] for record in records.values()]
+        header, _, _ = volumes[0].partition("\n")
+        rows = [table.partition("\n")[2] for table in volumes]
+        texts = {
+            structures: "".join([f"{header}\n", *rows]),
+            qc: nb.quality.to_tsv(list(cases.values())),
+            **sidecars,
+        }
+        for path, text in texts.items():
+            write_text(text, path, overwrite=True)
+    return cases
+
+
+def _read_case(raw: Mapping[str, Any]) -> Any:
+    """A case from its record, in which a figure that is not defined is null."""
+    case = nb.quality.Case
+    hints = get_type_hints(case)
+    defined = {
+        name: math.nan if value is None and hints.get(name) is float else value
+        for name, value in raw.items()
+    }
+    return build_record(case, defined, "case")
+
+
+def _compare(cases: Mapping[str, Any]) -> dict[str, Any]:
     """The cases with how each is unlike the others; flagged first, then by score."""
     outliers = nb.quality.cohort_outliers([case.features for case in cases.values()])
     compared = [
-        (file, replace(case, flags=case.flags + unlike))
-        for (file, case), unlike in zip(cases.items(), outliers, strict=True)
+        (name, replace(case, flags=case.flags + unlike))
+        for (name, case), unlike in zip(cases.items(), outliers, strict=True)
     ]
     return dict(sorted(compared, key=lambda one: (not one[1].flags, one[1].score)))
 

@@ -20,10 +20,10 @@ from nobrainer.cli.outputs import (
     echo,
     echo_columns,
     figure_text,
-    make_directory,
     refuse_existing,
     to_json,
 )
+from nobrainer.cli.results import Results, make_method
 from nobrainer.cli.scans import end
 from nobrainer.data.table import read_table
 from nobrainer.io import write_text
@@ -72,7 +72,8 @@ def evaluate(
     """Compare predictions, and their uncertainty, with labels.
 
     Labels are made into classes as in the training of the model. DIR gets
-    metrics.tsv, a figure per row, and evaluation.html, a page that explains them.
+    metrics.tsv, a figure per row, and evaluation.html, a page that explains them;
+    provenance.json and the folder provenance say of which model, and how.
     Means over the scans are printed: of each structure, and of the probabilities
     in the whole scan and near the foreground, where errors are.
 
@@ -88,30 +89,44 @@ def evaluate(
         "metrics": output_dir / "metrics.tsv",
         "report": output_dir / "evaluation.html",
     }
-    refuse_existing(paths.values(), overwrite=overwrite)
     pairs = read_table(table)
     segmentation = nb.Segmentation.load(model_dir)
     dataset = segmentation.dataset(pairs)
-    make_directory(output_dir)
-    problems: list[str] = []
-    try:
-        evaluation = segmentation.evaluate(
-            dataset, n_samples=n_samples, seed=seed, surfaces=not no_surfaces
-        )
-    except nb.BatchError as error:
-        evaluation, problems = error.results, error.problems
-    if not evaluation:
-        end(ctx, problems)
-    write_text(evaluation.to_tsv(), paths["metrics"], overwrite=overwrite)
-    nb.report.write_evaluation(
-        evaluation,
-        paths["report"],
-        labels=segmentation.labels_,
-        model=segmentation.recipe_,
-        title=f"{model_dir.resolve().name} on {table.name}",
-        calibration=segmentation.calibration_,
-        overwrite=overwrite,
+    method = make_method(
+        "evaluate",
+        model_dir,
+        segmentation,
+        n_samples=n_samples,
+        seed=seed,
+        options={"surfaces": not no_surfaces},
     )
+    results = Results(output_dir, method, segmentation.device, overwrite=overwrite)
+    results.open(["evaluation"], paths.values())
+    inputs = [file for pair in pairs for file in pair]
+    if results.find_done("evaluation", inputs, paths.values()) is not None:
+        refuse_existing(paths.values(), overwrite=overwrite)
+    problems: list[str] = []
+    with results.work("evaluation", inputs, paths.values()) as work:
+        try:
+            evaluation = segmentation.evaluate(
+                dataset, n_samples=n_samples, seed=seed, surfaces=not no_surfaces
+            )
+        except nb.BatchError as error:
+            evaluation, problems = error.results, error.problems
+        if not evaluation:
+            end(ctx, problems)
+        work.begin()
+        write_text(evaluation.to_tsv(), paths["metrics"], overwrite=True)
+        nb.report.write_evaluation(
+            evaluation,
+            paths["report"],
+            labels=segmentation.labels_,
+            model=segmentation.recipe_,
+            title=f"{model_dir.resolve().name} on {table.name}",
+            calibration=segmentation.calibration_,
+            overwrite=True,
+        )
+        work.data = {"problems": problems}
     figures = nb.summarise(evaluation)
     n_scans = len({row.subject for row in evaluation})
     if as_json:

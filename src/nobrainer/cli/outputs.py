@@ -1,9 +1,8 @@
 """Where results go: never over what is there, unless asked to; and how they print."""
 
-import json
 import math
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import click
 
 from nobrainer.errors import InputError, printable
 from nobrainer.io import write
+from nobrainer.recipe import to_json as to_json
 
 MAPS = ("label", "variance", "entropy")
 
@@ -34,17 +34,6 @@ def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
             raise InputError(
                 f"{path}: exists already: give another place or --overwrite"
             )
-
-
-def refuse_other(texts: Mapping[Path, str], *, overwrite: bool) -> None:
-    """Raise `InputError` where a file has another text, unless it may be overwritten.
-
-    What several runs write alike, such as the meaning of a table's columns, may be
-    there.
-    """
-    for path, text in texts.items():
-        is_same = path.is_file() and path.read_bytes() == text.encode()
-        refuse_existing([path], overwrite=overwrite or is_same)
 
 
 def make_directory(directory: Path) -> None:
@@ -89,24 +78,6 @@ def write_maps(result: Any, paths: dict[str, Path], *, overwrite: bool) -> None:
         write(image, path, overwrite=overwrite)
 
 
-def append_rows(table: str, path: Path, *, is_first: bool) -> None:
-    """Begin a table, or add the rows of another with the same header to its end."""
-    header, _, rows = table.partition("\n")
-    try:
-        with path.open(
-            "w" if is_first else "a",
-            encoding="utf-8",
-            errors="backslashreplace",
-            newline="",
-        ) as file:
-            file.write(f"{header}\n{rows}" if is_first else rows)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written: {error.strerror}: check the directory, its "
-            "permissions and the free space"
-        ) from error
-
-
 def echo(
     text: object = "", *, err: bool = False, nl: bool = True, bold: bool = False
 ) -> None:
@@ -118,19 +89,6 @@ def echo_error(text: str) -> None:
     """Print what is wrong to standard error, each line as one of this program's."""
     for line in text.splitlines():
         echo(f"nobrainer: error: {line}", err=True)
-
-
-def to_json(value: Any) -> str:
-    """Indented JSON, in which a number that is not defined is null."""
-    return json.dumps(_defined(value), indent=2, allow_nan=False)
-
-
-def _defined(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _defined(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_defined(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def echo_columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -1,22 +1,17 @@
 """`nobrainer predict`: label and uncertainty maps of scans, and their volumes."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 
 import nobrainer as nb
 from nobrainer.cli.options import FILES, JSON, MODEL, OUTPUT_DIR, SEED
-from nobrainer.cli.outputs import (
-    echo,
-    make_directory,
-    map_paths,
-    refuse_existing,
-    refuse_other,
-    to_json,
-    write_maps,
-)
-from nobrainer.cli.scans import each_scan, end, name_scans, new_batch
-from nobrainer.io import write_text
+from nobrainer.cli.outputs import echo, map_paths, to_json
+from nobrainer.cli.results import Results, make_method
+from nobrainer.cli.scans import each_scan, end, name_scans, new_batch, tell_skipped
+from nobrainer.io import write, write_text
 from nobrainer.processing.display import ProgressBar
 
 
@@ -60,7 +55,11 @@ from nobrainer.processing.display import ProgressBar
     help="Label maps carry 0, 1, 2, ... in the order of the classes, not the values "
     "of the training's label files (FreeSurfer's ids, say).",
 )
-@click.option("--overwrite", is_flag=True, help="Replace maps that are there.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Do scans again that are done; replace what is there.",
+)
 @JSON
 @click.pass_context
 def predict(
@@ -85,7 +84,12 @@ def predict(
     across draws) and STEM_entropy.nii.gz (of the mean probabilities, in nats); the
     volumes of the structures with their error bars in STEM_structures.tsv, whose
     columns structures.json explains; and what each value of the label map means in
-    STEM_label.tsv. The paths of each scan's files are printed.
+    STEM_label.tsv. The paths of each scan's files are printed. provenance.json and
+    the folder provenance say which model made them, and how.
+
+    Scans that are done are not done again, so that after an interruption the same
+    command goes on. Results of another model, seed or number of draws are not mixed
+    in.
 
     A scan that cannot be predicted does not stop the others; it is reported at the
     end, and the exit code is 1.
@@ -96,49 +100,81 @@ def predict(
       nobrainer predict *.mgz --model model --output-dir maps --n-samples 0
     """
     names = name_scans(files)
-    columns = {}
-    if n_samples:
-        text = to_json(nb.structures.sidecar()) + "\n"
-        columns = {output_dir / "structures.json": text}
-    refuse_other(columns, overwrite=overwrite)
     segmentation = nb.Segmentation.load(model_dir)
     labels = segmentation.labels_
     if class_numbers:
         labels = labels.numbered()
-    make_directory(output_dir)
+    method = make_method(
+        "predict",
+        model_dir,
+        segmentation,
+        n_samples=n_samples,
+        seed=seed,
+        precision=precision,
+        options={"class_numbers": class_numbers},
+    )
+    results = Results(output_dir, method, segmentation.device, overwrite=overwrite)
+    columns = {}
+    if n_samples:
+        text = to_json(nb.structures.sidecar(method.coverage)) + "\n"
+        columns = {output_dir / "structures.json": text}
+    results.open(names.values(), columns)
+    n_skipped = 0
 
     def write_scan(file: Path, bar: ProgressBar) -> dict[str, str]:
+        nonlocal n_skipped
         stem = names[file]
         maps = map_paths(output_dir, stem, n_samples)
         paths = maps | {"classes": output_dir / f"{stem}_label.tsv"}
         if n_samples:
             paths["structures"] = output_dir / f"{stem}_structures.tsv"
-        refuse_existing(paths.values(), overwrite=overwrite)
-        result = segmentation.predict(
-            file,
-            batch_size=batch_size,
-            block_shape=block_shape,
-            n_samples=n_samples,
-            seed=seed,
-            precision=precision,
-            class_numbers=class_numbers,
-            verbose=False,
-            on_pass=bar.advance,
-        )
-        write_maps(result, maps, overwrite=overwrite)
-        write_text(labels.to_dseg(), paths["classes"], overwrite=overwrite)
-        if n_samples:
-            table = nb.structures.to_tsv({stem: result.structures})
-            write_text(table, paths["structures"], overwrite=overwrite)
-        for path, text in columns.items():
-            write_text(text, path, overwrite=True)
-        return {"input": str(file)} | {name: str(path) for name, path in paths.items()}
+        written = {name: str(path) for name, path in paths.items()}
+        if results.find_done(stem, [file], paths.values()) is not None:
+            bar.skip()
+            n_skipped += 1
+            return {"input": str(file)} | written
+        with results.work(stem, [file], paths.values()) as work:
+            result = segmentation.predict(
+                file,
+                batch_size=batch_size,
+                block_shape=block_shape,
+                n_samples=n_samples,
+                seed=seed,
+                precision=precision,
+                class_numbers=class_numbers,
+                verbose=False,
+                on_pass=bar.advance,
+            )
+            work.begin()
+            texts = {"classes": labels.to_dseg()}
+            if n_samples:
+                texts["structures"] = nb.structures.to_tsv({stem: result.structures})
+            images: Iterable[Any] = result if n_samples else [result]
+            for image, path in zip(images, maps.values(), strict=True):
+                if path not in work.kept:
+                    write(image, path, overwrite=True)
+            for name, text in texts.items():
+                if paths[name] not in work.kept:
+                    write_text(text, paths[name], overwrite=True)
+            for path, text in columns.items():
+                with results.sharing([path]):
+                    write_text(text, path, overwrite=True)
+        return {"input": str(file)} | written
 
-    batch, results = new_batch(ctx), []
-    for result in each_scan(files, write_scan, batch):
-        results.append(result)
-        if not as_json:
-            echo("\n".join(list(result.values())[1:]))
+    batch, stories = new_batch(ctx), []
+    try:
+        for story in each_scan(files, write_scan, batch):
+            stories.append(story)
+            if not as_json:
+                echo("\n".join(list(story.values())[1:]))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted: {len(stories)} of {len(files)} scans are done; the same "
+            "command goes on"
+        ) from None
+    finally:
+        results.close()
     if as_json:
-        echo(to_json(results))
+        echo(to_json(stories))
+    tell_skipped(n_skipped, len(files))
     end(ctx, batch.problems)

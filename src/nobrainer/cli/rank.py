@@ -7,8 +7,10 @@ import click
 import nobrainer as nb
 from nobrainer.cli.options import DRAWS, FILES, JSON, MODEL, SEED
 from nobrainer.cli.outputs import echo, make_directory, refuse_existing, to_json
+from nobrainer.cli.results import make_method
 from nobrainer.cli.scans import end
 from nobrainer.io import write_text
+from nobrainer.provenance import InputFile, Result, now
 
 
 @click.command()
@@ -46,6 +48,7 @@ def rank(
     """Order scans by how much their labels are wanted.
 
     A table (TSV) is printed, the scan first that the model would learn most from.
+    With --output FILE.tsv, FILE_provenance.json says which model ordered them, and how.
 
     Strategies: entropy (how undecided the network is inside the structures),
     mutual_information and pairwise_dice (how much its draws disagree there),
@@ -60,19 +63,37 @@ def rank(
       nobrainer rank pool/*.nii.gz --model model
       nobrainer rank pool/*.nii.gz --model model --output next.tsv
     """
-    if output is not None:
-        refuse_existing([output], overwrite=overwrite)
+    origin = output and output.with_name(f"{output.stem}_provenance.json")
+    if output is not None and origin is not None:
+        refuse_existing([output, origin], overwrite=overwrite)
     segmentation = nb.Segmentation.load(model_dir)
     if output is not None:
         make_directory(output.parent)
-    problems: list[str] = []
+    started, problems = now(), []
     try:
         ranked = segmentation.rank(files, strategy, n_samples=n_samples, seed=seed)
     except nb.BatchError as error:
         ranked, problems = error.results, error.problems
     table = nb.ranking.to_tsv(ranked)
-    if ranked and output is not None:
+    if ranked and output is not None and origin is not None:
+        record = Result(
+            method=make_method(
+                "rank",
+                model_dir,
+                segmentation,
+                n_samples=n_samples,
+                seed=seed,
+                options={"strategy": strategy},
+            ),
+            inputs=tuple(InputFile.of(file) for file in files if file.is_file()),
+            files=(output.name,),
+            device=segmentation.device,
+            started=started,
+            ended=now(),
+            data={"problems": problems},
+        )
         write_text(table, output, overwrite=overwrite)
+        write_text(record.to_json(), origin, overwrite=overwrite)
     if as_json:
         echo(to_json([one._asdict() for one in ranked]))
     elif ranked:

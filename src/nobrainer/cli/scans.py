@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import click
 
-from nobrainer.cli.outputs import echo_error
+from nobrainer.cli.outputs import echo, echo_error
 from nobrainer.errors import InputError
 from nobrainer.naming import repeats, scan_names
 from nobrainer.processing.display import ProgressBar
@@ -46,6 +46,16 @@ def each_scan(
 def new_batch(ctx: click.Context) -> Batch:
     """A batch that ends with the first error where the traceback is wanted."""
     return Batch(stop_at_first=ctx.find_root().params.get("debug", False))
+
+
+def tell_skipped(n_skipped: int, n_scans: int) -> None:
+    """Say how many scans needed no work, if any."""
+    if n_skipped:
+        echo(
+            f"nobrainer: {n_skipped} of {n_scans} scans were done before and are not "
+            "done again (--overwrite does)",
+            err=True,
+        )
 
 
 def end(ctx: click.Context, problems: Sequence[str]) -> None:

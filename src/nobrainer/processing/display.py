@@ -49,7 +49,7 @@ class ProgressBar:
         )
         self._task = self._progress.add_task("", figures="", visible=False)
         self._what, self._told_s = "", time.monotonic()
-        self._number, self._n_scans = 0, 0
+        self._number, self._n_scans, self._is_skipped = 0, 0, False
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -78,22 +78,26 @@ class ProgressBar:
     def scan(self, name: str) -> Iterator[None]:
         """Work on the next scan inside; `advance` says how far it is."""
         self._number += 1
+        self._is_skipped = False
         started_s = time.monotonic()
         if self._n_scans == 1:
             self._name(name)
         else:
             self._name(f"scan {self._number} of {self._n_scans}: {name}")
         yield
+        if self._is_skipped:
+            # What took no time says nothing about the time left.
+            self._progress.reset(
+                self._task, total=self._n_scans, completed=self._number, figures=""
+            )
+            return
         self._progress.update(self._task, completed=self._number)
         if self._n_scans > 1:
             self._tell(f"{self._what} ({time.monotonic() - started_s:.0f} s)")
 
-    def skip_scan(self) -> None:
-        """Count a scan that needs no work; it says nothing about the time left."""
-        self._number += 1
-        self._progress.reset(
-            self._task, total=self._n_scans, completed=self._number, figures=""
-        )
+    def skip(self) -> None:
+        """Say inside of a `scan` that it needs no work."""
+        self._is_skipped = True
 
     def advance(self, done: int, total: int) -> None:
         """Set how far the bar, or the scan, is."""

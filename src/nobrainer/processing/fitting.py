@@ -5,8 +5,6 @@ import platform
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from hashlib import file_digest
 from importlib.metadata import version
 from inspect import Parameter, signature
 from pathlib import Path
@@ -24,7 +22,6 @@ from nobrainer.data.labels import LabelTable
 from nobrainer.data.patches import Prepared, Scan
 from nobrainer.data.shifts import SHIFTS, shifted
 from nobrainer.errors import InputError
-from nobrainer.formats import require_file
 from nobrainer.inference.predict import Sampling, TileResult, predict_volume
 from nobrainer.io import is_synthetic, read_image, read_labels
 from nobrainer.losses import inverse_frequency
@@ -39,6 +36,7 @@ from nobrainer.models.check import (
 from nobrainer.models.ensemble import MEMBERS
 from nobrainer.models.registry import FAILURES, MODELS, Model, first_line
 from nobrainer.processing.dataset import Dataset
+from nobrainer.provenance import checksum
 from nobrainer.recipe import Cohort, DataConfig, FileRecord, ModelConfig
 from nobrainer.registry import near_miss
 from nobrainer.training.objective import Elbo, Supervised
@@ -336,24 +334,12 @@ def count_synthetic(dataset: Dataset) -> int:
     return sum(is_synthetic(subject.image) for subject in dataset.data)
 
 
-def checksum(path: Path) -> str:
-    """SHA-256 of a file; refused where reading would not end, as in a pipe."""
-    require_file(path)
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
-
-
 def software() -> dict[str, str]:
     """The versions of the software that a training depends on."""
     names = ("nobrainer", "torch", "pyro-ppl", "monai", "lightning-fabric", "nibabel")
     return {name: version(name) for name in names} | {
         "python": platform.python_version()
     }
-
-
-def now() -> str:
-    """The time, ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def versions_of(

@@ -55,6 +55,7 @@ from nobrainer.processing.dataset import Dataset, Entry
 from nobrainer.processing.display import ProgressBar
 from nobrainer.processing.guard import Batch
 from nobrainer.processing.prediction import BatchError, Prediction
+from nobrainer.provenance import checksum, now
 from nobrainer.quality import (
     FEATURES,
     Case,
@@ -242,7 +243,7 @@ class Segmentation:
             opt_args,
         )
         directory = self._directory(resume, len(members))
-        started = fitting.now()
+        started = now()
         fabric = training.make_fabric(precision, devices)
         slow = dataset_train.batch_size == 1 and fabric.device.type == "cpu"
         if slow and precision == "32-true":
@@ -324,7 +325,7 @@ class Segmentation:
                 metrics.append(fitting.final_metrics(rows, loop.best))
                 history += rows if lone else [{"member": number, **r} for r in rows]
         ended = replace(
-            recipe.provenance, ended=fitting.now(), metrics=fitting.mean_of(metrics)
+            recipe.provenance, ended=now(), metrics=fitting.mean_of(metrics)
         )
         self._learned(
             networks[0]
@@ -819,6 +820,25 @@ class Segmentation:
         """How many draws there are where `predict` is asked for `n_samples`."""
         return self._n_draws(self._sampling(1, None, self._draws(n_samples), 0))
 
+    def coverage(self, n_samples: int) -> float | None:
+        """The share of scans whose true volumes lie in the conformal intervals.
+
+        Args:
+            n_samples: what `predict` is asked for: intervals hold for the number of
+                draws that they were fitted with.
+
+        Returns: None where there are no intervals for so many draws.
+        """
+        fitted = None if self.calibration_ is None else self.calibration_.intervals
+        if fitted is None or fitted.n_draws != self.n_draws(n_samples):
+            return None
+        return fitted.coverage
+
+    @property
+    def device(self) -> str:
+        """The device that predictions are computed on, such as "cpu" or "cuda"."""
+        return str(default_device())
+
     def _check_quality_draws(self, n_draws: int) -> None:
         if self.quality_ is not None and n_draws != self.quality_.n_draws:
             raise InputError(
@@ -951,7 +971,7 @@ class Segmentation:
         found = [
             str(scan.paths[0])
             for scan in dataset.data
-            if scan.paths and fitting.checksum(scan.paths[0]) in seen
+            if scan.paths and checksum(scan.paths[0]) in seen
         ]
         if found:
             raise InputError(

@@ -1,0 +1,309 @@
+"""A folder of results: which are done, which are half done, and how all were made.
+
+| file | what it holds |
+|---|---|
+| `provenance.json` | the method, see `nobrainer.provenance.Method`: one in a folder |
+| `provenance/NAME.json` | what one scan was, and what was written for it: a `Result` |
+
+The record of a scan is written before its first file, and once more, with the time,
+after its last one. So a scan whose record has no end was interrupted and is done again,
+and a file that no record names is not ours. A process holds a lock while it works on a
+scan; the system frees it when the process dies, of whatever.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+import nobrainer as nb
+from nobrainer.cli.outputs import make_directory, refuse_existing
+from nobrainer.errors import InputError
+from nobrainer.formats import require_file
+from nobrainer.io import write_text
+from nobrainer.provenance import InputFile, Method, Result, now
+
+METHOD = "provenance.json"
+RECORDS = "provenance"
+
+
+class Work:
+    """A scan in progress; `begin` comes before its first file is written.
+
+    kept: files that are there and whole, which need not be written again.
+    data: what is kept with the record.
+    """
+
+    def __init__(
+        self, results: "Results", path: Path, record: Result, kept: frozenset[Path]
+    ) -> None:
+        self.kept = kept
+        self.data: dict[str, Any] = {}
+        self._results, self._path, self._record = results, path, record
+
+    def begin(self) -> None:
+        """Say which files are about to be written."""
+        self._results.write_method()
+        write_text(self._record.to_json(), self._path, overwrite=True)
+
+    def end(self) -> None:
+        """Say that all of them are."""
+        self._results.write_method()
+        done = replace(self._record, ended=now(), data=self.data)
+        write_text(done.to_json(), self._path, overwrite=True)
+
+
+class Results:
+    """The folder that a command writes to.
+
+    Args:
+        directory: made when something is written.
+        method: how this command makes its results.
+        device: that computes.
+        overwrite: replace results of the same scans.
+    """
+
+    def __init__(
+        self, directory: Path, method: Method, device: str, *, overwrite: bool
+    ) -> None:
+        self.directory = directory
+        self._method, self._device, self._overwrite = method, device, overwrite
+        self._records = directory / RECORDS
+
+    def open(self, names: Collection[str], shared: Collection[Path]) -> None:
+        """Check that results of this method may be added, before any work.
+
+        Args:
+            names: of the scans of this command.
+            shared: files that all results share, such as tables.
+
+        Raises:
+            InputError: results of another method are there, or files that are not
+                results.
+        """
+        if self.directory.exists() and not self.directory.is_dir():
+            raise InputError(f"{self.directory}: is a file: give another --output-dir")
+        there = self._there()
+        if there is None:
+            refuse_existing(shared, overwrite=self._overwrite)
+        elif unlike := self._method.unlike(there):
+            differs = f"{self.directory}: holds results of another method"
+            if not self._overwrite:
+                raise InputError(
+                    f"{differs} ({'; '.join(unlike)}): give another --output-dir, or "
+                    "--overwrite"
+                )
+            others = [
+                name
+                for name in sorted(self._names() - set(names))
+                if self._is_other(self._find(name))
+            ]
+            if others:
+                raise InputError(
+                    f"{differs} for {len(others)} scans that are not given "
+                    f"({'; '.join(unlike)}): give these scans, too, such as "
+                    f"{others[0]}, or another --output-dir"
+                )
+        make_directory(self.directory)
+
+    def find_done(
+        self, name: str, inputs: Sequence[Path], files: Collection[Path]
+    ) -> Result | None:
+        """The record of a scan that need not be done again.
+
+        Raises:
+            InputError: its files have changed since.
+        """
+        record = self._find(name)
+        if self._overwrite or not self._is_whole(record) or record is None:
+            return None
+        for path, was in zip(inputs, record.inputs, strict=False):
+            require_file(path)
+            if InputFile.of(path) != was:
+                raise InputError(
+                    f"{path}: is not the file that the results of {name} in "
+                    f"{self.directory} were made from ({was.name}, sha256 "
+                    f"{was.sha256[:8]}): give --overwrite, or another --output-dir"
+                )
+        is_there = all(path.exists() for path in files)
+        is_all = set(record.files) == {path.name for path in files}
+        return record if is_there and is_all else None
+
+    @contextmanager
+    def work(
+        self, name: str, inputs: Sequence[Path], files: Collection[Path]
+    ) -> Iterator[Work]:
+        """Do the work on one scan inside; nobody else does it at the same time.
+
+        Args:
+            name: of the scan.
+            inputs: the files that are read.
+            files: that will be written.
+
+        Raises:
+            InputError: another process is at it, or a file is there that no earlier
+                work on the scan has written.
+        """
+        for path in inputs:
+            require_file(path)
+        with self._working(name):
+            earlier, path = self._find(name), self._records / f"{name}.json"
+            _clear([path])
+            mine: set[Path] = set()
+            kept: frozenset[Path] = frozenset()
+            if earlier is not None:
+                mine = {self.directory / file for file in earlier.files}
+                if not earlier.ended:
+                    _clear(mine)
+                elif self._is_whole(earlier) and not self._overwrite:
+                    kept = frozenset(one for one in mine if one.exists())
+            foreign = [one for one in files if one not in mine]
+            refuse_existing(foreign, overwrite=self._overwrite)
+            record = Result(
+                method=self._method,
+                inputs=tuple(InputFile.of(one) for one in inputs),
+                files=tuple(one.name for one in files),
+                device=self._device,
+                started=now(),
+            )
+            work = Work(self, path, record, kept)
+            yield work
+            work.end()
+
+    def records(self) -> dict[str, Result]:
+        """What is done by this method, by the names of the scans, in their order."""
+        found = {name: self._find(name) for name in sorted(self._names())}
+        return {
+            n: record
+            for n, record in found.items()
+            if record and self._is_whole(record)
+        }
+
+    @contextmanager
+    def sharing(self, files: Collection[Path]) -> Iterator[None]:
+        """Write, inside, files that all results share: one process at a time."""
+        with self._locked(".lock"):
+            _clear(files)
+            yield
+
+    def close(self) -> None:
+        """Leave no folder of records where nothing was recorded."""
+        if not self._names():
+            with suppress(OSError):
+                self._records.rmdir()
+
+    def write_method(self) -> None:
+        """Say how the results are made, where that is not said."""
+        path = self.directory / METHOD
+        text = self._method.to_json()
+        if not path.is_file() or self._there() != self._method:
+            with self.sharing([path]):
+                write_text(text, path, overwrite=True)
+
+    @contextmanager
+    def _working(self, name: str) -> Iterator[None]:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._locked(f".{name}.lock", 0))
+            except Timeout as error:
+                raise InputError(
+                    f"{self.directory}: another process is at work on {name}: wait for "
+                    "it, and give the same command again"
+                ) from error
+            yield
+
+    def _there(self) -> Method | None:
+        path = self.directory / METHOD
+        text = _read(path)
+        if text is None:
+            return None
+        try:
+            return Method.from_json(text)
+        except InputError as error:
+            raise InputError(
+                f"{path}: {error}: give another --output-dir, or remove it with the "
+                "results beside it"
+            ) from error
+
+    def _find(self, name: str) -> Result | None:
+        text = _read(self._records / f"{name}.json")
+        # A record that cannot be read is none: its scan is done again.
+        with suppress(InputError):
+            return None if text is None else Result.from_json(text)
+        return None
+
+    def _names(self) -> set[str]:
+        if not self._records.is_dir():
+            return set()
+        return {path.stem for path in self._records.iterdir() if path.suffix == ".json"}
+
+    def _is_other(self, record: Result | None) -> bool:
+        return record is not None and bool(record.method.unlike(self._method))
+
+    def _is_whole(self, record: Result | None) -> bool:
+        return record is not None and bool(record.ended) and not self._is_other(record)
+
+    @contextmanager
+    def _locked(self, name: str, timeout_s: float = -1) -> Iterator[None]:
+        """Hold a lock of the folder, which ends with the process if not before."""
+        self._records.mkdir(exist_ok=True)
+        lock = FileLock(self._records / name, timeout=timeout_s)
+        try:
+            lock.acquire()
+        except NotImplementedError:
+            # A file system without locks: who does the same twice writes the same.
+            yield
+            return
+        try:
+            yield
+        finally:
+            # While it is held, so that nobody else's is removed.
+            (self._records / name).unlink(missing_ok=True)
+            lock.release()
+
+
+def make_method(
+    command: str,
+    model_dir: Path,
+    segmentation: Any,
+    *,
+    n_samples: int,
+    seed: int,
+    precision: str = "float32",
+    options: Mapping[str, Any] = {},
+) -> Method:
+    """The method of a command with a model and options that decide its results."""
+    return Method(
+        command=command,
+        version=nb.__version__,
+        model=model_dir.resolve().name,
+        model_sha256=nb.bundle.digest(model_dir),
+        network=segmentation.recipe_.model.name,
+        n_samples=n_samples,
+        seed=seed,
+        precision=precision,
+        coverage=segmentation.coverage(n_samples),
+        options=dict(options),
+    )
+
+
+def _read(path: Path) -> str | None:
+    """The text of a file, None where there is none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+
+
+def _clear(files: Collection[Path]) -> None:
+    """Remove what killed processes have left of files that they were writing."""
+    for path in files:
+        pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}(\.\w+)*")
+        if path.parent.is_dir():
+            for left in path.parent.iterdir():
+                if pattern.fullmatch(left.name):
+                    left.unlink(missing_ok=True)

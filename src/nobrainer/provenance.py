@@ -1,0 +1,133 @@
+"""How results were made, as records beside them: by which model, from which files."""
+
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any, Self
+
+from nobrainer.recipe import build_record, parse_json, to_json
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Method:
+    """What decides results: those of one method can be compared with each other.
+
+    command: of `nobrainer` that made them.
+    version: of nobrainer.
+    model: name of the model's folder; it is no part of the method, `model_sha256` is.
+    model_sha256: of the model with its calibration, see `nobrainer.bundle.digest`.
+    network: name of the model's network.
+    n_samples: draws that were asked for.
+    seed: of the draws.
+    precision: in which the network computes.
+    coverage: of the conformal intervals of volumes; None where there are none.
+    options: what else the command was told that changes its results.
+    """
+
+    command: str
+    version: str
+    model: str
+    model_sha256: str
+    network: str
+    n_samples: int
+    seed: int
+    precision: str
+    coverage: float | None
+    options: dict[str, Any]
+    format_version: int = FORMAT_VERSION
+
+    def unlike(self, other: "Method") -> list[str]:
+        """What differs from another method, a phrase each; none where they agree."""
+        pairs: dict[str, tuple[Any, Any]] = {
+            one.name: (getattr(other, one.name), getattr(self, one.name))
+            for one in fields(self)
+            if one.name not in ("model", "model_sha256", "options")
+        }
+        for name in sorted({*self.options, *other.options}):
+            pairs[name] = (other.options.get(name), self.options.get(name))
+        if self.model_sha256 != other.model_sha256:
+            pairs["model"] = (other._model(), self._model())
+        return [
+            f"{n} {was} there, {is_} now"
+            for n, (was, is_) in pairs.items()
+            if was != is_
+        ]
+
+    def _model(self) -> str:
+        return f"{self.model} (sha256 {self.model_sha256[:8]})"
+
+    def to_json(self) -> str:
+        """The record as indented JSON text; `from_json` gives back an equal one."""
+        return _write(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote; `InputError` names the field that is wrong."""
+        return _read(cls, text)
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file that results were made from: its name without folders, and its content."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Read a file for its checksum."""
+        return cls(path.name, checksum(path), path.stat().st_size)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A piece of work that is done, or under way: a scan, an evaluation, a ranking.
+
+    method: how it is done.
+    inputs: what it reads, in order.
+    files: names of what it writes, in order, as seen from the folder of the results.
+    device: that computes.
+    started, ended: ISO 8601 in UTC; `ended` is empty while it is under way.
+    data: what else it found, for tables of several results.
+    """
+
+    method: Method
+    inputs: tuple[InputFile, ...]
+    files: tuple[str, ...]
+    device: str
+    started: str
+    ended: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The record as indented JSON text, in which NaN is null."""
+        return _write(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote; `InputError` names the field that is wrong."""
+        return _read(cls, text)
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file; refused where reading would not end, as in a pipe."""
+    require_file(path)
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def now() -> str:
+    """The time, ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _write(record: Method | Result) -> str:
+    return to_json(asdict(record)) + "\n"
+
+
+def _read(kind: type, text: str) -> Any:
+    return build_record(kind, parse_json(text, "provenance"), "provenance")
