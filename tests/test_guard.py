@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def breaking(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     """Makes the work on `sub-1_T1w` end with an error."""
     real = nb.processing.segmentation.preprocess_image
-    real_subject = nb.processing.dataset.prepare_subject
+    real_scan = nb.processing.dataset.prepare_scan
 
     def break_with(error: BaseException) -> None:
         def preprocess(volume, *rest):
@@ -43,13 +43,13 @@ def breaking(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]
                 raise error
             return real(volume, *rest)
 
-        def prepare(subject, *rest):
-            if "sub-1" in subject.name:
+        def prepare(scan, *rest):
+            if "sub-1" in scan.name:
                 raise error
-            return real_subject(subject, *rest)
+            return real_scan(scan, *rest)
 
         monkeypatch.setattr(nb.processing.segmentation, "preprocess_image", preprocess)
-        monkeypatch.setattr(nb.processing.dataset, "prepare_subject", prepare)
+        monkeypatch.setattr(nb.processing.dataset, "prepare_scan", prepare)
 
     return break_with
 

@@ -6,6 +6,7 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Self
 
+from nobrainer.formats import require_file
 from nobrainer.recipe import build_record, parse_json, to_json
 
 FORMAT_VERSION = 1
