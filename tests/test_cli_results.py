@@ -59,8 +59,9 @@ def run(
 
 
 def said(result: Result) -> list[str]:
-    lines = result.stderr.splitlines()
-    return [line for line in lines if line.startswith("nobrainer: ")]
+    """What is said on standard error besides the progress and how scans look."""
+    lines = [line.removeprefix("nobrainer: ") for line in result.stderr.splitlines()]
+    return [line for line in lines if line.startswith("error: ") or "done" in line]
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -270,7 +271,7 @@ def test_what_is_done_is_skipped_and_what_is_new_is_added(
     again = run(command, folder, out, numbers=[0, 2])
     assert again.exit_code == 0 and again.stdout == first.stdout
     (line,) = said(again)
-    assert line.startswith("nobrainer: 2 of 2 scans were done before")
+    assert line.startswith("2 of 2 scans were done before")
     added = run(command, folder, out, numbers=SCANS)
     assert added.exit_code == 0
     assert "2 of 4 scans were done before" in said(added)[0]
