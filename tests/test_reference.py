@@ -125,8 +125,11 @@ ROW = re.compile(r"^\| `(--[\w-]+)[^|]*` \|(.*?)\|", re.MULTILINE)
 IN_LINE = {"info", "research status", "research show", "research space"}
 
 
+NO_COMMANDS = {"research", "What made the results"}
+
+
 def test_every_command_has_a_section_and_every_section_a_command() -> None:
-    assert {heading for heading, _ in sections(CLI)} - {"research"} == set(COMMANDS)
+    assert {heading for heading, _ in sections(CLI)} - NO_COMMANDS == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
