@@ -9,7 +9,7 @@ import pytest
 from nobrainer.appearance import (
     FACES,
     Appearance,
-    distance,
+    distances,
     islands,
     measure,
     summarise,
@@ -37,6 +37,10 @@ def looks(**changes):
 
 
 TRAINING = summarise([looks(seed=n, centre=(20 + n % 2, 18, 16)) for n in range(4)])
+
+
+def far(scan):
+    return max(distances(scan, TRAINING).values())
 
 
 def test_statistics_are_those_of_the_voxels():
@@ -121,8 +125,7 @@ def test_nothing_segmented_leaves_the_head_to_compare():
     image, label = scan()
     empty = measure(image, np.zeros_like(label), SPACING, SPACING)
     assert (empty.cut, empty.islands) == ((0.0,) * 6, 0.0)
-    away, _ = distance(empty, TRAINING)
-    assert away < TRAINING.limit
+    assert far(empty) < TRAINING.limit
 
 
 def test_distance_by_hand():
@@ -138,12 +141,13 @@ def test_distance_by_hand():
     given = {"intensity/level": 2.5, "intensity/scale": 3.0, "sharpness/R": -3.5}
     one = Appearance(given, (0.0,) * 6, 0.0)
     # √((3² + 4²) / 2) = 3.54 in the intensities, 3.5 in sharpness.
-    assert distance(one, training) == (pytest.approx(math.sqrt(12.5)), "intensity")
+    found = distances(one, training)
+    assert found == pytest.approx({"intensity": math.sqrt(12.5), "sharpness": 3.5})
     # What a scan does not have is not compared.
     del given["intensity/scale"]
-    assert distance(one, training) == (pytest.approx(3.5), "sharpness")
+    assert distances(one, training) == pytest.approx({"intensity": 3, "sharpness": 3.5})
     given["sharpness/R"] = 1e6
-    assert distance(one, training) == (20.0, "sharpness")
+    assert distances(one, training)["sharpness"] == 20.0
 
 
 def test_the_spread_of_few_scans_is_shrunk_towards_a_usual_one():
@@ -170,7 +174,7 @@ def test_the_record_of_training_goes_there_and_has_rules():
 
 
 def test_ordinary_scans_are_near_and_damaged_ones_are_not():
-    assert distance(looks(seed=9), TRAINING)[0] < 2
+    assert far(looks(seed=9)) < 2
     image, label = scan(seed=9)
     head = image > 20
     inverted = image.copy()
@@ -184,10 +188,9 @@ def test_ordinary_scans_are_near_and_damaged_ones_are_not():
         blurred,
     ):
         seen = measure(damaged.astype(np.float32), label, SPACING, SPACING)
-        assert distance(seen, TRAINING)[0] > 2 * TRAINING.limit
+        assert far(seen) > 2 * TRAINING.limit
     thick = measure(image, label, SPACING, (1.0, 1.0, 5.0))
     # ln 5 over √(2 (0.1² · 3 / 6) (1 + 1/4)): the smallest size is as in training.
-    assert distance(thick, TRAINING) == (
-        pytest.approx(math.log(5) / math.sqrt(2 * 0.005 * 1.25)),
-        "voxels",
+    assert distances(thick, TRAINING)["voxels"] == pytest.approx(
+        math.log(5) / math.sqrt(2 * 0.005 * 1.25)
     )

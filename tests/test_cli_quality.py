@@ -320,6 +320,25 @@ def test_qc_says_what_the_api_says_worst_first(
     assert rows_of(Path("out/structures.tsv")) == volumes
 
 
+def test_predict_warns_of_a_scan_unlike_training_and_qc_gives_it_as_a_reason(
+    folder: Path, tmp_path: Path
+) -> None:
+    image = nib.load(folder / "sub-7_T1w.nii").get_fdata().astype(np.float32)
+    scan = tmp_path / "upside.nii"
+    nib.save(nib.Nifti1Image(image.max() - image, np.eye(4)), scan)
+    common = (scan, "--model", folder / "brain", "--n-samples", 2)
+    result = nobrainer_("predict", *common, "--output-dir", tmp_path / "maps")
+    assert result.exit_code == 0
+    assert result.stderr.startswith(
+        "nobrainer: warning: upside: the scan is unlike the"
+    )
+    result = nobrainer_("qc", *common, "--output-dir", tmp_path / "qc")
+    (row,) = rows_of(tmp_path / "qc" / "qc.tsv")
+    assert "the scan is unlike the training scans" in row["reasons"]
+    assert row["score_is"] == "agreement of the draws (not a predicted Dice)"
+    assert float(row["input_distance"]) > 3 and result.stderr == ""
+
+
 def test_qc_of_a_run_finds_the_scan_unlike_the_others(
     folder: Path, tmp_path: Path
 ) -> None:

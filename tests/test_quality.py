@@ -414,10 +414,10 @@ def test_features_of_the_scan_by_hand():
 
 def test_flags_of_the_scan_say_what_is_unlike_training():
     assert flags(WHOLE, SEEN, None, scan=look()) == ()
-    odd = look(level=-6.0, cut=(0, 0, 0, 0.1, 0.4, 0.95), islands=0.08)
+    odd = look(-6.0, cut=(0, 0, 0, 0.1, 0.4, 0.95), islands=0.08, around=-1.5)
     sentences = (
-        "the scan is unlike the training scans in the intensities of the head (4.2 SD "
-        "from theirs, usual is 3.0 or less)",
+        "the scan is unlike the training scans in the intensities of the head (4.2 "
+        "SD), the contrast of what was segmented (5.0 SD): usual is 3.0 SD or less",
         "what was segmented is cut off at its superior end: its area there is 95% of "
         "its largest (in training scans 0% or less)",
         "8% of what was segmented is apart from its largest piece (in training scans "

@@ -342,6 +342,37 @@ def test_true_labels_of_files_are_drawn_as_the_classes_of_the_model() -> None:
         replace(one, data=stored).plot(truth)
 
 
+def test_pages_of_a_model_of_synthetic_scans_say_so(tmp_path: Path) -> None:
+    caution = "Trained on 3 synthetic scans: not for use on real ones."
+    made = replace(RECIPE, provenance=replace(RECIPE.provenance, n_synthetic=3))
+    cases = [case("sub-01", 0.9)]
+    for number, model in enumerate((RECIPE, made)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        pages = (
+            write_case(predicted(), folder / "a.html", model=model),
+            write_cohort(cases, folder / "b.html", pages={}, model=model),
+            write_evaluation(
+                evaluated(),
+                folder / "c.html",
+                labels=LABELS,
+                model=model,
+                title="c",
+            ),
+        )
+        assert [caution in Page(page).text for page in pages] == [bool(number)] * 3
+
+
+def test_a_page_says_what_was_checked_and_what_could_not_be(tmp_path: Path) -> None:
+    told = replace(case("sub-01", 0.9), checked=("volumes",), unchecked=("islands",))
+    one = Page(write_case(predicted(), tmp_path / "a.html", model=None, case=told))
+    many = Page(write_cohort([told], tmp_path / "b.html", pages={}, model=None))
+    for page in (one, many):
+        text = " ".join(page.text.split())
+        assert "volumes This model has no record to check these by: islands" in text
+        assert "certainty of one pass (not a predicted Dice)" in text
+
+
 def test_a_model_of_two_classes_has_a_page(tmp_path: Path) -> None:
     one = predicted()
     ball = np.asarray(one.label.dataobj) > 0

@@ -34,8 +34,9 @@ MAX_DISTANCE = 20.0
 _QUANTILES = (1, 5, 25, 50, 75, 95, 99)
 _SHELL = 0.1
 """Thickness of what lies around the foreground, in radii of a ball as large."""
-_END = 0.03
-"""Thickness of an end of the field of view, as a share of the foreground's extent."""
+_END = 0.05
+"""Thickness of an end of the field of view, as a share of the foreground's extent: a
+network often stops a little before a face, and resampling blurs it by a voxel."""
 _FLAT = 0.1
 """Share of the head's standard deviation within which a slice counts as constant."""
 _LEAST_SPREAD = 0.01
@@ -57,8 +58,9 @@ class Appearance:
         Intensities are in standard deviations of the head's, counted from its mean;
         positions in radii of a ball as large as the foreground.
     cut: of each of `FACES`, how much of the foreground lies on it: its largest area
-        just before the end of the field of view (within 3 % of its extent), or before
-        slices of constant fill, as a share of its largest area across that axis.
+        just before the end of the field of view (within a voxel and 5 % of its
+        extent), or before slices of constant fill, as a share of its largest area
+        across that axis.
     islands: share of the foreground outside its largest connected component.
     """
 
@@ -141,7 +143,7 @@ def islands(foreground: np.ndarray) -> float:
 
 
 def summarise(scans: Sequence[Appearance]) -> TrainingAppearance:
-    """What the training scans look like, for `distance` to compare others with.
+    """What the training scans look like, for `distances` to compare others with.
 
     Of each statistic that all scans have, the mean and a standard deviation. That of
     few scans can be small by chance, so it is shrunk towards a usual one, which counts
@@ -175,17 +177,17 @@ def summarise(scans: Sequence[Appearance]) -> TrainingAppearance:
     )
 
 
-def distance(scan: Appearance, training: TrainingAppearance) -> tuple[float, str]:
-    """How far a scan is from the training scans, and in what.
+def distances(scan: Appearance, training: TrainingAppearance) -> dict[str, float]:
+    """How far a scan is from the training scans in each of `GROUPS`.
 
     Args:
         scan: what `measure` returned.
         training: what `summarise` returned.
 
     Returns:
-        The largest over groups of the root mean square of the group's statistics in
-        the training scans' standard deviations (a Mahalanobis distance with a diagonal
-        covariance), at most 20; and the group.
+        By group, the root mean square of its statistics in the training scans'
+        standard deviations (a Mahalanobis distance with a diagonal covariance), at
+        most 20. A group of which the scan or the record has nothing is left out.
     """
     known = [name in scan.statistics for name in training.names]
     names = [n for n, is_known in zip(training.names, known, strict=True) if is_known]
@@ -193,8 +195,7 @@ def distance(scan: Appearance, training: TrainingAppearance) -> tuple[float, str
     groups = _distances(
         values, np.array(training.mean)[known], np.array(training.sd)[known], names
     )
-    group = max(groups, key=lambda name: groups[name])
-    return min(groups[group], MAX_DISTANCE), group
+    return {group: min(value, MAX_DISTANCE) for group, value in groups.items()}
 
 
 def _centre(table: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -306,7 +307,7 @@ def _cut(
     for axis, area in enumerate(areas):
         others = tuple({0, 1, 2} - {axis})
         constant = image.max(others) - image.min(others) <= flat
-        depth = math.ceil(_END * np.count_nonzero(area))
+        depth = 1 + math.ceil(_END * np.count_nonzero(area))
         for step in (-1, 1):
             # Beyond the last slice the field of view ends, as before constant fill.
             ends = np.append(constant[::step], True)[1:]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy
 
-from nobrainer.appearance import FACES, GROUPS, MAX_DISTANCE, Appearance, distance
+from nobrainer.appearance import FACES, GROUPS, MAX_DISTANCE, Appearance, distances
 from nobrainer.errors import InputError
 from nobrainer.fitted import QualityModel
 from nobrainer.recipe import Cohort, TrainingAppearance
@@ -231,13 +231,13 @@ def features(
     }
     training = _appearance(cohort)
     if scan is not None and training is not None:
-        found["input_distance"] = distance(scan, training)[0]
+        found["input_distance"] = max(distances(scan, training).values())
         found["cut"] = max(*_cut_beyond(scan, training), 0.0)
     if cohort is not None:
-        distances = [abs(z) for z in deviations(structures, cohort).values()]
+        gaps = [abs(z) for z in deviations(structures, cohort).values()]
         missing = _missing(structures, cohort)
         # With none of the cohort's structures there, no distance says how far.
-        farthest = max(distances, default=MAX_VOLUME_Z if missing else 0.0)
+        farthest = max(gaps, default=MAX_VOLUME_Z if missing else 0.0)
         found["volume_z"] = min(farthest, MAX_VOLUME_Z)
         found["absent"] = float(len(missing))
     if not is_single_draw(structures):
@@ -466,11 +466,16 @@ def unlike_training(
     limits, training = _limits(model), _appearance(cohort)
     reasons = []
     if scan is not None and training is not None:
-        away, group = distance(scan, training)
-        if away > max(limits.get("input_distance", 0.0), training.limit):
+        usual = max(limits.get("input_distance", 0.0), training.limit)
+        away = [
+            f"{GROUPS[group]} ({value:.1f} SD)"
+            for group, value in distances(scan, training).items()
+            if value > usual
+        ]
+        if away:
             reasons.append(
-                f"the scan is unlike the training scans in {GROUPS[group]} "
-                f"({away:.1f} SD from theirs, usual is {training.limit:.1f} or less)"
+                f"the scan is unlike the training scans in {', '.join(away)}: usual is "
+                f"{usual:.1f} SD or less"
             )
     if not any(one.volume_mm3 > 0 for one in structures):
         return ("nothing was segmented", *reasons)
@@ -483,8 +488,8 @@ def unlike_training(
                 f"there is {scan.cut[face]:.0%} of its largest (in training scans "
                 f"{training.cut[face]:.0%} or less)"
             )
-        usual = training.islands + FEATURES["islands"].slack
-        if scan.islands > max(limits.get("islands", 0.0), usual):
+        most = training.islands + FEATURES["islands"].slack
+        if scan.islands > max(limits.get("islands", 0.0), most):
             reasons.append(
                 f"{scan.islands:.0%} of what was segmented is apart from its largest "
                 f"piece (in training scans {training.islands:.0%} or less)"
