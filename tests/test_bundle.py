@@ -457,7 +457,7 @@ def test_a_place_is_tried_before_there_is_a_model_for_it(saved, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     with pytest.raises(InputError, match="a model is already there"):
         check_place(saved, overwrite=False)
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match=r"recipe\.json/model: cannot be written"):
         check_place(saved / "recipe.json" / "model", overwrite=False)
     # The name beside it, for the time of saving, is longer.
     with pytest.raises(InputError, match="File name too long"):

@@ -133,7 +133,7 @@ def check_place(directory: str | Path, *, overwrite: bool) -> None:
     """Raise `InputError` where `save` would: to be asked before long work."""
     target = Path(directory).resolve()
     is_taken(target, overwrite=overwrite)
-    check_writable(_beside(target, NEW))
+    check_writable(_beside(target, NEW), shown=directory)
 
 
 def load(directory: str | Path) -> Bundle:

@@ -64,11 +64,14 @@ def _end_unless_child_of(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def check_writable(directory: Path) -> None:
+def check_writable(directory: Path, shown: str | Path | None = None) -> None:
     """Raise `InputError` unless files can be written to a directory; leaves nothing.
 
-    The directory need not be there: it is tried with all its missing parents.
+    Args:
+        directory: need not be there: it is tried with all its missing parents.
+        shown: what the message calls it, where that is not its path.
     """
+    shown = directory if shown is None else shown
     directory = directory.absolute()
     try:
         there = next(p for p in (directory, *directory.parents) if p.exists())
@@ -79,7 +82,7 @@ def check_writable(directory: Path) -> None:
             (place / "probe").write_bytes(bytes(4096))
     except OSError as error:
         raise InputError(
-            f"{directory}: cannot be written ({error.strerror}): choose another place "
+            f"{shown}: cannot be written ({error.strerror}): choose another place "
             "or free some space"
         ) from error
 
