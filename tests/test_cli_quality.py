@@ -305,6 +305,18 @@ def test_qc_says_what_the_api_says_worst_first(
         (structure,) = predictions[row["subject"]].structures
         for column in ("volume_mm3", "conformal_low_mm3", "conformal_high_mm3"):
             assert float(row[column]) == pytest.approx(getattr(structure, column))
+    regions = rows_of(Path("out/regions.tsv"))
+    assert [row["subject"] for row in regions] == [
+        name for name in ("noisy", "sub-7_T1w") for _ in predictions[name].regions
+    ]
+    assert [float(row["peak"]) for row in regions] == pytest.approx(
+        [
+            one.peak
+            for name in ("noisy", "sub-7_T1w")
+            for one in predictions[name].regions
+        ],
+        rel=1e-4,
+    )
     for name in ("qc", "structures"):
         columns = json.loads(Path(f"out/{name}.json").read_text())
         assert set(rows_of(Path(f"out/{name}.tsv"))[0]) <= set(columns)
@@ -431,7 +443,11 @@ def test_report_writes_pages_that_the_index_links(
     assert result.exit_code == 0, result.stderr
     assert is_narrow(result.stdout) and "pages/index.html" in result.stdout
     pages = {f"{file.stem}.html" for file in files}
-    tables = {"qc.tsv", "qc.json", "structures.tsv", "structures.json"}
+    tables = {
+        f"{name}.{kind}"
+        for name in ("qc", "structures", "regions")
+        for kind in ("tsv", "json")
+    }
     written = {p.name for p in Path("pages").iterdir()}
     origin = {"provenance.json", "provenance"}
     assert written == {"index.html", *pages, *tables, *origin}

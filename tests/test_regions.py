@@ -5,7 +5,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from nobrainer.data.labels import LabelTable
-from nobrainer.regions import find_regions, to_tsv
+from nobrainer.regions import find_regions, sidecar, to_tsv
 
 LABELS = LabelTable(("background", "left", "right"))
 MOST = np.log(3)
@@ -84,6 +84,7 @@ def test_regions_are_a_tidy_table() -> None:
     assert head.split("\t") == [
         "subject", "structure", "volume_mm3", "peak", "x_mm", "y_mm", "z_mm",
     ]  # fmt: skip
+    assert list(sidecar()) == head.split("\t")
     cells = row.split("\t")
     assert (
         cells[:2] == ["sub-01", "left"]

@@ -304,7 +304,7 @@ def test_a_page_lists_uncertain_areas_and_opens_at_the_worst(tmp_path: Path) -> 
     inside = (i - 20) ** 2 + (j - 18) ** 2 + (k - 12) ** 2 < 30
     entropy = nib.Nifti1Image(inside.astype(np.float32), one.entropy.affine)
     unsure = replace(one, entropy=entropy)
-    (region,) = unsure.regions()
+    (region,) = unsure.regions
     # Voxel (20, 18, 12) of skewed axes that run to the left, to the front and up.
     np.testing.assert_allclose((region.x_mm, region.y_mm, region.z_mm), (-36.4, 36, 36))
     page = Page(write_case(unsure, tmp_path / "a.html", model=None))

@@ -92,6 +92,25 @@ def find_regions(
     return tuple(regions)
 
 
+def sidecar() -> dict[str, dict[str, str]]:
+    """What the columns of `to_tsv` mean: BIDS JSON, Description and Units of each."""
+    averaged = "the entropy averaged with a Gaussian of 3 mm"
+    axes = {"x": "to the right", "y": "to the front", "z": "up"}
+    described = {
+        "subject": ("The scan.", "n/a"),
+        "structure": ("Class that most voxels of the area are labelled with.", "n/a"),
+        "volume_mm3": (f"Size of the area in which {averaged} is high.", "mm^3"),
+        "peak": (f"The highest value of {averaged}.", "nat"),
+    } | {
+        f"{axis}_mm": (f"Where the peak is, in the world, {way}.", "mm")
+        for axis, way in axes.items()
+    }
+    return {
+        column: {"Description": description, "Units": unit}
+        for column, (description, unit) in described.items()
+    }
+
+
 def to_tsv(tables: Mapping[str, Sequence[Region]]) -> str:
     """The regions of some scans as one tidy table, tab-separated as in BIDS.
 

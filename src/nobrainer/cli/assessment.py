@@ -34,6 +34,8 @@ from nobrainer.recipe import build_record
 _WIDTH = 80
 _SELDOM = 20
 """Tables are written again after so many times the time that it took: 5 % of all."""
+_PARTS = ("structures", "regions")
+"""Tables with some rows of each scan, by the names that its record has them under."""
 # In the order in which help lists them.
 _OPTIONS = (FILES, MODEL, OUTPUT_DIR, DRAWS, SEED, THRESHOLD, OVERWRITE, JSON)
 
@@ -66,7 +68,8 @@ def assess_scans(
     the folder, now and then and at the end, each written whole.
     """
     names = name_scans(files)
-    qc, structures = output_dir / "qc.tsv", output_dir / "structures.tsv"
+    qc = output_dir / "qc.tsv"
+    parts = {name: output_dir / f"{name}.tsv" for name in _PARTS}
     index = output_dir / "index.html"
     pages = {}
     if with_pages:
@@ -91,10 +94,13 @@ def assess_scans(
     results = Results(output_dir, method, segmentation.device, overwrite=overwrite)
     sidecars = {
         qc.with_suffix(".json"): to_json(nb.quality.sidecar()) + "\n",
-        structures.with_suffix(".json"): to_json(nb.structures.sidecar(method.coverage))
+        parts["structures"].with_suffix(".json"): to_json(
+            nb.structures.sidecar(method.coverage)
+        )
         + "\n",
+        parts["regions"].with_suffix(".json"): to_json(nb.regions.sidecar()) + "\n",
     }
-    tables = [qc, structures, *sidecars, *([index] if with_pages else [])]
+    tables = [qc, *parts.values(), *sidecars, *([index] if with_pages else [])]
     results.open(names.values(), tables)
     n_skipped = 0
     next_s = time.monotonic()
@@ -134,10 +140,11 @@ def assess_scans(
             work.data = {
                 "case": asdict(case),
                 "structures": nb.structures.to_tsv({name: prediction.structures}),
+                "regions": nb.regions.to_tsv({name: prediction.regions}),
             }
         if time.monotonic() >= next_s:
             started_s = time.monotonic()
-            _write_tables(results, qc, structures, sidecars)
+            _write_tables(results, qc, parts, sidecars)
             # With thousands of scans a table takes a while: not after each of them.
             ended_s = time.monotonic()
             next_s = ended_s + _SELDOM * (ended_s - started_s)
@@ -157,8 +164,8 @@ def assess_scans(
         ) from None
     finally:
         if results.records():
-            cases = _write_tables(results, qc, structures, sidecars)
-            written |= {"qc": qc, "structures": structures}
+            cases = _write_tables(results, qc, parts, sidecars)
+            written |= {"qc": qc, **parts}
             if with_pages:
                 with results.sharing([index]):
                     written["index"] = nb.report.write_cohort(
@@ -208,25 +215,28 @@ def assess_scans(
 
 
 def _write_tables(
-    results: Results, qc: Path, structures: Path, sidecars: Mapping[Path, str]
+    results: Results, qc: Path, parts: Mapping[str, Path], sidecars: Mapping[Path, str]
 ) -> dict[str, Any]:
     """Write the tables of all scans in the folder; return their cases, worst first."""
-    with results.sharing([qc, structures, *sidecars]):
+    with results.sharing([qc, *parts.values(), *sidecars]):
         records = results.records()
         cases = _compare(
             {name: _read_case(record.data["case"]) for name, record in records.items()}
         )
-        volumes = [record.data["structures"] for record in records.values()]
-        header, _, _ = volumes[0].partition("\n")
-        rows = [table.partition("\n")[2] for table in volumes]
         texts = {
-            structures: "".join([f"{header}\n", *rows]),
-            qc: nb.quality.to_tsv(list(cases.values())),
-            **sidecars,
+            path: _joined([record.data[name] for record in records.values()])
+            for name, path in parts.items()
         }
+        texts |= {qc: nb.quality.to_tsv(list(cases.values())), **sidecars}
         for path, text in texts.items():
             write_text(text, path, overwrite=True)
     return cases
+
+
+def _joined(tables: Sequence[str]) -> str:
+    """The rows of tables with one header."""
+    header, _, _ = tables[0].partition("\n")
+    return "".join([f"{header}\n", *(table.partition("\n")[2] for table in tables)])
 
 
 def _read_case(raw: Mapping[str, Any]) -> Any:

@@ -6,11 +6,12 @@ qc = make_command(
     "qc",
     """Segment scans and say which results to look at.
 
-DIR gets qc.tsv, a row per scan with its score and the reasons to look at it,
-and structures.tsv, the volumes of every structure with error bars; qc.json and
-structures.json explain the columns. Rows are added scan by scan, so that an
-interruption keeps what was done. From 10 scans on, each is also compared with
-the others, at the end. No maps are written.
+DIR gets qc.tsv, a row per scan with its score and the reasons to look at it;
+structures.tsv, the volumes of every structure with error bars; and regions.tsv,
+the most uncertain areas and where they are. A .json beside each explains its
+columns. Rows are added scan by scan, so that an interruption keeps what was done.
+From 10 scans on, each is also compared with the others, at the end. No maps are
+written.
 
 A flag is a reason to look, not a verdict, and a scan without one can be wrong.
 A scan that cannot be predicted does not stop the others; it is reported at the

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -81,10 +82,11 @@ class Prediction:
     def __len__(self) -> int:
         return 3
 
-    def regions(self, n_most: int = 10) -> tuple[Region, ...]:
-        """The areas where the entropy is high, see `nobrainer.regions`."""
+    @cached_property
+    def regions(self) -> tuple[Region, ...]:
+        """The ten areas with the most entropy in all, see `nobrainer.regions`."""
         classes = self.labels.to_classes(np.asarray(self.label.dataobj))
-        return find_regions(self.entropy, classes, self.labels, n_most=n_most)
+        return find_regions(self.entropy, classes, self.labels)
 
     def plot(
         self,

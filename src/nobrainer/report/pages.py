@@ -169,7 +169,7 @@ def write_case(
     else:
         method = "One pass of the network: nothing is known about its variance."
     present = [s for s in structures if s.volume_mm3 > 0]
-    regions = prediction.regions()
+    regions = prediction.regions
     variance = _in_mm(prediction.variance)
     spread = nib.Nifti1Image(np.sqrt(variance.dataobj), variance.affine)
     most = math.log(len(labels.names))
