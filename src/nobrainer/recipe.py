@@ -7,6 +7,7 @@ its preprocessing from here, so it cannot differ from training.
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from math import isfinite
 from pathlib import PurePosixPath, PureWindowsPath
 from types import UnionType
@@ -440,7 +441,7 @@ def build_record(kind: type, raw: Any, where: str) -> Any:
     """
     if not isinstance(raw, dict):
         raise InputError(f"{where} must be a JSON object, got {_show(raw)}")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     known = {f.name: f for f in fields(kind)}
     for name in raw:
         if name not in known:
@@ -451,8 +452,16 @@ def build_record(kind: type, raw: Any, where: str) -> Any:
     return kind(**{n: _convert(hints[n], raw[n], f"{where}.{n}") for n in raw})
 
 
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    # Resolving them takes longer than all else that is done for a row of a journal.
+    return get_type_hints(kind)
+
+
 def _convert(hint: Any, value: Any, where: str) -> Any:
     """Turn a JSON value into what the type hint says, refusing every other type."""
+    if type(value) is hint:  # Most are, and a journal has millions.
+        return value
     if isinstance(hint, UnionType):
         if value is None:
             return None

@@ -115,6 +115,7 @@ class _Court:
         self._verdicts: dict[int, str] = {}
         self._champion: int | None = None
         self._baseline: int | None = None
+        self._decided_for: tuple[object, ...] = ()
 
     def hear(self, row: Row) -> None:
         """Take the next row into account."""
@@ -127,17 +128,44 @@ class _Court:
                 if row.of not in (self._champion, self._baseline):
                     self._verdicts[row.of] = "its repeat failed"
             return
-        self._scores[row.of].append({n: row.figures[n] for n in self._objectives})
+        if row.role == "repeat" and row.of not in self._scores:
+            # Its first run is not in the journal: somebody removed a damaged line.
+            self._verdicts[row.number] = f"repeat of {row.of}"
+            return
+        self._scores[row.of].append(self._score(row))
         if row.role == "baseline":
             self._baseline = self._champion = row.number
             self._verdicts[row.number] = "champion"
         elif row.role == "repeat":
             self._verdicts[row.number] = f"repeat of {row.of}"
-        # Its own recipe, then those that wait: a new champion or a second seed of his
-        # may have taken their prospects.
-        pending = [n for n in self._scores if self._verdicts.get(n, _EARLY) in _OPEN]
-        for number in dict.fromkeys([row.of, *pending]):
-            self._decide(number)
+        self._decide(row.of)
+        # Then those that wait: a new champion or a second seed of his may have taken
+        # their prospects. Nothing else can, and asking all of them after each row
+        # would take long in a long study.
+        rivals = self._rivals()
+        if rivals == self._decided_for:
+            return
+        for number in [*self._scores]:
+            if number != row.of and self._verdicts.get(number, _EARLY) in _OPEN:
+                self._decide(number)
+        # Who was crowned just now has not met those before him.
+        self._decided_for = rivals if rivals == self._rivals() else ()
+
+    def _score(self, row: Row) -> dict[str, float]:
+        try:
+            return {name: row.figures[name] for name in self._objectives}
+        except KeyError as error:
+            raise InputError(
+                f"run {row.number} is done, but has no figure {error} to judge it by: "
+                "remove its line"
+            ) from error
+
+    def _rivals(self) -> tuple[object, ...]:
+        """Whom a challenger must beat, and on how many seeds."""
+        return tuple(
+            (number, len(self._scores.get(number, ())))  # type: ignore[arg-type]
+            for number in (self._champion, self._baseline)
+        )
 
     def _decide(self, challenger: int) -> None:
         """Crown the challenger, or say why not."""
