@@ -304,9 +304,15 @@ def test_status_prints_all_runs_and_changes_nothing(folder: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert "\x1b" not in result.stdout
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
-    assert [int(line.split()[0]) for line in lines if line[0].isdigit()] == [*range(29)]
+    table = lines[: lines.index("")]
+    numbers = [int(line.split()[0]) for line in table if line[0].isdigit()]
+    assert numbers == [*range(29)]
     assert line_of(CHAMPION, lines) == "3 kl=0.001 0.930 champion 3:00 1.50 GB"
     assert f"best model: {folder / 'best'}" in lines
+    # The sentences of the page.
+    said = " ".join(lines)
+    assert "It was chosen by these figures, which therefore flatter it" in said
+    assert "From so few subjects the interval is rough, and rather too short." in said
     assert contents(folder) == before
 
     as_json = nobrainer_("research", "status", "--working-dir", folder, "--json")

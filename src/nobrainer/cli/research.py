@@ -39,6 +39,7 @@ from nobrainer.errors import InputError
 from nobrainer.io import write_text
 from nobrainer.research.journal import JOURNAL, STATES, Row
 from nobrainer.research.records import Snapshot
+from nobrainer.research.words import summarise_findings
 
 WORKING_DIR = click.option(
     "--working-dir",
@@ -305,6 +306,7 @@ def status(working_dir: Path, storage: str | None, as_json: bool) -> None:
         console.print(draw_runs(snapshot, snapshot.rows))
     for line in summarise_study(snapshot):
         echo(line)
+    _echo_findings(snapshot)
     _echo_files(working_dir)
 
 
@@ -484,6 +486,13 @@ def _echo_files(working_dir: Path) -> None:
         echo(f"{name}: {path}")
 
 
+def _echo_findings(snapshot: Snapshot) -> None:
+    """Print the sentences of the report: what was found and what cannot be said."""
+    echo()
+    for paragraph in summarise_findings(snapshot):
+        echo(click.wrap_text(printable(paragraph), 80) + "\n")
+
+
 def _echo_result(snapshot: Snapshot, working_dir: Path) -> None:
     """Print champion and baseline side by side, and where the best model lies."""
     champion = _describe_run(snapshot, snapshot.standing.champion)
@@ -509,8 +518,7 @@ def _echo_result(snapshot: Snapshot, working_dir: Path) -> None:
     echo_columns(["", *header], lines)
     for line in summarise_study(replace(snapshot, remaining_s=None)):
         echo(line)
-    if champion["run"] == baseline["run"]:
-        echo("no recipe beat the default one by more than the spread")
+    _echo_findings(snapshot)
     _echo_files(working_dir)
 
 
@@ -520,9 +528,9 @@ def _echo_run(row: Row, snapshot: Snapshot, working_dir: Path) -> None:
         "role": f"repeat of {row.of}" if row.role == "repeat" else row.role,
         "state": f"{row.state}: {STATES[row.state]}",
         "verdict": verdict_of(row, snapshot.standing),
-        "reason": printable(row.reason),
+        "reason": row.reason,
         "proposed by": row.proposer,
-        "note": printable(row.note),
+        "note": row.note,
         "seed": str(row.seed),
         "started": row.started,
         "time": clock(elapsed_s(row)),
@@ -534,7 +542,7 @@ def _echo_run(row: Row, snapshot: Snapshot, working_dir: Path) -> None:
     _echo_title(f"run {row.number}")
     for name, value in facts.items():
         if value:
-            echo(f"  {name:<14} {value}")
+            echo(f"  {name:<14} {printable(value)}")
 
     defaults = default_values(snapshot.rows)
     _echo_title("values")

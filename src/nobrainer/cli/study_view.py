@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -31,6 +32,9 @@ _SHORT = {
 """Names of values in tables, where these are not their own."""
 
 
+_MOST_LISTED = 10
+
+
 class LiveTable:
     """The study as a table at the bottom of the terminal; use it as a context."""
 
@@ -52,14 +56,16 @@ class LiveTable:
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw the study as it stands."""
-        self._live.update(Board(snapshot), refresh=True)
+        with suppress(OSError):
+            self._live.update(Board(snapshot), refresh=True)
 
     def tell(self, row: Row, standing: Standing) -> None:
         """Nothing: the table says it."""
 
     def say(self, text: str) -> None:
         """Leave a sentence above the table."""
-        self._live.console.print(Text(printable(text)))
+        with suppress(OSError):
+            self._live.console.print(Text(printable(text)))
 
 
 class PlainLines:
@@ -101,8 +107,9 @@ class PlainLines:
         self.say(f"{text}: {row.reason}" if row.reason else text)
 
     def say(self, text: str) -> None:
-        """Write a line at once."""
-        echo(f"{datetime.now():%H:%M:%S} {printable(text)}", err=True)
+        """Write a line at once; where nobody can read it the search goes on."""
+        with suppress(OSError):
+            echo(f"{datetime.now():%H:%M:%S} {printable(text)}", err=True)
 
     def _recipe(self, row: Row) -> str:
         return describe_recipe(row, self._defaults)
@@ -178,7 +185,9 @@ def draw_runs(snapshot: Snapshot, rows: Sequence[Row]) -> Table:
             clock(elapsed_s(row)),
             memory_text(row.peak_memory_bytes),
         ]
-        table.add_row(*map(Text, cells), style=_style(row, snapshot.standing))
+        table.add_row(
+            *(Text(printable(c)) for c in cells), style=_style(row, snapshot.standing)
+        )
     return table
 
 
@@ -210,10 +219,12 @@ def summarise_study(snapshot: Snapshot) -> list[str]:
         spread = _list_figures(standing.spread, settings.objectives, digits=4)
         lines.append(f"spread between seeds: {spread}")
     if standing.waiting:
-        numbers = ", ".join(map(str, standing.waiting))
+        numbers = ", ".join(map(str, standing.waiting[:_MOST_LISTED]))
+        if len(standing.waiting) > _MOST_LISTED:
+            numbers += f" and {len(standing.waiting) - _MOST_LISTED} more"
         lines.append(f"to be repeated with another seed: {numbers}")
     lines.append(_summarise_test(snapshot))
-    return lines
+    return [printable(line) for line in lines]
 
 
 def judged_figures(snapshot: Snapshot) -> tuple[str, ...]:

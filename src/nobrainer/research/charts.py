@@ -17,9 +17,8 @@ from nobrainer.research.journal import STATES, Row
 from nobrainer.research.judge import OBJECTIVES, Standing
 from nobrainer.research.records import FinalResult
 from nobrainer.research.space import Choice, Range, Space
+from nobrainer.research.words import FIGURES
 
-FIGURES = {"dice": "Dice", "nll": "NLL (nats)", "aurc": "AURC"}
-"""Titles of what is judged, with units."""
 _RUN, _CHAMPION, _BASELINE, _OTHER = "tab:blue", "#c44e00", "black", "0.6"
 _COLOURS = {"maximize": "viridis_r", "minimize": "viridis"}
 """Of what recipes reach: the best are dark, for they must be seen."""
