@@ -18,6 +18,7 @@ from nobrainer.processing.segmentation import DEFAULT_LEARNING_RATE, Segmentatio
 from nobrainer.recipe import SearchRecord
 from nobrainer.research.cost import count_size
 from nobrainer.research.journal import Size
+from nobrainer.research.records import describe_values
 from nobrainer.research.space import Setting, Space
 from nobrainer.training.engine import default_device, gpu_ids
 
@@ -79,6 +80,8 @@ class SegmentationTask:
         train = self._dataset(self.train, setting)
         validate = self._dataset(self.validate, setting)
         curve = _Curve(self, setting, report)
+        recipe = describe_values(dict(values)) or "the unchanged recipe"
+        print(f"{setting.model}, seed {seed}: {recipe}", flush=True)
         segmentation = Segmentation(setting.model, setting.model_args).fit(
             train,
             validate,
@@ -92,6 +95,7 @@ class SegmentationTask:
             verbose=False,
         )
         evaluation, judge_s = _evaluate(segmentation, validate, self.n_draws)
+        print(f"judged on {len(validate)} scans in {judge_s:.1f} s", flush=True)
         segmentation.save(Path(folder) / MODEL)
         found = _figures(evaluation)
         return found | {
@@ -224,6 +228,15 @@ class _Curve:
             limit_s = 60 * self._minutes / self._n_members
             share = max(share, self._seconds[member] / limit_s)
         share = (member + min(1.0, share)) / self._n_members
+        # Into the log of the run.
+        print(
+            f"epoch {row['epoch']}"
+            + (f" of member {member}" if self._n_members > 1 else "")
+            + f": loss {row['loss']:.4f}, Dice {row['dice']:.3f}, validation Dice "
+            f"{row['validation_dice']:.3f}, learning rate {row['learning_rate']:.2g}, "
+            f"{row['seconds']:.1f} s",
+            flush=True,
+        )
         self._report((share, row["validation_dice"]))
 
 

@@ -31,6 +31,7 @@ from nobrainer.errors import (
     is_out_of_memory,
     tell,
 )
+from nobrainer.system import end_with_parent
 
 POLL_S = 0.1
 TIDY_S = 2.0  # for a process to exit after its function has returned
@@ -44,6 +45,8 @@ UNREADABLE = (
     *(pickle.UnpicklingError, AttributeError, EOFError, ImportError, OSError),
     *(LookupError, OverflowError, RuntimeError, TypeError, ValueError),
 )
+# -P: no file of the working directory stands in for a module.
+_PYTHON = (sys.executable, "-P", "-u", "-m")
 
 
 @dataclass(frozen=True)
@@ -181,8 +184,7 @@ class _Child:
             fds = calls.fileno(), messages.fileno()
             self.started = time.monotonic()
             self.process = subprocess.Popen(
-                # -P: no file of the working directory stands in for a module.
-                [sys.executable, "-P", "-u", "-m", __name__, *map(str, fds)],
+                [*_PYTHON, __name__, *map(str, (*fds, os.getpid()))],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -304,13 +306,15 @@ def _shorten(log: BinaryIO) -> None:
     log.write(b"[what stood here was too long to keep]\n" + end)
 
 
-def _run_in_child(call: int, pipe: int) -> None:
+def _run_in_child(call: int, pipe: int, parent: int) -> None:
     """The child: call the function and send what comes of it.
 
     Args:
         call: file descriptor of the pickled function and arguments.
         pipe: file descriptor that messages are written to.
+        parent: process number of the caller.
     """
+    end_with_parent(parent)
     _guard(call, pipe)
     faulthandler.enable()
     os.set_inheritable(pipe, False)
