@@ -1,6 +1,7 @@
 """Studies of `landscape`, in this process or, as a program, in one of their own."""
 
 import json
+import os
 import sys
 import time
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from nobrainer.research.study import SETTINGS, WORKERS, Study
 from nobrainer.research.worker import Presence
 
 SPACE = family_space("bayesian_vnet")
+HERE = str(Path(__file__).parent)
 
 
 def settings(**changes):
@@ -109,7 +111,7 @@ def work(
             ["a", "b"],
             storage=storage,
             worker=worker.name,
-            environment={"PYTHONPATH": str(Path(__file__).parent)},
+            environment={"PYTHONPATH": os.pathsep.join([HERE, *sys.path])},
             max_experiments=n,
             deadline=time.monotonic() + budget_s,
             run_s=run_s,

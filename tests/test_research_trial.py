@@ -35,7 +35,10 @@ def run(tmp_path: Path) -> Callable[..., Outcome]:
             wall_s=wall_s,
             memory_bytes=memory_bytes,
             log=tmp_path / "log.txt",
-            environment={"PYTHONPATH": TESTS, "TRIAL": "here"},
+            environment={
+                "PYTHONPATH": os.pathsep.join([TESTS, *sys.path]),
+                "TRIAL": "here",
+            },
             on_report=on_report,
             on_wait=on_wait,
         )

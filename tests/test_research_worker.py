@@ -15,7 +15,7 @@ import pytest
 
 from nobrainer.errors import InputError
 from nobrainer.research import worker
-from nobrainer.research.worker import Presence, claim_gpu, is_alive
+from nobrainer.research.worker import Presence, Watch, claim_gpu
 
 GPUS = ["GPU-aaaa", "GPU-bbbb"]
 WORKER = """
@@ -28,6 +28,10 @@ with Presence(folder) as presence, claim_gpu(folder, sys.argv[2:]) as gpu:
     print(presence.name, gpu, flush=True)
     time.sleep(60)
 """
+
+
+def is_alive(folder: Path, name: str) -> bool:
+    return Watch(folder).is_alive(name)
 
 
 @contextmanager
@@ -74,27 +78,55 @@ def test_a_killed_worker_is_seen_at_once(tmp_path: Path) -> None:
         assert (tmp_path / name).exists()
 
 
-def test_another_process_with_the_number_is_not_the_worker(tmp_path: Path) -> None:
-    with Presence(tmp_path) as presence:
-        path = tmp_path / presence.name
-        record = json.loads(path.read_text())
-        path.write_text(json.dumps(record | {"started": record["started"] - 3600}))
-        assert not is_alive(tmp_path, presence.name)
-        # The clock was set right in the meantime.
-        path.write_text(json.dumps(record | {"started": record["started"] - 3}))
-        assert is_alive(tmp_path, presence.name)
+def test_no_clock_says_whether_a_worker_of_this_machine_lives(tmp_path: Path) -> None:
+    with start_worker(tmp_path) as (process, name, _):
+        # The clock was set by a day, forwards and backwards.
+        for step_s in (86400, -86400):
+            os.utime(tmp_path / name, (time.time() + step_s,) * 2)
+            assert is_alive(tmp_path, name)
+        process.kill()
+        process.wait()
+        os.utime(tmp_path / name)
+        assert not is_alive(tmp_path, name)
 
 
-@pytest.mark.parametrize(("age_s", "alive"), [(0, True), (60, True), (100, False)])
-def test_a_worker_elsewhere_is_judged_by_its_file(
-    tmp_path: Path, age_s: float, alive: bool
+def test_a_worker_elsewhere_is_judged_by_whether_its_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Its number is that of a process here, which must not matter.
-    record = {"where": "elsewhere", "pid": os.getpid(), "started": 0.0}
     path = tmp_path / "elsewhere-1-00000000"
-    path.write_text(json.dumps(record))
-    os.utime(path, (time.time() - age_s,) * 2)
-    assert is_alive(tmp_path, path.name) == alive
+    path.write_text(json.dumps({"where": "elsewhere", "pid": os.getpid()}))
+    now = 1000.0
+    monkeypatch.setattr(worker.time, "monotonic", lambda: now)
+    watch = Watch(tmp_path)
+    # The clock of its disk is an hour behind ours, and then is set to ours.
+    for second, touched in ((0, -3600), (60, -3540), (120, 0), (209, 0)):
+        now = 1000.0 + second
+        os.utime(path, (time.time() // 1 + touched,) * 2)
+        assert watch.is_alive(path.name)
+    now += 2
+    assert not watch.is_alive(path.name)
+    os.utime(path)
+    assert watch.is_alive(path.name)
+
+
+@pytest.mark.parametrize("record", ["", "[" * 10**5, "7", '{"where": ' + "9" * 5000])
+def test_a_damaged_record_is_that_of_a_worker_elsewhere(
+    tmp_path: Path, record: str
+) -> None:
+    (tmp_path / "w").write_text(record)
+    assert is_alive(tmp_path, "w")
+    assert [path.name for path in tmp_path.iterdir()] == ["w"]
+
+
+def test_the_name_of_a_worker_is_no_path(tmp_path: Path) -> None:
+    (tmp_path / "workers").mkdir()
+    (tmp_path / "study.json").write_text("{}")
+    for name in ("../study.json", "", "."):
+        assert not is_alive(tmp_path / "workers", name)
+        worker.forget(tmp_path / "workers", name)
+    assert (tmp_path / "study.json").exists()
+    assert not list(tmp_path.glob("*.lock"))
 
 
 def test_a_file_is_touched_while_its_worker_lives(

@@ -1,9 +1,15 @@
 """What a study has tried: a row for each run, in a file that is only appended to."""
 
 import json
+import math
 import os
+import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from io import FileIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +32,7 @@ STATES = {
 }
 INFEASIBLE = ("memory", "diverged", "timeout", "crash", "refused", "skipped")
 """States of values that cannot be trained here: proposers avoid their like."""
+_MOST_RUNS = 10**6
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ class Row:
         return json.dumps(asdict(self), allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str) -> "Row":
+    def from_json(cls, text: str | bytes) -> "Row":
         """Read what `to_json` wrote; raises `InputError` for anything else."""
         where = "journal row"
         row: Row = build_record(cls, parse_json(text, where), where)
@@ -96,57 +103,131 @@ class Row:
                 f"journal row {row.number}: unknown state {row.state!r} or role "
                 f"{row.role!r}"
             )
-        return row
+        if not (0 <= row.number < _MOST_RUNS and 0 <= row.of < _MOST_RUNS):
+            raise InputError(f"journal row {row.number}: no study has so many runs")
+        figures = (*row.figures.values(), row.seconds, *chain(*row.curve))
+        if not all(map(math.isfinite, figures)) or any(len(p) != 2 for p in row.curve):
+            raise InputError(
+                f"journal row {row.number}: figures must be finite, and a curve pairs "
+                "of share and Dice"
+            )
+        with suppress(ValueError):
+            if row.started:
+                datetime.fromisoformat(row.started)
+            return row
+        raise InputError(f"journal row {row.number}: {row.started!r} is no time")
+
+
+class Journal:
+    """The rows of a file that others add to: what was read is not read again.
+
+    Attributes:
+        is_torn: whether the last line that was seen had no end. A process that is
+            killed and a full disk leave such a line; it is not a row.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.is_torn = False
+        self._rows: list[Row] = []
+        self._numbers: set[int] = set()
+        self._end = 0
+
+    def read(self) -> list[Row]:
+        """The rows in their order; no rows where there is no file.
+
+        Raises:
+            InputError: a line that is no row; names it.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._end)
+                *lines, rest = file.read().split(b"\n")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be read: {error.strerror}"
+            ) from error
+        self.is_torn = bool(rest)
+        for line in lines:
+            self._add(line)
+            self._end += len(line) + 1
+        return [*self._rows]
+
+    def _add(self, line: bytes) -> None:
+        try:
+            row = Row.from_json(line)
+            if row.number in self._numbers:
+                raise InputError(f"run {row.number} stands there twice")
+        except InputError as error:
+            raise InputError(
+                f"{self.path} line {len(self._rows) + 1}: {error}: remove the line, "
+                "and `research run` goes on without it"
+            ) from error
+        self._rows.append(row)
+        self._numbers.add(row.number)
 
 
 def read_journal(path: Path) -> list[Row]:
-    """The rows of a journal in their order; no rows where there is no file.
-
-    A last line without an end, which a killed process leaves, is not a row.
-
-    Raises:
-        InputError: a line that is no row; names it.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    rows = []
-    for number, line in enumerate(text.split("\n")[:-1], 1):
-        try:
-            rows.append(Row.from_json(line))
-        except InputError as error:
-            raise InputError(
-                f"{path} line {number}: {error}: mend or remove the line"
-            ) from error
+    """The rows of a journal; a warning tells of a last line without an end."""
+    journal = Journal(path)
+    rows = journal.read()
+    if journal.is_torn:
+        warnings.warn(
+            f"{path}: its last line is cut short and does not count", stacklevel=2
+        )
     return rows
 
 
 def append_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Add rows to the end of a journal; hold the study's lock.
+    """Add rows to the end of a journal, see `append_lines`; hold the study's lock."""
+    append_lines(path, [row.to_json() for row in rows])
 
-    A last line without an end is cut off first: nothing that was whole is lost.
+
+def append_lines(path: Path, lines: Sequence[str]) -> None:
+    """Add lines to a file of whole lines: all of them or none; hold its lock.
+
+    A last line without an end is cut off first, and a warning says so: nothing that
+    was whole is lost.
 
     Raises:
         InputError: the file cannot be written.
     """
-    text = "".join(f"{row.to_json()}\n" for row in rows)
-    if not text:
+    rest = "".join(f"{line}\n" for line in lines).encode()
+    if not rest:
         return
     try:
-        with path.open("a+b") as file:
-            file.seek(0)
-            whole = file.read().rfind(b"\n") + 1
-            file.truncate(whole)
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        with path.open("a+b", buffering=0) as file:
+            end = _cut_torn_line(file)
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)
+                raise
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be written: {error.strerror}: free some space"
+            f"{path}: cannot be written: {error.strerror}: free some space or mend the "
+            "permissions, and the same command goes on"
         ) from error
+
+
+def _cut_torn_line(file: FileIO) -> int:
+    """Cut what follows the last whole line of a file; returns where that ends."""
+    end = file.seek(0, os.SEEK_END)
+    if not end or os.pread(file.fileno(), 1, end - 1) == b"\n":
+        return end
+    file.seek(0)
+    whole = file.readall().rfind(b"\n") + 1
+    file.truncate(whole)
+    warnings.warn(
+        f"{file.name!s}: its last line was cut short, by a full disk or a kill, and "
+        "has been dropped",
+        stacklevel=2,
+    )
+    return whole
 
 
 def experiments(rows: Sequence[Row]) -> list[Row]:

@@ -11,9 +11,10 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -33,11 +34,12 @@ from nobrainer.memory import memory_limit_bytes
 from nobrainer.processing.dataset import Dataset
 from nobrainer.recipe import SearchRecord, build_record, parse_json
 from nobrainer.registry import check_count, near_miss
-from nobrainer.research.book import PRUNERS, STORAGE, Book, public_url
+from nobrainer.research.book import PRUNERS, STORAGE, Book, check_database, public_url
 from nobrainer.research.cost import forecast, why_not
 from nobrainer.research.journal import (
     INFEASIBLE,
     JOURNAL,
+    Journal,
     Row,
     Size,
     append_rows,
@@ -56,7 +58,13 @@ from nobrainer.research.records import FinalResult, Settings, Snapshot, View
 from nobrainer.research.space import Space, family_space
 from nobrainer.research.task import MODEL, SegmentationTask, list_gpus, make_dataset
 from nobrainer.research.trial import Outcome, run_trial
-from nobrainer.research.worker import Presence, claim_gpu, is_alive
+from nobrainer.research.worker import (
+    Presence,
+    Watch,
+    claim_gpu,
+    forget,
+    list_workers,
+)
 
 SETTINGS, SPLIT, TEST = "study.json", "split.json", "test.json"
 BEST, REPORT, RUNS, WORKERS = "best", "report.html", "runs", "workers"
@@ -66,6 +74,8 @@ MOST_SKIPPED = 20
 """Proposals in a row that are predicted not to fit, before the search gives up."""
 MOST_LOST = 3
 """Times that a run is lost with its worker before it is left alone."""
+_COMPARED = ("done", "pruned")
+"""States of a recipe that says something of the default one."""
 _DEFAULT = "default"
 """Who proposed the baseline, and so its repeats."""
 _CURVE_POINTS = 200
@@ -73,6 +83,8 @@ _CURVE_POINTS = 200
 _ENDING_S = 45.0
 """Kept of the budget for the test split before it is known how long that takes."""
 _MARGIN_S = 5.0
+_LEAST_MINUTES = 0.5
+"""Of a training that is worth comparing, and of starting and judging it."""
 _REPORT_EVERY_S = 60.0
 """The page takes seconds to write: not after every run where runs are short."""
 
@@ -164,6 +176,7 @@ def run(
         KeyboardInterrupt: the run under way is lost, no other.
     """
     deadline = time.monotonic() + 3600 * _positive("budget_hours", budget_hours)
+    view = view or _Silent()
     check_count("max_experiments", max_experiments, 1)
     check_count("n_draws", n_draws, 1)
     check_count("seed", seed, 0)
@@ -217,7 +230,10 @@ def run(
     )
     # Before anything is written: the language model's environment is checked here.
     propose = PROPOSERS[proposer]()
-    settings, split = _open(folder, fresh, data, left_open)
+    with _refusing(folder):
+        settings, split = _open(folder, fresh, data, left_open, storage)
+    if not (folder / JOURNAL).exists():
+        _say_what_fits(view, 60 * budget_hours, max_experiments, settings)
     task = SegmentationTask(
         space=ranges,
         train=split["train"],
@@ -229,7 +245,7 @@ def run(
         epochs=settings.epochs,
         n_draws=settings.n_draws,
     )
-    with ExitStack() as stack:
+    with _refusing(folder), ExitStack() as stack:
         worker = stack.enter_context(Presence(folder / WORKERS))
         gpu = stack.enter_context(
             claim_gpu(_gpu_locks(), _gpus(folder) if task.gpus() else [])
@@ -250,7 +266,7 @@ def run(
             memory_bytes=int(
                 0.9 * memory_limit_bytes() if memory_gb is None else 1e9 * memory_gb
             ),
-            view=view or _Silent(),
+            view=view,
         ).work()
 
 
@@ -265,25 +281,55 @@ def read(working_dir: str | Path, storage: str | None = None) -> Snapshot:
         InputError: no study is there.
     """
     folder = Path(working_dir).resolve()
-    if not (folder / SETTINGS).is_file():
+    with _refusing(folder):
+        if not (folder / SETTINGS).is_file():
+            raise InputError(
+                f"{folder}: holds no study: give the --working-dir of `research run`"
+            )
+        settings = _read_settings(folder)
+        rows = read_journal(folder / JOURNAL)
+        standing = _judge(folder, rows, settings)
+        found = {row.number: row for row in _read_running(folder, settings, storage)}
+        found |= {row.number: row for row in rows}
+        ordered = tuple(found[number] for number in sorted(found))
+        return Snapshot(settings, ordered, standing, test=_read_test(folder))
+
+
+def _read_running(folder: Path, settings: Settings, url: str | None) -> list[Row]:
+    """The runs under way; a damaged storage has none, and a warning says why."""
+    # Reading a storage of many runs takes long: only where somebody is at work.
+    if not list_workers(folder / WORKERS) or (url is None and settings.storage):
+        return []
+    try:
+        return Book(folder, settings, url, is_reader=True).running()
+    except KeyError:
+        return []  # A worker is just beginning.
+    except InputError as error:
+        if url is not None:
+            raise
+        warnings.warn(f"{error}; until then no run under way is shown", stacklevel=3)
+        return []
+
+
+def _judge(folder: Path, rows: Sequence[Row], settings: Settings) -> Standing:
+    try:
+        return judge(rows, settings.objectives)
+    except InputError as error:
+        raise InputError(f"{folder / JOURNAL}: {error}") from error
+
+
+@contextmanager
+def _refusing(folder: Path) -> Iterator[None]:
+    """Turn what the system refuses in a study's folder into one line."""
+    try:
+        yield
+    except (OSError, NotImplementedError) as error:
+        name = getattr(error, "filename", None) or folder
+        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{folder}: holds no study: give the --working-dir of `research run`"
-        )
-    settings = _read_settings(folder)
-    rows = read_journal(folder / JOURNAL)
-    running: list[Row] = []
-    if storage is not None or (not settings.storage and (folder / STORAGE).exists()):
-        # Not there yet where a worker is just beginning.
-        with suppress(KeyError):
-            book = Book(folder, settings, storage, is_reader=True)
-            ended = {row.number for row in rows}
-            running = [row for row in book.running() if row.number not in ended]
-    return Snapshot(
-        settings,
-        tuple(sorted([*rows, *running], key=lambda row: row.number)),
-        judge(rows, settings.objectives),
-        test=_read_test(folder),
-    )
+            f"{name}: cannot be used for a study: {reason}: free some space, mend the "
+            "permissions or what stands there, and the same command goes on"
+        ) from error
 
 
 class Study:
@@ -325,6 +371,9 @@ class Study:
         self.book = Book(folder, settings, storage)
         self.lock = FileLock(folder / ".lock")
         self.ending = FileLock(folder / ".ending.lock")
+        self.watch = Watch(folder / WORKERS)
+        self.journal = Journal(folder / JOURNAL)
+        self._judged: tuple[int, Standing] | None = None
         self._n_ended = 0
         self._shown = 0.0
         self._reported = -math.inf
@@ -346,7 +395,7 @@ class Study:
             self._close()
             return self._snapshot()
         with self.lock:
-            self._check_storage()
+            self._restore()
         while self._left_s() > 0 and not (self.folder / TEST).exists():
             try:
                 with self.lock.acquire(timeout=self._left_s()):
@@ -373,16 +422,30 @@ class Study:
         self._finish()
         return self._snapshot()
 
-    def _check_storage(self) -> None:
-        """Raise where the storage is not the one that the journal was written from."""
-        known = {row.number for row in read_journal(self.folder / JOURNAL)}
-        missing = known - {row.number for row in self.book.ended()}
-        if missing:
+    def _restore(self) -> None:
+        """Bring what only the journal knows back to the storage; hold the lock.
+
+        Raises:
+            InputError: a database is not the one that the journal was written from.
+        """
+        rows = self.journal.read()
+        missing = {row.number for row in rows} - {r.number for r in self.book.ended()}
+        if not missing:
+            return
+        if not self.book.is_file:
             raise InputError(
                 f"{self.folder}: {JOURNAL} has {len(missing)} runs that the storage "
                 "does not know: give the --storage that the study was begun with, or "
                 "another --working-dir"
             )
+        self.view.say(f"{STORAGE} is made anew from {JOURNAL}: {len(missing)} runs")
+        self.book.restore(rows)
+
+    def _judge(self, rows: Sequence[Row]) -> Standing:
+        """Who is best by all rows that have ended, which are only ever added to."""
+        if self._judged is None or self._judged[0] != len(rows):
+            self._judged = len(rows), _judge(self.folder, rows, self.settings)
+        return self._judged[1]
 
     def _left_s(self) -> float:
         return self.deadline - _MARGIN_S - time.monotonic()
@@ -392,17 +455,18 @@ class Study:
         for row in self.book.running():
             if row.state != "running":
                 self.book.close(row)
-            elif not row.worker or not is_alive(self.folder / WORKERS, row.worker):
+            elif not row.worker or not self.watch.is_alive(row.worker):
                 reason = "its worker is gone"
                 self.book.close(replace(row, state="lost", reason=reason))
-        path = self.folder / JOURNAL
-        known = {row.number for row in read_journal(path)}
-        append_rows(path, [r for r in self.book.ended() if r.number not in known])
-        return read_journal(path)
+                forget(self.folder / WORKERS, row.worker)
+        known = {row.number for row in self.journal.read()}
+        new = [row for row in self.book.ended() if row.number not in known]
+        append_rows(self.journal.path, new)
+        return self.journal.read()
 
     def _claim(self, rows: Sequence[Row]) -> Row | None:
         """Decide what to run next and say so in the storage; hold the lock."""
-        standing = judge(rows, self.settings.objectives)
+        standing = self._judge(rows)
         running = self.book.running()
         lost = Counter(_key(row) for row in rows if row.state == "lost")
         under_way = {_key(row) for row in running}
@@ -452,7 +516,7 @@ class Study:
                 return row
             self.book.close(replace(row, state="skipped", reason=reason))
             rows, running = self._settle(), self.book.running()
-            self.view.tell(rows[-1], judge(rows, self.settings.objectives))
+            self.view.tell(rows[-1], self._judge(rows))
 
     def _begin(
         self,
@@ -498,7 +562,7 @@ class Study:
     # --- one run
 
     def _carry_out(self, row: Row) -> None:
-        rows = read_journal(self.folder / JOURNAL)
+        rows = self.journal.read()
         folder = self._run_folder(row.number)
         folder.mkdir(parents=True, exist_ok=True)
         curve: list[tuple[float, ...]] = []
@@ -558,7 +622,7 @@ class Study:
                 rows = self._settle()
                 self._keep_house(rows)
         self._n_ended += 1
-        self.view.tell(ended, judge(rows, self.settings.objectives))
+        self.view.tell(ended, self._judge(rows))
         if row.role == "baseline" and ended.state != "done":
             raise InputError(
                 f"the default recipe, which all others are compared with, cannot be "
@@ -594,7 +658,7 @@ class Study:
 
     def _keep_house(self, rows: Sequence[Row]) -> None:
         """Publish the champion, write the report, drop old weights; hold the lock."""
-        standing = judge(rows, self.settings.objectives)
+        standing = self._judge(rows)
         if standing.champion is not None:
             self._publish(rows, standing, None)
         kept = {standing.champion, standing.baseline, *standing.waiting}
@@ -663,9 +727,16 @@ class Study:
     def _score(self) -> None:
         with self.lock:
             rows = self._settle()
-            standing = judge(rows, self.settings.objectives)
+            standing = self._judge(rows)
             busy = bool(self.book.running())
         if (self.folder / TEST).exists() or standing.champion is None:
+            return
+        if not any(r.role == "proposal" and r.state in _COMPARED for r in rows):
+            self.view.say(
+                "no recipe has been compared with the default one, so the test split "
+                "stays locked and the study open: the same command goes on, with more "
+                "--budget-hours or --max-experiments"
+            )
             return
         if busy:
             self.view.say("other workers go on; the last one scores the test split")
@@ -719,8 +790,8 @@ class Study:
         """Bring what was scored to the best model and to the page."""
         final = _read_test(self.folder)
         with self.lock:
-            rows = read_journal(self.folder / JOURNAL)
-            standing = judge(rows, self.settings.objectives)
+            rows = self.journal.read()
+            standing = self._judge(rows)
             # Of a finished study the runs may have been removed, to save space.
             champion = standing.champion
             if champion is not None and (self._run_folder(champion) / MODEL).is_dir():
@@ -749,14 +820,14 @@ class Study:
         self.view.show(self._snapshot(row))
 
     def _snapshot(self, own: Row | None = None) -> Snapshot:
-        rows = read_journal(self.folder / JOURNAL)
+        rows = self.journal.read()
         found = {row.number: row for row in (*self.book.running(), *rows)}
         if own is not None:
             found[own.number] = own
         return Snapshot(
             self.settings,
             tuple(found[number] for number in sorted(found)),
-            judge(rows, self.settings.objectives),
+            self._judge(rows),
             remaining_s=max(0.0, self.deadline - time.monotonic()),
             max_experiments=self.max_experiments,
             test=_read_test(self.folder),
@@ -824,27 +895,20 @@ def _open(
     fresh: Settings,
     data: str | Path | None,
     left_open: Collection[str],
+    storage: str | None,
 ) -> tuple[Settings, dict[str, Any]]:
     """Begin a study, or find the one that is there and see that it is the same."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be made: {error.strerror}: give another --working-dir"
-        ) from error
+    # Before anything is made: a command that is refused leaves nothing behind.
+    _refuse_foreign(folder)
+    parts = None
+    if not (folder / SETTINGS).exists():
+        parts = _split(data, fresh)
+        if storage is not None:
+            check_database(storage)
+    folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        if not (folder / SETTINGS).exists():
-            foreign = sorted(
-                path.name
-                for path in folder.iterdir()
-                if path.name != SPLIT and not path.name.startswith(".")
-            )
-            if foreign:
-                raise InputError(
-                    f"{folder}: holds files that are not a study's "
-                    f"({', '.join(foreign[:3])}): give another --working-dir"
-                )
-            parts = _split(data, fresh)
+        if parts is not None and not (folder / SETTINGS).exists():
+            _refuse_foreign(folder)
             fresh = replace(
                 fresh,
                 n_train=len({*parts["train"].subjects}),
@@ -864,6 +928,22 @@ def _open(
             "--data or another --working-dir"
         )
     return settings, split
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise where a folder is there that is neither empty nor a study's."""
+    if (folder / SETTINGS).exists() or not folder.exists():
+        return
+    foreign = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name != SPLIT and not path.name.startswith(".")
+    )
+    if foreign:
+        raise InputError(
+            f"{folder}: holds files that are not a study's "
+            f"({', '.join(foreign[:3])}): give another --working-dir"
+        )
 
 
 def _refuse_other(
@@ -914,15 +994,58 @@ def _pairs(table: str | Path) -> list[tuple[str, str]]:
 
 
 def _train_minutes(budget_minutes: float, max_experiments: int) -> float:
-    """Of each training, so that all runs are likely to end inside the budget.
+    """Of each training, so that all runs, or as many as can, end inside the budget.
 
-    A tenth of the budget is kept for the test split, and the second seeds of the
-    baseline and of a fifth of the recipes are counted in. A third of each run, but
-    five minutes at most, goes into starting, validation and judging.
+    Where the budget leaves less than half a minute to train, fewer recipes will be
+    tried; two at least are planned for.
     """
-    n_runs = max_experiments + 1 + math.ceil(max_experiments / 5)
-    run = 0.9 * budget_minutes / n_runs
-    return round(run - min(run / 3, 5.0), 3)
+    n_recipes = max(2, _n_fitting(budget_minutes, max_experiments, _LEAST_MINUTES))
+    run = _usable(budget_minutes) / _n_runs(min(n_recipes, max_experiments))
+    # Rounded down, or it might not fit.
+    return math.floor(1000 * max(run - _overhead(run), run / 3)) / 1000
+
+
+def _n_fitting(budget_minutes: float, wanted: int, train_minutes: float) -> int:
+    """Of the recipes that are wanted, those that such trainings leave time for."""
+    for n_recipes in range(wanted, 0, -1):
+        run = _usable(budget_minutes) / _n_runs(n_recipes)
+        if run - _overhead(run) >= train_minutes:
+            return n_recipes
+    return 0
+
+
+def _usable(budget_minutes: float) -> float:
+    """What is left when a tenth, or a minute, is kept for the test split."""
+    return max(min(0.9 * budget_minutes, budget_minutes - 1), budget_minutes / 3)
+
+
+def _overhead(run_minutes: float) -> float:
+    """Minutes of a run that go into starting, validation and judging."""
+    return min(max(run_minutes / 3, _LEAST_MINUTES), 5.0)
+
+
+def _n_runs(n_recipes: int) -> int:
+    """Runs of so many recipes with the second seeds of the baseline and of a fifth."""
+    return n_recipes + 1 + math.ceil(n_recipes / 5)
+
+
+def _say_what_fits(
+    view: View, budget_minutes: float, wanted: int, settings: Settings
+) -> None:
+    """Tell before the first run where a budget is too short for what is wanted."""
+    if settings.train_minutes is None:
+        return
+    n_fitting = _n_fitting(budget_minutes, wanted, settings.train_minutes)
+    if n_fitting >= wanted:
+        return
+    what = f"about {n_fitting} of {wanted} recipes"
+    if n_fitting < 2:
+        what = "no more than the default recipe, which will be compared with nothing"
+    view.say(
+        f"the budget of {budget_minutes:.3g} min is short: with trainings of "
+        f"{settings.train_minutes:.2g} min, second seeds and judging it holds {what}: "
+        "give more --budget-hours for more"
+    )
 
 
 def _gpu_locks() -> Path:
@@ -948,15 +1071,33 @@ def _gpus(folder: Path) -> list[str]:
 
 
 def _read_settings(folder: Path) -> Settings:
-    settings: Settings = build_record(
-        Settings, _read_json(folder / SETTINGS), str(folder / SETTINGS)
-    )
+    path = folder / SETTINGS
+    settings: Settings = build_record(Settings, _read_json(path), str(path))
+    try:
+        check_objectives(settings.objectives)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return settings
 
 
 def _read_split(folder: Path) -> dict[str, Any]:
-    raw = _read_json(folder / SPLIT)
-    return {name: tuple(tuple(pair) for pair in pairs) for name, pairs in raw.items()}
+    path = folder / SPLIT
+    raw = _read_json(path)
+    if not (
+        isinstance(raw, dict)
+        and raw.keys() == {"train", "validate", "test"}
+        and all(isinstance(pairs, list) for pairs in raw.values())
+        and all(
+            isinstance(pair, list) and len(pair) == 2 and {*map(type, pair)} == {str}
+            for pairs in raw.values()
+            for pair in pairs
+        )
+    ):
+        raise InputError(
+            f"{path}: must have the scans and labels of train, validate and test: "
+            "bring back the file as it was, or give another --working-dir"
+        )
+    return {name: tuple(map(tuple, pairs)) for name, pairs in raw.items()}
 
 
 def _read_test(folder: Path) -> FinalResult | None:
@@ -964,6 +1105,9 @@ def _read_test(folder: Path) -> FinalResult | None:
     if not path.exists():
         return None
     result: FinalResult = build_record(FinalResult, _read_json(path), str(path))
+    for name in ("champion", "baseline"):
+        if "dice" not in result.figures.get(name, {}):
+            raise InputError(f"{path}: has no Dice of the {name}: bring back the file")
     return result
 
 

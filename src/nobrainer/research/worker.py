@@ -5,41 +5,41 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
-import psutil
 from filelock import FileLock, Timeout
 
 from nobrainer.errors import InputError
+from nobrainer.recipe import parse_json
 
 BEAT_S = 5.0
 # Network disks may show a file's time as it was a minute ago.
 DEAD_AFTER_S = 90.0
-# The start of a process shifts a little when the clock is set right.
-SAME_START_S = 30.0
 
 
 class Presence:
     """That this process works on a study: a file in `folder` while it lives.
 
-    Use it as a context manager; `name` is unique, `is_alive` takes it.
+    Beside it is a lock, which the system frees when the process ends, of whatever.
+    Use it as a context manager; `name` is unique, `Watch.is_alive` takes it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._lock = _lock_of(folder / self.name)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> "Presence":
         self.folder.mkdir(parents=True, exist_ok=True)
-        started = psutil.Process().create_time()
-        record = {"where": _locate(), "pid": os.getpid(), "started": started}
+        self._lock.acquire(blocking=False)
         partial = self.folder / f"{self.name}.partial"
-        partial.write_text(json.dumps(record))
+        partial.write_text(json.dumps({"where": _locate(), "pid": os.getpid()}))
         partial.replace(self.folder / self.name)
         self._thread.start()
         return self
@@ -52,7 +52,8 @@ class Presence:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        (self.folder / self.name).unlink(missing_ok=True)
+        forget(self.folder, self.name)
+        self._lock.release()
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_S):
@@ -61,41 +62,81 @@ class Presence:
                 os.utime(self.folder / self.name)
 
 
-def is_alive(folder: Path, name: str) -> bool:
-    """Whether the worker `name` of a `Presence` in `folder` still runs.
+class Watch:
+    """Who of the workers in `folder` still lives, as one of them sees it."""
 
-    Exact for a worker of this machine. Elsewhere one is taken for dead when its file
-    was not touched for 90 s, by the clock of the disk.
-    """
-    path = folder / name
-    try:
-        record = json.loads(path.read_text())
-        touched_s = path.stat().st_mtime
-    except FileNotFoundError:
-        return False
-    if record["where"] != _locate():
-        clock = folder / f"{socket.gethostname()}.clock"
-        clock.touch()
-        return clock.stat().st_mtime - touched_s <= DEAD_AFTER_S
-    try:
-        process = psutil.Process(record["pid"])
-        if process.status() == psutil.STATUS_ZOMBIE:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._beats: dict[str, tuple[int, float]] = {}
+
+    def is_alive(self, name: str) -> bool:
+        """Whether the worker `name` of a `Presence` in the folder still runs.
+
+        Exact for a worker of this machine: it holds its lock. Elsewhere one is taken
+        for dead when its file has not changed for 90 s of our watching. No clock is
+        compared with another, so none that is set matters.
+        """
+        path = self.folder / name
+        if not _is_name(name):
             return False
-        return abs(process.create_time() - record["started"]) <= SAME_START_S
-    except psutil.NoSuchProcess:
+        try:
+            record, touched_ns = path.read_bytes(), path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return False
+        if _is_here(record):
+            try:
+                with _lock_of(path).acquire(blocking=False):
+                    return False
+            except Timeout:
+                return True
+        now = time.monotonic()
+        if name not in self._beats or self._beats[name][0] != touched_ns:
+            self._beats[name] = touched_ns, now
+        return now - self._beats[name][1] <= DEAD_AFTER_S
+
+
+def forget(folder: Path, name: str) -> None:
+    """Remove what a worker that has ended leaves in `folder`."""
+    if not _is_name(name):
+        return
+    for path in (folder / name, folder / f"{name}.lock"):
+        path.unlink(missing_ok=True)
+
+
+def list_workers(folder: Path) -> list[str]:
+    """The names of the workers that have begun and were not seen to end."""
+    try:
+        return [path.stem for path in folder.iterdir() if path.suffix == ".lock"]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _is_name(name: str) -> bool:
+    """Whether it can be that of a worker; from a storage it could be any path."""
+    return bool(name) and Path(name).name == name
+
+
+def _lock_of(path: Path) -> FileLock:
+    return FileLock(f"{path}.lock")
+
+
+def _is_here(record: bytes) -> bool:
+    """Whether a worker's record is of this machine; one that is damaged is not."""
+    try:
+        found = parse_json(record, "record")
+    except InputError:
         return False
+    return isinstance(found, dict) and found.get("where") == _locate()
 
 
 def _locate() -> str:
-    """Names what must be the same for a process number to mean the same process.
+    """Names what must be the same for two processes to see each other's locks.
 
-    Containers may share the name of a host, and each numbers its own processes.
+    Containers on one machine share its kernel, by whatever names they call it.
     """
-    parts = [socket.gethostname()]
     with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return socket.gethostname()
 
 
 @contextmanager
