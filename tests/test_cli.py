@@ -275,7 +275,7 @@ def test_bad_options_are_one_line(
     ("text", "message"),
     [
         ("features,labels\n", "has no rows"),
-        ("image,label\na.nii,b.nii\n", "line 2: needs a path in each"),
+        ("image,label\na.nii,b.nii\n", "its header is image, label, without"),
         ("features,labels\na.nii,b.nii\nc.nii\n", "line 3: needs a path in each"),
     ],
 )

@@ -51,7 +51,7 @@ def study(table, tmp_path_factory):
 
 
 def subjects(pairs):
-    return {Path(image).name.split("_")[0] for image, _ in pairs}
+    return {Path(image).name.split("_")[0] for image, *_ in pairs}
 
 
 def test_subjects_are_in_one_part_only(study):
@@ -100,11 +100,13 @@ def test_judging_is_that_of_evaluate(study):
     folder, snapshot = study
     split = json.loads((folder / SPLIT).read_text())
     model = nb.Segmentation.load(folder / "best")
-    data = model.dataset([(Path(a), Path(b)) for a, b in split["test"]])
+    data = model.dataset([(Path(a), Path(b)) for a, b, _ in split["test"]])
     figures = nb.summarise(model.evaluate(data, n_samples=2, seed=0, surfaces=False))
     scored = snapshot.test.figures["champion"]
     assert scored["dice"] == pytest.approx(figures["dice"], abs=1e-6)
     assert scored["nll"] == pytest.approx(figures["nll/foreground"], abs=1e-6)
+    # A value for each subject, not for each of its scans.
+    assert set(snapshot.test.subjects["champion"]) == {row[2] for row in split["test"]}
     mean = np.mean([*snapshot.test.subjects["champion"].values()])
     assert scored["dice"] == pytest.approx(mean, abs=1e-6)
 

@@ -1,7 +1,7 @@
 """`nobrainer demo`: train, predict and judge on synthetic heads."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def demo(
     make_directory(output_dir)
     nb.bundle.check_place(output_dir / "model", overwrite=overwrite)
     pairs = read_table(Path(nb.get_data(source="embedded")))
-    image, truth = pairs[-1]
+    image, truth = pairs[-1]["image"], pairs[-1]["label"]
     started = time.monotonic()
     echo(f"training on {len(pairs) - 1} heads, {epochs} epochs ...", err=True)
     segmentation = nb.Segmentation(
@@ -121,5 +121,5 @@ def demo(
     echo(_READING)
 
 
-def _brains(pairs: Sequence[tuple[Path, Path]]) -> Any:
+def _brains(pairs: Sequence[Mapping[str, Any]]) -> Any:
     return nb.Dataset.from_files(pairs).batch(2).binarize()

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
+from nobrainer.data.table import read_cells
 from nobrainer.errors import InputError
 from nobrainer.recipe import DataConfig
 from nobrainer.registry import near_miss
@@ -290,24 +291,16 @@ _NUMBERED, _MAPPED = {"index", "name"}, {"original", "new"}
 
 def _read_rows(path: Path) -> tuple[set[str], _Rows]:
     """The columns of a label file, and its rows with their line numbers."""
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        table = list(enumerate(csv.reader(lines, delimiter=delimiter), 1))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{path}: cannot read the label mapping ({error}): give a CSV or TSV "
-            "file whose first two columns are label value and class"
-        ) from error
+    table = read_cells(path, "label value and class in its first two columns")
     columns = ["original", "new"]
     rows: _Rows = []
-    for number, row in table:
-        cells = ["" if cell.strip() == "n/a" else cell.strip() for cell in row]
-        if number == 1 and cells and not cells[0].isdigit():
+    for place, (number, row) in enumerate(table):
+        cells = ["" if cell == "n/a" else cell for cell in row]
+        if place == 0 and not cells[0].isdigit():
             header = [cell.lower() for cell in cells]
             if set(header) >= _NUMBERED or set(header) >= _MAPPED:
                 columns = header
-        elif cells:
+        else:
             if len(cells) < 2:
                 raise InputError(f"{path}: line {number}: needs two columns, got {row}")
             cells += [""] * (len(columns) - len(cells))

@@ -1,36 +1,94 @@
-"""The table of scans and labels that training reads."""
+"""Tables of text in files: scans with their labels, and what label values mean."""
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from nobrainer.errors import InputError
 
+_WANTED = "features,labels, and subject and session if wanted"
+_DELIMITERS = "\t;,"
 
-def read_table(path: Path) -> list[tuple[Path, Path]]:
-    """Read the columns `features` and `labels` of a CSV file.
 
-    Relative paths in it start from the table's own directory.
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """Read the scans that a CSV or TSV file lists, as entries of a `Dataset`.
+
+    The columns `features` and `labels` hold paths, relative ones from the table's own
+    directory; `subject` and `session` are taken where there are any, other columns
+    are not. Capitals and blanks around names and cells do not matter, a comma, a
+    semicolon or a tab separates them, blank lines are skipped.
+
+    Returns:
+        Of each row `image` and `label`, paths, and `subject` and `session`, texts,
+        empty where not given.
 
     Raises:
         InputError: the file cannot be read, lacks a column, or a row lacks a path.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({error}): give a CSV file with the columns "
-            "features,labels"
-        ) from error
-    pairs = []
-    for number, row in enumerate(rows, 2):
+    lines = read_cells(path, f"the columns {_WANTED}")
+    _, header = next(lines, (1, []))
+    names = [name.lower() for name in header]
+    for name in ("features", "labels", "subject", "session"):
+        count = names.count(name)
+        if count > 1:
+            raise InputError(f"{path}: has the column {name} twice: remove one")
+        if count == 0 and name in ("features", "labels"):
+            raise InputError(
+                f"{path}: its header is {', '.join(header) or 'empty'}, without the "
+                f"column {name}: name its columns {_WANTED}"
+            )
+    entries = []
+    for number, cells in lines:
+        row = dict(zip(names, cells, strict=False))
         image, label = row.get("features"), row.get("labels")
+        if len(cells) > len(names):
+            raise InputError(
+                f"{path} line {number}: has {len(cells)} cells under {len(names)} "
+                "column names: put quotes around a cell that holds the separator"
+            )
         if not image or not label:
             raise InputError(
                 f"{path} line {number}: needs a path in each of the columns features "
                 "and labels: complete it"
             )
-        pairs.append((path.parent / image, path.parent / label))
-    if not pairs:
+        who = {name: _given(row.get(name)) for name in ("subject", "session")}
+        entries.append(
+            {"image": path.parent / image, "label": path.parent / label, **who}
+        )
+    if not entries:
         raise InputError(f"{path}: has no rows: give one per scan, features,labels")
-    return pairs
+    return entries
+
+
+def read_cells(path: Path, wanted: str) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a table that are not blank: number, and cells without outer blanks.
+
+    The separator is the one of tab, semicolon and comma that the first line has most
+    of.
+
+    Args:
+        path: of a file in UTF-8.
+        wanted: what a message says that the table should have.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+        first = next((line for line in lines if line.strip()), "")
+        delimiter = max(_DELIMITERS, key=first.count)
+        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                yield reader.line_num, cells
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}): give a CSV or TSV file with {wanted}"
+        ) from error
+
+
+def _given(cell: str | None) -> str:
+    """What a cell says; BIDS writes n/a where it says nothing."""
+    return "" if cell in (None, "n/a") else str(cell)

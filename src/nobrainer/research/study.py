@@ -915,14 +915,15 @@ def _open(
                 n_validate=len({*parts["validate"].subjects}),
                 n_test=len({*parts["test"].subjects}),
             )
-            paths = {name: _paths(part) for name, part in parts.items()}
+            paths = {name: _written(part) for name, part in parts.items()}
             for name, content in ((SPLIT, paths), (SETTINGS, asdict(fresh))):
                 text = json.dumps(content, indent=2) + "\n"
                 write_text(text, folder / name, overwrite=True)
         settings = _read_settings(folder)
         split = _read_split(folder)
     _refuse_other(folder, settings, fresh, left_open)
-    if data is not None and _pairs(data) != sorted(sum(split.values(), ())):
+    begun_with = sorted(row[:2] for row in sum(split.values(), ()))
+    if data is not None and [row[:2] for row in _rows(data)] != begun_with:
         raise InputError(
             f"{folder}: was begun with other scans than those of {data}: give the same "
             "--data or another --working-dir"
@@ -962,9 +963,9 @@ def _refuse_other(
 
 def _split(data: str | Path | None, settings: Settings) -> dict[str, Dataset]:
     """A fifth of the subjects for each of validation and test, the rest to train."""
-    pairs = _pairs(get_data() if data is None else data)
+    rows = _rows(get_data() if data is None else data)
     dataset = make_dataset(
-        pairs,
+        rows,
         settings.n_classes,
         binarize=settings.binarize,
         relabel=settings.relabel,
@@ -981,15 +982,19 @@ def _split(data: str | Path | None, settings: Settings) -> dict[str, Dataset]:
     return {"train": train, "validate": validate, "test": test}
 
 
-def _paths(dataset: Dataset) -> list[list[str]]:
-    return [[str(path) for path in scan.paths or ()] for scan in dataset.data]
+def _written(dataset: Dataset) -> list[list[str]]:
+    """The paths of each scan, and whom it shows, as far as that is known."""
+    return [
+        [*(str(path) for path in scan.paths or ()), scan.subject or ""]
+        for scan in dataset.data
+    ]
 
 
-def _pairs(table: str | Path) -> list[tuple[str, str]]:
-    """The scans and labels of a table, by absolute paths, sorted."""
+def _rows(table: str | Path) -> list[tuple[str, str, str]]:
+    """Scan, labels and given subject of each row, by absolute paths, sorted."""
     return sorted(
-        (os.path.abspath(image), os.path.abspath(labels))
-        for image, labels in read_table(Path(table))
+        (os.path.abspath(row["image"]), os.path.abspath(row["label"]), row["subject"])
+        for row in read_table(Path(table))
     )
 
 
@@ -1086,18 +1091,19 @@ def _read_split(folder: Path) -> dict[str, Any]:
     if not (
         isinstance(raw, dict)
         and raw.keys() == {"train", "validate", "test"}
-        and all(isinstance(pairs, list) for pairs in raw.values())
+        and all(isinstance(rows, list) for rows in raw.values())
         and all(
-            isinstance(pair, list) and len(pair) == 2 and {*map(type, pair)} == {str}
-            for pairs in raw.values()
-            for pair in pairs
+            # The third says whom the scan shows, which older studies did not keep.
+            isinstance(row, list) and len(row) in (2, 3) and {*map(type, row)} == {str}
+            for rows in raw.values()
+            for row in rows
         )
     ):
         raise InputError(
             f"{path}: must have the scans and labels of train, validate and test: "
             "bring back the file as it was, or give another --working-dir"
         )
-    return {name: tuple(map(tuple, pairs)) for name, pairs in raw.items()}
+    return {name: tuple(map(tuple, rows)) for name, rows in raw.items()}
 
 
 def _read_test(folder: Path) -> FinalResult | None:

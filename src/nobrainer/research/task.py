@@ -22,7 +22,7 @@ from nobrainer.research.records import describe_values
 from nobrainer.research.space import Setting, Space
 from nobrainer.training.engine import default_device, gpu_ids
 
-Pairs = tuple[tuple[str, str], ...]
+Rows = tuple[tuple[str, ...], ...]
 Report = Callable[[tuple[float, float]], None]
 
 MODEL = "model"
@@ -43,16 +43,16 @@ class SegmentationTask:
     """Training and judging of segmentation networks on one split of labelled scans.
 
     space: the parameters that values are of.
-    train, validate: (image, labels) of each scan; the test split is not here, so
-        that no training can see it.
+    train, validate: (image, labels, subject) of each scan; the test split is not
+        here, so that no training can see it.
     n_classes, binarize, relabel: how labels are made into classes.
     train_minutes, epochs: when a training ends; None leaves it to the epochs.
     n_draws: of the weights, for judging; a deterministic model makes one pass.
     """
 
     space: Space
-    train: Pairs
-    validate: Pairs
+    train: Rows
+    validate: Rows
     n_classes: int
     binarize: bool
     relabel: str | None
@@ -105,13 +105,13 @@ class SegmentationTask:
         }
 
     def score(
-        self, folders: Mapping[str, str], test: Pairs, report: Report
+        self, folders: Mapping[str, str], test: Rows, report: Report
     ) -> dict[str, Any]:
         """Apply trained models to the test scans.
 
         Args:
             folders: of runs, by any name.
-            test: (image, labels) of each scan.
+            test: (image, labels, subject) of each scan.
             report: unused; nothing here can be ended early.
 
         Returns: of each name {"figures": as of `run`, "subjects": subject -> mean Dice
@@ -124,7 +124,7 @@ class SegmentationTask:
             evaluation, _ = _evaluate(segmentation, dataset, self.n_draws)
             scores[name] = {
                 "figures": _figures(evaluation),
-                "subjects": _subjects(evaluation),
+                "subjects": _subjects(evaluation, dataset),
             }
         return scores
 
@@ -139,7 +139,7 @@ class SegmentationTask:
             batch_size=data.batch_size,
             block_shape=data.block_shape,
             judge_shapes=[
-                read_geometry(Path(image)).shape for image, _ in self.validate
+                read_geometry(Path(image)).shape for image, *_ in self.validate
             ],
             n_draws=self.n_draws,
         )
@@ -163,9 +163,9 @@ class SegmentationTask:
         """Whether this machine has GPUs, one of which each worker should own."""
         return default_device().type == "cuda"
 
-    def _dataset(self, pairs: Pairs, setting: Setting) -> Dataset:
+    def _dataset(self, rows: Rows, setting: Setting) -> Dataset:
         dataset = make_dataset(
-            pairs, self.n_classes, binarize=self.binarize, relabel=self.relabel
+            rows, self.n_classes, binarize=self.binarize, relabel=self.relabel
         )
         if setting.block_shape is not None:
             config = replace(dataset.config, block_shape=setting.block_shape)
@@ -180,15 +180,19 @@ class SegmentationTask:
 
 
 def make_dataset(
-    pairs: Sequence[tuple[str, str]],
+    rows: Sequence[Sequence[str]],
     n_classes: int,
     *,
     binarize: bool,
     relabel: str | None,
 ) -> Dataset:
-    """The scans with their labels made into classes."""
+    """The scans with their labels made into classes.
+
+    A row is scan, labels and, where it is known, the subject.
+    """
+    names = ("image", "label", "subject")
     dataset = Dataset.from_files(
-        [(Path(image), Path(labels)) for image, labels in pairs], n_classes=n_classes
+        [dict(zip(names, row, strict=False)) for row in rows], n_classes=n_classes
     )
     if relabel is not None:
         dataset = dataset.relabel(relabel)
@@ -257,10 +261,12 @@ def _figures(evaluation: Evaluation) -> dict[str, float]:
     return found | {k: v for k, v in means.items() if k.startswith("dice/")}
 
 
-def _subjects(evaluation: Evaluation) -> dict[str, float]:
-    """The mean Dice of each subject's structures."""
+def _subjects(evaluation: Evaluation, dataset: Dataset) -> dict[str, float]:
+    """The mean Dice of each subject's structures, in all of the subject's scans."""
+    shown = [scan.shown for scan in dataset.data]
+    whom = dict(zip(shown, dataset.subjects, strict=True))
     scores: dict[str, list[float]] = defaultdict(list)
     for row in evaluation:
         if row.metric == "dice":
-            scores[row.subject].append(row.value)
+            scores[whom[row.subject]].append(row.value)
     return {subject: float(np.mean(found)) for subject, found in scores.items()}
