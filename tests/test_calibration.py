@@ -372,7 +372,7 @@ def test_scans_of_one_person_are_one_subject_of_the_intervals():
     with pytest.raises(InputError, match="at least 9 labelled subjects, 4 are here"):
         run(subjects, people=people, coverage=0.9)
     fit = run(subjects, people=people, coverage=0.75)
-    assert (fit.n_subjects, fit.intervals.n_subjects) == (6, 4)
+    assert (fit.n_scans, fit.n_subjects, fit.intervals.n_subjects) == (6, 4, 4)
     assert fit.intervals.factors == run(subjects[:4], coverage=0.75).intervals.factors
     halves = run(subjects, people=people, method="vector", coverage=0.5)
     first = sorted(np.random.default_rng(0).permutation(4)[:2])

@@ -49,6 +49,9 @@ SEARCH = SearchRecord(
     test={"dice": 0.9, "dice/brain": 0.9},
     baseline_test={"dice": 0.87, "dice/brain": 0.87},
     test_difference=(0.03, 0.01, 0.05),
+    n_train_scans=9,
+    n_validate_scans=3,
+    n_test_scans=4,
 )
 
 
@@ -160,14 +163,16 @@ def test_training_data_are_counted_and_never_named():
         FileRecord(f"secret/sub-{i}.nii.gz", role, f"{i}" * 64, 1)
         for i, role in enumerate(roles)
     )
-    cohort = Cohort(3, (15.0, math.log(1.37e6)), (0.1, 0.125))
+    cohort = Cohort(2, (15.0, math.log(1.37e6)), (0.1, 0.125), n_scans=3)
     text = _card(_recipe(files=files, cohort=cohort))
     assert _table(text, "files") == [
         ["train-image", "3"],
         ["train-label", "3"],
         ["validate-image", "2"],
     ]
-    assert "Trained on 3 subjects; Dice 0.875 on the validation scans." in text
+    assert (
+        "Trained on 3 scans of 2 subjects; Dice 0.875 on the validation scans." in text
+    )
     assert "secret" not in text
     # 1370 cm³, times and divided by exp(0.125); air depends on the field of view.
     assert _table(text, "label") == [
@@ -179,10 +184,10 @@ def test_training_data_are_counted_and_never_named():
     assert _table(told, "label")[1] == ["1", "brain", "never seen"]
     assert "No training scan has brain: the network cannot find" in told
     one = _card(_recipe(cohort=Cohort(1, (None, None), (None, None))))
-    assert "trained on 1 subject, and knows nothing else" in one
+    assert "trained on 1 scan, and knows nothing else" in one
     assert _table(one, "label")[1] == ["1", "brain", DASH]
     unknown = _card(_recipe())
-    assert "a number of subjects that is not on record" in unknown
+    assert "a number of scans that is not on record" in unknown
     assert "the scans were given in memory" in unknown
 
 
@@ -287,12 +292,13 @@ def test_a_search_is_told_with_baseline_spread_test_and_space():
     for said in (
         "run 7 of a search over the settings of bayesian_vnet (seed 3)",
         "15 runs, of which 2 failed",
-        "6 to train on, 2 to validate on, 4 locked away for one test",
+        "divided: 9 scans of 6 subjects to train on, 3 scans of 2 subjects to validate "
+        "on, 4 scans of 4 subjects locked away for one test",
         "better on validation (dice, nll)",
         "tpe proposed its values",
         "+0.0300, 95 % bootstrap interval over 4 subjects from +0.0100 to +0.0500.",
         "The test shows that it is better.",
-        "Dice 0.9 on a test split of 4 subjects.",
+        "Dice 0.9 on a test split of 4 scans of 4 subjects.",
     ):
         assert said in text, said
 
@@ -365,5 +371,7 @@ def test_what_was_fitted_is_told_and_sets_the_number_of_draws():
     assert "n_samples=7)" in text and "predicted quality holds for as many" in text
     wide = replace(calibration, intervals=Intervals(0.9, 6, 12, (None, 1.5)))
     text = _card(_recipe(), calibration=wide, quality=quality)
-    assert "are to hold 90 % of true volumes, fitted on 6 scans with 12 draws" in text
+    assert (
+        "are to hold 90 % of true volumes, fitted on 6 subjects with 12 draws" in text
+    )
     assert "--n-samples 12\n" in text and "intervals of volumes hold for" in text

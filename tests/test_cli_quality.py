@@ -105,7 +105,14 @@ def test_evaluate_gives_the_figures_of_the_api(folder: Path, tmp_path: Path) -> 
     assert story["metrics"]["dice"] > 0.8
     assert story["n_scans"] == 2
     found = rows_of(tmp_path / "out" / "metrics.tsv")
-    assert list(found[0]) == ["subject", "region", "structure", "metric", "value"]
+    assert list(found[0]) == [
+        "subject",
+        "region",
+        "structure",
+        "metric",
+        "value",
+        "seen",
+    ]
     assert [row["metric"] for row in found] == [row.metric for row in evaluation]
     values = [float(row["value"]) for row in found]
     assert values == pytest.approx([row.value for row in evaluation])
@@ -116,6 +123,36 @@ def test_evaluate_gives_the_figures_of_the_api(folder: Path, tmp_path: Path) -> 
     assert taken.exit_code == 2
     assert taken.stderr.startswith(f"nobrainer: error: {tmp_path / 'out'}")
     assert "exists already" in taken.stderr and taken.stderr.count("\n") == 1
+
+
+def test_evaluate_refuses_scans_of_the_training_or_says_so_everywhere(
+    folder: Path, tmp_path: Path
+) -> None:
+    args = (
+        *("evaluate", "--data", write_table(folder / "mixed.csv", (0, 7))),
+        *("--model", folder / "brain", "--n-samples", 1, "--no-surfaces"),
+    )
+    refused = nobrainer_(*args, "--output-dir", tmp_path / "no")
+    assert refused.exit_code == 2 and not (tmp_path / "no").exists()
+    assert "sub-0_T1w.nii: the model has used it in training" in refused.stderr
+    assert "sub-7" not in refused.stderr and refused.stderr.count("\n") == 1
+    text = "The model has used 1 of these 2 scans before (1 in training)"
+    shown = nobrainer_(*args, "--allow-seen", "--output-dir", tmp_path / "a")
+    assert shown.exit_code == 0, shown.stderr
+    assert shown.stdout.startswith("WARNING: The model has used 1 of these 2 scans")
+    assert "means over 2 scans of 2 subjects" in shown.stdout
+    assert is_narrow(shown.stdout.partition("files")[0])
+    rows = rows_of(tmp_path / "a" / "metrics.tsv")
+    uses = {(row["subject"], row["seen"]) for row in rows}
+    assert uses == {("sub-0_T1w", "training"), ("sub-7_T1w", "n/a")}
+    assert text in (tmp_path / "a" / "evaluation.html").read_text()
+    story = json.loads(
+        nobrainer_(
+            *args, "--allow-seen", "--json", "--output-dir", tmp_path / "b"
+        ).stdout
+    )
+    assert story["seen"] == {"sub-0_T1w": "training"} and text in story["warning"]
+    assert (story["n_scans"], story["n_subjects"]) == (2, 2)
 
 
 def test_evaluate_prints_structures_and_both_regions(
@@ -188,7 +225,8 @@ def test_calibrate_saves_what_the_api_fits(folder: Path, calibrated: Path) -> No
     assert story["calibration"]["weight"] == list(calibration.weight)
     assert story["quality"]["error"] == fitted.quality_.error
     lines = nobrainer_("info", calibrated).stdout.splitlines()
-    assert "  method               temperature, fitted on 4 scans" in lines
+    told = "temperature, fitted on 4 scans of 4 subjects"
+    assert f"  method               {told}" in lines
     assert f"  error of Dice        {fitted.quality_.error:.3f}" in "\n".join(lines)
     plain = json.loads(nobrainer_("info", folder / "brain", "--json").stdout)
     assert plain["calibration"] is None and plain["quality"] is None

@@ -237,6 +237,7 @@ def test_rank_and_evaluate_say_it_too(folder: Path, tmp_path: Path) -> None:
 
     out = tmp_path / "test"
     args = ("evaluate", "--data", folder / "scans.csv", *args, "--output-dir", out)
+    args = (*args, "--allow-seen")
     assert nobrainer_(*args).exit_code == 0
     path = out / "provenance" / "evaluation.json"
     record = Record.from_json(path.read_text())

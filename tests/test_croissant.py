@@ -330,6 +330,9 @@ def test_fields_of_takes_types_from_all_rows():
     assert fields_of([]) == ()
 
 
+WHOM = ("sub-1", "sub-1", "sub-2")
+
+
 @pytest.fixture
 def subjects(tmp_path):
     """Three subjects: beside, below and outside the folder of the metadata."""
@@ -347,7 +350,7 @@ def subjects(tmp_path):
 
 def test_dataset_passes_the_validator_without_a_warning(subjects, tmp_path):
     path = tmp_path / "study" / "croissant.json"
-    assert write_dataset(path, "my study", subjects, 6) == path
+    assert write_dataset(path, "my study", subjects, 6, WHOM) == path
     _assert_valid(path)
     _assert_tells_no_place(json.loads(path.read_text()), tmp_path)
     assert sorted(p.name for p in path.parent.iterdir()) == [
@@ -359,7 +362,7 @@ def test_dataset_passes_the_validator_without_a_warning(subjects, tmp_path):
 
 
 def test_dataset_records_paths_and_checksums(subjects, tmp_path):
-    path = write_dataset(tmp_path / "study" / "c.json", "my study", subjects, 6)
+    path = write_dataset(tmp_path / "study" / "c.json", "my study", subjects, 6, WHOM)
     document = json.loads(path.read_text())
     files = {f["@id"]: f for f in document["distribution"]}
     assert list(files) == ["image-0", "label-0", "image-1", "label-1", "image-2"]
@@ -376,8 +379,11 @@ def test_dataset_records_paths_and_checksums(subjects, tmp_path):
         assert file["contentSize"] == "1 B"
     assert "MghFormat" in files["image-1"]["encodingFormat"]
     assert "nifti" in files["image-2"]["encodingFormat"]
-    records = list(mlc.Dataset(path).records("subjects"))
-    assert [r["subjects/image"] for r in records] == [
+    records = list(mlc.Dataset(path).records("scans"))
+    assert [r["scans/subject"] for r in records] == ["sub-1", "sub-1", "sub-2"]
+    described = json.loads(path.read_text())["description"]
+    assert described == "Brain MRI: 3 scans of 2 subjects, 6 classes."
+    assert [r["scans/image"] for r in records] == [
         "a.nii.gz",
         "deep er/b.mgz",
         "../elsewhere/ü.nii",
@@ -388,7 +394,7 @@ def test_paths_hold_when_the_metadata_is_reached_through_a_link(subjects, tmp_pa
     (tmp_path / "a" / "b").mkdir(parents=True)
     link = tmp_path / "a" / "b" / "link"
     link.symlink_to(tmp_path / "study")
-    path = write_dataset(link / "c.json", "my study", subjects, 6)
+    path = write_dataset(link / "c.json", "my study", subjects, 6, WHOM)
     for file in json.loads(path.read_text())["distribution"]:
         assert (path.parent / file["contentUrl"]).is_file()
 
@@ -396,14 +402,16 @@ def test_paths_hold_when_the_metadata_is_reached_through_a_link(subjects, tmp_pa
 def test_relative_paths_are_relative_to_the_metadata(subjects, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "elsewhere")
     pairs = [(Path("../study/a.nii.gz"), Path("ü.nii"))]
-    path = write_dataset("../study/c.json", "my study", pairs, 6)
+    path = write_dataset("../study/c.json", "my study", pairs, 6, ["sub-1"])
     urls = [f["contentUrl"] for f in json.loads(path.read_text())["distribution"]]
     assert urls == ["a.nii.gz", "../elsewhere/ü.nii"]
 
 
 def test_a_missing_file_is_named_and_nothing_is_written(tmp_path):
     with pytest.raises(InputError, match=r"gone\.nii: cannot be read"):
-        write_dataset(tmp_path / "c.json", "x", [(tmp_path / "gone.nii", None)], 2)
+        write_dataset(
+            tmp_path / "c.json", "x", [(tmp_path / "gone.nii", None)], 2, [""]
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -413,5 +421,5 @@ def test_an_unwritable_place_is_named(tmp_path, place):
     image.write_bytes(b"0")
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match=f"{place}: cannot be written"):
-        write_dataset(tmp_path / place, "x", [(image, None)], 2)
+        write_dataset(tmp_path / place, "x", [(image, None)], 2, ["sub-1"])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.nii", "folder"]

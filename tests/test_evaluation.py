@@ -402,8 +402,9 @@ def test_an_evaluation_is_a_sequence_of_its_rows() -> None:
 def test_the_table_holds_every_figure_in_full() -> None:
     found = run([prepared(*cube((20, 20, 40)), "sub 1, run\t2")])
     lines = list(csv.reader(found.to_tsv().splitlines(), delimiter="\t"))
-    assert lines[0] == ["subject", "region", "structure", "metric", "value"]
+    assert lines[0] == ["subject", "region", "structure", "metric", "value", "seen"]
     assert [Row(*line[:4], float(line[4])) for line in lines[1:]] == list(found)
+    assert {line[5] for line in lines[1:]} == {"n/a"}
 
 
 def test_summary_is_the_mean_over_subjects_then_structures() -> None:

@@ -30,7 +30,8 @@ QUALITY = QualityModel(
     n_draws=10,
     error=0.03,
 )
-RECORDS = [INTERVALS, CALIBRATION, replace(CALIBRATION, intervals=None), QUALITY]
+COUNTED = replace(CALIBRATION, n_scans=9, checksums=("a" * 64, "b" * 64))
+RECORDS = [INTERVALS, CALIBRATION, replace(COUNTED, intervals=None), QUALITY]
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda r: type(r).__name__)
@@ -88,6 +89,18 @@ def test_unknown_and_missing_fields_are_named(record):
     del raw["n_subjects"]
     with pytest.raises(InputError, match="lacks the field 'n_subjects'"):
         type(record).from_json(json.dumps(raw))
+
+
+@pytest.mark.parametrize("record", [COUNTED, replace(QUALITY, n_scans=9)])
+def test_records_of_older_formats_are_read_and_counted_as_they_counted(record):
+    raw = json.loads(record.to_json())
+    del raw["n_scans"], raw["checksums"]
+    old = type(record).from_json(json.dumps(raw))
+    assert (old.n_scans, old.checksums) == (None, ())
+    is_quality = isinstance(record, QualityModel)
+    assert old.counted == ("40 cases of 8 subjects" if is_quality else "6 scans")
+    new = "40 cases of 9 scans of 8 subjects" if is_quality else "9 scans of 6 subjects"
+    assert record.counted == new
 
 
 def test_what_is_not_json_is_refused():

@@ -61,6 +61,7 @@ def nobrainer_(*args: object) -> Result:
 def arguments(command: str, folder: Path, out: Path) -> tuple[object, ...]:
     model = ("--model", folder / "model", "--n-samples", 2)
     if command == "evaluate":
+        model = (*model, "--allow-seen")
         return (command, "--data", folder / "scans.csv", *model, "--output-dir", out)
     scans = sorted(folder.glob("*_T1w.nii"))
     where = ("--output", out / "r.tsv") if command == "rank" else ("--output-dir", out)
@@ -142,12 +143,13 @@ def test_evaluate_gives_the_others(folder: Path, breaking) -> None:
     breaking(AttributeError("no affine"))
     model = nb.Segmentation.load(folder / "model")
     pairs = [write_ball(folder, number) for number in range(3)]
+    how = {"n_samples": 2, "allow_seen": True, "verbose": False}
     with pytest.raises(nb.BatchError) as found:
-        model.evaluate(model.dataset(pairs), n_samples=2, verbose=False)
+        model.evaluate(model.dataset(pairs), **how)
     subjects = {row.subject for row in found.value.results}
     assert subjects == {"sub-0_T1w", "sub-2_T1w"}
     others = model.dataset([pairs[0], pairs[2]])
-    assert found.value.results == model.evaluate(others, n_samples=2, verbose=False)
+    assert found.value.results == model.evaluate(others, **how)
 
 
 def test_a_scan_in_memory_is_named_as_such() -> None:

@@ -460,7 +460,7 @@ def test_the_page_of_an_evaluation_has_its_numbers(pages: dict[str, Path]) -> No
     assert page.row("one") == ["one", "0.700", "4.00", "1.00", "0.220", "0.876"]
     # Dice and distance of structures, reliability, risk and coverage.
     assert len(page.all("img")) == 4
-    assert "2 subjects" in page.text and "Held-out scans" in page.text
+    assert "2 scans" in page.text and "Held-out scans" in page.text
 
 
 def test_a_cohort_lists_the_worst_first_with_links(pages: dict[str, Path]) -> None:

@@ -16,6 +16,7 @@ from nobrainer.bayes.draws import realise
 from nobrainer.errors import InputError, UnusualScanWarning
 from nobrainer.naming import stem
 from nobrainer.processing.fitting import cohort, count_voxels
+from nobrainer.provenance import checksum
 
 SMALL = {"base_filters": 4, "levels": 2}
 
@@ -105,7 +106,9 @@ def test_calibration_reaches_predict_evaluate_and_the_bundle(copy, pairs, tmp_pa
     copy.calibrate(held_out, n_samples=5)
     temperature = 1 / copy.calibration_.weight[0]
     assert temperature != pytest.approx(1, abs=1e-3)
-    after = nb.summarise(copy.evaluate(held_out, n_samples=5, surfaces=False))
+    after = copy.evaluate(held_out, n_samples=5, surfaces=False, allow_seen=True)
+    assert "6 of these 6 scans before (6 in calibration)" in after.warning
+    after = nb.summarise(after)
     assert after["nll/foreground"] < before["nll/foreground"]
     assert after["dice"] == before["dice"]
     loaded = nb.Segmentation.load(copy.save(tmp_path / "calibrated"))
@@ -136,7 +139,9 @@ def test_intervals_come_with_a_coverage_and_enough_subjects(copy, pairs):
     (structure,) = predicted(copy).structures
     low, high = structure.conformal_low_mm3, structure.conformal_high_mm3
     assert low < structure.volume_mm3 < high
-    rows = copy.evaluate(build(pairs[4:14]), n_samples=4, surfaces=False)
+    rows = copy.evaluate(
+        build(pairs[4:14]), n_samples=4, surfaces=False, allow_seen=True
+    )
     covered = [row.value for row in rows if row.metric == "conformal_covered"]
     # The factor is the largest of these scans' scores, with draws of their own.
     assert len(covered) == 10
@@ -202,6 +207,82 @@ def test_the_cohort_of_training_is_written_down(fitted, pairs):
     assert cohort.log_sd[1] == pytest.approx(sizes.std(ddof=1))
 
 
+def test_scans_that_a_model_has_used_are_refused_or_marked(copy, pairs, tmp_path):
+    validated = replace(
+        copy.recipe_.provenance.files[2],
+        role="validate-image",
+        sha256=checksum(pairs[6][0]),
+    )
+    story = copy.recipe_.provenance
+    story = replace(story, files=(*story.files, validated))
+    copy.recipe_ = replace(copy.recipe_, provenance=story)
+    copy.calibrate(build(pairs[4:6]), n_samples=2)
+    copy.fit_quality(build([*pairs[5:6], *pairs[7:9]]), 2, severities=[1.0])
+    assert (copy.quality_.n_scans, copy.calibration_.n_scans) == (3, 2)
+    assert copy.calibration_.checksums == tuple(
+        sorted(checksum(image) for image, _ in pairs[4:6])
+    )
+    # The same file by another name, of trained, calibrated, validated, judged and new.
+    shown = {0: "training", 4: "calibration", 6: "validation", 7: "quality", 9: ""}
+    copies = []
+    for number in shown:
+        copies.append((tmp_path / f"other-{number}.nii", pairs[number][1]))
+        copies[-1][0].write_bytes(pairs[number][0].read_bytes())
+    loaded = nb.Segmentation.load(copy.save(tmp_path / "used"))
+    how = {"n_samples": 1, "surfaces": False}
+    for number, (pair, use) in enumerate(zip(copies, shown.values(), strict=True)):
+        if use:
+            words = rf"other-\d.nii: the model has used it in {use}, .*--allow-seen"
+            with pytest.raises(InputError, match=words):
+                loaded.evaluate(build([copies[-1], pair]), **how)
+        else:
+            assert number == 4 and loaded.evaluate(build([pair]), **how).warning == ""
+    found = loaded.evaluate(build(copies), **how, allow_seen=True)
+    uses = {row.subject: row.seen for row in found}
+    assert uses == {f"other-{number}": use for number, use in shown.items()}
+    assert "used 4 of these 5 scans before" in found.warning
+    lines = [line.split("\t") for line in found.to_tsv().splitlines()]
+    assert {(line[0], line[-1]) for line in lines[1:]} == {
+        (name, use or "n/a") for name, use in uses.items()
+    }
+    # What is in memory has no file that could be known again.
+    image = nib.load(pairs[0][0])
+    memory = (np.asarray(image.dataobj), image.affine)
+    assert not loaded.evaluate(build([(memory, pairs[0][1])]), **how).warning
+
+
+def test_people_and_their_scans_are_counted_apart(copy, pairs, tmp_path):
+    def whom(numbers):
+        return [
+            {"image": pairs[n][0], "label": pairs[n][1], "subject": f"P{n // 2}"}
+            for n in numbers
+        ]
+
+    train = build(whom(range(4))).patches(per_volume=1)
+    model = nb.Segmentation("bayesian_vnet", SMALL).fit(train, epochs=1)
+    cohort = model.recipe_.provenance.cohort
+    assert (cohort.n_scans, cohort.n_subjects) == (4, 2)
+    model.calibrate(build(whom(range(4, 10))), coverage=0.7, n_samples=2)
+    fitted = model.calibration_
+    counts = fitted.n_scans, fitted.n_subjects, fitted.intervals.n_subjects
+    assert counts == (6, 3, 3)
+    model.fit_quality(build(whom(range(4, 10))), 2, severities=[1.0])
+    assert (model.quality_.n_scans, model.quality_.n_subjects) == (6, 3)
+    card = (model.save(tmp_path / "model") / "README.md").read_text()
+    assert "Trained on 4 scans of 2 subjects" in card
+    assert "fitted on 6 scans of 3 subjects: negative log-likelihood" in card
+    assert "fitted on 3 subjects with 2 draws" in card
+    assert f"{model.quality_.n_cases} cases of 6 scans of 3 subjects" in card
+    found = model.evaluate(build(whom(range(10, 14))), 1, surfaces=False)
+    assert (found.n_scans, found.n_subjects) == (4, 2)
+    unnamed = [
+        ((ball(number)[0], np.eye(4)), (ball(number)[1], np.eye(4)))
+        for number in range(4, 7)
+    ]
+    with pytest.warns(UserWarning, match="3 of 3 scans name no subject"):
+        model.calibrate(build(unnamed), n_samples=1)
+
+
 SHEARED = np.diag([2.0, 2.0, 2.0, 1.0])
 SHEARED[0, 1] = 1.0
 """Of 8 mm³ a voxel, though the steps along its axes have lengths of 2, √5 and 2 mm."""
@@ -216,7 +297,7 @@ def test_a_sheared_voxel_has_one_volume_everywhere(fitted, copy):
     pair = [((image, SHEARED), (label, SHEARED))]
     prepared = nb.Dataset.from_files(pair).binarize().prepare()
     twice = [*prepared] * 2
-    sizes = cohort(twice, count_voxels(twice, 2))
+    sizes = cohort(twice, count_voxels(twice, 2), 1)
     assert sizes.log_mean[1] == pytest.approx(math.log(8 * label.sum()))
 
 

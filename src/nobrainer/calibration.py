@@ -138,6 +138,11 @@ def calibrate(
         [subject.truth for subject in collected],
         method,
     )
+    fitted = replace(
+        fitted,
+        n_subjects=len({subjects[scan] for scan in scans}),
+        n_scans=len(scans),
+    )
     if coverage is None:
         return fitted
     if halved:

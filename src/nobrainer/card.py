@@ -17,6 +17,7 @@ import numpy as np
 
 from nobrainer.data.labels import LabelTable
 from nobrainer.fitted import Calibration, QualityModel
+from nobrainer.naming import count_scans
 from nobrainer.recipe import Cohort, DataConfig, Recipe, SearchRecord
 
 _ABSENT = "\N{EN DASH}"
@@ -89,7 +90,7 @@ results on labelled scans of that kind were checked."""
 def _summary(recipe: Recipe) -> str:
     metrics, search = recipe.provenance.metrics, recipe.provenance.search
     if search is not None and search.test is not None and "dice" in search.test:
-        tested = _subjects(search.n_test)
+        tested = count_scans(search.n_test_scans, search.n_test)
         found = f"{_show(search.test['dice'])} on a test split of {tested}"
     elif "validation_dice" in metrics:
         found = f"{_show(metrics['validation_dice'])} on the validation scans"
@@ -98,7 +99,7 @@ def _summary(recipe: Recipe) -> str:
     caution = recipe.provenance.caution
     return f"""\
 A network that gives every voxel of a 3-D brain scan one of {recipe.data.n_classes} \
-classes. Trained on {_n_subjects(recipe)}; Dice {found}. For research only.\
+classes. Trained on {_trained_on(recipe)}; Dice {found}. For research only.\
 {f" **{caution}**" * bool(caution)}
 
 nobrainer wrote this card from its records of the training. What only the people who \
@@ -144,7 +145,7 @@ def _classes(labels: LabelTable, cohort: Cohort | None) -> str:
         # How much background there is depends on the field of view.
         columns["volume in training, cm³"] = [_ABSENT, *sizes[1:]]
         note = (
-            "\n\nVolumes: geometric mean over the training subjects and, in brackets, "
+            "\n\nVolumes: geometric mean over the training scans and, in brackets, "
             "one standard deviation (of the logarithm) either way."
         )
         if unknown := [_mark(labels.names[index]) for index in cohort.never_seen]:
@@ -202,7 +203,7 @@ def _training_data(recipe: Recipe, labels: LabelTable) -> str:
         else "No files are on record: the scans were given in memory."
     )
     return f"""\
-It was trained on {_n_subjects(recipe)}. {_classes_made(recipe.data, labels)}
+It was trained on {_trained_on(recipe)}. {_classes_made(recipe.data, labels)}
 
 {files}
 
@@ -211,15 +212,11 @@ the subjects are (age, sex, diagnosis) and who drew the labels is not on record:
 whoever shares the model."""
 
 
-def _n_subjects(recipe: Recipe) -> str:
+def _trained_on(recipe: Recipe) -> str:
     cohort = recipe.provenance.cohort
     if cohort is None:
-        return "a number of subjects that is not on record"
-    return _subjects(cohort.n_subjects)
-
-
-def _subjects(number: int) -> str:
-    return f"{number} subject{'s' * (number != 1)}"
+        return "a number of scans that is not on record"
+    return cohort.counted
 
 
 def _classes_made(data: DataConfig, labels: LabelTable) -> str:
@@ -327,8 +324,10 @@ It is run {search.run} of a search over the settings of {_mark(search.family)} (
 {search.seed}), from {_mark(search.started)} to {_mark(search.ended)}: \
 {search.n_runs} runs, of which {search.n_failed} failed.
 
-Before the first run the subjects were divided: {search.n_train} to train on, \
-{search.n_validate} to validate on, {search.n_test} locked away for one test. A run \
+Before the first run the subjects were divided: \
+{count_scans(search.n_train_scans, search.n_train)} to train on, \
+{count_scans(search.n_validate_scans, search.n_validate)} to validate on, \
+{count_scans(search.n_test_scans, search.n_test)} locked away for one test. A run \
 took the lead where it was better on validation ({objectives}), in its mean over two \
 seeds, by more than the spread between seeds. {outcome}
 
@@ -382,7 +381,8 @@ def _test(search: SearchRecord) -> str:
 {table}
 
 {scored} Difference in Dice, this model minus the unchanged recipe: {mean:+.4f}, 95 % \
-bootstrap interval over {_subjects(search.n_test)} from {low:+.4f} to {high:+.4f}. \
+bootstrap interval over {count_scans(None, search.n_test)} from {low:+.4f} to \
+{high:+.4f}. \
 {verdict} The fewer the subjects, the less such an interval can be relied on."""
 
 
@@ -405,7 +405,7 @@ def _fitted(calibration: Calibration | None, quality: QualityModel | None) -> st
     else:
         lines.append(
             f"- **Probabilities** are scaled ({calibration.method}), fitted on "
-            f"{calibration.n_subjects} scans: negative log-likelihood near the "
+            f"{calibration.counted}: negative log-likelihood near the "
             f"foreground {calibration.nll_before:.4g} before, "
             f"{calibration.nll_after:.4g} nats after, on these. The figures above are "
             "without it."
@@ -416,7 +416,8 @@ def _fitted(calibration: Calibration | None, quality: QualityModel | None) -> st
     else:
         lines.append(
             f"- **Intervals of volumes** are to hold {100 * intervals.coverage:g} % of "
-            f"true volumes, fitted on {intervals.n_subjects} scans with "
+            f"true volumes, fitted on "
+            f"{count_scans(None, intervals.n_subjects)} with "
             f"{intervals.n_draws} draws."
         )
     if quality is None:
@@ -425,7 +426,7 @@ def _fitted(calibration: Calibration | None, quality: QualityModel | None) -> st
         lines.append(
             f"- **Quality**: the Dice of a result is predicted with a mean absolute "
             f"error of {quality.error:.3f} on subjects left out, fitted on "
-            f"{quality.n_cases} cases of {quality.n_subjects} subjects with "
+            f"{quality.counted} with "
             f"{quality.n_draws} draws."
         )
     return "\n".join(lines)
@@ -442,7 +443,7 @@ def _limits(recipe: Recipe) -> str:
         "sharpness, position or field of view; what these figures do not see passes."
     )
     return f"""\
-- It was trained on {_n_subjects(recipe)}\
+- It was trained on {_trained_on(recipe)}\
 {f" ({synthetic} of its scans synthetic)" * bool(synthetic)}, and knows nothing else.
 - {seen}
 - Its uncertainty is only about what it has seen. On another scanner, contrast, age \

@@ -17,6 +17,7 @@ from typing import Any
 
 from nobrainer.errors import InputError
 from nobrainer.io import write_text
+from nobrainer.naming import count_scans
 from nobrainer.recipe import FileRecord, Recipe, SearchRecord
 
 NIFTI = "https://nifti.nimh.nih.gov/nifti-1"
@@ -118,6 +119,8 @@ def model_metadata(recipe: Recipe, files: Sequence[FileEntry]) -> dict[str, Any]
         for name, value in described[part].items()
     }
     parameters["provenance.member_seeds"] = made.member_seeds or None
+    if made.cohort is not None:
+        parameters["provenance.trained_on"] = made.cohort.counted
     figures: dict[str, float] = made.metrics
     informed_by: dict[str, Any] = {}
     if made.search is not None:
@@ -161,15 +164,17 @@ def write_dataset(
     name: str,
     files: Sequence[tuple[Path, Path | None]],
     n_classes: int,
+    subjects: Sequence[str],
 ) -> Path:
     """Write the Croissant metadata of a data set of images and label maps.
 
     Args:
         path: The JSON file to write; an existing one is replaced.
         name: What the data set is called.
-        files: One (image, label map or None) per subject. They are recorded by
+        files: One (image, label map or None) per scan. They are recorded by
             their path relative to `path`'s directory, never by an absolute one.
         n_classes: Number of classes of the label maps.
+        subjects: Whom each scan shows.
 
     Returns:
         `path`.
@@ -178,37 +183,44 @@ def write_dataset(
         InputError: A file cannot be read, or `path` cannot be written.
     """
     path = Path(path)
-    distribution, subjects = [], []
-    for i, (image, label) in enumerate(files):
-        row: dict[str, str | None] = {"subjects/image": None, "subjects/label": None}
+    distribution, scans = [], []
+    for i, ((image, label), subject) in enumerate(zip(files, subjects, strict=True)):
+        row: dict[str, str | None] = {
+            "scans/subject": subject,
+            "scans/image": None,
+            "scans/label": None,
+        }
         for role, file in (("image", image), ("label", label)):
             if file is not None:
-                entry = _describe(file, path.parent, f"{role} of subject {i}")
+                entry = _describe(file, path.parent, f"{role} of scan {i}")
                 distribution.append(_file_object(f"{role}-{i}", entry))
-                row[f"subjects/{role}"] = entry.name
-        subjects.append(row)
-    subject_table = {
-        "@id": "subjects",
+                row[f"scans/{role}"] = entry.name
+        scans.append(row)
+    scan_table = {
+        "@id": "scans",
         "@type": "cr:RecordSet",
-        "name": "subjects",
-        "description": "One row per subject: paths of its image and its label map.",
+        "name": "scans",
+        "description": "One row per scan: whom it shows, image and label map.",
         "field": [
             {
-                "@id": f"subjects/{role}",
+                "@id": f"scans/{role}",
                 "@type": "cr:Field",
                 "name": role,
                 "dataType": "sc:Text",
             }
-            for role in ("image", "label")
+            for role in ("subject", "image", "label")
         ],
-        "data": subjects,
+        "data": scans,
     }
     document = _dataset(
         name=name,
-        description=f"{len(files)} brain MRI subjects, {n_classes} classes.",
+        description=(
+            f"Brain MRI: {count_scans(len(files), len({*subjects}))}, "
+            f"{n_classes} classes."
+        ),
         date=datetime.now(UTC).date().isoformat(),
         distribution=distribution,
-        record_sets=[subject_table] if subjects else [],
+        record_sets=[scan_table] if scans else [],
     ) | {"additionalProperty": _properties({"n_classes": n_classes})}
     return write_text(to_json(document), path, overwrite=True)
 
@@ -331,6 +343,9 @@ def _search(search: SearchRecord) -> dict[str, Any]:
         "n_train": search.n_train,
         "n_validate": search.n_validate,
         "n_test": search.n_test,
+        "n_train_scans": search.n_train_scans,
+        "n_validate_scans": search.n_validate_scans,
+        "n_test_scans": search.n_test_scans,
         **{f"space.{name}": limits for name, limits in search.space.items()},
         **{f"values.{name}": value for name, value in search.values.items()},
     }

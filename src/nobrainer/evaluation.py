@@ -2,8 +2,8 @@
 
 import csv
 import io
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import astuple, dataclass, fields
 from typing import Any, overload
@@ -44,6 +44,8 @@ class Row:
     structure: name of the class, or "all" for a figure of all voxels of the region.
     metric: what the figure is, see `evaluate`.
     value: the figure; one that is not defined has no row.
+    seen: for what the model has used the scan before, "training", "validation",
+        "calibration" or "quality"; such figures are too good. Empty where for none.
     """
 
     subject: str
@@ -51,6 +53,7 @@ class Row:
     structure: str
     metric: str
     value: float
+    seen: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,11 +65,13 @@ class Evaluation(Sequence[Row]):
     risk_coverage: of each score of uncertainty, the risk-coverage curve of voxels of
         the region "foreground"; "variance" and "mutual_information" are 0 for a
         single pass and have no curve.
+    n_subjects: people whom the scans show, where that is known.
     """
 
     rows: tuple[Row, ...]
     reliability: dict[str, Reliability]
     risk_coverage: dict[str, RiskCoverage]
+    n_subjects: int | None = None
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -82,12 +87,29 @@ class Evaluation(Sequence[Row]):
         n_subjects = len({row.subject for row in self.rows})
         return f"Evaluation({n_subjects} scans, {len(self.rows)} figures)"
 
+    @property
+    def n_scans(self) -> int:
+        """How many scans have figures."""
+        return len({row.subject for row in self.rows})
+
+    @property
+    def warning(self) -> str:
+        """What to say above the figures where the model has used scans before."""
+        seen = {row.subject: row.seen for row in self.rows if row.seen}
+        if not seen:
+            return ""
+        uses = ", ".join(f"{n} in {use}" for use, n in Counter(seen.values()).items())
+        return (
+            f"The model has used {len(seen)} of these {self.n_scans} scans before "
+            f"({uses}): the figures are too good, and say little of other scans."
+        )
+
     def to_tsv(self) -> str:
         """The rows as a tab-separated table with a header, in full precision."""
         text = io.StringIO()
         writer = csv.writer(text, delimiter="\t", lineterminator="\n")
         writer.writerow([field.name for field in fields(Row)])
-        writer.writerows(map(astuple, self.rows))
+        writer.writerows((*one[:-1], one[-1] or "n/a") for one in map(astuple, self))
         return text.getvalue()
 
 
@@ -102,6 +124,7 @@ def evaluate(
     dtype: torch.dtype,
     intervals: Intervals | None = None,
     surfaces: bool = True,
+    seen: Mapping[str, str] | None = None,
     each: Callable[[str], AbstractContextManager[Any]] = nullcontext,
 ) -> Evaluation:
     """Predict labelled volumes and compare, on the working grid.
@@ -118,6 +141,7 @@ def evaluate(
         intervals: of volumes, fitted on other subjects; None leaves out
             "conformal_covered".
         surfaces: also compare surfaces.
+        seen: for what the model has used scans before, by their names.
         each: makes, of a subject's name, the context in which it is compared; one
             whose error that keeps has no rows.
 
@@ -146,6 +170,7 @@ def evaluate(
         InputError: a volume has no labels.
     """
     rows: list[Row] = []
+    uses = seen or {}
     calibration = {region: CalibrationSums() for region in REGIONS}
     detection: dict[str, DetectionSums] = defaultdict(DetectionSums)
     for volume in volumes:
@@ -164,8 +189,9 @@ def evaluate(
             structures = comparison.rate_structures(counts, labels, intervals, surfaces)
             scores = SCORES if len(counts) > 1 else SCORES[:1]
             figures = structures + comparison.rate_regions(scores)
+            use = uses.get(volume.name, "")
             rows += [
-                Row(volume.name, region, structure, metric, float(value))
+                Row(volume.name, region, structure, metric, float(value), use)
                 for region, structure, metric, value in figures
                 if not np.isnan(value)
             ]

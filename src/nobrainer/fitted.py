@@ -5,7 +5,7 @@ are checked whenever one is made, also from a file that somebody edited.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, Literal, Self
 
@@ -13,8 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nobrainer.errors import InputError
+from nobrainer.naming import count_scans
 from nobrainer.recipe import build_record, parse_json
 
+_SINCE_4 = {"since": 4}
+"""Marks fields that older versions did not have, see `nobrainer.recipe`."""
 SPREAD_FLOOR = 0.01
 """Share of a volume's mean that its spread never falls below, see `volume_spread`."""
 
@@ -80,6 +83,9 @@ class Calibration:
     nll_before, nll_after: negative log-likelihood near the foreground on the voxels
         it was fitted on, nats.
     intervals: of the volumes that draws scaled like this give.
+    n_scans: that the scaling comes from; None where `n_subjects` counted scans.
+    checksums: SHA-256 of the files of all scans of the calibration, sorted; those of
+        scans in memory are not there.
     """
 
     method: Literal["temperature", "vector"]
@@ -89,6 +95,15 @@ class Calibration:
     nll_before: float
     nll_after: float
     intervals: Intervals | None = None
+    n_scans: int | None = field(default=None, metadata=_SINCE_4)
+    checksums: tuple[str, ...] = field(default=(), metadata=_SINCE_4)
+
+    @property
+    def counted(self) -> str:
+        """How many scans of how many people the scaling comes from, in words."""
+        if self.n_scans is None:
+            return count_scans(self.n_subjects, None)
+        return count_scans(self.n_scans, self.n_subjects)
 
     def __post_init__(self) -> None:
         _check(
@@ -141,6 +156,9 @@ class QualityModel:
     n_draws: of each prediction that it was fitted on; features depend on it.
     error: mean absolute error of the predicted Dice of cases, most of them degraded on
         purpose, of subjects left out of the fit.
+    n_scans: that the cases were made of; None where that was not counted.
+    checksums: SHA-256 of the files of these scans, sorted; those of scans in memory
+        are not there.
     """
 
     features: tuple[str, ...]
@@ -154,6 +172,13 @@ class QualityModel:
     n_cases: int
     n_draws: int
     error: float
+    n_scans: int | None = field(default=None, metadata=_SINCE_4)
+    checksums: tuple[str, ...] = field(default=(), metadata=_SINCE_4)
+
+    @property
+    def counted(self) -> str:
+        """How many cases of how many scans and people it was fitted on, in words."""
+        return f"{self.n_cases} cases of {count_scans(self.n_scans, self.n_subjects)}"
 
     def __post_init__(self) -> None:
         for name in ("centre", "scale", "coefficients", "low", "high"):

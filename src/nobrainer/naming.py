@@ -144,6 +144,19 @@ def repeats(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     return problems
 
 
+def count_scans(n_scans: int | None, n_subjects: int | None) -> str:
+    """How many scans there are, and of how many people, as far as that is known.
+
+    >>> count_scans(6, 3)
+    '6 scans of 3 subjects'
+    >>> count_scans(None, 1)
+    '1 subject'
+    """
+    counts = ((n_scans, "scan"), (n_subjects, "subject"))
+    told = [f"{n} {what}{'s' * (n != 1)}" for n, what in counts if n is not None]
+    return " of ".join(told)
+
+
 def _is_file(source: str) -> bool:
     return source.lower().endswith(SUFFIXES)
 

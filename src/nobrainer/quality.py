@@ -339,6 +339,7 @@ def fit_quality(examples: Sequence[Example], n_draws: int) -> QualityModel:
         n_cases=len(examples),
         n_draws=n_draws,
         error=float(np.abs(predicted - dice).mean()),
+        n_scans=int(usual.sum()),
     )
 
 

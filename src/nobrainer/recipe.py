@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from nobrainer.errors import InputError
+from nobrainer.naming import count_scans
 from nobrainer.registry import check_count, near_miss
 
 FORMAT_VERSION = 4
@@ -201,11 +202,13 @@ class TrainingAppearance:
 
 @dataclass(frozen=True)
 class Cohort:
-    """How large the classes are in the training subjects, and what scans look like.
+    """How large the classes are in the training scans, and what scans look like.
 
-    `log_mean` and `log_sd`: mean and sample standard deviation of ln(volume in mm³)
-    of each class over the `n_subjects`; None where fewer than two of them have it.
-    `n_having`: how many have a voxel of each class; empty where that is not on record.
+    `n_subjects`: people whom they show. `log_mean` and `log_sd`: mean and sample
+    standard deviation of ln(volume in mm³) of each class over the scans; None where
+    fewer than two of them have it. `n_having`: how many scans have a voxel of each
+    class; empty where that is not on record. `n_scans`: None where `n_subjects` counted
+    scans, as older formats did.
     `appearance`: of the scans; None where it was not measured.
     """
 
@@ -214,6 +217,14 @@ class Cohort:
     log_sd: tuple[float | None, ...]
     n_having: tuple[int, ...] = field(default=(), metadata=_SINCE_4)
     appearance: TrainingAppearance | None = field(default=None, metadata=_SINCE_4)
+    n_scans: int | None = field(default=None, metadata=_SINCE_4)
+
+    @property
+    def counted(self) -> str:
+        """How many scans of how many people there are, in words."""
+        if self.n_scans is None:
+            return count_scans(self.n_subjects, None)
+        return count_scans(self.n_scans, self.n_subjects)
 
     @property
     def never_seen(self) -> tuple[int, ...]:
@@ -233,6 +244,8 @@ class SearchRecord:
     n_runs, n_failed: runs that ended, those with a second seed included, and those of
         them that failed.
     n_train, n_validate, n_test: subjects of each part of the split.
+    n_train_scans, n_validate_scans, n_test_scans: their scans; None where that is not
+        on record.
     started, ended: of the study, ISO 8601 in UTC.
     space: of each parameter the fields of its range: `values`, or `low`, `high`, `log`.
     values: of this run, by parameter; none where it is the unchanged recipe.
@@ -268,6 +281,9 @@ class SearchRecord:
     test_difference: tuple[float, float, float] | None = field(
         default=None, metadata=_SINCE_3
     )
+    n_train_scans: int | None = field(default=None, metadata=_SINCE_4)
+    n_validate_scans: int | None = field(default=None, metadata=_SINCE_4)
+    n_test_scans: int | None = field(default=None, metadata=_SINCE_4)
 
     def __post_init__(self) -> None:
         for name in ("space", "values"):

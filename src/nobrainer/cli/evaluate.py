@@ -1,6 +1,7 @@
 """`nobrainer evaluate`: how good a model is, and whether its uncertainty is right."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from nobrainer.cli.results import Results, make_method
 from nobrainer.cli.scans import end
 from nobrainer.data.table import read_table
 from nobrainer.io import write_text
+from nobrainer.naming import count_scans
 
 _REGIONS = {
     "nll": "neg. log-likelihood (nats)",
@@ -55,6 +57,12 @@ _COVERED = {
     is_flag=True,
     help="Leave out distances between surfaces, which take long for many structures.",
 )
+@click.option(
+    "--allow-seen",
+    is_flag=True,
+    help="Take scans, too, that the model was trained, validated or calibrated on; all "
+    "results then say so.",
+)
 @OVERWRITE
 @JSON
 @click.pass_context
@@ -66,6 +74,7 @@ def evaluate(
     n_samples: int,
     seed: int,
     no_surfaces: bool,
+    allow_seen: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -76,6 +85,9 @@ def evaluate(
     provenance.json and the folder provenance say of which model, and how.
     Means over the scans are printed: of each structure, and of the probabilities
     in the whole scan and near the foreground, where errors are.
+
+    Scans that the model was trained, validated or calibrated on are refused: figures
+    on them are too good.
 
     A scan that cannot be used does not stop the others; it is reported at the end,
     and the exit code is 1.
@@ -92,6 +104,9 @@ def evaluate(
     pairs = read_table(table)
     segmentation = nb.Segmentation.load(model_dir)
     dataset = segmentation.dataset(pairs)
+    if not allow_seen:
+        # Before anything is written.
+        segmentation.check_unused(dataset)
     method = make_method(
         "evaluate",
         model_dir,
@@ -102,14 +117,18 @@ def evaluate(
     )
     results = Results(output_dir, method, segmentation.device, overwrite=overwrite)
     results.open(["evaluation"], paths.values())
-    inputs = [file for pair in pairs for file in pair]
+    inputs = [row[kind] for row in pairs for kind in ("image", "label")]
     if results.find_done("evaluation", inputs, paths.values()) is not None:
         refuse_existing(paths.values(), overwrite=overwrite)
     problems: list[str] = []
     with results.work("evaluation", inputs, paths.values()) as work:
         try:
             evaluation = segmentation.evaluate(
-                dataset, n_samples=n_samples, seed=seed, surfaces=not no_surfaces
+                dataset,
+                n_samples=n_samples,
+                seed=seed,
+                surfaces=not no_surfaces,
+                allow_seen=allow_seen,
             )
         except nb.BatchError as error:
             evaluation, problems = error.results, error.problems
@@ -128,11 +147,13 @@ def evaluate(
         )
         work.data = {"problems": problems}
     figures = nb.summarise(evaluation)
-    n_scans = len({row.subject for row in evaluation})
     if as_json:
         files = {name: str(path) for name, path in paths.items()}
         story = {
-            "n_scans": n_scans,
+            "n_scans": evaluation.n_scans,
+            "n_subjects": evaluation.n_subjects,
+            "warning": evaluation.warning or None,
+            "seen": {row.subject: row.seen for row in evaluation if row.seen},
             "n_samples": n_samples,
             "metrics": figures,
             "files": files,
@@ -140,7 +161,10 @@ def evaluate(
         echo(to_json(story))
         end(ctx, problems)
         return
-    echo(f"means over {n_scans} scans\n")
+    if evaluation.warning:
+        echo(textwrap.fill(f"WARNING: {evaluation.warning}", 80) + "\n")
+    told = count_scans(evaluation.n_scans, evaluation.n_subjects)
+    echo(f"means over {told}\n")
     _echo_structures(figures, segmentation.labels_.names[1:])
     _echo_regions(figures)
     echo("files")

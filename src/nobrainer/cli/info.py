@@ -8,6 +8,7 @@ import click
 
 import nobrainer as nb
 from nobrainer.cli.outputs import echo, echo_columns, to_json
+from nobrainer.naming import count_scans
 
 
 @click.command()
@@ -41,6 +42,7 @@ def info(model_dir: Path, as_json: bool) -> None:
     recipe["model"] = {"name": recipe["model"]["name"], **args}
     for number, (member, its_args) in enumerate(members):
         recipe["model"][f"member {number}"] = {"name": member, **its_args}
+    cohort = segmentation.recipe_.provenance.cohort
     roles = [file["role"] for file in provenance["files"]]
     caution = segmentation.recipe_.provenance.caution
     if caution:
@@ -61,6 +63,7 @@ def info(model_dir: Path, as_json: bool) -> None:
         {
             "started": provenance["started"],
             "ended": provenance["ended"],
+            "trained on": "" if cohort is None else cohort.counted,
             "files": {role: roles.count(role) for role in dict.fromkeys(roles)},
             "versions": provenance["versions"],
             "member_seeds": provenance["member_seeds"],
@@ -77,7 +80,7 @@ def echo_fitted(segmentation: Any) -> None:
     if calibration is not None:
         before, after = calibration.nll_before, calibration.nll_after
         values: dict[str, Any] = {
-            "method": f"{calibration.method}, fitted on {calibration.n_subjects} scans",
+            "method": f"{calibration.method}, fitted on {calibration.counted}",
             "nll near foreground": f"{before:.4f} before, {after:.4f} after (nats)",
         }
         columns: dict[str, tuple[float | None, ...]] = {}
@@ -89,7 +92,7 @@ def echo_fitted(segmentation: Any) -> None:
         if intervals is not None:
             values["intervals"] = (
                 f"{100 * intervals.coverage:g} % of true volumes, fitted on "
-                f"{intervals.n_subjects} scans"
+                f"{count_scans(None, intervals.n_subjects)}"
             )
             columns["interval factor"] = intervals.factors
         _echo("calibration", values)
@@ -105,8 +108,8 @@ def echo_fitted(segmentation: Any) -> None:
         _echo(
             "quality model",
             {
-                "fitted on": f"{quality.n_cases} cases of {quality.n_subjects} scans",
-                "error of Dice": f"{quality.error:.3f}, mean over scans left out",
+                "fitted on": quality.counted,
+                "error of Dice": f"{quality.error:.3f}, mean over subjects left out",
             },
         )
 

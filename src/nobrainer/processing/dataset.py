@@ -335,6 +335,12 @@ class Dataset:
         """Whom each scan shows: as given, by its path, or else the scan itself."""
         return [scan.subject or scan.shown for scan in self.data]
 
+    @property
+    def shown_subjects(self) -> dict[str, str]:
+        """Whom each scan shows, by the name that it has in tables."""
+        shown = [scan.shown for scan in self.data]
+        return dict(zip(shown, self.subjects, strict=True))
+
     def warn_of_subjects(self, stacklevel: int = 1) -> None:
         """Warn where it had to be guessed whom scans show.
 
@@ -547,7 +553,9 @@ class Dataset:
                     "before describing them"
                 )
             pairs.append(scan.paths)
-        return write_dataset(path, Path(path).stem, pairs, self.n_classes)
+        return write_dataset(
+            path, Path(path).stem, pairs, self.n_classes, self.subjects
+        )
 
     def check_labelled(self) -> None:
         """Raise `InputError` where scans have no labels."""
@@ -660,7 +668,7 @@ def _scans(files: Iterable[Entry]) -> tuple[Scan, ...]:
                 require_file(Path(source))
             except InputError as error:
                 missing.append(str(error))
-    if problems := missing + repeats(paths):
+    if problems := missing or repeats(paths):
         raise InputError("\n".join(problems))
     names = [
         str(image) if isinstance(image, str | PathLike) else f"files[{number}]"

@@ -4,6 +4,7 @@ import os
 import platform
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from inspect import Parameter, signature
@@ -22,6 +23,7 @@ from nobrainer.data.labels import LabelTable
 from nobrainer.data.patches import Prepared, Scan
 from nobrainer.data.shifts import SHIFTS, shifted
 from nobrainer.errors import InputError
+from nobrainer.fitted import Calibration, QualityModel
 from nobrainer.inference.predict import Sampling, TileResult, predict_volume
 from nobrainer.io import is_synthetic, read_image, read_labels
 from nobrainer.losses import inverse_frequency
@@ -37,7 +39,7 @@ from nobrainer.models.ensemble import MEMBERS
 from nobrainer.models.registry import FAILURES, MODELS, Model, first_line
 from nobrainer.processing.dataset import Dataset
 from nobrainer.provenance import checksum
-from nobrainer.recipe import Cohort, DataConfig, FileRecord, ModelConfig
+from nobrainer.recipe import Cohort, DataConfig, FileRecord, ModelConfig, Recipe
 from nobrainer.registry import near_miss
 from nobrainer.training.objective import Elbo, Supervised
 
@@ -186,7 +188,7 @@ def automatic_weights(counts: np.ndarray) -> tuple[float, ...]:
     return tuple(inverse_frequency(torch.from_numpy(counts.sum(0))).tolist())
 
 
-def cohort(volumes: Sequence[Prepared], counts: np.ndarray) -> Cohort:
+def cohort(volumes: Sequence[Prepared], counts: np.ndarray, n_subjects: int) -> Cohort:
     """How large the classes are, see `count_voxels`, and what scans look like."""
     voxel_mm3 = np.array([volume.geometry.voxel_mm3 for volume in volumes])
     sizes = counts * voxel_mm3[:, None]
@@ -204,11 +206,12 @@ def cohort(volumes: Sequence[Prepared], counts: np.ndarray) -> Cohort:
         looks.append(measure(volume.image, volume.label, grid_mm, volume.voxel_mm))
     having = np.count_nonzero(counts, axis=0).tolist()
     return Cohort(
-        n_subjects=len(volumes),
+        n_subjects=n_subjects,
         log_mean=tuple(mean),
         log_sd=tuple(sd),
         n_having=tuple(having),
         appearance=summarise(looks),
+        n_scans=len(volumes),
     )
 
 
@@ -331,7 +334,55 @@ def records(train: Dataset, validate: Dataset | None) -> tuple[FileRecord, ...]:
 
 def count_synthetic(dataset: Dataset) -> int:
     """How many of the scans say that they are synthetic."""
-    return sum(is_synthetic(subject.image) for subject in dataset.data)
+    return sum(is_synthetic(scan.image) for scan in dataset.data)
+
+
+def used_before(
+    dataset: Dataset,
+    recipe: Recipe,
+    calibration: Calibration | None,
+    quality: QualityModel | None,
+) -> list[tuple[Scan, str]]:
+    """Scans of a dataset that a model has used, and for what.
+
+    Files are told by their checksums: what is in memory is not known, nor are scans
+    that a model was calibrated on before that was written down.
+
+    Returns:
+        Pairs of a scan and "training", "validation", "calibration" or "quality", the
+        first that holds.
+    """
+    uses: dict[str, str] = {}
+    for kind, fitted in (("quality", quality), ("calibration", calibration)):
+        for digest in fitted.checksums if fitted is not None else ():
+            uses[digest] = kind
+    for role, kind in (("validate", "validation"), ("train", "training")):
+        for record in recipe.provenance.files:
+            if record.role == f"{role}-image":
+                uses[record.sha256] = kind
+    found = []
+    for scan, digest in zip(dataset.data, image_checksums(dataset), strict=True):
+        if digest in uses:
+            found.append((scan, uses[digest]))
+    return found
+
+
+def image_checksums(dataset: Dataset) -> list[str]:
+    """SHA-256 of each scan's file, empty for what is in memory or cannot be read."""
+    found = []
+    for scan in dataset.data:
+        digest = ""
+        # Whoever reads the scan says what is wrong with its file.
+        with suppress(OSError, InputError):
+            if isinstance(scan.image, str | os.PathLike):
+                digest = checksum(Path(scan.image))
+        found.append(digest)
+    return found
+
+
+def fingerprint(dataset: Dataset) -> tuple[str, ...]:
+    """The checksums of a dataset's scans as a record keeps them."""
+    return tuple(sorted({*image_checksums(dataset)} - {""}))
 
 
 def software() -> dict[str, str]:

@@ -25,10 +25,10 @@ from nobrainer.bayes.layers import name_sites
 from nobrainer.bayes.warm_start import warm_start as start_warm
 from nobrainer.calibration import Method, calibrate
 from nobrainer.data.labels import LabelTable
-from nobrainer.data.patches import Prepared
+from nobrainer.data.patches import Prepared, Scan
 from nobrainer.data.preprocess import NORMALIZERS, background_value, preprocess_image
 from nobrainer.data.shifts import SHIFTS
-from nobrainer.errors import InputError, UnusualScanWarning
+from nobrainer.errors import InputError, UnusualScanWarning, list_problems
 from nobrainer.evaluation import Evaluation, evaluate
 from nobrainer.fitted import Calibration, Intervals, QualityModel
 from nobrainer.inference.moments import MOST_DRAWS
@@ -55,7 +55,7 @@ from nobrainer.processing.dataset import Dataset, Entry
 from nobrainer.processing.display import ProgressBar
 from nobrainer.processing.guard import Batch
 from nobrainer.processing.prediction import BatchError, Prediction
-from nobrainer.provenance import checksum, now
+from nobrainer.provenance import now
 from nobrainer.quality import (
     FEATURES,
     Case,
@@ -276,7 +276,9 @@ class Segmentation:
                     versions=fitting.software(),
                     files=fitting.records(dataset_train, dataset_validate),
                     metrics={},
-                    cohort=fitting.cohort(volumes, counts),
+                    cohort=fitting.cohort(
+                        volumes, counts, len({*dataset_train.subjects})
+                    ),
                     member_seeds=tuple(members) if len(members) > 1 else (),
                     n_synthetic=fitting.count_synthetic(dataset_train),
                 ),
@@ -514,6 +516,7 @@ class Segmentation:
         block_shape: Sequence[int] | None = None,
         batch_size: int = 1,
         surfaces: bool = True,
+        allow_seen: bool = False,
         verbose: bool = True,
     ) -> Evaluation:
         """Compare predictions with the labels of a dataset, one scan at a time.
@@ -523,17 +526,25 @@ class Segmentation:
             n_samples: draws; a deterministic model makes one pass.
             seed, block_shape, batch_size: as in `predict`.
             surfaces: measure distances between surfaces, too, which takes longer.
+            allow_seen: take scans, too, that the model was trained, validated or
+                calibrated on, or that its quality was learned from. Figures on them
+                are too good: `seen` of their rows and `warning` say so. Such scans
+                are known by the checksums of their files, those in memory are not.
             verbose: show progress: a bar on a terminal, else a line a scan.
 
-        Returns: tidy rows (subject, region, structure, metric, value), and curves; see
-            `nobrainer.evaluation`.
+        Returns: tidy rows (subject, region, structure, metric, value, seen), and
+            curves; see `nobrainer.evaluation`.
 
         Raises:
-            InputError: a dataset that is not like the model's.
+            InputError: a dataset that is not like the model's, or scans that the model
+                has used before.
             BatchError: some scans could not be used; `results` is the evaluation of
                 the others.
         """
         self._check_dataset(dataset)
+        if not allow_seen:
+            self.check_unused(dataset)
+        used = self._used_before(dataset) if allow_seen else []
         device = default_device()
         sampling = self._sampling(batch_size, block_shape, self._draws(n_samples), seed)
         batch = Batch()
@@ -555,8 +566,12 @@ class Segmentation:
                 dtype=inference_dtype("float32", device),
                 intervals=self._intervals(sampling),
                 surfaces=surfaces,
+                seen={scan.shown: use for scan, use in used},
                 each=each,
             )
+        shown = {row.subject for row in evaluation}
+        whom = {whom for name, whom in dataset.shown_subjects.items() if name in shown}
+        evaluation = replace(evaluation, n_subjects=len(whom))
         if batch.problems:
             raise BatchError(evaluation, batch.problems)
         return evaluation
@@ -612,7 +627,9 @@ class Segmentation:
             dtype=inference_dtype("float32", device),
         )
         # It changes what the model of quality was fitted on.
-        self.calibration_, self.quality_ = calibration, None
+        checksums = fitting.fingerprint(dataset)
+        self.calibration_ = replace(calibration, checksums=checksums)
+        self.quality_ = None
         return self
 
     def fit_quality(
@@ -694,7 +711,10 @@ class Segmentation:
                     mean = float(np.nanmean(scores))
                     examples.append(Example(subjects[number], found, mean, is_shifted))
                 bar.advance(done + 1, total)
-        self.quality_ = fit_quality(examples, self._n_draws(sampling))
+        self.quality_ = replace(
+            fit_quality(examples, self._n_draws(sampling)),
+            checksums=fitting.fingerprint(dataset),
+        )
         return self
 
     def quality(self, prediction: Prediction, threshold: float = 0.8) -> Case:
@@ -961,18 +981,31 @@ class Segmentation:
                 f"{self.recipe_.data.n_classes}: make the dataset with the model's"
             )
 
+    def check_unused(self, dataset: Dataset) -> None:
+        """Raise `InputError` for scans that the model has used, which flatter it."""
+        if used := self._used_before(dataset):
+            raise InputError(
+                list_problems(
+                    (
+                        scan.name,
+                        f"the model has used it in {use}, so that figures would be too "
+                        "good: give scans that it has not seen, or allow it "
+                        "(allow_seen=True, --allow-seen)",
+                    )
+                    for scan, use in used
+                )
+            )
+
+    def _used_before(self, dataset: Dataset) -> list[tuple[Scan, str]]:
+        self._check_fitted()
+        return fitting.used_before(
+            dataset, self.recipe_, self.calibration_, self.quality_
+        )
+
     def _refuse_seen(self, dataset: Dataset) -> None:
         """Refuse scans that the weights were fitted to: what they teach is too good."""
-        seen = {
-            record.sha256
-            for record in self.recipe_.provenance.files
-            if record.role == "train-image"
-        }
-        found = [
-            str(scan.paths[0])
-            for scan in dataset.data
-            if scan.paths and checksum(scan.paths[0]) in seen
-        ]
+        used = fitting.used_before(dataset, self.recipe_, None, None)
+        found = [str(scan.name) for scan, use in used if use == "training"]
         if found:
             raise InputError(
                 f"{', '.join(found)}: the model was trained on it: give scans that it "

@@ -25,6 +25,7 @@ from nobrainer.figure import (
 )
 from nobrainer.fitted import Calibration
 from nobrainer.io import read_geometry
+from nobrainer.naming import count_scans
 from nobrainer.processing.prediction import Prediction
 from nobrainer.quality import Case
 from nobrainer.recipe import Recipe
@@ -297,7 +298,8 @@ def write_evaluation(
         curves.append((chart, caption))
     content = {
         "title": title,
-        "subjects": len({row.subject for row in evaluation}),
+        "scans": count_scans(evaluation.n_scans, evaluation.n_subjects),
+        "warning": evaluation.warning,
         "summaries": _summaries(means),
         "charts": [
             (
@@ -503,13 +505,13 @@ def _summaries(means: Mapping[str, float]) -> list[Table]:
                 )
     tables = (
         Table(
-            "Segmentation: means over structures and subjects",
+            "Segmentation: means over structures and scans",
             ("figure", "mean", "what it says"),
             of_structures,
             texts=("what it says",),
         ),
         Table(
-            "Probabilities and uncertainty: means over subjects. Most of a whole scan "
+            "Probabilities and uncertainty: means over scans. Most of a whole scan "
             "is easy background; near the structures is where errors are.",
             ("figure", *_REGION_NAMES.values(), "what it says"),
             tuple(of_regions),
@@ -535,8 +537,8 @@ def _overlap_table(
     metrics = [metric for metric in _OF_STRUCTURES if values.get(metric)]
     names = [n for n in labels.names[1:] if any(n in values[m] for m in metrics)]
     return Table(
-        "Structures: mean over subjects (lowest to highest)",
-        ("structure", "subjects", *(_OF_STRUCTURES[m][1] for m in metrics)),
+        "Structures: mean over scans (lowest to highest)",
+        ("structure", "scans", *(_OF_STRUCTURES[m][1] for m in metrics)),
         tuple(
             (
                 name,
@@ -549,7 +551,7 @@ def _overlap_table(
 
 
 def _subject_table(rows: Sequence[Row]) -> Table:
-    """Means over structures, and the figures near the structures, of each subject."""
+    """Means over structures, and the figures near the structures, of each scan."""
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row.structure != "all" or row.region == "foreground":
@@ -558,8 +560,8 @@ def _subject_table(rows: Sequence[Row]) -> Table:
     columns |= {"nll": ("NLL (nats)", 3), "ece": ("ECE", 3)}
     columns |= {"auroc_entropy": ("AUROC of entropy", 3)}
     return Table(
-        "Subjects: means over structures; NLL, ECE and AUROC near the structures",
-        ("subject", *(name for name, _ in columns.values())),
+        "Scans: means over structures; NLL, ECE and AUROC near the structures",
+        ("scan", *(name for name, _ in columns.values())),
         tuple(
             (
                 name,
@@ -611,8 +613,8 @@ def _facts(model: Recipe | None, calibration: Calibration | None) -> Facts:
         ]
     if calibration is not None:
         text = (
-            f"{calibration.method} scaling, fitted on {calibration.n_subjects} "
-            f"subjects: negative log-likelihood {calibration.nll_before:.4f} before, "
+            f"{calibration.method} scaling, fitted on {calibration.counted}: negative "
+            f"log-likelihood {calibration.nll_before:.4f} before, "
             f"{calibration.nll_after:.4f} after"
         )
         intervals = calibration.intervals

@@ -267,6 +267,7 @@ def run(
                 0.9 * memory_limit_bytes() if memory_gb is None else 1e9 * memory_gb
             ),
             view=view,
+            n_scans={name: len(rows) for name, rows in split.items()},
         ).work()
 
 
@@ -352,6 +353,7 @@ class Study:
         run_s: float | None,
         memory_bytes: int,
         view: View,
+        n_scans: Mapping[str, int] | None = None,
     ) -> None:
         self.folder = folder
         self.settings = settings
@@ -359,6 +361,7 @@ class Study:
         self.task = task
         self.propose = propose
         self.test = test
+        self.n_scans = n_scans or {}
         self.worker = worker
         # Runs need no keys.
         keys = {name: "" for name in os.environ if name.endswith("_API_KEY")}
@@ -706,6 +709,9 @@ class Study:
                 n_train=self.settings.n_train,
                 n_validate=self.settings.n_validate,
                 n_test=self.settings.n_test,
+                n_train_scans=self.n_scans.get("train"),
+                n_validate_scans=self.n_scans.get("validate"),
+                n_test_scans=self.n_scans.get("test"),
                 started=self.settings.started,
                 ended=datetime.now(UTC).isoformat(timespec="seconds"),
                 test=tested.get("champion"),

@@ -94,7 +94,10 @@ class SegmentationTask:
             on_epoch=curve.add,
             verbose=False,
         )
-        evaluation, judge_s = _evaluate(segmentation, validate, self.n_draws)
+        # Training has chosen its epoch by them; runs are compared on nothing else.
+        evaluation, judge_s = _evaluate(
+            segmentation, validate, self.n_draws, allow_seen=True
+        )
         print(f"judged on {len(validate)} scans in {judge_s:.1f} s", flush=True)
         segmentation.save(Path(folder) / MODEL)
         found = _figures(evaluation)
@@ -121,7 +124,9 @@ class SegmentationTask:
         for name, folder in folders.items():
             segmentation = Segmentation.load(Path(folder) / MODEL)
             dataset = self._dataset(test, self.space.setting({}))
-            evaluation, _ = _evaluate(segmentation, dataset, self.n_draws)
+            evaluation, _ = _evaluate(
+                segmentation, dataset, self.n_draws, allow_seen=False
+            )
             scores[name] = {
                 "figures": _figures(evaluation),
                 "subjects": _subjects(evaluation, dataset),
@@ -245,12 +250,17 @@ class _Curve:
 
 
 def _evaluate(
-    segmentation: Segmentation, dataset: Dataset, n_draws: int
+    segmentation: Segmentation, dataset: Dataset, n_draws: int, *, allow_seen: bool
 ) -> tuple[Evaluation, float]:
     """The evaluation, and the seconds that it took."""
     started = time.monotonic()
     evaluation = segmentation.evaluate(
-        dataset, n_samples=n_draws, seed=JUDGE_SEED, surfaces=False, verbose=False
+        dataset,
+        n_samples=n_draws,
+        seed=JUDGE_SEED,
+        surfaces=False,
+        allow_seen=allow_seen,
+        verbose=False,
     )
     return evaluation, time.monotonic() - started
 
@@ -263,8 +273,7 @@ def _figures(evaluation: Evaluation) -> dict[str, float]:
 
 def _subjects(evaluation: Evaluation, dataset: Dataset) -> dict[str, float]:
     """The mean Dice of each subject's structures, in all of the subject's scans."""
-    shown = [scan.shown for scan in dataset.data]
-    whom = dict(zip(shown, dataset.subjects, strict=True))
+    whom = dataset.shown_subjects
     scores: dict[str, list[float]] = defaultdict(list)
     for row in evaluation:
         if row.metric == "dice":
