@@ -55,6 +55,8 @@ STORAGE = click.option(
 )
 _LOG_LINES = 10
 _CURVE_LINES = 20
+_MOST_DRAWN = 1000
+"""Rows of a table, which takes its time to be laid out."""
 _BAR = 40
 
 
@@ -303,7 +305,10 @@ def status(working_dir: Path, storage: str | None, as_json: bool) -> None:
         return
     console = Console(highlight=False)
     if snapshot.rows:
-        console.print(draw_runs(snapshot, snapshot.rows))
+        console.print(draw_runs(snapshot, snapshot.rows[-_MOST_DRAWN:]))
+    if len(snapshot.rows) > _MOST_DRAWN:
+        n_hidden = len(snapshot.rows) - _MOST_DRAWN
+        echo(f"{n_hidden} earlier runs are not shown: see `research export`")
     for line in summarise_study(snapshot):
         echo(line)
     _echo_findings(snapshot)
