@@ -426,6 +426,18 @@ def test_hundreds_of_runs_are_written_soon(tmp_path: Path) -> None:
     assert len(table(page, "run")) == len(table(page, "recipe")) == 300
 
 
+def test_a_study_on_synthetic_scans_says_so(tmp_path: Path) -> None:
+    caution = "Trained on 7 synthetic scans: not for use on real ones."
+    rows = tuple(
+        replace(row, figures={**row.figures, "n_synthetic": 7.0}) for row in CROWNED
+    )
+    page = Page(write_study(stand(rows), tmp_path / "synthetic.html"))
+    assert caution in page.text
+    assert (
+        "synthetic" not in Page(write_study(stand(CROWNED), tmp_path / "a.html")).text
+    )
+
+
 def test_a_page_is_the_same_each_time_and_kept_if_asked(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     first = write_study(stand(CROWNED), path).read_bytes()

@@ -346,7 +346,7 @@ def draw_quality(
     """Draw the score of every case against the features that often explain it.
 
     Args:
-        cases: of one run.
+        cases: of one run, at least one.
         pages: address of a case's page by its name; in an SVG its point leads there.
 
     Returns:
@@ -397,7 +397,9 @@ def draw_quality(
                 # Else long names leave no room for the panel.
                 in_layout=False,
             )
-        axis.set(xlabel=meaning, ylabel="score (1 is best)", ylim=(-0.03, 1.03))
+        axis.set(
+            xlabel=meaning, ylabel=f"{cases[0].meaning} (1 is best)", ylim=(-0.03, 1.03)
+        )
         axis.margins(x=0.12)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)

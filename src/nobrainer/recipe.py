@@ -321,10 +321,15 @@ class Provenance:
     @property
     def caution(self) -> str:
         """A sentence for whoever uses a model of synthetic scans; else empty."""
-        if not self.n_synthetic:
-            return ""
-        scans = f"{self.n_synthetic} synthetic scan{'s' * (self.n_synthetic != 1)}"
-        return f"Trained on {scans}: not for use on real ones."
+        return caution_about(self.n_synthetic)
+
+
+def caution_about(n_synthetic: int) -> str:
+    """What to say of a model that so many synthetic scans trained; empty for none."""
+    if not n_synthetic:
+        return ""
+    scans = f"{n_synthetic} synthetic scan{'s' * (n_synthetic != 1)}"
+    return f"Trained on {scans}: not for use on real ones."
 
 
 @dataclass(frozen=True)

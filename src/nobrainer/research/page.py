@@ -12,6 +12,7 @@ import optuna
 from markupsafe import Markup
 from optuna.importance import PedAnovaImportanceEvaluator
 
+from nobrainer.recipe import caution_about
 from nobrainer.report.document import (
     Picture,
     Table,
@@ -125,7 +126,14 @@ def write_study(snapshot: Snapshot, path: Path, *, overwrite: bool = True) -> Pa
         "facts": _facts(snapshot),
         "space": settings.space,
     }
-    return write_document(path, "study.html", content, caution="", overwrite=overwrite)
+    n_synthetic = max((row.figures.get("n_synthetic", 0) for row in rows), default=0)
+    return write_document(
+        path,
+        "study.html",
+        content,
+        caution=caution_about(int(n_synthetic)),
+        overwrite=overwrite,
+    )
 
 
 @cache

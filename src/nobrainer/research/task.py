@@ -74,7 +74,8 @@ class SegmentationTask:
 
         Returns: figures, means over the validation subjects: "dice"; "nll", "aurc",
             "ece" and "auroc" near the foreground; "dice/NAME" of each structure; and
-            "train_s" (without validation), "judge_s" and "steps".
+            "train_s" (without validation), "judge_s", "steps" and "n_synthetic",
+            the training scans that say that they are synthetic.
         """
         setting = self.space.setting(values)
         train = self._dataset(self.train, setting)
@@ -105,6 +106,7 @@ class SegmentationTask:
             "train_s": curve.train_s,
             "judge_s": judge_s,
             "steps": float(curve.steps),
+            "n_synthetic": float(segmentation.recipe_.provenance.n_synthetic),
         }
 
     def score(
