@@ -177,7 +177,7 @@ def test_a_name_that_is_not_utf8_is_done_like_any_other(
     assert result.exit_code == 0, result.stderr
     assert r"sub-\udce9_T1w" in result.stdout
     if command != "predict":
-        (table,) = [p for p in out.glob("*.tsv") if "structures" not in p.name]
+        table = out / ("r.tsv" if command == "rank" else "qc.tsv")
         assert r"sub-\udce9_T1w" in table.read_text(encoding="utf-8")
 
 
