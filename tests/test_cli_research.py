@@ -224,7 +224,7 @@ def test_the_live_table_leaves_the_last_state_and_the_cursor() -> None:
         view.show(snapshot(30))
         raise KeyboardInterrupt
     text = console.file.getvalue()
-    assert "resumed: [bold] ]0;title " in text
+    assert "resumed: [bold]\\x1b]0;title\\x07" in text
     # It is hidden while the table is drawn.
     assert text.rfind("\x1b[?25l") < text.rfind("\x1b[?25h")
     assert "25 of 35 recipes tried" in text.rpartition("\x1b[2K")[2]
@@ -251,7 +251,7 @@ def test_plain_lines_are_one_per_event(capsys: pytest.CaptureFixture[str]) -> No
         "resumed: 6 runs are there",
         "run 6 started: filters=32 lr=0.0006",
         f"run 6 ended after 6:00: filters=32 lr=0.0006: {FAILED[1]}: "
-        f"{FAILED[1]} is why [31m and more",
+        f"{FAILED[1]} is why\\x1b[31m and more",
         "run 2 ended after 2:00: filters=32 lr=0.0002: "
         "Dice 0.880, NLL 0.041, AURC 0.010: no gain",
         "run 29 started: filters=32 lr=0.0029",
@@ -352,14 +352,14 @@ def test_show_has_the_defaults_beside_the_values(folder: Path) -> None:
         "Dice 0.9300 0.9000",
         "1 % 0.008",
         "100 % 0.800 " + 32 * "#",
-        "line 39 [2J",
+        "line 39\\x1b[2J",
     ):
         assert line in lines
     assert sum(" % 0." in line for line in lines) == 20
-    assert "line 29 [2J" not in lines and "line 30 [2J" in lines
+    assert "line 29\\x1b[2J" not in lines and "line 30\\x1b[2J" in lines
 
     failed = nobrainer_("research", "show", 5, "--working-dir", folder).stdout
-    assert f"{FAILED[0]} is why [31m and more" in failed
+    assert f"{FAILED[0]} is why\\x1b[31m and more" in failed
     unknown = nobrainer_("research", "show", 29, "--working-dir", folder)
     assert unknown.exit_code == 2
     assert unknown.stderr == (
@@ -384,7 +384,7 @@ def test_export_round_trips(folder: Path, suffix: str) -> None:
     assert len(found) == len(rows)
     for line, one in zip(found, rows, strict=True):
         assert int(line["run"]) == one.number
-        why = "" if one.state == "done" else f"{one.state} is why [31m and more"
+        why = "" if one.state == "done" else f"{one.state} is why\\x1b[31m and more"
         assert line["state"] == one.state and line["reason"] == why
         for name in (*DEFAULTS, "kl_weight"):
             value = one.values.get(name)
@@ -394,7 +394,7 @@ def test_export_round_trips(folder: Path, suffix: str) -> None:
             there = line[f"figure.{name}"]
             value = float(there) if there not in ("", None) else None
             assert value == one.figures.get(name)
-    assert found[CHAMPION]["note"] == "a,   !"
+    assert found[CHAMPION]["note"] == "a, \\x1b!"
     if suffix == ".tsv":
         assert nobrainer_(*args).stdout == text
 

@@ -31,11 +31,10 @@ from nobrainer.cli.study_view import (
     draw_runs,
     elapsed_s,
     memory_text,
-    printable,
     summarise_study,
     verdict_of,
 )
-from nobrainer.errors import InputError
+from nobrainer.errors import InputError, in_one_line, printable
 from nobrainer.io import write_text
 from nobrainer.research.journal import JOURNAL, STATES, Row
 from nobrainer.research.records import Snapshot
@@ -418,9 +417,9 @@ def tabulate_runs(snapshot: Snapshot) -> list[dict[str, Any]]:
             "of": row.of,
             "state": row.state,
             "verdict": verdict_of(row, snapshot.standing),
-            "reason": printable(row.reason),
+            "reason": printable(in_one_line(row.reason)),
             "proposer": row.proposer,
-            "note": printable(row.note),
+            "note": printable(in_one_line(row.note)),
             "seed": row.seed,
             "started": row.started,
             "seconds": row.seconds,
@@ -495,7 +494,7 @@ def _echo_findings(snapshot: Snapshot) -> None:
     """Print the sentences of the report: what was found and what cannot be said."""
     echo()
     for paragraph in summarise_findings(snapshot):
-        echo(click.wrap_text(printable(paragraph), 80) + "\n")
+        echo(click.wrap_text(paragraph, 80) + "\n")
 
 
 def _echo_result(snapshot: Snapshot, working_dir: Path) -> None:
@@ -547,7 +546,7 @@ def _echo_run(row: Row, snapshot: Snapshot, working_dir: Path) -> None:
     _echo_title(f"run {row.number}")
     for name, value in facts.items():
         if value:
-            echo(f"  {name:<14} {printable(value)}")
+            echo(f"  {name:<14} {in_one_line(str(value))}")
 
     defaults = default_values(snapshot.rows)
     _echo_title("values")
@@ -590,7 +589,7 @@ def _echo_run(row: Row, snapshot: Snapshot, working_dir: Path) -> None:
         _echo_title(f"log, its end: {log}")
         text = log.read_text(encoding="utf-8", errors="replace")
         for line in text.splitlines()[-_LOG_LINES:]:
-            echo(f"  {printable(line)}")
+            echo(f"  {line}")
 
 
 def _echo_title(text: str) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nobrainer.cli.outputs import echo
+from nobrainer.errors import in_one_line, printable
 from nobrainer.research.journal import INFEASIBLE, Row, experiments
 from nobrainer.research.judge import Standing
 from nobrainer.research.records import Snapshot, describe_values
@@ -65,7 +66,7 @@ class LiveTable:
     def say(self, text: str) -> None:
         """Leave a sentence above the table."""
         with suppress(OSError):
-            self._live.console.print(Text(printable(text)))
+            self._live.console.print(Text(printable(in_one_line(text))))
 
 
 class PlainLines:
@@ -109,7 +110,7 @@ class PlainLines:
     def say(self, text: str) -> None:
         """Write a line at once; where nobody can read it the search goes on."""
         with suppress(OSError):
-            echo(f"{datetime.now():%H:%M:%S} {printable(text)}", err=True)
+            echo(f"{datetime.now():%H:%M:%S} {in_one_line(text)}", err=True)
 
     def _recipe(self, row: Row) -> str:
         return describe_recipe(row, self._defaults)
@@ -186,7 +187,8 @@ def draw_runs(snapshot: Snapshot, rows: Sequence[Row]) -> Table:
             memory_text(row.peak_memory_bytes),
         ]
         table.add_row(
-            *(Text(printable(c)) for c in cells), style=_style(row, snapshot.standing)
+            *(Text(printable(in_one_line(c))) for c in cells),
+            style=_style(row, snapshot.standing),
         )
     return table
 
@@ -224,7 +226,7 @@ def summarise_study(snapshot: Snapshot) -> list[str]:
             numbers += f" and {len(standing.waiting) - _MOST_LISTED} more"
         lines.append(f"to be repeated with another seed: {numbers}")
     lines.append(_summarise_test(snapshot))
-    return [printable(line) for line in lines]
+    return [in_one_line(line) for line in lines]
 
 
 def judged_figures(snapshot: Snapshot) -> tuple[str, ...]:
@@ -301,11 +303,6 @@ def duration(seconds: float) -> str:
 def memory_text(size_bytes: int) -> str:
     """Gigabytes, or a dash where nothing was measured."""
     return f"{size_bytes / 1e9:.2f} GB" if size_bytes else "-"
-
-
-def printable(text: str) -> str:
-    """The text in one line, without what could steer a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _summarise_test(snapshot: Snapshot) -> str:

@@ -586,6 +586,7 @@ class Segmentation:
         *,
         block_shape: Sequence[int] | None = None,
         batch_size: int = 1,
+        verbose: bool = True,
     ) -> Self:
         """Fit what makes probabilities, and intervals of volumes, mean what they say.
 
@@ -602,6 +603,7 @@ class Segmentation:
                 volume of this share of scans (0.9, say); None fits none.
             n_samples, seed, block_shape, batch_size: as in `predict`; a
                 deterministic model makes one pass.
+            verbose: show progress: a bar on a terminal, else a line a scan.
 
         Returns: self, with `calibration_`.
 
@@ -613,19 +615,28 @@ class Segmentation:
         self._refuse_seen(dataset)
         dataset.warn_of_subjects(stacklevel=2)
         device = default_device()
-        calibration = calibrate(
-            self.model_,
-            lambda scans: replace(
-                dataset, data=tuple(dataset.data[scan] for scan in scans)
-            ).iterate(self.recipe_.preprocess, shown=True),
-            dataset.subjects,
-            self._sampling(batch_size, block_shape, self._draws(n_samples), seed),
-            n_classes=dataset.n_classes,
-            method=method,
-            coverage=coverage,
-            device=device,
-            dtype=inference_dtype("float32", device),
-        )
+        with ProgressBar(verbose=verbose) as bar:
+            bar.begin_scans(len(dataset))
+
+            def volumes(scans: Sequence[int]) -> Iterator[Prepared]:
+                some = replace(
+                    dataset, data=tuple(dataset.data[scan] for scan in scans)
+                )
+                for volume in some.iterate(self.recipe_.preprocess, shown=True):
+                    with bar.scan(volume.name):
+                        yield volume
+
+            calibration = calibrate(
+                self.model_,
+                volumes,
+                dataset.subjects,
+                self._sampling(batch_size, block_shape, self._draws(n_samples), seed),
+                n_classes=dataset.n_classes,
+                method=method,
+                coverage=coverage,
+                device=device,
+                dtype=inference_dtype("float32", device),
+            )
         # It changes what the model of quality was fitted on.
         checksums = fitting.fingerprint(dataset)
         self.calibration_ = replace(calibration, checksums=checksums)
