@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from landscape import Landscape
 from landscape_study import SPACE, Notes, of, settings, values, work
 from nobrainer.cli import main
 from nobrainer.errors import InputError
@@ -422,3 +423,16 @@ def test_the_test_stays_locked_without_a_challenger(tmp_path: Path) -> None:
     assert snapshot.test is None and not (folder / TEST).exists()
     assert "stays locked and the study open" in notes.said[-1]
     assert work(folder, n=2).test is not None
+
+
+def test_a_search_that_time_cuts_keeps_the_test_for_a_champion(tmp_path: Path) -> None:
+    folder, notes = tmp_path / "s", Notes()
+    worse = [values(1e-2 * (1 + n)) for n in range(9)]
+    task = Landscape(seconds=2)
+    kept = work(folder, task=task, propose=of(worse), n=9, budget_s=62, view=notes)
+    assert kept.standing.champion == kept.standing.baseline
+    assert len(kept.rows) >= 3
+    assert kept.test is None and "stays locked" in notes.said[-1]
+    # All that is wanted has been tried: that nothing is better is the result.
+    n_tried = sum(row.role != "repeat" for row in kept.rows)
+    assert work(folder, propose=of(worse), n=n_tried).test is not None

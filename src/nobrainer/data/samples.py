@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import sys
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -179,4 +180,5 @@ def _write_table(directory: Path, pairs: list[tuple[Path, Path]]) -> Path:
 
 
 def _say(line: str) -> None:
-    print(f"nobrainer data: {line}", file=sys.stderr)
+    with suppress(OSError):  # Nobody can read it: that stops nothing.
+        print(f"nobrainer data: {line}", file=sys.stderr, flush=True)

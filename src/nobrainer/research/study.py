@@ -378,6 +378,7 @@ class Study:
         self.journal = Journal(folder / JOURNAL)
         self._judged: tuple[int, Standing] | None = None
         self._n_ended = 0
+        self._is_done = False
         self._shown = 0.0
         self._reported = -math.inf
 
@@ -421,6 +422,7 @@ class Study:
             if row is not None:
                 self._carry_out(row)
             elif not (self._wait_for_others() or is_ending):
+                self._is_done = True  # Nothing is left to try.
                 break
         self._finish()
         return self._snapshot()
@@ -737,10 +739,12 @@ class Study:
             busy = bool(self.book.running())
         if (self.folder / TEST).exists() or standing.champion is None:
             return
-        if not any(r.role == "proposal" and r.state in _COMPARED for r in rows):
+        is_compared = any(r.role == "proposal" and r.state in _COMPARED for r in rows)
+        is_beaten = standing.champion != standing.baseline
+        if not (is_compared and (is_beaten or self._is_done)):
             self.view.say(
-                "no recipe has been compared with the default one, so the test split "
-                "stays locked and the study open: the same command goes on, with more "
+                "no recipe has beaten the default one yet, so the test split stays "
+                "locked and the study open: the same command goes on, with more "
                 "--budget-hours or --max-experiments"
             )
             return
