@@ -1000,8 +1000,7 @@ class Segmentation:
                     (
                         scan.name,
                         f"the model has used it in {use}, so that figures would be too "
-                        "good: give scans that it has not seen, or allow it "
-                        "(allow_seen=True, --allow-seen)",
+                        "good: give scans that it has not seen, or allow_seen=True",
                     )
                     for scan, use in used
                 )
