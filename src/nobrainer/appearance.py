@@ -1,9 +1,9 @@
 """What a scan looks like and how its foreground lies, against the training scans.
 
 A network answers for any scan, also for one unlike all that it learned from, and its
-draws may agree on the answer. These figures are of the scan itself: they see an
-inverted contrast, a head that is cut off, or a real head before a model of synthetic
-ones.
+draws may agree on the answer. These figures are of the scan itself: they show an
+inverted contrast, a head that is cut off, or a real head that is given to a model of
+synthetic ones.
 """
 
 import math
@@ -130,12 +130,12 @@ def measure(
 
 
 def islands(foreground: np.ndarray) -> float:
-    """Share of some voxels that is not in the largest connected component.
+    """Share of the foreground that is not in its largest connected component.
 
     Voxels are neighbours where they share a corner.
 
     Args:
-        foreground: booleans (I, J, K), some of them true.
+        foreground: booleans (I, J, K), at least one of them true.
     """
     pieces, _ = ndimage.label(foreground, np.ones((3, 3, 3)))
     sizes = np.bincount(pieces.ravel())[1:]
@@ -145,10 +145,11 @@ def islands(foreground: np.ndarray) -> float:
 def summarise(scans: Sequence[Appearance]) -> TrainingAppearance:
     """What the training scans look like, for `distances` to compare others with.
 
-    Of each statistic that all scans have, the mean and a standard deviation. That of
-    few scans can be small by chance, so it is shrunk towards a usual one, which counts
-    as much as three scans do. The limit is the distance from the others of the
-    farthest scan (of many, of 99 %), and at least 3.
+    For each statistic that all scans have, this is the mean and a standard deviation.
+    The standard deviation of few scans can be small by chance, so it is shrunk towards
+    a usual one, which counts as much as three scans do. The limit is the distance at
+    which the farthest scan lies from the others (of many scans, the distance that 99 %
+    of them keep), and at least 3.
 
     Args:
         scans: with their true labels; at least one.

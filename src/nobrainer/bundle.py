@@ -130,7 +130,7 @@ def save(bundle: Bundle, directory: str | Path, *, overwrite: bool = False) -> P
 
 
 def check_place(directory: str | Path, *, overwrite: bool) -> None:
-    """Raise `InputError` where `save` would: to be asked before long work."""
+    """Raise `InputError` where `save` would, so that it is known before long work."""
     target = Path(directory).resolve()
     is_taken(target, overwrite=overwrite)
     check_writable(_beside(target, NEW), shown=directory)
@@ -198,9 +198,10 @@ def is_finished(
     """Whether a model is the end of a training that would go on from its checkpoints.
 
     Args:
-        directory: of the model, which may be missing.
+        directory: the model's directory, which may be missing.
         checkpoints: folder of the training's checkpoints.
-        epochs, max_minutes: that are asked for now; for more it is not finished.
+        epochs, max_minutes: what is asked for now. A training that was asked for less
+            is not finished.
     """
     if not (directory / SUMS).is_file():
         return False
@@ -211,7 +212,7 @@ def is_finished(
 
 
 def digest(path: str | Path) -> str:
-    """What tells a model from every other one, its calibration included: a SHA-256.
+    """The SHA-256 by which a model, with its calibration, is told from all others.
 
     Args:
         path: a model's directory, or a file with a checkpoint.
@@ -222,9 +223,10 @@ def digest(path: str | Path) -> str:
 
 
 def is_taken(target: Path, *, overwrite: bool) -> bool:
-    """Whether a model is there that may be replaced; refuses what must be kept.
+    """Whether a model is there that may be replaced.
 
-    A model that a killed save has left beside its place is put back first.
+    Raises `InputError` for what must be kept. A model that a killed save has left
+    beside its place is put back first.
     """
     kept = _find(target)
     if kept != target:

@@ -61,8 +61,9 @@ def list_problems(problems: Iterable[tuple[str, str]]) -> str:
 def tell(error: BaseException) -> str:
     """An exception in one line: its type, what it says, and where it comes from.
 
-    The place is the innermost one of nobrainer, or if there is none, of all, below
-    the one that caught it.
+    The place is the innermost line of nobrainer's source that the traceback names, or
+    the innermost of all if it names none. The function that caught the exception does
+    not count.
     """
     text = in_one_line(traceback.format_exception_only(error)[-1])
     frames = traceback.extract_tb(error.__traceback__)[1:]
@@ -73,7 +74,7 @@ def tell(error: BaseException) -> str:
 
 
 def in_one_line(text: str) -> str:
-    """The text without line ends, and not longer than one reads."""
+    """The text on one line, cut where it is too long to be read."""
     return " ".join(text.split())[:_LONGEST]
 
 

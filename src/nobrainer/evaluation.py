@@ -44,8 +44,8 @@ class Row:
     structure: name of the class, or "all" for a figure of all voxels of the region.
     metric: what the figure is, see `evaluate`.
     value: the figure; one that is not defined has no row.
-    seen: for what the model has used the scan before, "training", "validation",
-        "calibration" or "quality"; such figures are too good. Empty where for none.
+    seen: what the model has used the scan for before: "training", "validation",
+        "calibration" or "quality"; such figures are too good. Empty for a fresh scan.
     """
 
     subject: str
@@ -141,9 +141,9 @@ def evaluate(
         intervals: of volumes, fitted on other subjects; None leaves out
             "conformal_covered".
         surfaces: also compare surfaces.
-        seen: for what the model has used scans before, by their names.
-        each: makes, of a subject's name, the context in which it is compared; one
-            whose error that keeps has no rows.
+        seen: what the model has used scans for before, by the names of the scans.
+        each: gives, for a scan's name, the context in which the scan is compared. A
+            scan whose error this context keeps has no rows.
 
     Returns:
         For each subject and structure but background, where truth or prediction has

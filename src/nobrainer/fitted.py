@@ -79,11 +79,12 @@ class Calibration:
 
     method: "temperature" (one weight for all classes, no bias) or "vector".
     weight, bias: of each class; weights are positive.
-    n_subjects: that the scaling comes from.
+    n_subjects: how many people the scaling was fitted on.
     nll_before, nll_after: negative log-likelihood near the foreground on the voxels
         it was fitted on, nats.
     intervals: of the volumes that draws scaled like this give.
-    n_scans: that the scaling comes from; None where `n_subjects` counted scans.
+    n_scans: how many scans the scaling was fitted on; None where `n_subjects` counted
+        scans.
     checksums: SHA-256 of the files of all scans of the calibration, sorted; those of
         scans in memory are not there.
     """
@@ -152,11 +153,12 @@ class QualityModel:
     centre, scale: of the features, after `nobrainer.quality` has transformed them.
     coefficients, intercept: of arcsin √Dice on standardised features.
     low, high: limits that a feature of an ordinary scan seldom leaves.
-    n_subjects, n_cases: that the model was fitted on; one subject can give several.
-    n_draws: of each prediction that it was fitted on; features depend on it.
+    n_subjects, n_cases: how many people and cases the model was fitted on; one person
+        can give several cases.
+    n_draws: draws of each prediction that it was fitted on; features depend on it.
     error: mean absolute error of the predicted Dice of cases, most of them degraded on
         purpose, of subjects left out of the fit.
-    n_scans: that the cases were made of; None where that was not counted.
+    n_scans: how many scans the cases were made of; None where that was not counted.
     checksums: SHA-256 of the files of these scans, sorted; those of scans in memory
         are not there.
     """

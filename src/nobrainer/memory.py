@@ -44,7 +44,10 @@ def require_memory(name: str, needed_bytes: int, purpose: str) -> None:
 
 @contextmanager
 def memory_for(name: str) -> Iterator[None]:
-    """Name what was being done when the memory did not suffice.
+    """Have a failed allocation inside name what the memory was for.
+
+    Args:
+        name: what is held, such as the path of a scan.
 
     Raises:
         InputError: an allocation in here failed.
@@ -59,7 +62,7 @@ def memory_for(name: str) -> Iterator[None]:
 
 
 def memory_limit_bytes() -> int:
-    """Main memory that this process can still take: of the machine, of its group."""
+    """Bytes that the machine and its control groups leave to this process."""
     return min([psutil.virtual_memory().available, *_find_group_rooms(Path("/"))])
 
 

@@ -6,8 +6,8 @@ or separator; of several the last one. Without one, a volume of FreeSurfer
 names nobody is a subject of its own.
 
 **Data set.** A label is one person inside one data set: the folder that holds the first
-part of the path with the label, less the sessions (`ses-1`) and the folders in which
-BIDS keeps versions of the same scans (`rawdata`, `sourcedata`, `derivatives/fs`). So
+part of the path with the label, without the folders of sessions (`ses-1`) and those in
+which BIDS keeps versions of one scan (`rawdata`, `sourcedata`, `derivatives/fs`). So
 `a/sub-01/ses-1` and `a/derivatives/fs/sub-01/ses-2` show one person, `siteA/sub-01` and
 `siteB/sub-01` two.
 
@@ -107,9 +107,9 @@ def scan_names(
     """What scans are called, each by a name of its own that can name a file.
 
     Args:
-        sources: path of each scan; of what is no file, any text.
-        given: of each scan, what is known of it beside its path (subject, session);
-            tells scans apart before folders do.
+        sources: path of each scan, or any text for a scan that is no file.
+        given: what is known of each scan beside its path (subject, session), by which
+            scans are told apart before folders are looked at.
 
     >>> scan_names(["a/sub-01_T1w.nii.gz", "a/sub-02/ses-1/T1w.mgz"])
     ['sub-01_T1w', 'sub-02_ses-1_T1w']
@@ -133,7 +133,7 @@ def scan_names(
 
 
 def repeats(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """What is wrong with a list of files in which one is given twice, a line each."""
+    """A line of complaint for each file that a list has for the second time."""
     seen: set[str] = set()
     problems = []
     for path in paths:

@@ -16,15 +16,17 @@ FORMAT_VERSION = 1
 class Method:
     """What decides results: those of one method can be compared with each other.
 
-    command: of `nobrainer` that made them.
-    version: of nobrainer.
+    command: the command of `nobrainer` that made them.
+    version: the version of nobrainer.
     model: name of the model's folder; it is no part of the method, `model_sha256` is.
-    model_sha256: of the model with its calibration, see `nobrainer.bundle.digest`.
+    model_sha256: checksum of the model and its calibration, see
+        `nobrainer.bundle.digest`.
     network: name of the model's network.
     n_samples: draws that were asked for.
-    seed: of the draws.
-    precision: in which the network computes.
-    coverage: of the conformal intervals of volumes; None where there are none.
+    seed: the seed of the draws.
+    precision: number format in which the network computes.
+    coverage: share of scans whose true volumes the conformal intervals hold; None where
+        there are no intervals.
     options: what else the command was told that changes its results.
     """
 
@@ -41,7 +43,7 @@ class Method:
     format_version: int = FORMAT_VERSION
 
     def unlike(self, other: "Method") -> list[str]:
-        """What differs from another method, a phrase each; none where they agree."""
+        """A phrase for each difference from another method; none where they agree."""
         pairs: dict[str, tuple[Any, Any]] = {
             one.name: (getattr(other, one.name), getattr(self, one.name))
             for one in fields(self)
@@ -72,7 +74,7 @@ class Method:
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file that results were made from: its name without folders, and its content."""
+    """A file that results were made from: name without folders, checksum and size."""
 
     name: str
     sha256: str
@@ -89,9 +91,10 @@ class Result:
     """A piece of work that is done, or under way: a scan, an evaluation, a ranking.
 
     method: how it is done.
-    inputs: what it reads, in order.
-    files: names of what it writes, in order, as seen from the folder of the results.
-    device: that computes.
+    inputs: the files that it reads, in order.
+    files: the files that it writes, in order, by their paths from the folder of the
+        results.
+    device: name of the device that computes.
     started, ended: ISO 8601 in UTC; `ended` is empty while it is under way.
     data: what else it found, for tables of several results.
     """
@@ -115,7 +118,7 @@ class Result:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file; refused where reading would not end, as in a pipe."""
+    """SHA-256 of a file; `InputError` where reading would not end, as for a pipe."""
     require_file(path)
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()

@@ -167,7 +167,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Case:
-    """What is said of one segmentation without a reference.
+    """What can be said of one segmentation without a reference.
 
     score: in [0, 1], larger is better: the predicted Dice where a model was fitted,
         else the mean pairwise Dice of the draws, else (one draw) 1 - entropy / ln C.
@@ -575,11 +575,11 @@ def _cut_beyond(scan: Appearance, training: TrainingAppearance) -> list[float]:
 
 
 def cohort_outliers(cases: Sequence[Mapping[str, float]]) -> list[tuple[str, ...]]:
-    """Which cases of one run are unlike the rest, for want of a fitted model.
+    """Which cases of one run are unlike the rest; needs no fitted model.
 
     A feature counts when it is worse than the median by more than its slack and, on
-    its transformed scale, by more than 3.5 · 1.4826 · MAD. Of those about draws only
-    the farthest beyond its limit does: the others tell the same story.
+    its transformed scale, by more than 3.5 · 1.4826 · MAD. Of the features about
+    draws only the one farthest beyond its limit counts, as the others say the same.
 
     Args:
         cases: features of each case, with the same names.

@@ -173,8 +173,8 @@ class FileRecord:
 class TrainingAppearance:
     """What the training scans look like, see `nobrainer.appearance`.
 
-    n_scans: that the figures come from.
-    names: of the statistics; `mean` and `sd` have one number for each.
+    n_scans: how many scans the figures come from.
+    names: the names of the statistics; `mean` and `sd` have one number for each.
     limit: distance from the training scans, in standard deviations, that an ordinary
         scan seldom has.
     cut: of each face of the field of view (left, right, posterior, anterior,
@@ -207,9 +207,9 @@ class Cohort:
     `n_subjects`: people whom they show. `log_mean` and `log_sd`: mean and sample
     standard deviation of ln(volume in mm³) of each class over the scans; None where
     fewer than two of them have it. `n_having`: how many scans have a voxel of each
-    class; empty where that is not on record. `n_scans`: None where `n_subjects` counted
-    scans, as older formats did.
-    `appearance`: of the scans; None where it was not measured.
+    class; empty where that is not on record. `n_scans`: how many scans there are; None
+    where `n_subjects` counted scans, as older formats did. `appearance`: what the scans
+    look like; None where it was not measured.
     """
 
     n_subjects: int

@@ -27,9 +27,9 @@ class Structure:
     cannot know it. One that no draw finds has a volume of 0 and no interval, since that
     all draws miss it does not make it certain.
 
-    index: of the class, which arrays such as `volumes_mm3` are ordered by.
-    value: that stands for the structure in the label map.
-    name: of the class.
+    index: number of the class, by which arrays such as `volumes_mm3` are ordered.
+    value: what stands for the structure in the label map.
+    name: name of the class.
     volume_mm3: mean volume over draws, mm³.
     volume_sd_mm3: sample standard deviation (ddof=1) over draws, mm³; NaN for one
         draw.
@@ -65,7 +65,7 @@ class Structure:
 
     @property
     def status(self) -> Literal["found", "not found", "not in training"]:
-        """Whether any draw has the structure, or no training scan had it."""
+        """Whether a draw has the structure, and whether any training scan had it."""
         if math.isnan(self.volume_mm3):
             return "not in training"
         return "found" if self.volume_mm3 > 0 else "not found"

@@ -1,4 +1,4 @@
-"""What the operating system is asked for: cores, lives, places."""
+"""What the system is asked: cores, processes that end with others, places to write."""
 
 import ctypes
 import errno
@@ -43,7 +43,7 @@ def end_with_parent(parent: int) -> None:
     ends that one.
 
     Args:
-        parent: process number of the parent, which it has told this process.
+        parent: process number of the parent, which this process was told by it.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -65,10 +65,12 @@ def _end_unless_child_of(parent: int) -> None:
 
 
 def check_writable(directory: Path, shown: str | Path | None = None) -> None:
-    """Raise `InputError` unless files can be written to a directory; leaves nothing.
+    """Raise `InputError` unless files can be written to a directory.
+
+    What is written to try it is removed.
 
     Args:
-        directory: need not be there: it is tried with all its missing parents.
+        directory: the directory, which is tried with all its missing parents.
         shown: what the message calls it, where that is not its path.
     """
     shown = directory if shown is None else shown

@@ -82,12 +82,12 @@ def evaluate(
 
     Labels are made into classes as in the training of the model. DIR gets
     metrics.tsv, a figure per row, and evaluation.html, a page that explains them;
-    provenance.json and the folder provenance say of which model, and how.
+    provenance.json and the folder provenance say which model was evaluated, and how.
     Means over the scans are printed: of each structure, and of the probabilities
     in the whole scan and near the foreground, where errors are.
 
-    Scans that the model was trained, validated or calibrated on are refused: figures
-    on them are too good.
+    Scans that the model was trained, validated or calibrated on are refused, because
+    figures on them are too good; --allow-seen takes them.
 
     A scan that cannot be used does not stop the others; it is reported at the end,
     and the exit code is 1.

@@ -47,7 +47,7 @@ def make_directory(directory: Path) -> None:
 
 
 def save_model(segmentation: Any, directory: Path, *, overwrite: bool) -> Path:
-    """Save a model that took long to make; returns where.
+    """Save a model that took long to make, and return where it is.
 
     Where its place can no longer be written (a full disk), the model is kept in a
     temporary folder, and the `InputError` says so.
@@ -81,12 +81,12 @@ def write_maps(result: Any, paths: dict[str, Path], *, overwrite: bool) -> None:
 def echo(
     text: object = "", *, err: bool = False, nl: bool = True, bold: bool = False
 ) -> None:
-    """Print; the names of files and labels cannot give orders to the terminal."""
+    """Print a text, in which no name of a file or label can steer the terminal."""
     click.echo(click.style(printable(str(text)), bold=bold or None), err=err, nl=nl)
 
 
 def echo_error(text: str) -> None:
-    """Print what is wrong to standard error, each line as one of this program's."""
+    """Print errors to standard error, each line after the name of this program."""
     for line in text.splitlines():
         echo(f"nobrainer: error: {line}", err=True)
 

@@ -8,7 +8,7 @@
 The record of a scan is written before its first file, and once more, with the time,
 after its last one. So a scan whose record has no end was interrupted and is done again,
 and a file that no record names is not ours. A process holds a lock while it works on a
-scan; the system frees it when the process dies, of whatever.
+scan; the system frees the lock however the process ends.
 """
 
 import re
@@ -32,10 +32,10 @@ RECORDS = "provenance"
 
 
 class Work:
-    """A scan in progress; `begin` comes before its first file is written.
+    """A scan in progress; call `begin` before its first file is written.
 
     kept: files that are there and whole, which need not be written again.
-    data: what is kept with the record.
+    data: what is found of the scan, to be kept in its record.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class Work:
         self._results, self._path, self._record = results, path, record
 
     def begin(self) -> None:
-        """Say which files are about to be written."""
+        """Record which files are about to be written."""
         self._results.write_method()
         write_text(self._record.to_json(), self._path, overwrite=True)
 
     def end(self) -> None:
-        """Say that all of them are."""
+        """Record that all of them are written."""
         self._results.write_method()
         done = replace(self._record, ended=now(), data=self.data)
         write_text(done.to_json(), self._path, overwrite=True)
@@ -61,9 +61,9 @@ class Results:
     """The folder that a command writes to.
 
     Args:
-        directory: made when something is written.
+        directory: the folder, which is made when something is written.
         method: how this command makes its results.
-        device: that computes.
+        device: name of the device that computes.
         overwrite: replace results of the same scans.
     """
 
@@ -78,7 +78,7 @@ class Results:
         """Check that results of this method may be added, before any work.
 
         Args:
-            names: of the scans of this command.
+            names: names of the scans of this command.
             shared: files that all results share, such as tables.
 
         Raises:
@@ -113,10 +113,10 @@ class Results:
     def find_done(
         self, name: str, inputs: Sequence[Path], files: Collection[Path]
     ) -> Result | None:
-        """The record of a scan that need not be done again.
+        """The record of a scan that need not be done again; None for any other scan.
 
         Raises:
-            InputError: its files have changed since.
+            InputError: the files that it was made from have changed since.
         """
         record = self._find(name)
         if self._overwrite or not self._is_whole(record) or record is None:
@@ -137,16 +137,16 @@ class Results:
     def work(
         self, name: str, inputs: Sequence[Path], files: Collection[Path]
     ) -> Iterator[Work]:
-        """Do the work on one scan inside; nobody else does it at the same time.
+        """A context for the work on one scan, which no other process does meanwhile.
 
         Args:
-            name: of the scan.
+            name: name of the scan.
             inputs: the files that are read.
-            files: that will be written.
+            files: the files that will be written.
 
         Raises:
-            InputError: another process is at it, or a file is there that no earlier
-                work on the scan has written.
+            InputError: another process works on the scan, or a file is there that no
+                earlier work on the scan has written.
         """
         for path in inputs:
             require_file(path)
@@ -175,7 +175,7 @@ class Results:
             work.end()
 
     def records(self) -> dict[str, Result]:
-        """What is done by this method, by the names of the scans, in their order."""
+        """The records of all scans that are done by this method, sorted by name."""
         found = {name: self._find(name) for name in sorted(self._names())}
         return {
             n: record
@@ -185,19 +185,19 @@ class Results:
 
     @contextmanager
     def sharing(self, files: Collection[Path]) -> Iterator[None]:
-        """Write, inside, files that all results share: one process at a time."""
+        """A context in which to write files that all results share, for one process."""
         with self._locked(".lock"):
             _clear(files)
             yield
 
     def close(self) -> None:
-        """Leave no folder of records where nothing was recorded."""
+        """Remove the folder of records if nothing was recorded."""
         if not self._names():
             with suppress(OSError):
                 self._records.rmdir()
 
     def write_method(self) -> None:
-        """Say how the results are made, where that is not said."""
+        """Write how the results are made, unless that is written already."""
         path = self.directory / METHOD
         text = self._method.to_json()
         if not path.is_file() or self._there() != self._method:

@@ -44,7 +44,7 @@ def each_scan(
 
 
 def new_batch(ctx: click.Context) -> Batch:
-    """A batch that ends with the first error where the traceback is wanted."""
+    """A batch of scans; with `--debug` the first error ends it, with its traceback."""
     return Batch(stop_at_first=ctx.find_root().params.get("debug", False))
 
 

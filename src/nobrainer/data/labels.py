@@ -75,7 +75,7 @@ _PALETTE = _palette()
 class LabelTable:
     """A model's classes; the position is the class index, 0 is background.
 
-    names: of the classes, all different.
+    names: the names of the classes, all different.
     colors: "#rrggbb" of each class; unless given, black and a fixed palette of 60
         that starts again after its end.
     ids: the value in the label files that stands for the class, where it is one:
@@ -124,8 +124,9 @@ class LabelTable:
     def values(self) -> tuple[int, ...]:
         """The value that stands for each class in a label map that is written.
 
-        The `ids`, where every class has one of its own and background has 0; else
-        the class indices. Never some of both, which nobody could tell apart.
+        These are the `ids`, where every class has one of its own and background has
+        0; else the class indices. The two are never mixed, since nobody could tell
+        them apart.
         """
         known = tuple(value for value in self.ids if value is not None)
         is_complete = len(set(known)) == len(self.names) and known[0] == 0
@@ -134,11 +135,11 @@ class LabelTable:
         return tuple(range(len(self.names)))
 
     def numbered(self) -> Self:
-        """The same classes, of which label maps carry the indices."""
+        """The same classes, with label maps that carry the class indices."""
         return replace(self, is_numbered=True)
 
     def to_values(self, classes: np.ndarray) -> np.ndarray:
-        """Class indices as the `values` of a label map, smallest unsigned type."""
+        """Class indices as the `values` of a label map, in a small unsigned type."""
         return np.array(self.values, np.min_scalar_type(max(self.values)))[classes]
 
     def to_classes(self, values: np.ndarray) -> np.ndarray:
@@ -207,7 +208,7 @@ class LabelTable:
         return self._to_tsv(range(len(self.names)))
 
     def to_dseg(self) -> str:
-        """The same columns to lie beside a label map: `index` is the value in it."""
+        """A table of the same columns for a label map, with its values as `index`."""
         return self._to_tsv(self.values)
 
     def _to_tsv(self, indices: Iterable[int]) -> str:

@@ -30,8 +30,8 @@ _VOXELS_PER_CLASS = 5000
 class Scan:
     """One scan and its labels (None: unlabelled), as given.
 
-    name: for messages: the path, where there is one.
-    shown: for tables and pages: its own name among those that it was given with.
+    name: what messages call it: the path, where there is one.
+    shown: what tables and pages call it: a name that no other scan of the call has.
     subject: whom it shows; None where neither path nor table says it.
     """
 

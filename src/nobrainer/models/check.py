@@ -1,7 +1,7 @@
 """Whether a network can do what is asked of it, found out before it is trained.
 
-Networks of one's own are measured like those of the registry: what they say of
-themselves decides how a volume is predicted.
+Networks of one's own are measured like those of the registry, because the `halo` and
+`stride` that they state decide how a volume is predicted.
 """
 
 import logging
@@ -133,8 +133,8 @@ def _try(step: Callable[[], T]) -> T:
 def check_reach(network: nn.Module) -> None:
     """Raise `InputError` where a network looks further than it says.
 
-    It is prediction that believes what it says: volumes are cut into windows that
-    begin on the grid of `stride` and overlap by `halo`.
+    Prediction relies on what it says: volumes are cut into windows that begin on the
+    grid of `stride` and overlap by `halo`.
     """
     halo: int | None = network.halo  # type: ignore[assignment]
     if halo is None:
@@ -203,8 +203,8 @@ def _check_stride(network: nn.Module, axis: int, halo: int, stride: int) -> None
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Put weights into a network, or raise `InputError` where they are not its own.
 
-    Every one must be there, and none besides, with the network's shape and number
-    format, and finite.
+    Every weight of the network must be there and no other, each of its shape and
+    number format, and finite.
     """
     state = network.state_dict()
     for name in dict.fromkeys([*state, *weights]):

@@ -67,7 +67,7 @@ def build(model: Model, **args: Any) -> nn.Module:
 
 
 def builder_of(model: Model) -> Callable[..., nn.Module]:
-    """What builds a model."""
+    """The function or class that builds a model."""
     if isinstance(model, str):
         return MODELS[model]
     if isinstance(model, nn.Module):
@@ -81,7 +81,7 @@ def builder_of(model: Model) -> Callable[..., nn.Module]:
 
 
 def name_of(model: Model) -> str:
-    """What a recipe calls a model: its name, or for one's own where its code is."""
+    """What a recipe calls a model: its name or, without one, the place of its code."""
     if isinstance(model, str):
         return model
     code = type(model) if isinstance(model, nn.Module) else model
@@ -96,7 +96,7 @@ def first_line(error: Exception) -> str:
 
 @contextmanager
 def at_most(n_numbers: int) -> Iterator[None]:
-    """Refuse networks of more weights than that while they are built, not after."""
+    """Stop the building of a network inside once it has more weights than that."""
     count = 0
 
     def add(_module: nn.Module, _name: str, parameter: Tensor | None) -> None:

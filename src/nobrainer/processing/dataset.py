@@ -344,9 +344,9 @@ class Dataset:
     def warn_of_subjects(self, stacklevel: int = 1) -> None:
         """Warn where it had to be guessed whom scans show.
 
-        That is where neither path nor entry names a subject, so that each scan counts
-        as one; and where one label stands in several data sets and is taken for
-        different people.
+        It is guessed where neither path nor entry names a subject, so that each scan
+        counts as one person, and where one label stands in several data sets and is
+        taken for several people.
         """
         unknown = [scan.shown for scan in self.data if scan.subject is None]
         of_label: dict[str, set[str]] = defaultdict(set)
@@ -519,9 +519,9 @@ class Dataset:
 
         Args:
             preprocess: default the dataset's own.
-            shown: call them as tables do.
-            each: makes, of a scan's name, the context in which it is read; a scan
-                whose error that keeps is left out.
+            shown: give the scans the names that they have in tables.
+            each: gives, for a scan's name, the context in which the scan is read. A
+                scan whose error this context keeps is left out.
 
         Raises:
             InputError: when it comes to a scan that cannot be used.

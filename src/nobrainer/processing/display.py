@@ -70,7 +70,7 @@ class ProgressBar:
         self._progress.reset(self._task, total=total, visible=True, figures="")
 
     def begin_scans(self, n_scans: int) -> None:
-        """Start a bar of so many scans, each of which is a `scan`."""
+        """Start a bar of so many scans; the work on each is done inside of `scan`."""
         self.begin("", n_scans)
         self._n_scans = n_scans
 
@@ -96,7 +96,7 @@ class ProgressBar:
             self._tell(f"{self._what} ({time.monotonic() - started_s:.0f} s)")
 
     def skip(self) -> None:
-        """Say inside of a `scan` that it needs no work."""
+        """Say, inside of `scan`, that this scan needs no work."""
         self._is_skipped = True
 
     def advance(self, done: int, total: int) -> None:

@@ -74,7 +74,10 @@ def initial_network(model: ModelConfig, seed: int, given: Model) -> nn.Module:
 
 
 def first_network(model: ModelConfig, seed: int, given: Model) -> nn.Module:
-    """All of the network, as `load` builds it; refused before it takes much memory."""
+    """The whole network before training (all of an ensemble), as `load` builds it.
+
+    One that is too large is refused before it takes much memory.
+    """
     if _is_shipped(model.name):
         with imagined():
             models.build(model.name, **model.args)
@@ -93,9 +96,9 @@ def check_networks(
 
     Args:
         members: the networks to train.
-        given: see `initial_network`.
+        given: what `Segmentation` was given, see `initial_network`.
         data: how patches are made.
-        n_patches: of an epoch, for one process.
+        n_patches: patches that one process sees in an epoch.
         optimizer, opt_args: see `make_optimizer`.
     """
     block, size = data.block_shape, data.batch_size
@@ -161,7 +164,11 @@ def make_optimizer(
 def class_weights(
     given: Sequence[float] | str | None, n_classes: int
 ) -> tuple[float, ...] | None:
-    """The weight of each class in the loss; None also where it is for the labels."""
+    """The weight of each class in the loss, as given.
+
+    None stands for equal weights, and for "auto", whose weights follow from the labels
+    (see `automatic_weights`).
+    """
     if given is None:
         return None
     if isinstance(given, str):
@@ -343,7 +350,7 @@ def used_before(
     calibration: Calibration | None,
     quality: QualityModel | None,
 ) -> list[tuple[Scan, str]]:
-    """Scans of a dataset that a model has used, and for what.
+    """The scans of a dataset that a model has used, and what it used them for.
 
     Files are told by their checksums: what is in memory is not known, nor are scans
     that a model was calibrated on before that was written down.

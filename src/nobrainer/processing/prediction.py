@@ -43,11 +43,11 @@ class Prediction:
         (one for each member of an ensemble).
     structures: a row for each class but background: its volume with error bars, how
         well the draws agree on it, and how sure they are inside it.
-    seed: with which the same call gives the same result.
+    seed: the seed with which the same call gives the same result.
     labels: the names and colours of the classes, and their values in the label map.
     data: how the labels of files become these classes.
     scan: what was predicted.
-    name: of the scan for tables and pages, different for each scan of a list; see
+    name: what tables and pages call the scan, different for each scan of a list; see
         `nobrainer.naming`.
     appearance: figures of the scan and of its segmentation on the working grid.
     flags: how these are unlike what the model was trained on, as sentences; empty for

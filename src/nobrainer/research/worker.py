@@ -22,9 +22,9 @@ DEAD_AFTER_S = 90.0
 
 
 class Presence:
-    """That this process works on a study: a file in `folder` while it lives.
+    """A file in `folder` that says, while it lives, that this process works on a study.
 
-    Beside it is a lock, which the system frees when the process ends, of whatever.
+    Beside it is a lock, which the system frees however the process ends.
     Use it as a context manager; `name` is unique, `Watch.is_alive` takes it.
     """
 
