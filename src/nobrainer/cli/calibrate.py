@@ -36,8 +36,8 @@ from nobrainer.data.table import read_table
     "--coverage",
     metavar="SHARE",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Also fit intervals that hold the true volume in this share of scans; 0.9 "
-    "needs 9 scans or more.  [default: no intervals]",
+    help="Also fit intervals that hold the true volume in this share of subjects; 0.9 "
+    "needs 9 subjects or more.  [default: no intervals]",
 )
 @click.option(
     "--quality",

@@ -45,7 +45,7 @@ SEED = click.option(
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Of the draws.",
+    help="Seed of the draws.",
 )
 THRESHOLD = click.option(
     "--threshold",

@@ -9,9 +9,12 @@ qc = make_command(
 DIR gets qc.tsv, a row per scan with its score and the reasons to look at it;
 structures.tsv, the volumes of every structure with error bars; and regions.tsv,
 the most uncertain areas and where they are. A .json beside each explains its
-columns. Rows are added scan by scan, so that an interruption keeps what was done.
-From 10 scans on, each is also compared with the others, at the end. No maps are
-written.
+columns; provenance.json and the folder provenance say which model made them, and
+how. From 10 scans on, each is also compared with the others. No maps are written.
+
+Scans that are done are not done again, so that after an interruption the same
+command goes on, and the tables hold all scans of DIR. Results of another model,
+seed, number of draws or threshold are not mixed in.
 
 A flag is a reason to look, not a verdict, and a scan without one can be wrong.
 A scan that cannot be predicted does not stop the others; it is reported at the

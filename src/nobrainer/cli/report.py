@@ -11,6 +11,8 @@ why to look closer, if there is a reason. index.html lists all scans and leads t
 their pages. The tables of `nobrainer qc` are written, too. A page is one file
 of a few MB that loads nothing: it can be sent to somebody.
 
+Scans that are done are not done again, as in `nobrainer qc`.
+
 A scan that cannot be predicted does not stop the others; it is reported at the
 end, and the exit code is 1.
 

@@ -191,7 +191,7 @@ def research() -> None:
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Of the split, the proposals and the trainings.",
+    help="Seed of the split, the proposals and the trainings.",
 )
 @JSON
 def run(
@@ -286,7 +286,7 @@ def run(
 @STORAGE
 @JSON
 def status(working_dir: Path, storage: str | None, as_json: bool) -> None:
-    """Show how a study stands: every run, the champion, the test. Changes nothing.
+    """Show how a study stands: its runs, the champion, the test. Changes nothing.
 
     \b
     Examples:

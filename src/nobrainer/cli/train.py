@@ -29,7 +29,9 @@ from nobrainer.errors import InputError
     type=click.Path(path_type=Path),
     help="Where the model goes.",
 )
-@click.option("--model", default="bayesian_vnet", show_default=True, help="Its name.")
+@click.option(
+    "--model", default="bayesian_vnet", show_default=True, help="Name of the network."
+)
 @click.option(
     "--model-arg",
     "model_args",
@@ -86,7 +88,7 @@ from nobrainer.errors import InputError
     help="none, standard or strong.",
 )
 @click.option("--epochs", default=10, show_default=True)
-@click.option("--learning-rate", type=float, help="[default: that of `fit`]")
+@click.option("--learning-rate", type=float, help="Of Adam.  [default: 0.003]")
 @click.option(
     "--loss",
     default="cross_entropy",
@@ -108,16 +110,32 @@ from nobrainer.errors import InputError
     type=click.Path(path_type=Path),
     help="Keep the last and the best state here after every epoch.",
 )
-@click.option("--resume", is_flag=True, help="Go on from --checkpoint-dir.")
-@click.option("--devices", default=1, show_default=True, help="GPUs to train on.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on from --checkpoint-dir; keep the model of a finished training.",
+)
+@click.option(
+    "--devices",
+    default=1,
+    show_default=True,
+    help="GPUs to train on, or without one processes, at most one a core.",
+)
 @click.option(
     "--precision",
     default="auto",
     show_default=True,
     help="auto, 32-true, bf16-mixed or 16-mixed.",
 )
-@click.option("--workers", default=0, show_default=True, help="Processes cut patches.")
-@click.option("--seed", default=0, show_default=True, help="Of all that is random.")
+@click.option(
+    "--workers",
+    default=0,
+    show_default=True,
+    help="Processes that cut patches, at most one a core.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed of all that is random."
+)
 @click.option("--overwrite", is_flag=True, help="Replace a model that is there.")
 def train(
     table: Path,
