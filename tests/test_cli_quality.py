@@ -155,6 +155,31 @@ def test_evaluate_refuses_scans_of_the_training_or_says_so_everywhere(
     assert (story["n_scans"], story["n_subjects"]) == (2, 2)
 
 
+def test_evaluate_goes_on_without_the_scans_that_are_not_there(
+    folder: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "gaps.csv"
+    ball = [folder / f"sub-7_{kind}.nii" for kind in ("T1w", "mask")]
+    rows = (
+        ball,
+        (tmp_path / "no.nii", ball[1]),
+        (folder / "sub-8_T1w.nii", tmp_path / "none.nii"),
+    )
+    table.write_text("features,labels\n" + "".join(f"{a},{b}\n" for a, b in rows))
+    args = ("evaluate", "--data", table, "--model", folder / "brain", "--n-samples", 1)
+    result = nobrainer_(*args, "--no-surfaces", "--output-dir", tmp_path / "out")
+    assert result.exit_code == 1
+    assert errors_of(result) == [
+        f"nobrainer: error: {tmp_path / name}: no such file: check the path"
+        for name in ("no.nii", "none.nii")
+    ]
+    found = rows_of(tmp_path / "out" / "metrics.tsv")
+    assert {row["subject"] for row in found} == {"sub-7_T1w"}
+    table.write_text("features,labels\nno.nii,none.nii\n")
+    none = nobrainer_(*args, "--no-surfaces", "--output-dir", tmp_path / "nothing")
+    assert none.exit_code == 1 and not (tmp_path / "nothing").exists()
+
+
 def test_evaluate_prints_structures_and_both_regions(
     folder: Path, calibrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,9 @@
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,6 +28,8 @@ from nobrainer.cli.outputs import (
 from nobrainer.cli.results import Results, make_method
 from nobrainer.cli.scans import end
 from nobrainer.data.table import read_table
+from nobrainer.errors import InputError
+from nobrainer.formats import require_file
 from nobrainer.io import write_text
 from nobrainer.naming import count_scans
 
@@ -101,7 +104,9 @@ def evaluate(
         "metrics": output_dir / "metrics.tsv",
         "report": output_dir / "evaluation.html",
     }
-    pairs = read_table(table)
+    pairs, absent = _split_absent(read_table(table))
+    if not pairs:
+        end(ctx, absent)
     segmentation = nb.Segmentation.load(model_dir)
     dataset = segmentation.dataset(pairs)
     if not allow_seen:
@@ -120,7 +125,7 @@ def evaluate(
     inputs = [row[kind] for row in pairs for kind in ("image", "label")]
     if results.find_done("evaluation", inputs, paths.values()) is not None:
         refuse_existing(paths.values(), overwrite=overwrite)
-    problems: list[str] = []
+    problems = list(absent)
     with results.work("evaluation", inputs, paths.values()) as work:
         try:
             evaluation = segmentation.evaluate(
@@ -131,7 +136,7 @@ def evaluate(
                 allow_seen=allow_seen,
             )
         except nb.BatchError as error:
-            evaluation, problems = error.results, error.problems
+            evaluation, problems = error.results, [*absent, *error.problems]
         if not evaluation:
             end(ctx, problems)
         work.begin()
@@ -171,6 +176,22 @@ def evaluate(
     for name, path in paths.items():
         echo(f"  {name:<10} {path}")
     end(ctx, problems)
+
+
+def _split_absent(
+    pairs: Iterable[dict[str, Any]],
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows whose two files are there, and what is wrong with the others."""
+    present, problems = [], []
+    for row in pairs:
+        try:
+            require_file(row["image"])
+            require_file(row["label"])
+        except InputError as error:
+            problems.append(str(error))
+        else:
+            present.append(row)
+    return present, problems
 
 
 def _echo_structures(figures: Mapping[str, float], names: Sequence[str]) -> None:
