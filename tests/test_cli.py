@@ -137,6 +137,9 @@ def test_info_prints_a_table(model: Path) -> None:
         ("train", "go on with resume=True, or stop", "go on with --resume, or stop"),
         ("train", "epochs must be >= 1, got 0", "--epochs must be >= 1, got 0"),
         ("train", "7 is not below n_classes=2: no", "7 is not below --n-classes=2: no"),
+        ("train", "with opt_args={'lr': -1.0}", "with --learning-rate={'lr': -1.0}"),
+        ("train", "a smaller eval_size", "a smaller --validate"),
+        ("train", "n_members must be at most 9", "--members must be at most 9"),
         ("research", "n_draws=3 before", "--n-samples=3 before"),
         # What the command has no option for, and what is no argument.
         ("predict", "n_classes must be 2", "n_classes must be 2"),

@@ -18,6 +18,7 @@ from filelock import FileLock
 import nobrainer as nb
 from balls import write_ball
 from nobrainer.cli import main
+from nobrainer.cli.results import Results
 from nobrainer.errors import InputError
 from nobrainer.provenance import Method
 from nobrainer.provenance import Result as Record
@@ -192,7 +193,33 @@ def test_results_of_another_method_are_not_mixed_in(
 
 def test_another_command_another_folder(folder: Path, whole: dict[str, Path]) -> None:
     refused = run("qc", folder, whole["predict"])
-    assert refused.exit_code == 2 and "command predict there, qc now" in refused.stderr
+    assert (
+        refused.exit_code == 2 and "(command predict there, qc now)" in refused.stderr
+    )
+
+
+def test_a_method_that_began_meanwhile_is_not_mixed_with(
+    folder: Path, whole: dict[str, Path], tmp_path: Path
+) -> None:
+    method = Method.from_json((whole["predict"] / "provenance.json").read_text())
+    image = scan(folder, 0)
+    both = [
+        Results(tmp_path, one, "cpu", overwrite=False)
+        for one in (method, replace(method, seed=7))
+    ]
+    for results in both:
+        results.open(["a"], [])
+    with both[0].work("a", [image], []):
+        pass
+    with (
+        pytest.raises(InputError, match="seed 0 there, 7 now"),
+        both[1].work("b", [image], []) as work,
+    ):
+        work.begin()
+    assert [path.name for path in (tmp_path / "provenance").glob("*.json")] == [
+        "a.json"
+    ]
+    assert (tmp_path / "provenance.json").read_text() == method.to_json()
 
 
 def test_another_version_is_another_method(
@@ -238,7 +265,8 @@ def test_rank_and_evaluate_say_it_too(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "test"
     args = ("evaluate", "--data", folder / "scans.csv", *args, "--output-dir", out)
     args = (*args, "--allow-seen")
-    assert nobrainer_(*args).exit_code == 0
+    first = nobrainer_(*args)
+    assert first.exit_code == 0
     path = out / "provenance" / "evaluation.json"
     record = Record.from_json(path.read_text())
     assert [one.name for one in record.inputs][:2] == [
@@ -246,8 +274,18 @@ def test_rank_and_evaluate_say_it_too(folder: Path, tmp_path: Path) -> None:
         "sub-0_mask.nii",
     ]
     assert len(record.inputs) == 2 * len(SCANS)
-    taken = nobrainer_(*args)
-    assert taken.exit_code == 2 and "metrics.tsv: exists already" in taken.stderr
+    before = stamps(out)
+    again = nobrainer_(*args)
+    assert again.exit_code == 0 and again.stdout == first.stdout
+    assert said(again) == [
+        "the evaluation was done before and is not done again (--overwrite does)"
+    ]
+    assert stamps(out) == before
+    fewer = tmp_path / "fewer.csv"
+    rows = (folder / "scans.csv").read_text().splitlines(keepends=True)
+    fewer.write_text("".join(rows[:-1]))
+    other = nobrainer_(*args, "--data", fewer)
+    assert other.exit_code == 2 and "made from 8 files, not from 6" in other.stderr
     mixed = nobrainer_(*args, "--seed", 1)
     assert mixed.exit_code == 2 and "seed 0 there, 1 now" in mixed.stderr
     # One that was killed while it wrote is done again.
@@ -259,6 +297,40 @@ def test_rank_and_evaluate_say_it_too(folder: Path, tmp_path: Path) -> None:
 
 
 # --- again
+
+
+@pytest.mark.parametrize("command", ["predict", "qc"])
+def test_a_scan_keeps_its_name_whatever_it_is_given_with(
+    command: str, folder: Path, tmp_path: Path
+) -> None:
+    files = []
+    for number, site in enumerate(("A", "B", "C")):
+        (tmp_path / site).mkdir()
+        files.append(
+            shutil.copy(scan(folder, number), tmp_path / site / "sub-1_T1w.nii")
+        )
+    out = tmp_path / "out"
+
+    def give(*given: Path) -> list[str]:
+        result = nobrainer_(
+            *(command, *given, "--model", folder / "model", "--n-samples", 2),
+            *("--output-dir", out),
+        )
+        return [str(result.exit_code), *said(result)]
+
+    def names() -> set[str]:
+        return {path.stem for path in (out / "provenance").glob("*.json")}
+
+    assert give(files[0]) == ["0"]
+    code, line = give(files[1])
+    assert code == "1" and "if it is another scan, give both in one command" in line
+    assert give(*files[:2])[0] == "0" and names() == {"sub-1_T1w", "B_sub-1_T1w"}
+    code, line = give(files[1])
+    assert code == "0" and line.startswith("1 of 1 scans were done before")
+    assert give(*files)[0] == "0"
+    assert names() == {"sub-1_T1w", "B_sub-1_T1w", "C_sub-1_T1w"}
+    if command == "qc":
+        assert len((out / "qc.tsv").read_text().splitlines()) == 1 + 3
 
 
 @pytest.mark.parametrize("command", ["predict", "qc"])

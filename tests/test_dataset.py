@@ -457,7 +457,7 @@ def test_every_bad_file_is_named_in_one_error(pairs, tmp_path):
         assert str(tmp_path / name) in line
     assert lines[0] == (
         f"{pairs[0][1]}: label value 9999 is not below n_classes=2: give "
-        "n_classes=10000 or more, or use .binarize() or .relabel() (and 1 other: "
+        "n_classes=10000 or more, or binarize or relabel (and 1 other: "
         f"{pairs[1][1]})"
     )
 

@@ -191,6 +191,8 @@ def test_what_does_not_hold_is_refused_before_a_file_is_read(
 def test_what_is_no_network_is_refused():
     with pytest.raises(InputError, match="base_model must be the name of a model"):
         Segmentation(3)
+    with pytest.raises(InputError, match="what builds one, got <class 'int'>"):
+        Segmentation(int)
     with pytest.raises(InputError, match="with_channels' 'widht': did you mean"):
         Segmentation(with_channels, {"widht": 3})
     with pytest.raises(InputError, match="members must be names of models, got"):

@@ -89,6 +89,11 @@ def test_what_a_notebook_prints_is_one_short_line(fitted, pairs):
         "Segmentation('bayesian_vnet', trained for 6 epochs, classes foreground)"
     )
     assert repr(nb.Segmentation("vnet")) == "Segmentation('vnet', not trained)"
+    own = "callable:torch.nn.modules.linear.Identity"
+    assert (
+        repr(nb.Segmentation(torch.nn.Identity()))
+        == f"Segmentation({own!r}, not trained)"
+    )
     assert repr(build(pairs[:4])) == (
         "Dataset(4 scans, 2 classes, batches of 2 patches of 16 x 16 x 16 voxels)"
     )

@@ -44,6 +44,9 @@ class Method:
 
     def unlike(self, other: "Method") -> list[str]:
         """A phrase for each difference from another method; none where they agree."""
+        if self.command != other.command:
+            # Another command has other options, too.
+            return [f"command {other.command} there, {self.command} now"]
         pairs: dict[str, tuple[Any, Any]] = {
             one.name: (getattr(other, one.name), getattr(self, one.name))
             for one in fields(self)

@@ -31,9 +31,12 @@ from nobrainer.errors import InputError, in_one_line
 
 _SHELL_NAMES = {
     "checkpoint_filepath": "checkpoint_dir",
+    "eval_size": "validate",
     "n_draws": "n_samples",
+    "n_members": "members",
     "num_workers": "workers",
     "objectives": "objective",
+    "opt_args": "learning_rate",
 }
 """Arguments in Python whose option has another name."""
 _ARGUMENT = re.compile(

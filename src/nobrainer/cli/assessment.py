@@ -71,11 +71,9 @@ def assess_scans(
     qc = output_dir / "qc.tsv"
     parts = {name: output_dir / f"{name}.tsv" for name in _PARTS}
     index = output_dir / "index.html"
-    pages = {}
     if with_pages:
-        pages = {name: output_dir / f"{name}.html" for name in names.values()}
         for file, name in names.items():
-            if pages[name] == index:
+            if f"{name}.html" == index.name:
                 raise InputError(
                     f"{file}: its page would be called {index.name} as the list of "
                     "all: rename the scan"
@@ -92,6 +90,10 @@ def assess_scans(
         options={"threshold": threshold},
     )
     results = Results(output_dir, method, segmentation.device, overwrite=overwrite)
+    names = results.keep_names(names)
+    pages = {}
+    if with_pages:
+        pages = {name: output_dir / f"{name}.html" for name in names.values()}
     sidecars = {
         qc.with_suffix(".json"): to_json(nb.quality.sidecar()) + "\n",
         parts["structures"].with_suffix(".json"): to_json(
@@ -155,7 +157,7 @@ def assess_scans(
     cases: dict[str, Any] = {}
     batch = new_batch(ctx)
     try:
-        done.extend(each_scan(files, assess, batch))
+        done.extend(each_scan(names, assess, batch))
     except KeyboardInterrupt:
         n_done = len(results.records())
         words = f"interrupted: {n_done} scans of {output_dir} are done"

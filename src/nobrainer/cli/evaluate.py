@@ -22,7 +22,6 @@ from nobrainer.cli.outputs import (
     echo,
     echo_columns,
     figure_text,
-    refuse_existing,
     to_json,
 )
 from nobrainer.cli.results import Results, make_method
@@ -89,6 +88,8 @@ def evaluate(
     Means over the scans are printed: of each structure, and of the probabilities
     in the whole scan and near the foreground, where errors are.
 
+    Where the same evaluation was done before, its figures are printed once more.
+
     Scans that the model was trained, validated or calibrated on are refused, because
     figures on them are too good; --allow-seen takes them.
 
@@ -123,8 +124,19 @@ def evaluate(
     results = Results(output_dir, method, segmentation.device, overwrite=overwrite)
     results.open(["evaluation"], paths.values())
     inputs = [row[kind] for row in pairs for kind in ("image", "label")]
-    if results.find_done("evaluation", inputs, paths.values()) is not None:
-        refuse_existing(paths.values(), overwrite=overwrite)
+    files = {name: str(path) for name, path in paths.items()}
+    earlier = results.records().get("evaluation")
+    if earlier is not None and not earlier.data["problems"]:
+        earlier = results.find_done("evaluation", inputs, paths.values())
+        if earlier is not None:
+            story = earlier.data["story"] | {"files": files}
+            _echo_story(story, segmentation.labels_.names, as_json=as_json)
+            echo(
+                "nobrainer: the evaluation was done before and is not done again "
+                "(--overwrite does)",
+                err=True,
+            )
+            return
     problems = list(absent)
     with results.work("evaluation", inputs, paths.values()) as work:
         try:
@@ -150,32 +162,37 @@ def evaluate(
             calibration=segmentation.calibration_,
             overwrite=True,
         )
-        work.data = {"problems": problems}
-    figures = nb.summarise(evaluation)
-    if as_json:
-        files = {name: str(path) for name, path in paths.items()}
         story = {
             "n_scans": evaluation.n_scans,
             "n_subjects": evaluation.n_subjects,
             "warning": evaluation.warning or None,
             "seen": {row.subject: row.seen for row in evaluation if row.seen},
             "n_samples": n_samples,
-            "metrics": figures,
+            "metrics": nb.summarise(evaluation),
             "files": files,
         }
+        work.data = {"problems": problems, "story": story}
+    _echo_story(story, segmentation.labels_.names, as_json=as_json)
+    end(ctx, problems)
+
+
+def _echo_story(
+    story: Mapping[str, Any], names: Sequence[str], *, as_json: bool
+) -> None:
+    """Print what an evaluation found; `names` of the classes, background first."""
+    if as_json:
         echo(to_json(story))
-        end(ctx, problems)
         return
-    if evaluation.warning:
-        echo(textwrap.fill(f"WARNING: {evaluation.warning}", 80) + "\n")
-    told = count_scans(evaluation.n_scans, evaluation.n_subjects)
-    echo(f"means over {told}\n")
-    _echo_structures(figures, segmentation.labels_.names[1:])
+    if story["warning"]:
+        echo(textwrap.fill(f"WARNING: {story['warning']}", 80) + "\n")
+    echo(f"means over {count_scans(story['n_scans'], story['n_subjects'])}\n")
+    # A record has null for what is not defined.
+    figures = {k: math.nan if v is None else v for k, v in story["metrics"].items()}
+    _echo_structures(figures, names[1:])
     _echo_regions(figures)
     echo("files")
-    for name, path in paths.items():
+    for name, path in story["files"].items():
         echo(f"  {name:<10} {path}")
-    end(ctx, problems)
 
 
 def _split_absent(

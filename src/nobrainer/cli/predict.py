@@ -114,6 +114,7 @@ def predict(
         options={"class_numbers": class_numbers},
     )
     results = Results(output_dir, method, segmentation.device, overwrite=overwrite)
+    names = results.keep_names(names)
     columns = {}
     if n_samples:
         text = to_json(nb.structures.sidecar(method.coverage)) + "\n"
@@ -163,7 +164,7 @@ def predict(
 
     batch, stories = new_batch(ctx), []
     try:
-        for story in each_scan(files, write_scan, batch):
+        for story in each_scan(names, write_scan, batch):
             stories.append(story)
             if not as_json:
                 echo("\n".join(list(story.values())[1:]))

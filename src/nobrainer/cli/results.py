@@ -25,6 +25,7 @@ from nobrainer.cli.outputs import make_directory, refuse_existing
 from nobrainer.errors import InputError
 from nobrainer.formats import require_file
 from nobrainer.io import write_text
+from nobrainer.naming import scan_names
 from nobrainer.provenance import InputFile, Method, Result, now
 
 METHOD = "provenance.json"
@@ -90,13 +91,9 @@ class Results:
         there = self._there()
         if there is None:
             refuse_existing(shared, overwrite=self._overwrite)
+        elif not self._overwrite:
+            self._refuse_other(there)
         elif unlike := self._method.unlike(there):
-            differs = f"{self.directory}: holds results of another method"
-            if not self._overwrite:
-                raise InputError(
-                    f"{differs} ({'; '.join(unlike)}): give another --output-dir, or "
-                    "--overwrite"
-                )
             others = [
                 name
                 for name in sorted(self._names() - set(names))
@@ -104,11 +101,37 @@ class Results:
             ]
             if others:
                 raise InputError(
-                    f"{differs} for {len(others)} scans that are not given "
+                    f"{self.directory}: holds results of another method for "
+                    f"{len(others)} scans that are not given "
                     f"({'; '.join(unlike)}): give these scans, too, such as "
                     f"{others[0]}, or another --output-dir"
                 )
         make_directory(self.directory)
+
+    def keep_names(self, names: Mapping[Path, str]) -> dict[Path, str]:
+        """The names of scans, of which those that are done keep the name they have.
+
+        What a scan is called depends on the scans it is given with, and one that is
+        given once more with others shall have no second row in the tables.
+        """
+        records = {name: self._find(name) for name in self._names()}
+        kept = dict(names)
+        for file, name in names.items():
+            alone = scan_names([str(file)])[0]
+            similar = {
+                other: record.inputs
+                for other, record in records.items()
+                if record is not None and f"_{other}".endswith(f"_{alone}")
+            }
+            if not similar.keys() - {name} or not file.is_file():
+                continue
+            # What cannot be read is told when its turn comes.
+            with suppress(OSError):
+                given = (InputFile.of(file),)
+                same = sorted(n for n, inputs in similar.items() if inputs == given)
+                if same and name not in same:
+                    kept[file] = same[0]
+        return kept if len(set(kept.values())) == len(kept) else dict(names)
 
     def find_done(
         self, name: str, inputs: Sequence[Path], files: Collection[Path]
@@ -116,18 +139,26 @@ class Results:
         """The record of a scan that need not be done again; None for any other scan.
 
         Raises:
-            InputError: the files that it was made from have changed since.
+            InputError: the files that it was made from have changed since, or are not
+                as many.
         """
         record = self._find(name)
         if self._overwrite or not self._is_whole(record) or record is None:
             return None
-        for path, was in zip(inputs, record.inputs, strict=False):
+        if len(inputs) != len(record.inputs):
+            raise InputError(
+                f"{self.directory}: the results of {name} there were made from "
+                f"{len(record.inputs)} files, not from {len(inputs)}: give "
+                "--overwrite, or another --output-dir"
+            )
+        for path, was in zip(inputs, record.inputs, strict=True):
             require_file(path)
             if InputFile.of(path) != was:
                 raise InputError(
                     f"{path}: is not the file that the results of {name} in "
                     f"{self.directory} were made from ({was.name}, sha256 "
-                    f"{was.sha256[:8]}): give --overwrite, or another --output-dir"
+                    f"{was.sha256[:8]}): give --overwrite where it has changed; if it "
+                    "is another scan, give both in one command, or another --output-dir"
                 )
         is_there = all(path.exists() for path in files)
         is_all = set(record.files) == {path.name for path in files}
@@ -199,10 +230,14 @@ class Results:
     def write_method(self) -> None:
         """Write how the results are made, unless that is written already."""
         path = self.directory / METHOD
-        text = self._method.to_json()
-        if not path.is_file() or self._there() != self._method:
-            with self.sharing([path]):
-                write_text(text, path, overwrite=True)
+        if self._there() == self._method:
+            return
+        with self.sharing([path]):
+            # Another process may have begun since `open`.
+            there = self._there()
+            if there is not None and not self._overwrite:
+                self._refuse_other(there)
+            write_text(self._method.to_json(), path, overwrite=True)
 
     @contextmanager
     def _working(self, name: str) -> Iterator[None]:
@@ -228,6 +263,13 @@ class Results:
                 f"{path}: {error}: give another --output-dir, or remove it with the "
                 "results beside it"
             ) from error
+
+    def _refuse_other(self, there: Method) -> None:
+        if unlike := self._method.unlike(there):
+            raise InputError(
+                f"{self.directory}: holds results of another method "
+                f"({'; '.join(unlike)}): give another --output-dir, or --overwrite"
+            )
 
     def _find(self, name: str) -> Result | None:
         text = _read(self._records / f"{name}.json")

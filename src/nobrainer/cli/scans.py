@@ -1,6 +1,6 @@
 """Scans given to a command: each has a name of its own, and none stops the others."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,17 +27,17 @@ def name_scans(files: Sequence[Path]) -> dict[Path, str]:
 
 
 def each_scan(
-    files: Sequence[Path], act: Callable[[Path, ProgressBar], T], batch: Batch
+    names: Mapping[Path, str], act: Callable[[Path, ProgressBar], T], batch: Batch
 ) -> Iterator[T]:
-    """Act on every scan under one bar; yield the results of those that have one.
+    """Act on every scan under one bar, by its name; yield the results there are.
 
     What goes wrong with the others is kept in `batch`, for `end`.
     """
     with ProgressBar(verbose=True) as bar:
-        bar.begin_scans(len(files))
-        for file in files:
+        bar.begin_scans(len(names))
+        for file, name in names.items():
             results = []
-            with bar.scan(file.name), batch.scan(file):
+            with bar.scan(name), batch.scan(file):
                 results.append(act(file, bar))
             with bar.paused():
                 yield from results

@@ -440,7 +440,7 @@ def make_targets(
     if top >= config.n_classes:
         raise InputError(
             f"label value {top} is not below n_classes={config.n_classes}: give "
-            f"n_classes={top + 1} or more, or use .binarize() or .relabel()"
+            f"n_classes={top + 1} or more, or binarize or relabel"
         )
     return labels.astype(np.min_scalar_type(config.n_classes - 1)), unknown
 

@@ -12,7 +12,8 @@ windows with a halo. A model with a divergence from a prior also carries `kl_wei
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
@@ -73,7 +74,10 @@ def builder_of(model: Model) -> Callable[..., nn.Module]:
     if isinstance(model, nn.Module):
         return lambda: copy.deepcopy(model)
     if callable(model):
-        return model
+        # Some of Python's own types do not say what they take.
+        with suppress(ValueError):
+            signature(model)
+            return model
     raise InputError(
         "base_model must be the name of a model, a network, or what builds one, got "
         f"{model!r}"

@@ -129,7 +129,7 @@ class Segmentation:
         if hasattr(self, "recipe_"):
             names = _shortened(self.labels_.names[1:])
             state = f"trained for {len(self.history_)} epochs, classes {names}"
-        return f"Segmentation({self.base_model!r}, {state})"
+        return f"Segmentation({models.name_of(self.base_model)!r}, {state})"
 
     def fit(
         self,
