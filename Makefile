@@ -4,11 +4,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH_ARGS ?=
+# Together these take a few seconds.
+QUICK := architecture card house labels metrics naming patches preprocess recipe \
+  reference table tiles volume
 
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint house docs bench
+.PHONY: help demo test check lint house docs bench
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /: /'
@@ -36,6 +39,9 @@ test: lint $(INSTALLED) ## lint, types, pages, then every test
 	site=$$(mktemp -d) && trap 'rm -rf $$site' EXIT && \
 	  $(BIN)/mkdocs build --strict --quiet --site-dir $$site
 	$(BIN)/pytest -n 2
+
+check: lint ## lint, types and the quickest tests, in less than a minute
+	$(BIN)/pytest $(QUICK:%=tests/test_%.py)
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check
