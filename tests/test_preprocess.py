@@ -146,6 +146,20 @@ def test_scans_as_they_are_stay_as_they_are(head, change):
     assert clip_outliers(image) is image
 
 
+@pytest.mark.parametrize("times", [30, 1e3, 1e6])
+def test_one_voxel_in_a_hundred_that_is_too_bright_does_not_move_the_head(head, times):
+    bright = np.random.default_rng(5).permutation(head.size)[: head.size // 100]
+    image = head.copy()
+    image.flat[bright] = times * head.max()
+    others = np.delete(np.arange(head.size), bright)
+    clipped = clip_outliers(image)
+    np.testing.assert_array_equal(clipped.flat[others], head.flat[others])
+    assert clipped.max() < 5.1 * np.ptp(head)
+    found, expected = is_head(clipped), is_head(head)
+    np.testing.assert_array_equal(found.flat[others], expected.flat[others])
+    assert np.count_nonzero(expected) > head.size / 10
+
+
 @pytest.mark.parametrize("value", [-300, -1024, -32768, 1500, 32767, 1e30])
 @pytest.mark.parametrize("name", ["zscore", "minmax"])
 def test_a_fill_outside_of_the_field_of_view_changes_little(head, name, value):

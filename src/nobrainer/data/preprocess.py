@@ -27,16 +27,20 @@ _UNITS = {1: "metre", 2: "millimetre", 3: "micrometre"}
 
 _SAMPLE = 2**20
 _FEW_VALUES = 32
+# Of p99.9 over p98, above p2: real and synthetic heads measured 1.07 to 1.2.
+_BRIGHTEST = 2.5
 _FILL_SHARE, _FILL_SHARE_ABOVE, _FILL_SHARE_OF_FACES = 0.0005, 0.01, 0.05
 
 
 def clip_outliers(image: np.ndarray) -> np.ndarray:
     """Clip intensities far from nearly all others, and turn fills into background.
 
-    The limits are p2 - 8 (p10 - p2) - 0.01 (p99.9 - p2) and p99.9 + (p99.9 - p2). The
-    percentiles are of the voxels above the minimum: empty background does not count,
-    so that a wider field of view hardly changes them. Usual scans lie between the
-    limits and stay as they are, and so does a scan of fewer than 32 different values.
+    The limits are p2 - 8 (p10 - p2) - 0.01 (p99.9 - p2) and p99.9 + (p99.9 - p2), where
+    2.5 (p98 - p2) stands for p99.9 - p2 if it is less: then more than a thousandth of
+    the voxels are extreme. The percentiles are of the voxels above the minimum: empty
+    background does not count, so that a wider field of view hardly changes them. Usual
+    scans lie between the limits and stay as they are, and so does a scan of fewer than
+    32 different values.
 
     A fill is a value that stands where nothing was imaged. The smallest value is one
     where 0.05 % of the voxels have it and it lies below the lower limit; the largest
@@ -90,9 +94,9 @@ def clip_outliers(image: np.ndarray) -> np.ndarray:
 
 def _limits(values: np.ndarray) -> tuple[float, float]:
     """The lowest and the highest usual intensity, see `clip_outliers`."""
-    dark, tenth, bright = np.percentile(values, (2, 10, 99.9))
-    reach = bright - dark
-    return dark - 8 * (tenth - dark) - 0.01 * reach, bright + reach
+    dark, tenth, usual, bright = np.percentile(values, (2, 10, 98, 99.9))
+    reach = min(bright - dark, _BRIGHTEST * (usual - dark))
+    return dark - 8 * (tenth - dark) - 0.01 * reach, dark + 2 * reach
 
 
 @NORMALIZERS.register("zscore")
