@@ -138,7 +138,7 @@ def evaluate(
         n_classes: classes of the model's output.
         labels: names of the classes.
         device, dtype: where and in which number format the network runs.
-        intervals: of volumes, fitted on other subjects; None leaves out
+        intervals: intervals of volumes, fitted on other subjects; None leaves out
             "conformal_covered".
         surfaces: also compare surfaces.
         seen: what the model has used scans for before, by the names of the scans.

@@ -208,7 +208,7 @@ def draw_structures(
     """Draw the volume of each structure with its 95 % interval, in ml.
 
     Args:
-        structures: of one scan; those without a voxel are left out.
+        structures: the structures of one scan; those without a voxel are left out.
         truth_volumes_mm3: true volumes by name of the structure, drawn as crosses.
 
     Returns:
@@ -346,7 +346,7 @@ def draw_quality(
     """Draw the score of every case against the features that often explain it.
 
     Args:
-        cases: of one run, at least one.
+        cases: cases of one run, at least one.
         pages: address of a case's page by its name; in an SVG its point leads there.
 
     Returns:

@@ -203,7 +203,7 @@ def features(
     """Figures of one segmentation that go with its quality; always finite.
 
     Args:
-        structures: of one scan, see `nobrainer.structures`.
+        structures: the structures of one scan, see `nobrainer.structures`.
         cohort: sizes of the classes in the training subjects, and what their scans
             look like; without it `volume_z` and `absent` are 0, as are `cut` and
             `input_distance` without its `appearance`.
@@ -256,7 +256,7 @@ def deviations(structures: Sequence[Structure], cohort: Cohort) -> dict[str, flo
     """How far volumes lie from those of the training subjects.
 
     Args:
-        structures: of one scan.
+        structures: the structures of one scan.
         cohort: of as many classes.
 
     Returns:
@@ -384,7 +384,7 @@ def flags(
     """Reasons to look at a segmentation.
 
     Args:
-        structures: of one scan.
+        structures: the structures of one scan.
         cohort: sizes of the classes in the training subjects, and what their scans
             look like.
         model: gives the predicted Dice and the limits of ordinary scans. Without it
@@ -450,7 +450,7 @@ def unlike_training(
     """How a scan and its segmentation are unlike what the model was trained on.
 
     Args:
-        structures: of one scan.
+        structures: the structures of one scan.
         cohort: sizes of the classes in the training subjects, and what their scans
             look like. What it lacks is not compared.
         scan: what the scan looks like, if that was measured.

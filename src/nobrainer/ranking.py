@@ -37,7 +37,7 @@ def rank(tables: Tables, strategy: str, seed: int) -> list[Ranked]:
     Args:
         tables: structures of each scan by name, see `nobrainer.structures`.
         strategy: one of `STRATEGIES`.
-        seed: of the strategies with chance in them.
+        seed: seed of the strategies with chance in them.
 
     Returns:
         The most wanted first; equal scores in the order of names. A scan in which

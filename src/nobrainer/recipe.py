@@ -239,14 +239,14 @@ class SearchRecord:
     family: the registered model that was searched over.
     proposer: name of what proposed the run's values.
     objectives: figures that were judged, the first one first.
-    seed: of the study: its split, proposals and trainings.
+    seed: seed of the study: its split, proposals and trainings.
     run: number of the run whose weights these are.
     n_runs, n_failed: runs that ended, those with a second seed included, and those of
         them that failed.
     n_train, n_validate, n_test: subjects of each part of the split.
     n_train_scans, n_validate_scans, n_test_scans: their scans; None where that is not
         on record.
-    started, ended: of the study, ISO 8601 in UTC.
+    started, ended: times of the study, ISO 8601 in UTC.
     space: of each parameter the fields of its range: `values`, or `low`, `high`, `log`.
     values: of this run, by parameter; none where it is the unchanged recipe.
     validation, baseline_validation: figures of this run and of the unchanged recipe on
@@ -392,7 +392,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
     """Read JSON of whatever origin: the one place that does.
 
     Args:
-        text: of one JSON value; bytes are UTF-8.
+        text: text of one JSON value; bytes are UTF-8.
         where: name of the record or file, for messages.
 
     Raises:

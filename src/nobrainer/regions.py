@@ -52,7 +52,7 @@ def find_regions(
     half of ln C on average.
 
     Args:
-        entropy: of the mean class probabilities, (I, J, K), nats.
+        entropy: entropy of the mean class probabilities, (I, J, K), nats.
         classes: class of every voxel, (I, J, K), of the C classes of `labels`.
         labels: the classes.
         n_most: how many regions to return at most.

@@ -271,7 +271,7 @@ def sidecar(coverage: float | None = None) -> dict[str, dict[str, str]]:
     """What the columns of `to_tsv` mean: BIDS JSON, Description and Units of each.
 
     Args:
-        coverage: of the conformal intervals, where the table has them.
+        coverage: share that the conformal intervals hold, where the table has them.
     """
     columns = dict(_COLUMNS)
     if coverage is not None:

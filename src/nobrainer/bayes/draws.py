@@ -50,7 +50,7 @@ def plan_draws(model: nn.Module, seed: int, n_samples: int) -> list[Draw]:
 
     Args:
         model: the network; the draws take the members of an ensemble in turn.
-        seed: of the prediction.
+        seed: seed of the prediction.
         n_samples: number of draws; 0 is the posterior mean (of each member).
 
     Returns: `n_samples` draws. An ensemble of deterministic members has no more than

@@ -97,7 +97,7 @@ class Augmentation:
             floor: the volume's minimum; intensities are changed relative to it,
                 because a bias field and gamma act on intensities that start at 0.
             spread: the volume's standard deviation.
-            seed: of every random choice.
+            seed: seed of every random choice.
 
         Returns:
             Image (1, i, j, k), and label (i, j, k) int64, of the block shape.

@@ -207,7 +207,7 @@ class PatchSampler(Dataset[dict[str, Any]]):
     Args:
         volumes: prepared scans, all with labels.
         config: block shape, patches per volume, foreground share, shuffle, augment.
-        seed: of every random choice.
+        seed: seed of every random choice.
 
     An item is `{"image": float32 (1, i, j, k), "label": int64 (i, j, k), "source":
     name of the scan}`. Volumes take turns; `config.shuffle` draws the order of

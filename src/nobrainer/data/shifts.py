@@ -43,7 +43,7 @@ def shifted(
         label: (I, J, K) integer labels on the same grid, 0 is background.
         name: one of `SHIFTS`.
         severity: in (0, 1]; near 0 next to nothing changes.
-        seed: of every random choice.
+        seed: seed of every random choice.
 
     Returns:
         The degraded scan, float32, and its labels, which only "rotation" and

@@ -68,7 +68,7 @@ def read_cells(path: Path, wanted: str) -> Iterator[tuple[int, list[str]]]:
     of.
 
     Args:
-        path: of a file in UTF-8.
+        path: path of a file in UTF-8.
         wanted: what a message says that the table should have.
 
     Raises:

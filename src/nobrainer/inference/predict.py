@@ -63,7 +63,7 @@ class Scaling:
 class Sampling:
     """How a volume is predicted.
 
-    seed: of the draws.
+    seed: seed of the draws.
     n_samples: number of draws; 0 is one pass with the posterior mean (of each
         member of an ensemble).
     block_shape: voxels of a tile; None lets the memory decide. It does not change the

@@ -293,7 +293,7 @@ class Dataset:
             by: "subject" keeps all scans of a subject together, see `subjects`; a
                 warning says where it is not known whom scans show. "scan" splits
                 scan by scan.
-            seed: of the choice.
+            seed: seed of the choice.
 
         Returns:
             (training dataset, evaluation dataset), scans in their original order.
@@ -489,7 +489,7 @@ class Dataset:
 
         Args:
             preprocess: default the dataset's own.
-            seed: of every random choice.
+            seed: seed of every random choice.
             num_workers: processes that cut patches, 0 for none.
 
         Returns:
@@ -619,7 +619,7 @@ def extract_patches(
         binarize: labels become 0 and 1: True makes foreground of every label value but
             0, a collection of these label values, a function takes the array of label
             values to booleans.
-        seed: of every random choice.
+        seed: seed of every random choice.
 
     Returns:
         Pairs (patch, label patch) of the block shape, with the dtypes of the input

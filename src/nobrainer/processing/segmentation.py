@@ -171,7 +171,7 @@ class Segmentation:
                 kl_weight · KL / n_weights.
             class_weights: one weight per class, or "auto" for inverse frequency.
             schedule: "cosine" (rise over the first 5 %, then decay to 0) or "constant".
-            seed: of initial weights, patches and weight draws.
+            seed: seed of initial weights, patches and weight draws.
             precision: "auto" (bf16-mixed on a GPU that has bfloat16, else 32-true),
                 "32-true", "bf16-mixed", "16-mixed".
             devices: GPUs to train on, or without one CPU processes, at most one a core.
@@ -458,7 +458,7 @@ class Segmentation:
             n_samples: draws of the weights; 0 is one pass with the posterior mean. None
                 takes 10 of a model that can draw, and one pass of a deterministic
                 one, which has no more than that in any case.
-            seed: of the draws; None takes a fresh one, which the result records.
+            seed: seed of the draws; None takes a fresh one, which the result records.
             probabilities: keep the mean class probabilities, too.
             class_numbers: label maps carry the numbers 0, 1, 2, ... of the classes;
                 else the values of the training's label files (FreeSurfer's ids, say)
@@ -665,7 +665,7 @@ class Segmentation:
                 not seen.
             n_samples, seed, block_shape, batch_size: as in `predict`; a
                 deterministic model makes one pass.
-            severities: of each shift, in (0, 1].
+            severities: severities of each shift, in (0, 1].
             verbose: show progress: a bar on a terminal, else lines.
 
         Returns: self, with `quality_`.

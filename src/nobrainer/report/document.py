@@ -121,7 +121,7 @@ def write_document(
     """Fill a template and write it, all of it or nothing.
 
     Args:
-        path: of the page.
+        path: path of the page.
         template: a file of this package.
         content: what the template shows.
         caution: stands below the title, if not empty; see `Provenance.caution`.

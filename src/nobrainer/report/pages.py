@@ -148,7 +148,7 @@ def write_case(
 
     Args:
         prediction: of the scan.
-        path: of the page; its directory exists.
+        path: path of the page; its directory exists.
         model: how the model was made.
         case: what is said of its quality, if that was assessed.
         calibration: how the model was calibrated, if it was.
@@ -242,7 +242,7 @@ def write_evaluation(
 
     Args:
         evaluation: of a model on labelled scans.
-        path: of the page; its directory exists.
+        path: path of the page; its directory exists.
         labels: the classes, in whose order structures are listed.
         model: how the model was made.
         title: of the page.
@@ -336,7 +336,7 @@ def write_cohort(
 
     Args:
         cases: one for each scan.
-        path: of the page; its directory exists.
+        path: path of the page; its directory exists.
         pages: path of a scan's own page, relative to this one, by the case's name.
         model: how the model was made.
         calibration: how the model was calibrated, if it was.

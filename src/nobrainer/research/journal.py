@@ -62,7 +62,7 @@ class Row:
         another seed.
     of: the number of the run that a repeat repeats; else its own number.
     values: by the names of the space; of the baseline those that the space can say.
-    seed: of the training.
+    seed: seed of the training.
     proposer, note: who proposed it, and what they said of it.
     state: a key of `STATES`; `reason`, why it is not "done".
     figures: on the validation scans: "dice", "nll", "aurc" and more; where "done".

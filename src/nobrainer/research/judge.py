@@ -94,7 +94,7 @@ def bootstrap_difference(
 
     Args:
         champion, baseline: Dice of each subject, in the same order.
-        seed: of the resampling.
+        seed: seed of the resampling.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
     """

@@ -50,7 +50,7 @@ def write_study(snapshot: Snapshot, path: Path, *, overwrite: bool = True) -> Pa
 
     Args:
         snapshot: the study as it stands.
-        path: of the page; its directory exists.
+        path: path of the page; its directory exists.
         overwrite: replace a page that is there.
 
     Returns: the path.

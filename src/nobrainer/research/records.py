@@ -15,10 +15,10 @@ class Settings:
     space: its parameters' ranges, as `Space.to_toml` writes them.
     objectives: what is judged, the first one first.
     proposer, pruner: their names.
-    seed: of the split, the proposals and the trainings.
+    seed: seed of the split, the proposals and the trainings.
     train_minutes: of each run's training; None where `epochs` alone ends it.
     epochs: of each run's training at most.
-    n_draws: of the weights, for judging.
+    n_draws: draws of the weights, for judging.
     n_classes, binarize, relabel: how labels are made into classes.
     n_train, n_validate, n_test: subjects of each part.
     started: ISO 8601 in UTC; `versions` of the software.

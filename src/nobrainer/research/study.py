@@ -158,14 +158,14 @@ def run(
         n_classes, binarize, relabel: how labels are made into classes; n_classes
             None is what relabel makes, else 2; binarize None is True for two classes
             without relabel.
-        train_minutes: of each training; None with `epochs` None is computed from
-            the budget.
-        epochs: of each training at most; None is no limit but the minutes.
-        n_draws: of the weights, for judging.
+        train_minutes: minutes of each training; None with `epochs` None is computed
+            from the budget.
+        epochs: most epochs of each training; None is no limit but the minutes.
+        n_draws: draws of the weights, for judging.
         run_minutes: a run that takes longer, judging included, is ended.
         memory_gb: a run that uses more memory is ended; None is what is free.
         storage: a database's URL for many workers; None is a file in the folder.
-        seed: of the split, the proposals and the trainings.
+        seed: seed of the split, the proposals and the trainings.
         view: shows how it goes.
 
     Returns: the study as it stands at the end.

@@ -47,7 +47,7 @@ class SegmentationTask:
         here, so that no training can see it.
     n_classes, binarize, relabel: how labels are made into classes.
     train_minutes, epochs: when a training ends; None leaves it to the epochs.
-    n_draws: of the weights, for judging; a deterministic model makes one pass.
+    n_draws: draws of the weights, for judging; a deterministic model makes one pass.
     """
 
     space: Space
@@ -66,9 +66,9 @@ class SegmentationTask:
         """Train with these values, judge on the validation scans, save the model.
 
         Args:
-            values: of the space; what is missing is the default.
-            seed: of the training.
-            folder: of the run; the model goes into `MODEL` inside.
+            values: of parameters of the space; the others have their defaults.
+            seed: seed of the training.
+            folder: folder of the run; the model goes into `MODEL` inside.
             report: is given (share of the training that is over, validation Dice)
                 after each epoch.
 
@@ -115,7 +115,7 @@ class SegmentationTask:
         """Apply trained models to the test scans.
 
         Args:
-            folders: of runs, by any name.
+            folders: folders of runs, by any name.
             test: (image, labels, subject) of each scan.
             report: unused; nothing here can be ended early.
 
