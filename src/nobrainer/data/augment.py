@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -140,13 +139,20 @@ class _Draws:
 def _matrix(profile: Profile, draws: _Draws) -> Tensor:
     """Where a voxel of the block comes from, (3, 3), both counted from the centre."""
     largest = math.radians(profile.rotation_deg)
-    i, j, k = draws.between(-largest, largest, 3).tolist()
-    angle = math.hypot(i, j, k)
-    axis = np.array([[0, -k, j], [k, 0, -i], [-j, i, 0]]) / (angle or 1.0)
+    turn = rotation(draws.between(-largest, largest, 3))
+    return turn * draws.between(1 - profile.scale, 1 + profile.scale, 3)
+
+
+def rotation(vector: Tensor) -> Tensor:
+    """The matrices (..., 3, 3) that turn about vectors (..., 3), as long in radians."""
+    angle = vector.norm(dim=-1)[..., None, None]
+    i, j, k = (vector / vector.norm(dim=-1, keepdim=True).clamp_min(1e-12)).unbind(-1)
+    zero = torch.zeros_like(i)
+    axis = torch.stack([zero, -k, j, k, zero, -i, -j, i, zero], -1)
+    axis = axis.unflatten(-1, (3, 3))
     # Rodrigues' formula.
-    turn = np.eye(3) + math.sin(angle) * axis + (1 - math.cos(angle)) * axis @ axis
-    scale = draws.between(1 - profile.scale, 1 + profile.scale, 3)
-    return torch.from_numpy(turn).float() * scale
+    turned = torch.sin(angle) * axis + (1 - torch.cos(angle)) * axis @ axis
+    return torch.eye(3, device=vector.device) + turned
 
 
 def _grid(matrix: Tensor, block: Sequence[int], window: Sequence[int]) -> Tensor:
@@ -187,19 +193,27 @@ def _nearest(values: Tensor, grid: Tensor) -> Tensor:
 
 
 def _bias_field(shape: Sequence[int], largest: float, draws: _Draws) -> Tensor:
-    """exp of a random sum of products of Legendre polynomials up to third degree.
+    """A random field that multiplies intensities, see `bias_field`."""
+    return bias_field(draws.between(-largest, largest, 64).view(4, 4, 4), shape)
 
-    Each axis goes from -1 to 1.
+
+def bias_field(weights: Tensor, shape: Sequence[int]) -> Tensor:
+    """exp of a sum of products of Legendre polynomials up to third degree.
+
+    Args:
+        weights: of the products, (..., 4, 4, 4); those of a higher degree count as 0.
+        shape: voxels along each axis, which goes from -1 to 1.
+
+    Returns: (..., I, J, K).
     """
-    n = torch.arange(4)
+    n = torch.arange(4, device=weights.device)
     degree = n[:, None, None] + n[:, None] + n
-    weights = draws.between(-largest, largest, 64).view(4, 4, 4) * (degree <= 3)
     axes = []
     for size in shape:
-        x = torch.linspace(-1, 1, size)
+        x = torch.linspace(-1, 1, size, device=weights.device)
         legendre = [x**0, x, (3 * x**2 - 1) / 2, (5 * x**3 - 3 * x) / 2]
         axes.append(torch.stack(legendre, 1))
-    return _along_axes(weights, axes).exp()
+    return along_axes(weights * (degree <= 3), axes).exp()
 
 
 def _bend(x: Tensor, gamma: float) -> Tensor:
@@ -211,20 +225,41 @@ def _bend(x: Tensor, gamma: float) -> Tensor:
 
 def _blur(x: Tensor, widths: Tensor) -> Tensor:
     """Gaussian means of these standard deviations in voxels, along each axis."""
-    kernels = []
-    for n, width in zip(x.shape, widths.clamp_min(1e-3), strict=True):
-        place = torch.arange(n) / width
-        kernel = torch.exp(-((place[:, None] - place) ** 2) / 2)
-        # Numbers that are hardly any are many times slower to multiply.
-        kernel = F.threshold(kernel, 1e-6, 0.0)
-        # At the edges a mean over fewer voxels.
-        kernels.append(kernel / kernel.sum(1, keepdim=True))
-    return _along_axes(x, kernels)
+    kernels = [
+        gaussian_means(torch.arange(n), n, width)
+        for n, width in zip(x.shape, widths, strict=True)
+    ]
+    return along_axes(x, kernels)
 
 
-def _along_axes(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Multiply each axis of x (I, J, K) by its matrix."""
-    for matrix in matrices:
-        # The first axis goes, its product comes last.
-        x = torch.tensordot(x, matrix, dims=([0], [1]))
-    return x
+def gaussian_means(places: Tensor, n: int, width: Tensor) -> Tensor:
+    """The matrix that takes Gaussian means of n voxels at places along an axis.
+
+    Args:
+        places: (..., m), in voxels.
+        n: voxels along the axis; beyond its ends a mean is over fewer of them.
+        width: (...), standard deviations in voxels; 0 takes the nearest voxel.
+
+    Returns: (..., m, n), whose rows have the sum 1.
+    """
+    away = places[..., None] - torch.arange(n, device=places.device)
+    away = away / width.clamp_min(1e-3)[..., None, None]
+    # Numbers that are hardly any are many times slower to multiply.
+    kernel = F.threshold(torch.softmax(-(away**2) / 2, -1), 1e-6, 0.0)
+    return kernel / kernel.sum(-1, keepdim=True)
+
+
+def along_axes(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """Multiply each of the last three axes by its matrix.
+
+    Args:
+        x: (..., I, J, K).
+        matrices: (i, I), (j, J) and (k, K), each with leading axes, such as one of
+            examples, if wanted.
+
+    Returns: (..., i, j, k).
+    """
+    first, second, third = matrices
+    x = x @ third.unsqueeze(-3).mT
+    x = second.unsqueeze(-3) @ x
+    return (first @ x.flatten(-2)).unflatten(-1, x.shape[-2:])
