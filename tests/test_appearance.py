@@ -105,6 +105,17 @@ def test_a_ball_cut_through_its_middle_is_cut_at_that_face(face, fill):
     )
 
 
+def test_a_cut_is_found_where_the_network_stops_before_a_blurred_face():
+    image, label = scan()
+    image[:, :, 17:] = 0
+    image[:, :, 15] *= 0.7
+    image[:, :, 16] *= 0.3
+    label[:, :, 15:] = 0
+    areas = np.count_nonzero(label, axis=(0, 1))
+    cut = measure(image, label, SPACING, SPACING).cut
+    assert cut[5] == areas[14] / areas.max() > 0.8
+
+
 def test_a_gap_in_the_middle_cuts_on_both_sides():
     image, label = scan()
     image[:, :, 15:17], label[:, :, 15:17] = 0, 0

@@ -36,7 +36,7 @@ _SHELL = 0.1
 """Thickness of what lies around the foreground, in radii of a ball as large."""
 _END = 0.05
 """Thickness of an end of the field of view, as a share of the foreground's extent: a
-network often stops a little before a face, and resampling blurs it by a voxel."""
+network often stops a little before a face, and resampling blurs it by two voxels."""
 _FLAT = 0.1
 """Share of the head's standard deviation within which a slice counts as constant."""
 _LEAST_SPREAD = 0.01
@@ -58,8 +58,8 @@ class Appearance:
         Intensities are in standard deviations of the head's, counted from its mean;
         positions in radii of a ball as large as the foreground.
     cut: of each of `FACES`, how much of the foreground lies on it: its largest area
-        just before the end of the field of view (within a voxel and 5 % of its
-        extent), or before slices of constant fill, as a share of its largest area
+        just before the end of the field of view (within two voxels and 5 % of
+        its extent), or before slices of constant fill, as a share of its largest area
         across that axis.
     islands: share of the foreground outside its largest connected component.
     """
@@ -308,7 +308,7 @@ def _cut(
     for axis, area in enumerate(areas):
         others = tuple({0, 1, 2} - {axis})
         constant = image.max(others) - image.min(others) <= flat
-        depth = 1 + math.ceil(_END * np.count_nonzero(area))
+        depth = 2 + math.ceil(_END * np.count_nonzero(area))
         for step in (-1, 1):
             # Beyond the last slice the field of view ends, as before constant fill.
             ends = np.append(constant[::step], True)[1:]
