@@ -21,16 +21,8 @@ from nobrainer.bundle import Bundle, check_place, is_taken, load, save
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 from nobrainer.fitted import Calibration, Intervals, QualityModel
-from nobrainer.recipe import (
-    FORMAT_VERSION,
-    DataConfig,
-    FileRecord,
-    ModelConfig,
-    PreprocessConfig,
-    Provenance,
-    Recipe,
-    TrainingConfig,
-)
+from nobrainer.recipe import FORMAT_VERSION, FileRecord
+from recipes import make_recipe
 
 NAMES = (
     "weights.safetensors",
@@ -67,41 +59,16 @@ QUALITY = QualityModel(
 
 
 def _recipe():
-    return Recipe(
-        model=ModelConfig("unet", {"n_classes": 3}),
-        preprocess=PreprocessConfig(),
-        data=DataConfig(
-            n_classes=3,
-            block_shape=(32, 32, 32),
-            batch_size=2,
-            patches_per_volume=8,
-            foreground=0.5,
-            shuffle=True,
-        ),
-        training=TrainingConfig(
-            epochs=2,
-            optimizer="Adam",
-            opt_args={"lr": 1e-3, "betas": (0.9, 0.99)},
-            loss="cross_entropy",
-            class_weights=None,
-            schedule="constant",
-            seed=0,
-            precision="32",
-            gradient_clip=1.0,
-            accumulate=1,
-            patience=None,
-            max_minutes=None,
-        ),
-        provenance=Provenance(
-            started="2025-01-02T03:04:05+00:00",
-            ended="2025-01-02T03:05:05+00:00",
-            versions={"nobrainer": "0.1.0"},
-            files=(
+    return make_recipe(
+        model={"name": "unet", "args": {"n_classes": 3}},
+        data={"n_classes": 3},
+        training={"epochs": 2, "seed": 0, "gradient_clip": 1.0},
+        provenance={
+            "files": (
                 FileRecord("t1.nii.gz", "train-image", "0" * 64, 10),
                 FileRecord("seg.nii.gz", "train-label", "1" * 64, 10),
-            ),
-            metrics={"validation_dice": 0.5},
-        ),
+            )
+        },
     )
 
 

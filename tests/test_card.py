@@ -7,36 +7,17 @@ from itertools import pairwise
 import pytest
 from markdown_it import MarkdownIt
 
+import recipes
 from nobrainer.card import model_card
 from nobrainer.data.labels import LabelTable
 from nobrainer.fitted import Calibration, Intervals, QualityModel
-from nobrainer.recipe import (
-    Cohort,
-    DataConfig,
-    FileRecord,
-    ModelConfig,
-    PreprocessConfig,
-    Provenance,
-    Recipe,
-    SearchRecord,
-    TrainingConfig,
-)
+from nobrainer.recipe import Cohort, FileRecord, Recipe
 
 DASH = "\N{EN DASH}"
 LABELS = LabelTable(("background", "brain"))
-SEARCH = SearchRecord(
-    family="bayesian_vnet",
-    proposer="tpe",
-    objectives=("dice", "nll"),
-    seed=3,
-    run=7,
-    n_runs=15,
-    n_failed=2,
-    n_train=6,
-    n_validate=2,
+SEARCH = replace(
+    recipes.SEARCH,
     n_test=4,
-    started="2025-01-01T20:00:00+00:00",
-    ended="2025-01-02T04:00:00+00:00",
     space={
         "base_filters": {"values": (8, 16, 32)},
         "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
@@ -45,10 +26,8 @@ SEARCH = SearchRecord(
     values={"base_filters": 16, "learning_rate": 0.00312345, "levels": 3},
     validation={"nll": 0.2, "aurc": 0.01, "dice": 0.91},
     baseline_validation={"dice": 0.88, "nll": 0.25, "aurc": 0.02},
-    spread={"dice": 0.004, "nll": 0.01},
     test={"dice": 0.9, "dice/brain": 0.9},
     baseline_test={"dice": 0.87, "dice/brain": 0.87},
-    test_difference=(0.03, 0.01, 0.05),
     n_train_scans=9,
     n_validate_scans=3,
     n_test_scans=4,
@@ -56,41 +35,22 @@ SEARCH = SearchRecord(
 
 
 def _recipe(metrics=None, search=None, cohort=None, files=(), data=None):
-    return Recipe(
-        model=ModelConfig("bayesian_vnet", {"n_classes": 2, "base_filters": 16}),
-        preprocess=PreprocessConfig(spacing_mm=(1.0, 1.0, 1.5)),
-        data=DataConfig(
-            n_classes=2,
-            block_shape=(32, 32, 16),
-            batch_size=2,
-            patches_per_volume=8,
-            foreground=0.5,
-            shuffle=True,
-            **(data or {}),
-        ),
-        training=TrainingConfig(
-            epochs=50,
-            optimizer="Adam",
-            opt_args={"lr": 1e-3, "betas": (0.9, 0.99)},
-            loss="cross_entropy",
-            class_weights=None,
-            schedule="cosine",
-            seed=7,
-            precision="32",
-            gradient_clip=None,
-            accumulate=1,
-            patience=None,
-            max_minutes=None,
-        ),
-        provenance=Provenance(
-            started="2025-01-02T03:04:05+00:00",
-            ended="2025-01-02T03:05:05+00:00",
-            versions={"nobrainer": "0.1.0", "torch": "2.13.0"},
-            files=files,
-            metrics={"validation_dice": 0.875} if metrics is None else metrics,
-            cohort=cohort,
-            search=search,
-        ),
+    return recipes.make_recipe(
+        model={"args": {"n_classes": 2, "base_filters": 16}},
+        preprocess={"spacing_mm": (1.0, 1.0, 1.5)},
+        data={"block_shape": (32, 32, 16)} | (data or {}),
+        training={
+            "epochs": 50,
+            "opt_args": {"lr": 1e-3, "betas": (0.9, 0.99)},
+            "schedule": "cosine",
+        },
+        provenance={
+            "versions": {"nobrainer": "0.1.0", "torch": "2.13.0"},
+            "files": files,
+            "metrics": {"validation_dice": 0.875} if metrics is None else metrics,
+            "cohort": cohort,
+            "search": search,
+        },
     )
 
 

@@ -4,18 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+import recipes
 from nobrainer.errors import InputError
 from nobrainer.recipe import (
     FORMAT_VERSION,
     Cohort,
-    DataConfig,
     FileRecord,
     ModelConfig,
-    PreprocessConfig,
-    Provenance,
     Recipe,
-    SearchRecord,
-    TrainingConfig,
     build_record,
     parse_json,
 )
@@ -24,67 +20,37 @@ from nobrainer.registry import Registry, check_arguments, near_miss
 
 @pytest.fixture
 def recipe():
-    return Recipe(
-        model=ModelConfig("bayesian_vnet", {"n_classes": 3, "strides": (1, 2)}),
-        preprocess=PreprocessConfig(spacing_mm=(1.0, 1.0, 2.0)),
-        data=DataConfig(
-            n_classes=3,
-            block_shape=(32, 32, 16),
-            batch_size=2,
-            patches_per_volume=8,
-            foreground=0.5,
-            shuffle=True,
-            relabel={"2": 1, "41": 1},
-            binarize="ids",
-            binarize_ids=(2, 41),
-        ),
-        training=TrainingConfig(
-            epochs=3,
-            optimizer="Adam",
-            opt_args={"lr": 1e-3, "betas": (0.9, 0.99)},
-            loss="elbo",
-            class_weights=(1.0, 2.0, 2.0),
-            schedule="constant",
-            seed=7,
-            precision="32",
-            gradient_clip=None,
-            accumulate=1,
-            patience=None,
-            max_minutes=1.5,
-        ),
-        provenance=Provenance(
-            started="2025-01-02T03:04:05+00:00",
-            ended="2025-01-02T03:05:05+00:00",
-            versions={"nobrainer": "0.1.0"},
-            files=(FileRecord("sub-01.nii.gz", "train-image", "ab" * 32, 10),),
-            metrics={"validation_dice": 0.5},
-        ),
+    return recipes.make_recipe(
+        model={"args": {"n_classes": 3, "strides": (1, 2)}},
+        preprocess={"spacing_mm": (1.0, 1.0, 2.0)},
+        data={
+            "n_classes": 3,
+            "block_shape": (32, 32, 16),
+            "relabel": {"2": 1, "41": 1},
+            "binarize": "ids",
+            "binarize_ids": (2, 41),
+        },
+        training={
+            "loss": "elbo",
+            "class_weights": (1.0, 2.0, 2.0),
+            "max_minutes": 1.5,
+        },
+        provenance={
+            "files": (FileRecord("sub-01.nii.gz", "train-image", "ab" * 32, 10),)
+        },
     )
 
 
-SEARCH = SearchRecord(
-    family="bayesian_vnet",
-    proposer="tpe",
-    objectives=("dice", "nll"),
+SEARCH = replace(
+    recipes.SEARCH,
     seed=2**62,
-    run=7,
-    n_runs=15,
-    n_failed=2,
-    n_train=6,
-    n_validate=2,
-    n_test=2,
-    started="2025-01-01T20:00:00+00:00",
-    ended="2025-01-02T04:00:00+00:00",
     space={
         "block_shape": {"values": ("32x32x32", "64x64x64")},
         "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
     },
     values={"block_shape": "32x32x32", "learning_rate": 0.1 + 0.2, "levels": 3},
     validation={"dice": 0.91, "nll": 1e-9},
-    baseline_validation={"dice": 0.88, "nll": 0.25},
     spread={"dice": 1 / 3, "nll": 0.01},
-    test={"dice": 0.9},
-    baseline_test={"dice": 0.87},
     test_difference=(0.03, -0.01, 0.07),
 )
 

@@ -23,43 +23,39 @@ from nobrainer.metrics.calibration import Reliability
 from nobrainer.metrics.uncertainty import RiskCoverage
 from nobrainer.processing.prediction import Prediction
 from nobrainer.quality import Case
-from nobrainer.recipe import (
-    DataConfig,
-    FileRecord,
-    ModelConfig,
-    PreprocessConfig,
-    Provenance,
-    Recipe,
-    TrainingConfig,
-)
+from nobrainer.recipe import FileRecord
 from nobrainer.report.pages import write_case, write_cohort, write_evaluation
 from nobrainer.report.viewer import Scan
 from nobrainer.structures import Structure
+from recipes import make_recipe
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 NAN, DASH = math.nan, "\N{EN DASH}"
 EVIL = "<b>x & $y$ 'q' \"d\""
 LABELS = LabelTable(("background", "<i>left", "right"))
-RECIPE = Recipe(
-    ModelConfig("bayesian_vnet", {"n_classes": 3, "levels": 2}),
-    PreprocessConfig(),
-    DataConfig(3, (32, 32, 32), 2, 4, 0.5, True),
-    TrainingConfig(
-        7, "torch.optim.Adam", {"lr": 0.003}, "cross_entropy", None, "cosine", 41,
-        "32-true", None, 1, None, None,
-    ),
-    Provenance(
-        "2024-01-01T00:00:00+00:00",
-        "2024-01-01T01:00:00+00:00",
-        {"torch": "9.8.7"},
-        (
+RECIPE = make_recipe(
+    model={"args": {"n_classes": 3, "levels": 2}},
+    data={"n_classes": 3, "patches_per_volume": 4},
+    training={
+        "epochs": 7,
+        "optimizer": "torch.optim.Adam",
+        "opt_args": {"lr": 0.003},
+        "schedule": "cosine",
+        "seed": 41,
+        "precision": "32-true",
+    },
+    provenance={
+        "started": "2024-01-01T00:00:00+00:00",
+        "ended": "2024-01-01T01:00:00+00:00",
+        "versions": {"torch": "9.8.7"},
+        "files": (
             FileRecord("a.nii", "train-image", "0" * 64, 1),
             FileRecord("b.nii", "train-label", "0" * 64, 1),
         ),
-        {"validation_dice": 0.7654},
-    ),
-)  # fmt: skip
+        "metrics": {"validation_dice": 0.7654},
+    },
+)
 CALIBRATION = Calibration(
     "temperature", (0.5,) * 3, (0.0,) * 3, 11, 0.4321, 0.1234,
     Intervals(0.9, 13, 5, (None, 2.0, 2.0)),
