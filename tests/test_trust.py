@@ -237,7 +237,7 @@ def test_scans_that_a_model_has_used_are_refused_or_marked(copy, pairs, tmp_path
     how = {"n_samples": 1, "surfaces": False}
     for number, (pair, use) in enumerate(zip(copies, shown.values(), strict=True)):
         if use:
-            words = rf"other-\d.nii: the model has used it in {use}, .*--allow-seen"
+            words = rf"other-\d.nii: the model has used it in {use}, .*allow_seen=True"
             with pytest.raises(InputError, match=words):
                 loaded.evaluate(build([copies[-1], pair]), **how)
         else:
