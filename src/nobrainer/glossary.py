@@ -1,0 +1,359 @@
+"""The figures that nobrainer reports: what each is called, its unit, what it means.
+
+This is the one place that knows them. Tables, pages, model cards, the command line and
+the search read it, and a new figure is one entry here.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+_BIDS_UNITS = {"": "1", "SD": "1", "nats": "nat", "mm³": "mm^3"}
+"""Units as BIDS writes them, where that differs from how people do."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure, and how it is presented.
+
+    name: in full, without the unit.
+    meaning: what it says, for the readers of a page; empty for a figure that only
+        tables hold.
+    unit: as people write it; empty for shares, ratios and counts.
+    bounds: the values that it can have, where its unit does not say it all.
+    digits: decimals where people read it.
+    better: which way is better; empty where that depends.
+    short: head of a narrow column, without the unit; empty where `name` is short.
+    line: what a terminal calls it, where nothing explains it; empty for a figure
+        that the terminal leaves out.
+    definition: how it is computed, for the file that describes a table's columns;
+        empty where `meaning` says it.
+    source: for a figure of a search, what `summarise` calls it.
+    """
+
+    name: str
+    meaning: str = ""
+    unit: str = ""
+    bounds: str = ""
+    digits: int = 3
+    better: Literal["higher", "lower", ""] = ""
+    short: str = ""
+    line: str = ""
+    definition: str = ""
+    source: str = ""
+
+    @property
+    def title(self) -> str:
+        """The full name with the unit."""
+        return self._with_unit(self.name)
+
+    @property
+    def heading(self) -> str:
+        """The short name with the unit, for the head of a column."""
+        return self._with_unit(self.brief)
+
+    @property
+    def brief(self) -> str:
+        """The short name."""
+        return self.short or self.name
+
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """What an optimiser does with it; for figures of which `better` is known."""
+        return "maximize" if self.better == "higher" else "minimize"
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, -1 where lower is: its factor in a gain."""
+        return 1 if self.better == "higher" else -1
+
+    def text(self, value: float, more_digits: int = 0) -> str:
+        """The value with the decimals of the figure, and some more or fewer."""
+        return f"{value:.{self.digits + more_digits}f}"
+
+    def describe_column(self) -> dict[str, str]:
+        """What BIDS wants to know of a column: Description and Units."""
+        return {
+            "Description": self.definition or self.meaning,
+            "Units": _BIDS_UNITS.get(self.unit, self.unit),
+        }
+
+    def _with_unit(self, text: str) -> str:
+        return f"{text} ({self.unit})" if self.unit else text
+
+
+SCORES = ("entropy", "variance", "mutual_information")
+"""What is asked to tell wrong voxels from right ones; a single pass has the first."""
+
+OF_STRUCTURES = {
+    "dice": Metric(
+        "Dice",
+        "Overlap with the truth; 1 is perfect.",
+        bounds="0 to 1",
+        better="higher",
+    ),
+    "surface_dice": Metric(
+        "surface Dice",
+        "Share of the surface that lies within 1 mm of the true one.",
+        bounds="0 to 1",
+        better="higher",
+    ),
+    "hd95_mm": Metric(
+        "HD95",
+        "95 % of the surface lies closer to the true one than this.",
+        unit="mm",
+        digits=2,
+        better="lower",
+    ),
+    "volume_error": Metric(
+        "volume error",
+        "Predicted minus true volume, as a share of the true one.",
+    ),
+    "volume_error_mm3": Metric(
+        "absolute volume error",
+        unit="mm³",
+        better="lower",
+        definition="Distance of the mean volume over draws from the true volume.",
+    ),
+    "covered": Metric(
+        "covered by draws",
+        "Share of true volumes inside the 95 % interval of the draws.",
+        bounds="0 to 1",
+        digits=2,
+        line="true volumes inside the interval of the draws",
+    ),
+    "conformal_covered": Metric(
+        "covered, calibrated",
+        "Share of true volumes inside the calibrated interval.",
+        bounds="0 to 1",
+        digits=2,
+        line="true volumes inside the calibrated interval",
+    ),
+    "pairwise_dice": Metric(
+        "Dice of draws",
+        "Overlap between pairs of draws; 1 where all agree.",
+        bounds="0 to 1",
+        definition="Dice overlap between pairs of draws, pooled over all pairs; 1 "
+        "where all draws agree.",
+    ),
+    "volume_mm3": Metric(
+        "volume",
+        unit="mm³",
+        definition="Mean volume over draws of the network.",
+    ),
+    "volume_true_mm3": Metric(
+        "true volume",
+        unit="mm³",
+        definition="Volume in the labels.",
+    ),
+    "volume_low_mm3": Metric(
+        "lower end for a further draw",
+        unit="mm³",
+        definition="Lower end of the 95 % interval for the volume of one further draw "
+        "(Student's t); at least 0.",
+    ),
+    "volume_high_mm3": Metric(
+        "upper end for a further draw",
+        unit="mm³",
+        definition="Upper end of the 95 % interval for the volume of one further draw "
+        "(Student's t).",
+    ),
+}
+"""Figures of a structure that `evaluate` yields."""
+
+OF_DRAWS = {
+    "volume_sd_mm3": Metric(
+        "standard deviation of the volume",
+        "How much the volume differs from draw to draw.",
+        unit="mm³",
+        definition="Sample standard deviation (n - 1) of the volume over draws, where "
+        "some draw has the structure.",
+    ),
+    "conformal_low_mm3": Metric(
+        "lower end for the true volume",
+        unit="mm³",
+        definition="Lower end of the interval for the true volume, with the coverage "
+        "that the model was calibrated for on held-out scans; at least 0.",
+    ),
+    "conformal_high_mm3": Metric(
+        "upper end for the true volume",
+        unit="mm³",
+        definition="Upper end of the interval for the true volume, with the coverage "
+        "that the model was calibrated for on held-out scans.",
+    ),
+    "cv": Metric(
+        "coefficient of variation",
+        "The standard deviation as a share of the volume.",
+        short="CV",
+        definition="Coefficient of variation over draws: volume_sd_mm3 / volume_mm3.",
+    ),
+    "iou": Metric(
+        "IoU of draws",
+        "Voxels on which all draws agree, as a share of those of any draw.",
+        bounds="0 to 1",
+        definition="Voxels that all draws give to the structure, over the voxels that "
+        "any draw gives to it.",
+    ),
+    "entropy": Metric(
+        "entropy",
+        "How undecided the network is inside the structure; 0 is certain.",
+        unit="nats",
+        definition="Entropy of the mean class probabilities, mean over the voxels "
+        "labelled with the structure.",
+    ),
+    "mutual_information": Metric(
+        "mutual information",
+        "Mutual information, the part of the entropy on which the draws disagree.",
+        unit="nats",
+        short="MI",
+        definition="Mutual information between class and draw, mean over the voxels "
+        "labelled with the structure.",
+    ),
+}
+"""Figures of a structure that need no labels, beside those of `OF_STRUCTURES`."""
+
+_OF_PROBABILITIES = {
+    "nll": Metric(
+        "negative log-likelihood",
+        "Surprise at the true class, mean over voxels; 0 is best.",
+        unit="nats",
+        digits=4,
+        better="lower",
+        short="NLL",
+        line="neg. log-likelihood",
+    ),
+    "brier": Metric(
+        "Brier score",
+        "Squared error of the probabilities; 0 is best.",
+        bounds="0 to 2",
+        digits=4,
+        better="lower",
+        line="Brier score",
+    ),
+    "ece": Metric(
+        "expected calibration error",
+        "How far confidence is from accuracy, mean over voxels; 0 is best.",
+        bounds="0 to 1",
+        digits=4,
+        better="lower",
+        short="ECE",
+        line="expected calibration error",
+    ),
+    "mce": Metric(
+        "maximum calibration error",
+        "The same where it is worst.",
+        bounds="0 to 1",
+        digits=4,
+        better="lower",
+        short="MCE",
+        line="maximum calibration error",
+    ),
+    "ace": Metric(
+        "adaptive calibration error",
+        "The same over all classes, in bins of as many voxels each.",
+        bounds="0 to 1",
+        digits=4,
+        better="lower",
+        short="ACE",
+        line="adaptive calibration error",
+    ),
+}
+# {} is the score.
+_OF_SCORES = {
+    "auroc_{}": Metric(
+        "AUROC of {}",
+        "Probability that a wrong voxel has more {} than a right one; 1 is best, 0.5 "
+        "is chance.",
+        bounds="0 to 1",
+        digits=4,
+        better="higher",
+        line="errors found by {}, AUROC",
+    ),
+    "aupr_{}": Metric(
+        "AUPR of {}",
+        "Precision of {} in finding wrong voxels, mean over recall; 1 is best.",
+        bounds="0 to 1",
+        digits=4,
+        better="higher",
+    ),
+    "aurc_{}": Metric(
+        "AURC of {}",
+        "Error of the voxels kept, mean over all shares kept where {} decides; 0 is "
+        "best.",
+        bounds="0 to 1",
+        digits=4,
+        better="lower",
+    ),
+    "e_aurc_{}": Metric(
+        "excess AURC of {}",
+        "The same beyond the best order there is.",
+        bounds="0 to 1",
+        digits=4,
+        better="lower",
+    ),
+}
+
+
+def _about(metric: Metric, score: str) -> Metric:
+    words = score.replace("_", " ")
+    return replace(
+        metric,
+        name=metric.name.format(words),
+        meaning=metric.meaning.format(words),
+        line=metric.line.format(words),
+    )
+
+
+OF_REGIONS = _OF_PROBABILITIES | {
+    name.format(score): _about(metric, score)
+    for name, metric in _OF_SCORES.items()
+    for score in SCORES
+}
+"""Figures of a whole scan, or of the voxels near the structures, that `evaluate`
+yields."""
+
+OF_SEVERAL_SCANS = {
+    "aurc_cases": Metric(
+        "AURC of scans",
+        bounds="0 to 1",
+        better="lower",
+        definition="Error of the scans kept, mean over all shares kept where the "
+        "disagreement of the draws decides.",
+    ),
+    "e_aurc_cases": Metric(
+        "excess AURC of scans",
+        bounds="0 to 1",
+        better="lower",
+        definition="The same beyond the best order there is.",
+    ),
+}
+"""What `summarise` adds for two scans or more."""
+
+OF_RUNS = {
+    "dice": replace(OF_STRUCTURES["dice"], source="dice"),
+    "nll": replace(OF_REGIONS["nll"], source="nll/foreground"),
+    "aurc": replace(
+        OF_REGIONS["aurc_entropy"],
+        name="area under the risk-coverage curve",
+        short="AURC",
+        source="aurc_entropy/foreground",
+    ),
+    "ece": replace(OF_REGIONS["ece"], source="ece/foreground"),
+    "auroc": replace(
+        OF_REGIONS["auroc_entropy"],
+        name="AUROC of finding wrong voxels",
+        bounds="0 to 1, chance is 0.5",
+        short="AUROC",
+        source="auroc_entropy/foreground",
+    ),
+}
+"""Figures by which a search judges a run: means over its scans, those of voxels near
+the structures."""
+
+OF_TRAINING = {
+    "validation_dice": Metric(
+        "Dice on validation scans, mean over classes but background"
+    ),
+    "dice": Metric("Dice on training patches"),
+    "loss": Metric("loss on training patches"),
+}
+"""Figures of the epoch whose weights a model has."""
