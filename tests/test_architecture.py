@@ -29,7 +29,7 @@ LAYERS = """
     formats
     fitted
     volume recipe
-    types registry memory system naming
+    types registry memory system naming glossary
     errors
 """
 RANK = {

@@ -17,6 +17,7 @@ from nobrainer.data.labels import LabelTable
 from nobrainer.data.patches import Prepared
 from nobrainer.errors import InputError
 from nobrainer.fitted import Intervals
+from nobrainer.glossary import SCORES
 from nobrainer.inference.predict import Sampling, TileResult, predict_volume
 from nobrainer.metrics.calibration import CalibrationSums, Reliability
 from nobrainer.metrics.overlap import confusion, dice, volume_errors
@@ -30,7 +31,6 @@ from nobrainer.metrics.uncertainty import (
 from nobrainer.structures import StructureSums
 
 REGIONS = ("volume", "foreground")
-SCORES = ("entropy", "variance", "mutual_information")
 
 
 @dataclass(frozen=True)

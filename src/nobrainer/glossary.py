@@ -66,10 +66,6 @@ class Metric:
         """1 where higher is better, -1 where lower is: its factor in a gain."""
         return 1 if self.better == "higher" else -1
 
-    def text(self, value: float, more_digits: int = 0) -> str:
-        """The value with the decimals of the figure, and some more or fewer."""
-        return f"{value:.{self.digits + more_digits}f}"
-
     def describe_column(self) -> dict[str, str]:
         """What BIDS wants to know of a column: Description and Units."""
         return {

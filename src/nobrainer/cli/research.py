@@ -23,7 +23,6 @@ from nobrainer.cli.outputs import (
     to_json,
 )
 from nobrainer.cli.study_view import (
-    FIGURES,
     choose_view,
     clock,
     count_tried,
@@ -35,8 +34,10 @@ from nobrainer.cli.study_view import (
     verdict_of,
 )
 from nobrainer.errors import InputError, in_one_line, printable
+from nobrainer.glossary import OF_RUNS
 from nobrainer.io import write_text
 from nobrainer.research.journal import JOURNAL, STATES, Row
+from nobrainer.research.judge import OBJECTIVES
 from nobrainer.research.records import Snapshot
 from nobrainer.research.words import summarise_findings
 
@@ -511,12 +512,12 @@ def _echo_result(snapshot: Snapshot, working_dir: Path) -> None:
         pairs["test"] = (test.figures["champion"], test.figures["baseline"])
     lines = [
         [
-            f"{part} {title}",
+            f"{part} {OF_RUNS[name].brief}",
             figure_text(best.get(name, float("nan")), 4),
             figure_text(first.get(name, float("nan")), 4),
         ]
         for part, (best, first) in pairs.items()
-        for name, title in FIGURES.items()
+        for name in OBJECTIVES
     ]
     header = [f"champion, run {champion['run']}", f"baseline, run {baseline['run']}"]
     echo_columns(["", *header], lines)
@@ -565,7 +566,7 @@ def _echo_run(row: Row, snapshot: Snapshot, working_dir: Path) -> None:
                 columns["baseline"] = other.figures
         lines = [
             [
-                f"  {FIGURES.get(name, name)}",
+                f"  {OF_RUNS[name].brief if name in OF_RUNS else name}",
                 *(
                     figure_text(of.get(name, float("nan")), 4)
                     for of in columns.values()

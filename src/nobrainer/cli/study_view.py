@@ -15,12 +15,11 @@ from rich.text import Text
 
 from nobrainer.cli.outputs import echo
 from nobrainer.errors import in_one_line, printable
+from nobrainer.glossary import OF_RUNS
 from nobrainer.research.journal import INFEASIBLE, Row, experiments
-from nobrainer.research.judge import Standing
+from nobrainer.research.judge import OBJECTIVES, Standing
 from nobrainer.research.records import Snapshot, describe_values
 
-FIGURES = {"dice": "Dice", "nll": "NLL", "aurc": "AURC"}
-"""Titles of the figures that are judged."""
 _SHORT = {
     "base_filters": "filters",
     "batch_size": "batch",
@@ -172,7 +171,7 @@ def draw_runs(snapshot: Snapshot, rows: Sequence[Row]) -> Table:
     table.add_column("run", justify="right", no_wrap=True)
     table.add_column("recipe", min_width=16, overflow="fold")
     for name in figures:
-        table.add_column(FIGURES[name], justify="right", no_wrap=True)
+        table.add_column(OF_RUNS[name].brief, justify="right", no_wrap=True)
     table.add_column("verdict", min_width=9)
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("memory", justify="right", no_wrap=True)
@@ -321,11 +320,11 @@ def _summarise_test(snapshot: Snapshot) -> str:
 
 def _list_figures(
     figures: Mapping[str, float],
-    names: Sequence[str] = tuple(FIGURES),
+    names: Sequence[str] = OBJECTIVES,
     digits: int = 3,
 ) -> str:
     return ", ".join(
-        f"{FIGURES[name]} {figures[name]:.{digits}f}"
+        f"{OF_RUNS[name].brief} {figures[name]:.{digits}f}"
         for name in names
         if name in figures
     )

@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from nobrainer.glossary import OF_RUNS
 from nobrainer.research.journal import STATES, Row
-from nobrainer.research.judge import OBJECTIVES, Standing
+from nobrainer.research.judge import Standing
 from nobrainer.research.records import FinalResult
 from nobrainer.research.space import Choice, Range, Space
-from nobrainer.research.words import FIGURES
 
 _RUN, _CHAMPION, _BASELINE, _OTHER = "tab:blue", "#c44e00", "black", "0.6"
-_COLOURS = {"maximize": "viridis_r", "minimize": "viridis"}
+_COLOURS = {"higher": "viridis_r", "lower": "viridis"}
 """Of what recipes reach: the best are dark, for they must be seen."""
 _NAMED_SUBJECTS = 40
 """Subjects up to which each has its name; more would cover each other."""
@@ -36,8 +36,8 @@ the edge: one that learned nothing would press the others into a line."""
 
 def name_with_direction(objective: str) -> str:
     """An objective's title, with its unit and which way is better."""
-    better = "higher" if OBJECTIVES[objective] == "maximize" else "lower"
-    return f"{FIGURES[objective]}, {better} is better"
+    metric = OF_RUNS[objective]
+    return f"{metric.heading}, {metric.better} is better"
 
 
 def draw_history(rows: Sequence[Row], standing: Standing, objective: str) -> Figure:
@@ -142,7 +142,7 @@ def draw_parallel(
     }
     low, high = _padded(means.values())
     norm = Normalize(low, high)
-    colours = colormaps[_COLOURS[OBJECTIVES[objective]]]
+    colours = colormaps[_COLOURS[OF_RUNS[objective].better]]
     order = sorted(means, key=lambda number: _gain(means[number], objective))
     rank = {
         number: place / max(len(order) - 1, 1) for place, number in enumerate(order)
@@ -445,7 +445,7 @@ def _draw_scores(
             )
     far = [n for n in scores if _gain(scores[n], objective) < _gain(edge, objective)]
     if far:
-        down = OBJECTIVES[objective] == "maximize"
+        down = OF_RUNS[objective].better == "higher"
         axis.plot(
             far,
             [edge] * len(far),
@@ -553,7 +553,7 @@ def _score(row: Row, objective: str) -> float:
 
 
 def _gain(value: float, objective: str) -> float:
-    return value if OBJECTIVES[objective] == "maximize" else -value
+    return OF_RUNS[objective].sign * value
 
 
 def _far(values: Collection[float], objective: str) -> float:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nobrainer.errors import InputError
+from nobrainer.glossary import OF_RUNS
 from nobrainer.registry import near_miss
 from nobrainer.research.journal import INFEASIBLE, Row
 
-OBJECTIVES = {"dice": "maximize", "nll": "minimize", "aurc": "minimize"}
-"""Figures of a row on the validation scans, and which way is better."""
+OBJECTIVES = ("dice", "nll", "aurc")
+"""Figures of a row on the validation scans by which runs can be judged."""
 _RESAMPLES = 10_000
 _EARLY, _AWAITS = "no baseline to compare with", "awaits a repeat"
 _OPEN = (_EARLY, _AWAITS)
@@ -203,8 +204,7 @@ class _Court:
         """By how much the challenger is better, of each objective."""
         new, old = self._mean(challenger), self._mean(champion)
         return {
-            name: (new[name] - old[name])
-            * (1 if OBJECTIVES[name] == "maximize" else -1)
+            name: OF_RUNS[name].sign * (new[name] - old[name])
             for name in self._objectives
         }
 

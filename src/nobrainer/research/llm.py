@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import requests
 
 from nobrainer.errors import InputError
+from nobrainer.glossary import OF_RUNS
 from nobrainer.research.journal import STATES, Row
-from nobrainer.research.judge import OBJECTIVES
 from nobrainer.research.space import Space
 
 _ADDRESSES = {
@@ -164,7 +164,7 @@ def ask_for_values(
 
 def describe_study(space: Space, rows: Sequence[Row], objectives: Sequence[str]) -> str:
     """What the model is shown: the space, the objectives and a line for each row."""
-    aims = ", ".join(f"{OBJECTIVES[name]} {name}" for name in objectives)
+    aims = ", ".join(f"{OF_RUNS[name].direction} {name}" for name in objectives)
     states = "\n".join(f"{name}: {STATES[name]}" for name in STATES)
     journal = "\n".join(_describe_row(row) for row in rows)
     return (

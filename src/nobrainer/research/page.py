@@ -12,6 +12,7 @@ import optuna
 from markupsafe import Markup
 from optuna.importance import PedAnovaImportanceEvaluator
 
+from nobrainer.glossary import OF_RUNS
 from nobrainer.recipe import caution_about
 from nobrainer.report.document import (
     Picture,
@@ -35,7 +36,7 @@ from nobrainer.research.judge import OBJECTIVES, Standing
 from nobrainer.research.proposers import to_study
 from nobrainer.research.records import FinalResult, Settings, Snapshot, describe_values
 from nobrainer.research.space import Space
-from nobrainer.research.words import DIGITS, FIGURES, summarise_findings
+from nobrainer.research.words import summarise_findings
 
 _ABSENT = number(math.nan)
 _UNSAID = "default, not in the space"
@@ -66,23 +67,25 @@ def write_study(snapshot: Snapshot, path: Path, *, overwrite: bool = True) -> Pa
     recipes = [row for row in ended if row.role != "repeat"]
     validated = [row for row in rows if row.curve]
     front = sorted(pareto_front(standing, settings.objectives))
+    titles = [OF_RUNS[name].heading for name in settings.objectives]
     content = {
         "title": f"Search for a better {settings.family}",
         "summary": summarise_findings(snapshot),
         "is_beaten": standing.champion != standing.baseline,
         "figures": _figure_table(snapshot) if standing.champion is not None else None,
+        "metrics": [OF_RUNS[name] for name in OBJECTIVES],
         "values": _value_table(space, rows, standing),
         "paired": _paired(snapshot.test),
         "histories": [
             (
                 embed_figure(
                     draw_history(rows, standing, name),
-                    f"Validation {FIGURES[name]} of each of {len(rows)} runs, with the "
-                    "champion's, the baseline's, and the runs that ended otherwise; "
-                    "the table of all runs has the numbers",
+                    f"Validation {OF_RUNS[name].heading} of each of {len(rows)} runs, "
+                    "with the champion's, the baseline's, and the runs that ended "
+                    "otherwise; the table of all runs has the numbers",
                     "svg",
                 ),
-                FIGURES[name],
+                OF_RUNS[name].heading,
             )
             for name in settings.objectives
             if rows
@@ -99,7 +102,7 @@ def write_study(snapshot: Snapshot, path: Path, *, overwrite: bool = True) -> Pa
         "parallel": embed_figure(
             draw_parallel(space, recipes, standing, first),
             f"Parallel coordinates: the values of {len(recipes)} recipes and their "
-            f"{FIGURES[first]}; the table of all runs has the numbers",
+            f"{OF_RUNS[first].heading}; the table of all runs has the numbers",
             "svg",
         )
         if len(recipes) > 1
@@ -113,9 +116,8 @@ def write_study(snapshot: Snapshot, path: Path, *, overwrite: bool = True) -> Pa
         else None,
         "pareto": embed_figure(
             draw_pareto(standing, settings.objectives),
-            f"{' against '.join(FIGURES[name] for name in settings.objectives)} of "
-            f"{len(standing.means)} recipes; not dominated: runs "
-            f"{', '.join(map(str, front))}",
+            f"{' against '.join(titles)} of {len(standing.means)} recipes; not "
+            f"dominated: runs {', '.join(map(str, front))}",
             "svg",
         )
         if len(settings.objectives) > 1 and standing.means
@@ -248,7 +250,7 @@ def _figure_table(snapshot: Snapshot) -> Table:
     for run in dict.fromkeys((standing.champion, standing.baseline)):
         role = "baseline" if run == standing.baseline else "champion"
         columns[f"validation, {role} (run {run})"] = {
-            name: _mean(snapshot.rows, run, name) for name in FIGURES
+            name: _mean(snapshot.rows, run, name) for name in OBJECTIVES
         }
     spread = standing.spread or {}
     columns["spread"] = {}
@@ -257,12 +259,12 @@ def _figure_table(snapshot: Snapshot) -> Table:
             if role == "baseline" or run != test.baseline:
                 columns[f"test, {role} (run {run})"] = test.figures[role]
     rows = []
-    for name, title in FIGURES.items():
+    for name in OBJECTIVES:
         cells = {
             head: _value(name, f.get(name, math.nan)) for head, f in columns.items()
         }
         cells["spread"] = _fine(name, spread.get(name, math.nan))
-        rows.append((title, *cells.values()))
+        rows.append((OF_RUNS[name].heading, *cells.values()))
     return Table(
         "Means over subjects; of the validation split also over seeds",
         ("figure", *columns),
@@ -297,7 +299,7 @@ def _run_table(rows: Sequence[Row], standing: Standing) -> Table:
         cells.append(
             (
                 _marked(f"{row.number} {role}", row.number, standing),
-                *(_value(key, row.figures.get(key, math.nan)) for key in FIGURES),
+                *(_value(key, row.figures.get(key, math.nan)) for key in OBJECTIVES),
                 _outcome(row, standing),
                 number(row.seconds / 60 or math.nan, 1),
                 number(row.peak_memory_bytes / 1e9 or math.nan, 2),
@@ -305,7 +307,8 @@ def _run_table(rows: Sequence[Row], standing: Standing) -> Table:
                 "; ".join(filter(None, (row.reason, row.note))) or _ABSENT,
             )
         )
-    head = ("run", *FIGURES.values(), "outcome", "time (min)", "peak memory (GB)")
+    titles = (OF_RUNS[name].heading for name in OBJECTIVES)
+    head = ("run", *titles, "outcome", "time (min)", "peak memory (GB)")
     return Table(
         "Runs in their order; figures are of the validation split",
         (*head, "proposer", "reason, note"),
@@ -320,11 +323,13 @@ def _recipe_table(
     """What was tried, the best first, then what has no figure."""
     recipes = [row for row in rows if row.role != "repeat"]
     means = {run: mean[objective] for run, mean in standing.means.items()}
-    sign = -1 if OBJECTIVES[objective] == "maximize" else 1
-    recipes.sort(key=lambda row: sign * means.get(row.number, sign * math.inf))
+    metric = OF_RUNS[objective]
+    recipes.sort(
+        key=lambda row: -metric.sign * means.get(row.number, -metric.sign * math.inf)
+    )
     return Table(
-        f"Recipes, the best first; {FIGURES[objective]} is the mean over their seeds",
-        ("recipe", FIGURES[objective], "outcome", *space.ranges),
+        f"Recipes, the best first; {metric.heading} is the mean over their seeds",
+        ("recipe", metric.heading, "outcome", *space.ranges),
         tuple(
             (
                 _marked(f"run {row.number}", row.number, standing),
@@ -363,7 +368,7 @@ def _facts(snapshot: Snapshot) -> list[tuple[str, str]]:
     spread = "not known yet: nothing has been trained with two seeds"
     if standing.spread is not None:
         spread = ", ".join(
-            f"{FIGURES[name]} {_fine(name, standing.spread[name])}"
+            f"{OF_RUNS[name].heading} {_fine(name, standing.spread[name])}"
             for name in settings.objectives
         )
         spread += ", of champion and baseline"
@@ -406,9 +411,9 @@ def _labels(settings: Settings) -> str:
 
 
 def _value(name: str, value: float) -> str:
-    return number(value, DIGITS[name])
+    return number(value, OF_RUNS[name].digits)
 
 
 def _fine(name: str, value: float) -> str:
     """A spread, which is small, with a digit more."""
-    return number(value, DIGITS[name] + 1)
+    return number(value, OF_RUNS[name].digits + 1)

@@ -20,9 +20,10 @@ from optuna.trial import TrialState, create_trial
 
 from nobrainer.bayes.draws import mix_seed
 from nobrainer.errors import InputError
+from nobrainer.glossary import OF_RUNS
 from nobrainer.registry import Registry
 from nobrainer.research.journal import INFEASIBLE, Row
-from nobrainer.research.judge import OBJECTIVES, judge
+from nobrainer.research.judge import judge
 from nobrainer.research.llm import AnswerError, Endpoint, ask_for_values
 from nobrainer.research.space import Choice, Float, Integer, Range, Space
 
@@ -73,7 +74,7 @@ def to_distribution(span: Range) -> BaseDistribution:
 
 def to_directions(objectives: Sequence[str]) -> list[StudyDirection]:
     """Which way is better, as Optuna has it."""
-    return [StudyDirection[OBJECTIVES[name].upper()] for name in objectives]
+    return [StudyDirection[OF_RUNS[name].direction.upper()] for name in objectives]
 
 
 def to_study(

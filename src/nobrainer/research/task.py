@@ -12,6 +12,7 @@ import numpy as np
 
 from nobrainer import bundle
 from nobrainer.evaluation import Evaluation, summarise
+from nobrainer.glossary import OF_RUNS
 from nobrainer.io import read_geometry
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.segmentation import DEFAULT_LEARNING_RATE, Segmentation
@@ -29,13 +30,6 @@ MODEL = "model"
 """Folder of a run's trained model inside the run's folder."""
 JUDGE_SEED = 0
 """Of the draws on validation and test scans: the same for all runs."""
-_FIGURES = {
-    "dice": "dice",
-    "nll": "nll/foreground",
-    "aurc": "aurc_entropy/foreground",
-    "ece": "ece/foreground",
-    "auroc": "auroc_entropy/foreground",
-}
 
 
 @dataclass(frozen=True)
@@ -269,7 +263,11 @@ def _evaluate(
 
 def _figures(evaluation: Evaluation) -> dict[str, float]:
     means = summarise(evaluation)
-    found = {name: means[key] for name, key in _FIGURES.items() if key in means}
+    found = {
+        name: means[metric.source]
+        for name, metric in OF_RUNS.items()
+        if metric.source in means
+    }
     return found | {k: v for k, v in means.items() if k.startswith("dice/")}
 
 

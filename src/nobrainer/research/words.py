@@ -4,13 +4,11 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from nobrainer.glossary import OF_RUNS
 from nobrainer.research.journal import STATES, Row
-from nobrainer.research.judge import OBJECTIVES, Standing
+from nobrainer.research.judge import Standing
 from nobrainer.research.records import FinalResult, Snapshot
 
-FIGURES = {"dice": "Dice", "nll": "NLL (nats)", "aurc": "AURC"}
-"""Titles of what is judged, with units."""
-DIGITS = {"dice": 3, "nll": 4, "aurc": 4}
 _FEW_SUBJECTS = 10
 """Test subjects below which a bootstrap's interval is too short as a rule."""
 
@@ -107,11 +105,9 @@ def _validation(snapshot: Snapshot) -> str:
     else:
         others = [run for run in standing.means if run != baseline]
         if not others:
-            own = ", ".join(
-                f"{FIGURES[n]} {_value(n, standing.means[baseline][n])}" for n in names
-            )
+            own = ", ".join(f"{_told(n, standing.means[baseline][n])}" for n in names)
             return f"On the validation split the baseline reaches {own}."
-        sign = 1 if OBJECTIVES[names[0]] == "maximize" else -1
+        sign = OF_RUNS[names[0]].sign
         best = max(others, key=lambda run: sign * standing.means[run][names[0]])
         text = (
             f"On the validation split the best other recipe, run {best}, reaches "
@@ -137,9 +133,9 @@ def _compare(standing: Standing, run: int, names: Sequence[str]) -> str:
     parts = []
     for name in names:
         new, old = standing.means[run][name], standing.means[standing.baseline][name]
-        gain = new - old if OBJECTIVES[name] == "maximize" else old - new
+        gain = OF_RUNS[name].sign * (new - old)
         part = (
-            f"{FIGURES[name]} {_value(name, new)} against the baseline's "
+            f"{_told(name, new)} against the baseline's "
             f"{_value(name, old)}, {_value(name, abs(gain))} "
             f"{'better' if gain >= 0 else 'worse'}"
         )
@@ -204,13 +200,18 @@ def _test(snapshot: Snapshot) -> str:
     return text
 
 
+def _told(name: str, value: float) -> str:
+    """A figure's title and value."""
+    return f"{OF_RUNS[name].heading} {_value(name, value)}"
+
+
 def _value(name: str, value: float) -> str:
-    return f"{value:.{DIGITS[name]}f}"
+    return f"{value:.{OF_RUNS[name].digits}f}"
 
 
 def _fine(name: str, value: float) -> str:
     """A spread, which is small, with a digit more."""
-    return f"{value:.{DIGITS[name] + 1}f}"
+    return f"{value:.{OF_RUNS[name].digits + 1}f}"
 
 
 def _count(n: int, thing: str) -> str:
