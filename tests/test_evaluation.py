@@ -18,16 +18,17 @@ from nobrainer.data.patches import Prepared
 from nobrainer.errors import InputError
 from nobrainer.evaluation import Evaluation, Row, evaluate, summarise
 from nobrainer.fitted import Intervals
+from nobrainer.glossary import OF_REGIONS, OF_SEVERAL_SCANS, OF_STRUCTURES
 from nobrainer.inference.predict import Sampling
 from nobrainer.metrics.uncertainty import aurc, excess_aurc
 
-OF_REGIONS = {
+REGION_METRICS = {
     *("nll", "brier", "ece", "mce", "ace"),
     *("auroc_entropy", "aupr_entropy", "aurc_entropy", "e_aurc_entropy"),
 }
 """What a single pass says of a region that has right and wrong voxels."""
 
-OF_STRUCTURES = {
+STRUCTURE_METRICS = {
     *("dice", "hd95_mm", "surface_dice"),
     *("volume_error", "volume_error_mm3", "volume_true_mm3", "volume_mm3"),
 }
@@ -127,7 +128,7 @@ def test_figures_by_hand() -> None:
     assert figures["volume_true_mm3", "volume"] == figures["volume_mm3", "volume"] == 64
     assert figures["volume_error", "volume"] == 0
     assert figures["hd95_mm", "volume"] == figures["surface_dice", "volume"] == 1
-    assert len(figures) == len(OF_STRUCTURES) + 2 * len(OF_REGIONS)
+    assert len(figures) == len(STRUCTURE_METRICS) + 2 * len(REGION_METRICS)
 
 
 def test_a_sheared_grid_is_measured_in_the_world() -> None:
@@ -168,7 +169,7 @@ def test_what_is_absent_has_no_row() -> None:
     volume = prepared(np.full((6, 6, 6), -1.0), np.zeros((6, 6, 6), np.uint8))
     found = run([volume])
     # No voxel is wrong: there is nothing to detect.
-    defined = OF_REGIONS - {"auroc_entropy", "aupr_entropy"}
+    defined = REGION_METRICS - {"auroc_entropy", "aupr_entropy"}
     assert {(r.metric, r.region) for r in found} == {(m, "volume") for m in defined}
     assert found.reliability["foreground"].count == ()
     assert found.risk_coverage["entropy"].risk == ()
@@ -191,7 +192,7 @@ def test_a_missed_structure_and_an_invented_one() -> None:
 def test_surfaces_can_be_left_out() -> None:
     volume = prepared(*cube((20, 20, 40)))
     without = {r.metric for r in run([volume], surfaces=False)}
-    assert without == OF_REGIONS | OF_STRUCTURES - {"hd95_mm", "surface_dice"}
+    assert without == REGION_METRICS | STRUCTURE_METRICS - {"hd95_mm", "surface_dice"}
 
 
 def test_one_volume_is_held_at_a_time() -> None:
@@ -206,7 +207,7 @@ def test_one_volume_is_held_at_a_time() -> None:
             del volume
 
     rows = run(volumes())
-    n = len(OF_STRUCTURES) + 2 * len(OF_REGIONS)
+    n = len(STRUCTURE_METRICS) + 2 * len(REGION_METRICS)
     assert "".join(row.subject for row in rows) == "a" * n + "b" * n + "c" * n
 
 
@@ -443,6 +444,13 @@ def test_summary_of_structures_and_of_regions_follow_one_rule() -> None:
         "auroc_entropy/foreground": 0.6,
     }
     assert summarise(rows) == pytest.approx(expected)
+
+
+def test_every_figure_has_an_entry_in_the_glossary_and_every_entry_a_figure() -> None:
+    rows = run_noisy([noisy("a"), noisy("b", 1)])
+    found = {name.partition("/")[0] for name in summarise(rows)}
+    assert {row.metric for row in rows} == set(OF_STRUCTURES | OF_REGIONS)
+    assert found == set(OF_STRUCTURES | OF_REGIONS | OF_SEVERAL_SCANS)
 
 
 def test_cases_are_ordered_by_the_disagreement_of_draws() -> None:

@@ -14,6 +14,7 @@ import torch
 
 import nobrainer
 from nobrainer.cli import main
+from nobrainer.glossary import OF_REGIONS, OF_SEVERAL_SCANS, OF_STRUCTURES, SCORES
 from nobrainer.processing.segmentation import DEFAULT_LEARNING_RATE
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
@@ -108,6 +109,19 @@ def test_signatures_are_those_of_the_code(
         else:
             value = eval(ast.unparse(default), dict(NAMES))
             assert parameter.default == value, parameter
+
+
+def test_every_figure_of_an_evaluation_is_on_the_page() -> None:
+    text = dict(sections(API))["`evaluate`"]
+    # The first cells of the tables of metrics.
+    rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    named = {name for cell in rows for name in re.findall(r"`([^`]*)`", cell)}
+    there = {one.replace("<score>", score) for one in named for score in SCORES}
+    assert there == set(OF_STRUCTURES | OF_REGIONS)
+    for name in OF_SEVERAL_SCANS:
+        assert f"`{name}`" in text
+    for score in SCORES:
+        assert f"`{score}`" in text
 
 
 def commands(

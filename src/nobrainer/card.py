@@ -17,23 +17,12 @@ import numpy as np
 
 from nobrainer.data.labels import LabelTable
 from nobrainer.fitted import Calibration, QualityModel
+from nobrainer.glossary import OF_RUNS, OF_TRAINING
 from nobrainer.naming import count_scans
 from nobrainer.recipe import Cohort, DataConfig, Recipe, SearchRecord
 
 _ABSENT = "\N{EN DASH}"
 _N_DRAWS = 10
-_FIGURES = {
-    "dice": "Dice (0 to 1, higher is better)",
-    "nll": "negative log-likelihood (nats, lower is better)",
-    "aurc": "area under the risk-coverage curve (0 to 1, lower is better)",
-    "ece": "expected calibration error (0 to 1, lower is better)",
-    "auroc": "AUROC of finding wrong voxels (0 to 1, chance is 0.5)",
-}
-_METRICS = {
-    "validation_dice": "Dice on validation scans, mean over classes but background",
-    "dice": "Dice on training patches",
-    "loss": "loss on training patches",
-}
 # Of these the card speaks in words, or `recipe.json` is the place to look.
 _TOLD = ("data.n_classes", "data.relabel", "data.binarize", "model.args.n_classes")
 
@@ -267,12 +256,13 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
 def _figures(recipe: Recipe) -> str:
     metrics = recipe.provenance.metrics
     per_class = "validation_dice_"
+    titles = {key: metric.name for key, metric in OF_TRAINING.items()}
     first = ["validation_dice", *(n for n in metrics if n.startswith(per_class))]
     rows = [
         (
             f"Dice on validation scans, {name.removeprefix(per_class)}"
             if name.startswith(per_class)
-            else _METRICS.get(name, name),
+            else titles.get(name, name),
             metrics[name],
         )
         for name in sorted(metrics, key=[*first, *metrics].index)
@@ -354,7 +344,10 @@ def _judged_first(
 def _figure_name(name: str) -> str:
     if name.startswith("dice/"):
         return f"Dice, {name.removeprefix('dice/')}"
-    return _FIGURES.get(name, name)
+    if name not in OF_RUNS:
+        return name
+    metric = OF_RUNS[name]
+    return f"{metric.name} ({metric.bounds or metric.unit}, {metric.better} is better)"
 
 
 def _test(search: SearchRecord) -> str:

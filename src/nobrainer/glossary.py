@@ -23,8 +23,8 @@ class Metric:
     digits: decimals where people read it.
     better: which way is better; empty where that depends.
     short: head of a narrow column, without the unit; empty where `name` is short.
-    line: what a terminal calls it, where nothing explains it; empty for a figure
-        that the terminal leaves out.
+    line: what a terminal calls it, unit included, where nothing explains it; empty
+        for a figure that the terminal leaves out.
     definition: how it is computed, for the file that describes a table's columns;
         empty where `meaning` says it.
     source: for a figure of a search, what `summarise` calls it.
@@ -215,7 +215,7 @@ _OF_PROBABILITIES = {
         digits=4,
         better="lower",
         short="NLL",
-        line="neg. log-likelihood",
+        line="neg. log-likelihood (nats)",
     ),
     "brier": Metric(
         "Brier score",

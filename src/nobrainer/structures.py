@@ -16,6 +16,7 @@ from scipy.special import stdtrit
 
 from nobrainer.data.labels import LabelTable
 from nobrainer.fitted import Intervals, volume_spread
+from nobrainer.glossary import OF_DRAWS, OF_STRUCTURES
 from nobrainer.inference.predict import TileResult
 
 
@@ -71,68 +72,19 @@ class Structure:
         return "found" if self.volume_mm3 > 0 else "not found"
 
 
-# Description and unit of each column: those of a table, then those of `Structure`.
-_COLUMNS = {
-    "subject": ("The scan.", "n/a"),
-    "index": ("Value that stands for the structure in the label map.", "n/a"),
-    "name": ("Name of the structure.", "n/a"),
-    "status": (
-        "'found'; 'not found': no draw has a voxel of it, which does not make it "
-        "certain; 'not in training': no training scan had it, so that the network "
-        "cannot know it.",
-        "n/a",
-    ),
-    "volume_mm3": ("Mean volume over draws of the network.", "mm^3"),
-    "volume_sd_mm3": (
-        "Sample standard deviation (n - 1) of the volume over draws, where some draw "
-        "has the structure.",
-        "mm^3",
-    ),
-    "volume_low_mm3": (
-        "Lower end of the 95 % interval for the volume of one further draw "
-        "(Student's t); at least 0.",
-        "mm^3",
-    ),
-    "volume_high_mm3": (
-        "Upper end of the 95 % interval for the volume of one further draw "
-        "(Student's t).",
-        "mm^3",
-    ),
-    "conformal_low_mm3": (
-        "Lower end of the interval for the true volume, with the coverage that the "
-        "model was calibrated for on held-out scans; at least 0.",
-        "mm^3",
-    ),
-    "conformal_high_mm3": (
-        "Upper end of the interval for the true volume, with the coverage that the "
-        "model was calibrated for on held-out scans.",
-        "mm^3",
-    ),
-    "cv": (
-        "Coefficient of variation over draws: volume_sd_mm3 / volume_mm3.",
-        "1",
-    ),
-    "pairwise_dice": (
-        "Dice overlap between pairs of draws, pooled over all pairs; 1 where all "
-        "draws agree.",
-        "1",
-    ),
-    "iou": (
-        "Voxels that all draws give to the structure, over the voxels that any draw "
-        "gives to it.",
-        "1",
-    ),
-    "entropy": (
-        "Entropy of the mean class probabilities, mean over the voxels labelled with "
-        "the structure.",
-        "nat",
-    ),
-    "mutual_information": (
-        "Mutual information between class and draw, mean over the voxels labelled "
-        "with the structure.",
-        "nat",
-    ),
+# Descriptions of the columns of a table that are no figures.
+_ABOUT = {
+    "subject": "The scan.",
+    "index": "Value that stands for the structure in the label map.",
+    "name": "Name of the structure.",
+    "status": "'found'; 'not found': no draw has a voxel of it, which does not make it "
+    "certain; 'not in training': no training scan had it, so that the network cannot "
+    "know it.",
 }
+_FIGURES = tuple(
+    field.name for field in fields(Structure) if field.name not in ("value", *_ABOUT)
+)
+_COLUMNS = (*_ABOUT, *_FIGURES)
 
 
 class StructureSums:
@@ -273,17 +225,18 @@ def sidecar(coverage: float | None = None) -> dict[str, dict[str, str]]:
     Args:
         coverage: share that the conformal intervals hold, where the table has them.
     """
-    columns = dict(_COLUMNS)
+    columns = {
+        name: {"Description": text, "Units": "n/a"} for name, text in _ABOUT.items()
+    }
+    figures = OF_STRUCTURES | OF_DRAWS
+    columns |= {name: figures[name].describe_column() for name in _FIGURES}
     if coverage is not None:
         for end in ("conformal_low_mm3", "conformal_high_mm3"):
-            description, unit = columns[end]
-            words = f" The coverage is {coverage:g}: of new scans like those, at least "
-            words += f"{100 * coverage:g} % have their true volume inside."
-            columns[end] = (description + words, unit)
-    return {
-        column: {"Description": description, "Units": unit}
-        for column, (description, unit) in columns.items()
-    }
+            columns[end]["Description"] += (
+                f" The coverage is {coverage:g}: of new scans like those, at least "
+                f"{100 * coverage:g} % have their true volume inside."
+            )
+    return columns
 
 
 def _around(mean: float, half: float) -> tuple[float, float]:

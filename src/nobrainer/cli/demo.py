@@ -18,13 +18,11 @@ from nobrainer.cli.outputs import (
     write_maps,
 )
 from nobrainer.data.table import read_table
+from nobrainer.glossary import OF_REGIONS
 from nobrainer.naming import stem
 
-_CALIBRATION = {
-    "nll": "  neg. log-likelihood",
-    "brier": "  Brier score",
-    "ece": "  calibration error",
-}
+_CALIBRATION = ("nll", "brier", "ece")
+_WIDTH = 30
 _READING = """\
 How to read the maps: label is the most frequent class of the draws. Variance says
 where the draws disagree; entropy says where the mean probability is undecided, from 0
@@ -108,16 +106,17 @@ def demo(
         return
     echo(f"trained in {trained_s:.0f} s on {len(pairs) - 1} heads")
     echo(f"brain of the unseen head {image}, {n_samples} draws:")
-    echo(f"  {'Dice':<24} {figures['dice']:.3f}")
+    echo(f"  {'Dice':<{_WIDTH}} {figures['dice']:.3f}")
     volume = f"{volumes_ml.mean():.1f} ml, standard deviation {volumes_ml.std():.1f} ml"
-    echo(f"  {'volume':<24} {volume}")
-    echo(f"  {'calibration':<24} whole scan   near the brain")
-    for name, title in _CALIBRATION.items():
+    echo(f"  {'volume':<{_WIDTH}} {volume}")
+    echo(f"  {'calibration':<{_WIDTH}} whole scan   near the brain")
+    for name in _CALIBRATION:
         whole, near = figures[name], figures[f"{name}/foreground"]
-        echo(f"  {title:<24} {whole:<12.4f} {near:.4f}")
+        title = f"  {OF_REGIONS[name].line}"
+        echo(f"  {title:<{_WIDTH}} {whole:<12.4f} {near:.4f}")
     echo("files:")
     for name, path in paths.items():
-        echo(f"  {name:<24} {path}")
+        echo(f"  {name:<{_WIDTH}} {path}")
     echo(_READING)
 
 

@@ -29,23 +29,12 @@ from nobrainer.cli.scans import end
 from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
 from nobrainer.formats import require_file
+from nobrainer.glossary import OF_REGIONS, OF_STRUCTURES
 from nobrainer.io import write_text
 from nobrainer.naming import count_scans
 
-_REGIONS = {
-    "nll": "neg. log-likelihood (nats)",
-    "brier": "Brier score",
-    "ece": "expected calibration error",
-    "mce": "maximum calibration error",
-    "ace": "adaptive calibration error",
-    "auroc_entropy": "errors found by entropy, AUROC",
-    "auroc_variance": "errors found by variance, AUROC",
-    "auroc_mutual_information": "errors found by mutual inf., AUROC",
-}
-_COVERED = {
-    "covered": "true volumes inside the interval of the draws",
-    "conformal_covered": "true volumes inside the calibrated interval",
-}
+_STRUCTURES = ("dice", "hd95_mm", "surface_dice", "volume_error")
+_IN_PERCENT = ("volume_error", "covered", "conformal_covered")
 
 
 @click.command()
@@ -216,32 +205,33 @@ def _echo_structures(figures: Mapping[str, float], names: Sequence[str]) -> None
     if len(rows) > 1:
         rows.append(("mean of structures", ""))
     cells = [
-        [
-            name,
-            figure_text(figures.get(f"dice{part}", math.nan)),
-            figure_text(figures.get(f"hd95_mm{part}", math.nan), 2),
-            figure_text(figures.get(f"surface_dice{part}", math.nan)),
-            figure_text(100 * figures.get(f"volume_error{part}", math.nan), 1, " %"),
-        ]
+        [name, *(_text(m, figures.get(f"{m}{part}", math.nan)) for m in _STRUCTURES)]
         for name, part in rows
     ]
-    header = ["structure", "Dice", "HD95 (mm)", "surface Dice", "volume error"]
-    echo_columns(header, cells)
-    for metric, words in _COVERED.items():
-        if metric in figures:
-            echo(f"{words}: {figure_text(100 * figures[metric], 0, ' %')}")
+    echo_columns(["structure", *(OF_STRUCTURES[m].heading for m in _STRUCTURES)], cells)
+    for name, metric in OF_STRUCTURES.items():
+        if metric.line and name in figures:
+            echo(f"{metric.line}: {_text(name, figures[name])}")
     echo()
+
+
+def _text(name: str, value: float) -> str:
+    """A figure of a structure with its decimals, some as a percentage."""
+    digits = OF_STRUCTURES[name].digits
+    if name in _IN_PERCENT:
+        return figure_text(100 * value, digits - 2, " %")
+    return figure_text(value, digits)
 
 
 def _echo_regions(figures: Mapping[str, float]) -> None:
     rows = [
         [
-            words,
-            figure_text(figures[metric], 4),
-            figure_text(figures.get(f"{metric}/foreground", math.nan), 4),
+            metric.line,
+            figure_text(figures[name], metric.digits),
+            figure_text(figures.get(f"{name}/foreground", math.nan), metric.digits),
         ]
-        for metric, words in _REGIONS.items()
-        if metric in figures
+        for name, metric in OF_REGIONS.items()
+        if metric.line and name in figures
     ]
     echo_columns(["probabilities", "whole scan", "near the foreground"], rows)
     echo()

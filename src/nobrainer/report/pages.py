@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
-from nobrainer.evaluation import SCORES, Evaluation, Row, summarise
+from nobrainer.evaluation import Evaluation, Row, summarise
 from nobrainer.figure import (
     draw_metric,
     draw_prediction,
@@ -24,6 +24,7 @@ from nobrainer.figure import (
     draw_structures,
 )
 from nobrainer.fitted import Calibration
+from nobrainer.glossary import OF_DRAWS, OF_REGIONS, OF_STRUCTURES
 from nobrainer.io import read_geometry
 from nobrainer.naming import count_scans
 from nobrainer.processing.prediction import Prediction
@@ -45,86 +46,31 @@ from nobrainer.structures import Structure
 Facts = list[tuple[str, str]]
 
 _COLUMNS = {
-    "volume (ml)": "mean over the draws, where there are several. Not found: no draw "
+    "volume (ml)": "Mean over the draws, where there are several. Not found: no draw "
     "has a voxel of it, which does not make it certain. Not in training: no training "
     "scan had it, so that the network cannot know it.",
-    "sd (ml)": "how much the volume differs from draw to draw.",
-    "95 % of draws (ml)": "the volume of one further draw lies in it with 95 % "
+    "sd (ml)": OF_DRAWS["volume_sd_mm3"].meaning,
+    "95 % of draws (ml)": "The volume of one further draw lies in it with 95 % "
     "probability. It says how far the draws agree, not where the truth is.",
-    "calibrated (ml)": "an interval for the true volume, as wide as held-out scans "
+    "calibrated (ml)": "An interval for the true volume, as wide as held-out scans "
     "showed that it must be.",
-    "CV (%)": "sd as a share of the volume.",
-    "Dice of draws": "overlap between pairs of draws; 1 where all agree.",
-    "IoU of draws": "voxels on which all draws agree, as a share of those of any draw.",
-    "entropy (nats)": "how undecided the network is inside the structure; 0 is "
-    "certain.",
-    "MI (nats)": "mutual information, the part of the entropy on which the draws "
-    "disagree.",
+    "CV (%)": OF_DRAWS["cv"].meaning,
+} | {
+    metric.heading: metric.meaning
+    for metric in (
+        OF_STRUCTURES["pairwise_dice"],
+        OF_DRAWS["iou"],
+        OF_DRAWS["entropy"],
+        OF_DRAWS["mutual_information"],
+    )
 }
-# Digits, name and meaning of the metrics of structures.
+# Of the figures of structures those that pages explain.
 _OF_STRUCTURES = {
-    "dice": (3, "Dice", "Overlap with the truth; 1 is perfect."),
-    "surface_dice": (
-        3,
-        "surface Dice",
-        "Share of the surface that lies within 1 mm of the true one.",
-    ),
-    "hd95_mm": (
-        2,
-        "HD95 (mm)",
-        "95 % of the surface lies closer to the true one than this.",
-    ),
-    "volume_error": (
-        3,
-        "volume error",
-        "Predicted minus true volume, as a share of the true one.",
-    ),
-    "covered": (
-        2,
-        "covered by draws",
-        "Share of true volumes inside the 95 % interval of the draws.",
-    ),
-    "conformal_covered": (
-        2,
-        "covered, calibrated",
-        "Share of true volumes inside the calibrated interval.",
-    ),
-    "pairwise_dice": (3, "Dice of draws", "Overlap between pairs of draws."),
+    name: metric for name, metric in OF_STRUCTURES.items() if metric.meaning
 }
 _AXES = ("x (mm)", "y (mm)", "z (mm)")
 _CHARTED = ("dice", "surface_dice", "hd95_mm", "volume_error")
-# And of the metrics of regions.
-_OF_REGIONS = {
-    "nll": (
-        "negative log-likelihood (nats)",
-        "Surprise at the true class, mean over voxels; 0 is best.",
-    ),
-    "brier": ("Brier score", "Squared error of the probabilities; 0 is best."),
-    "ece": (
-        "expected calibration error",
-        "How far confidence is from accuracy, mean over voxels; 0 is best.",
-    ),
-    "mce": ("maximum calibration error", "The same where it is worst."),
-    "ace": (
-        "adaptive calibration error",
-        "The same over all classes, in bins of as many voxels each.",
-    ),
-    "auroc_{}": (
-        "AUROC of {}",
-        "Probability that a wrong voxel has more {} than a right one; 1 is best, 0.5 "
-        "is chance.",
-    ),
-    "aupr_{}": (
-        "AUPR of {}",
-        "Precision of {} in finding wrong voxels, mean over recall; 1 is best.",
-    ),
-    "aurc_{}": (
-        "AURC of {}",
-        "Error of the voxels kept, mean over all shares kept where {} decides; 0 is "
-        "best.",
-    ),
-    "e_aurc_{}": ("excess AURC of {}", "The same beyond the best order there is."),
-}
+_OF_EACH_SCAN = ("nll", "ece", "auroc_entropy")
 # Features of scans, and their digits.
 _OF_SCANS = {
     "input distance (SD)": ("input_distance", 1),
@@ -304,14 +250,15 @@ def write_evaluation(
         "charts": [
             (
                 embed_figure(
-                    draw_metric(values[metric], name),
-                    f"{name} of each structure; the table below has the numbers",
+                    draw_metric(values[name], metric.title),
+                    f"{metric.title} of each structure; the table below has the "
+                    "numbers",
                     "svg",
                 ),
-                f"{name[0].upper()}{name[1:]}: {meaning}",
+                f"{metric.title[0].upper()}{metric.title[1:]}: {metric.meaning}",
             )
-            for metric, (_, name, meaning) in _OF_STRUCTURES.items()
-            if metric in _CHARTED and values.get(metric)
+            for name, metric in _OF_STRUCTURES.items()
+            if name in _CHARTED and values.get(name)
         ],
         "structures": _overlap_table(values, labels),
         "curves": curves,
@@ -486,23 +433,20 @@ def _least_sure(
 
 def _summaries(means: Mapping[str, float]) -> list[Table]:
     of_structures = tuple(
-        (name, number(means[metric], digits), meaning)
-        for metric, (digits, name, meaning) in _OF_STRUCTURES.items()
-        if metric in means
+        (metric.title, number(means[name], metric.digits), metric.meaning)
+        for name, metric in _OF_STRUCTURES.items()
+        if name in means
     )
-    of_regions = []
-    for metric, (name, meaning) in _OF_REGIONS.items():
-        for score in SCORES if "{}" in metric else ("",):
-            key, words = metric.format(score), score.replace("_", " ")
-            if key in means or f"{key}/foreground" in means:
-                of_regions.append(
-                    (
-                        name.format(words),
-                        number(means.get(key, np.nan), 4),
-                        number(means.get(f"{key}/foreground", np.nan), 4),
-                        meaning.format(words),
-                    )
-                )
+    of_regions = tuple(
+        (
+            metric.title,
+            number(means.get(name, np.nan), metric.digits),
+            number(means.get(f"{name}/foreground", np.nan), metric.digits),
+            metric.meaning,
+        )
+        for name, metric in OF_REGIONS.items()
+        if name in means or f"{name}/foreground" in means
+    )
     tables = (
         Table(
             "Segmentation: means over structures and scans",
@@ -514,7 +458,7 @@ def _summaries(means: Mapping[str, float]) -> list[Table]:
             "Probabilities and uncertainty: means over scans. Most of a whole scan "
             "is easy background; near the structures is where errors are.",
             ("figure", *_REGION_NAMES.values(), "what it says"),
-            tuple(of_regions),
+            of_regions,
             texts=("what it says",),
         ),
     )
@@ -525,7 +469,7 @@ def _overlap_table(
     values: Mapping[str, Mapping[str, Sequence[float]]], labels: LabelTable
 ) -> Table:
     def cell(metric: str, structure: str) -> str:
-        digits, found = _OF_STRUCTURES[metric][0], values[metric].get(structure, ())
+        digits, found = _OF_STRUCTURES[metric].digits, values[metric].get(structure, ())
         if not found:
             return number(np.nan)
         mean = number(float(np.mean(found)), digits)
@@ -538,7 +482,7 @@ def _overlap_table(
     names = [n for n in labels.names[1:] if any(n in values[m] for m in metrics)]
     return Table(
         "Structures: mean over scans (lowest to highest)",
-        ("structure", "scans", *(_OF_STRUCTURES[m][1] for m in metrics)),
+        ("structure", "scans", *(_OF_STRUCTURES[m].heading for m in metrics)),
         tuple(
             (
                 name,
@@ -556,9 +500,11 @@ def _subject_table(rows: Sequence[Row]) -> Table:
     for row in rows:
         if row.structure != "all" or row.region == "foreground":
             found[row.subject][row.metric].append(row.value)
-    columns = {m: (name, digits) for m, (digits, name, _) in _OF_STRUCTURES.items()}
-    columns |= {"nll": ("NLL (nats)", 3), "ece": ("ECE", 3)}
-    columns |= {"auroc_entropy": ("AUROC of entropy", 3)}
+    columns = {n: (m.heading, m.digits) for n, m in _OF_STRUCTURES.items()}
+    # The table is wide, and a scan's figure is less exact than the mean.
+    columns |= {
+        n: (OF_REGIONS[n].heading, OF_REGIONS[n].digits - 1) for n in _OF_EACH_SCAN
+    }
     return Table(
         "Scans: means over structures; NLL, ECE and AUROC near the structures",
         ("scan", *(name for name, _ in columns.values())),
