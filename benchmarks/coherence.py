@@ -23,7 +23,7 @@ from compare import spread, write_json
 
 import nobrainer as nb
 from nobrainer.data.preprocess import background_value, preprocess_image
-from nobrainer.inference.predict import Sampling, predict_volume
+from nobrainer.inference.predict import Predictor, Sampling
 from nobrainer.io import read_image
 
 BLOCK = (32, 32, 32)
@@ -57,18 +57,14 @@ def volumes_of_tiles(
         tile = tuple(part.start for part in where)
         counts[tile].append(torch.bincount(labels, minlength=n_classes).numpy())
 
-    predict_volume(
-        segmentation.model_,
+    sampling, cpu = Sampling(seed, n_samples, BLOCK), torch.device("cpu")
+    Predictor(segmentation.model_, n_classes, sampling, cpu)(
         volume.data,
-        Sampling(seed, n_samples, BLOCK),
-        n_classes=n_classes,
-        background=background_value(volume.data),
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-        on_tile=lambda tile: None,
+        background_value(volume.data),
+        lambda tile: None,
         on_logits=count,
     )
-    voxel_ml = float(np.prod(volume.geometry.spacing_mm)) / 1000
+    voxel_ml = volume.geometry.voxel_mm3 / 1000
     return np.stack(list(counts.values()), axis=1) * voxel_ml
 
 

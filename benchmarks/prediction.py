@@ -22,7 +22,7 @@ from torch import nn
 import nobrainer as nb
 from nobrainer import models
 from nobrainer.bayes.draws import realise
-from nobrainer.inference.predict import Sampling, TileResult, predict_volume
+from nobrainer.inference.predict import Predictor, Sampling, TileResult
 
 CPU = torch.device("cpu")
 
@@ -61,16 +61,7 @@ def ours(
         for name, values in maps.items():
             values[tile.where] = getattr(tile, name)
 
-    predict_volume(
-        model,
-        image,
-        sampling,
-        n_classes=n_classes,
-        background=0.0,
-        device=CPU,
-        dtype=dtype,
-        on_tile=keep,
-    )
+    Predictor(model, n_classes, sampling, CPU, dtype)(image, 0.0, keep)
     return maps
 
 

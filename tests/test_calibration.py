@@ -17,10 +17,12 @@ from nobrainer.calibration import (
 from nobrainer.data.patches import Prepared
 from nobrainer.errors import InputError
 from nobrainer.fitted import volume_spread
-from nobrainer.inference.predict import Sampling, Scaling
+from nobrainer.inference.predict import Predictor, Sampling, Scaling
 from nobrainer.metrics.region import FOREGROUND_MARGIN, foreground_band
 
-CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
+
+def predictor(model, sampling):
+    return Predictor(model, 2, sampling, torch.device("cpu"))
 
 
 def sampled(rng, n_voxels, n_classes=3, n_draws=1):
@@ -253,14 +255,8 @@ def test_collect_keeps_the_logits_at_its_voxels(block_shape):
     sheared = volume.affine.copy()
     sheared[0, 1] = 1.0
     volume = Prepared("a", image, label, sheared, -99.0, -99.0, 1.0, (1.0, 1.0, 1.0))
-    (one,) = collect(
-        Known(),
-        [volume],
-        Sampling(seed=3, n_samples=2, block_shape=block_shape),
-        n_classes=2,
-        voxels_per_subject=300,
-        **CPU,
-    )
+    sampling = Sampling(seed=3, n_samples=2, block_shape=block_shape)
+    (one,) = collect(predictor(Known(), sampling), [volume], voxels_per_subject=300)
     assert one.logits.shape == (2, 300, 2)
     # The image numbers its voxels, and the logit of class 1 is the image.
     numbers = one.logits[0, :, 1].astype(int)
@@ -287,13 +283,8 @@ def test_the_band_reaches_five_voxels():
 
 
 def test_draws_are_kept_apart():
-    (one,) = collect(
-        Known(dropout=0.5),
-        [prepared("a")],
-        Sampling(seed=0, n_samples=8),
-        n_classes=2,
-        **CPU,
-    )
+    sampling = Sampling(seed=0, n_samples=8)
+    (one,) = collect(predictor(Known(dropout=0.5), sampling), [prepared("a")])
     # A draw's mask doubles the only channel or switches it off.
     size = np.abs(one.logits[..., 1])
     on = (size > 0).all(1)
@@ -306,13 +297,10 @@ def test_draws_are_kept_apart():
 
 def run(subjects, sampling=None, people=None, **options):
     return calibrate(
-        Known(),
+        predictor(Known(), sampling or Sampling(seed=0, n_samples=0)),
         lambda scans: (subjects[scan] for scan in scans),
         people or [subject.name for subject in subjects],
-        sampling or Sampling(seed=0, n_samples=0),
-        n_classes=2,
         **options,
-        **CPU,
     )
 
 
@@ -386,7 +374,7 @@ def test_scans_of_one_person_are_one_subject_of_the_intervals():
 
 def test_every_scan_has_draws_of_its_own():
     subjects = [prepared(str(n)) for n in range(6)]
-    found = collect(Known(dropout=0.5), subjects, Sampling(0, 8), n_classes=2, **CPU)
+    found = collect(predictor(Known(dropout=0.5), Sampling(0, 8)), subjects)
     # On or off is the only thing that a draw of this network changes.
     masks = {tuple(one.volumes_mm3[:, 1] > 0) for one in found}
     assert len(masks) > 3
@@ -394,14 +382,16 @@ def test_every_scan_has_draws_of_its_own():
 
 def test_intervals_need_a_spread_of_draws():
     subjects = [prepared(str(n), n) for n in range(4)]
-    options = {"n_classes": 2, "coverage": 0.5, **CPU}
     volumes, people = lambda scans: (subjects[n] for n in scans), ["a", "b", "c", "d"]
+
+    def fit_with(n_samples):
+        drawn = predictor(Known(dropout=0.5), Sampling(0, n_samples))
+        return calibrate(drawn, volumes, people, coverage=0.5)
+
     for n_samples in (0, 1):
         with pytest.raises(InputError, match="spread of several draws, got 1"):
-            calibrate(
-                Known(dropout=0.5), volumes, people, Sampling(0, n_samples), **options
-            )
-    fit = calibrate(Known(dropout=0.5), volumes, people, Sampling(0, 3), **options)
+            fit_with(n_samples)
+    fit = fit_with(3)
     assert fit.intervals.n_draws == 3
 
 

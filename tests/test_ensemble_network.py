@@ -15,7 +15,7 @@ from nobrainer.bayes.draws import (
     realise,
 )
 from nobrainer.bayes.ensemble import EnsembleNetwork
-from nobrainer.inference.predict import Sampling, TileResult, predict_volume
+from nobrainer.inference.predict import Predictor, Sampling, TileResult
 
 PLAIN = [
     ["vnet", {"base_filters": 2, "levels": 3}],
@@ -60,16 +60,8 @@ def _predict(model: nn.Module, image: np.ndarray, **sampling) -> dict[str, np.nd
             maps.setdefault(name, np.zeros(shape, value.dtype))
             maps[name][..., *tile.where] = value
 
-    counts = predict_volume(
-        model,
-        image,
-        Sampling(seed=5, **sampling),
-        n_classes=2,
-        background=0.0,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-        on_tile=put,
-    )
+    cpu = torch.device("cpu")
+    counts = Predictor(model, 2, Sampling(seed=5, **sampling), cpu)(image, 0.0, put)
     return maps | {"counts": counts}
 
 

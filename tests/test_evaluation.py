@@ -19,7 +19,7 @@ from nobrainer.errors import InputError
 from nobrainer.evaluation import Evaluation, Row, evaluate, summarise
 from nobrainer.fitted import Intervals
 from nobrainer.glossary import OF_REGIONS, OF_SEVERAL_SCANS, OF_STRUCTURES
-from nobrainer.inference.predict import Sampling
+from nobrainer.inference.predict import Predictor, Sampling
 from nobrainer.metrics.uncertainty import aurc, excess_aurc
 
 REGION_METRICS = {
@@ -86,14 +86,11 @@ def run(
     *,
     surfaces: bool = True,
 ) -> Evaluation:
+    sampling = Sampling(seed=0, n_samples=0, block_shape=block_shape)
     return evaluate(
-        Known(),
+        Predictor(Known(), 2, sampling, torch.device("cpu")),
         volumes,
-        Sampling(seed=0, n_samples=0, block_shape=block_shape),
-        n_classes=2,
         labels=LabelTable.generic(2),
-        device=torch.device("cpu"),
-        dtype=torch.float32,
         surfaces=surfaces,
     )
 
@@ -237,14 +234,11 @@ def noisy(name: str = "a", seed: int = 0) -> Prepared:
 def run_noisy(
     volumes: Iterable[Prepared], block_shape: tuple[int, int, int] | None = None
 ) -> Evaluation:
+    sampling = Sampling(SAMPLING.seed, SAMPLING.n_samples, block_shape)
     return evaluate(
-        Moody(),
+        Predictor(Moody(), 3, sampling, torch.device("cpu")),
         volumes,
-        Sampling(SAMPLING.seed, SAMPLING.n_samples, block_shape),
-        n_classes=3,
         labels=LabelTable.generic(3),
-        device=torch.device("cpu"),
-        dtype=torch.float32,
         intervals=INTERVALS,
     )
 
@@ -347,13 +341,9 @@ def test_a_missed_structure_counts_against_intervals() -> None:
     assert volume.label is not None
     volume.label[1, 1, 1:5] = 3
     found = evaluate(
-        Blind(),
+        Predictor(Blind(), 5, SAMPLING, torch.device("cpu")),
         [volume],
-        SAMPLING,
-        n_classes=5,
         labels=LabelTable.generic(5),
-        device=torch.device("cpu"),
-        dtype=torch.float32,
         intervals=Intervals(0.9, 10, 5, (None, None, 1.5, 1.5, 1.5)),
         surfaces=False,
     )

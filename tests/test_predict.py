@@ -12,10 +12,10 @@ from torch import nn
 from nobrainer import models
 from nobrainer.bayes.draws import plan_draws, realise
 from nobrainer.inference.predict import (
+    Predictor,
     Sampling,
     Scaling,
     TileResult,
-    predict_volume,
 )
 from nobrainer.models import MODELS
 from nobrainer.types import Shape3
@@ -99,17 +99,14 @@ def _predict(
         maps.probabilities[:, *tile.where] = tile.probabilities
         maps.votes[:, *tile.where] = tile.votes
 
-    counts = predict_volume(
+    scaling = how.pop("scaling", None)
+    predictor = Predictor(
         model,
-        image,
-        Sampling(SEED, n_samples, block_shape, batch_size, how.pop("scaling", None)),
-        n_classes=N_CLASSES,
-        background=BACKGROUND,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-        on_tile=keep,
-        **how,
+        N_CLASSES,
+        Sampling(SEED, n_samples, block_shape, batch_size, scaling),
+        torch.device("cpu"),
     )
+    counts = predictor(image, BACKGROUND, keep, **how)
     assert seen.min() == seen.max() == 1
     return maps._replace(counts=counts)
 
@@ -198,15 +195,11 @@ def test_background_tiles_equal_a_plain_pass(name):
     np.testing.assert_allclose(
         found.probabilities, _plain_passes(model, image, 1)[0], rtol=0, atol=1e-5
     )
-    predict_volume(
-        model,
+    sampling = Sampling(SEED, 1, (4, 4, 4))
+    Predictor(model, N_CLASSES, sampling, torch.device("cpu"))(
         image,
-        Sampling(SEED, 1, (4, 4, 4)),
-        n_classes=N_CLASSES,
-        background=BACKGROUND,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-        on_tile=lambda tile: None,
+        BACKGROUND,
+        lambda tile: None,
         on_pass=lambda done, total: passes.append((done, total)),
     )
     total = passes[0][1]
@@ -401,16 +394,11 @@ def test_bfloat16_is_near_float32():
     model = _model("bayesian_vnet")
     image = _volume((16, 16, 16))
     parts: list[TileResult] = []
-    predict_volume(
-        model,
-        image,
-        Sampling(SEED, 2, (16, 16, 16)),
-        n_classes=N_CLASSES,
-        background=BACKGROUND,
-        device=torch.device("cpu"),
-        dtype=torch.bfloat16,
-        on_tile=parts.append,
+    sampling = Sampling(SEED, 2, (16, 16, 16))
+    predictor = Predictor(
+        model, N_CLASSES, sampling, torch.device("cpu"), torch.bfloat16
     )
+    predictor(image, BACKGROUND, parts.append)
     assert parts[0].probabilities.dtype == np.float32
     exact = _predict(model, image, 2, (16, 16, 16))
     assert np.abs(parts[0].probabilities - exact.probabilities).mean() < 0.01

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nobrainer import models
 from nobrainer.errors import InputError
-from nobrainer.inference.predict import Sampling, predict_volume
+from nobrainer.inference.predict import Predictor, Sampling
 from nobrainer.research.cost import Forecast, count_size, forecast, why_not
 from nobrainer.research.journal import Row, Size
 from nobrainer.research.space import family_space
@@ -144,16 +144,9 @@ def test_judging_is_counted_as_prediction_does_it(model: str, args: dict) -> Non
 
     counter = FlopCounterMode(display=False, custom_mapping={mkldnn: convolution})
     with counter:
-        predict_volume(
-            models.build(model, **args),
-            image,
-            Sampling(seed=0, n_samples=0),
-            n_classes=2,
-            background=-100.0,
-            device=torch.device("cpu"),
-            dtype=torch.float32,
-            on_tile=lambda tile: None,
-        )
+        mean_weights, cpu = Sampling(seed=0, n_samples=0), torch.device("cpu")
+        predictor = Predictor(models.build(model, **args), 2, mean_weights, cpu)
+        predictor(image, -100.0, lambda tile: None)
     counted = count_size(model, args, **BATCH, judge_shapes=[shape], n_draws=1)
     # Some of it is computed beyond the edges, too, of a scan this small.
     assert counted.judge_flop == pytest.approx(counter.get_total_flops(), rel=0.2)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from nobrainer import models
-from nobrainer.inference.predict import Sampling, TileResult, predict_volume
+from nobrainer.inference.predict import Predictor, Sampling, TileResult
 
 SMALL = {"base_filters": 8, "levels": 2}
 MAPS = ("label", "variance", "entropy", "mutual_information")
@@ -72,16 +72,8 @@ def predict(
         for name, values in maps.items():
             values[tile.where] = getattr(tile, name)
 
-    predict_volume(
-        model,
-        image,
-        Sampling(seed=0, n_samples=n_samples),
-        n_classes=n_classes,
-        background=0.0,
-        device=device,
-        dtype=dtype,
-        on_tile=keep,
-    )
+    sampling = Sampling(seed=0, n_samples=n_samples)
+    Predictor(model, n_classes, sampling, device, dtype)(image, 0.0, keep)
     return maps
 
 

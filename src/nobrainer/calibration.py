@@ -8,13 +8,13 @@ from typing import Literal, get_args
 import numpy as np
 import scipy
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nobrainer.bayes.draws import is_stochastic, mix_seed, plan_draws
+from nobrainer.bayes.draws import is_stochastic, mix_seed
 from nobrainer.data.patches import Prepared
 from nobrainer.errors import InputError
 from nobrainer.fitted import Calibration, Intervals, volume_spread
-from nobrainer.inference.predict import Sampling, Scaling, predict_volume
+from nobrainer.inference.predict import Predictor, Scaling
 from nobrainer.metrics.region import foreground_band
 from nobrainer.registry import near_miss
 
@@ -51,16 +51,12 @@ class Collected:
 
 
 def calibrate(
-    model: nn.Module,
+    predictor: Predictor,
     volumes: Callable[[Sequence[int]], Iterable[Prepared]],
     subjects: Sequence[str],
-    sampling: Sampling,
     *,
-    n_classes: int,
     method: Method = "temperature",
     coverage: float | None = None,
-    device: torch.device,
-    dtype: torch.dtype,
 ) -> Calibration:
     """Fit a scaling of the logits and, if asked, intervals of the volumes.
 
@@ -70,17 +66,14 @@ def calibrate(
     Intervals take the first scan of each subject: several would not be independent.
 
     Args:
-        model: a model of the registry.
+        predictor: the network, applied as prediction will apply it; a scaling that it
+            holds is left out. Every scan has draws of its own.
         volumes: gives the labelled scans of some numbers, in their order; training
             must not have seen them.
         subjects: whom each scan shows.
-        sampling: draws and tiling, as prediction will use them; a scaling that it
-            holds is left out. Every scan has draws of its own.
-        n_classes: classes of the model's output.
         method: "temperature" or "vector".
         coverage: share of subjects whose true volume shall lie in its interval, in
             (0, 1); None fits no intervals.
-        device, dtype: where and in which number format the network runs.
 
     Returns:
         The scaling, with `intervals` where `coverage` is given.
@@ -98,41 +91,32 @@ def calibrate(
         raise InputError("scans to calibrate on must be at least 1, got 0")
     people = sorted(set(subjects))
     halved = method == "vector" and coverage is not None
-    n_draws = len(plan_draws(model, sampling.seed, sampling.n_samples))
+    n_draws = predictor.n_draws
     if coverage is not None:
         n_left = len(people) // 2 if halved else len(people)
         _check_coverage(coverage, n_left, halved)
-        if n_draws < 2 and is_stochastic(model):
+        if n_draws < 2 and is_stochastic(predictor.model):
             raise InputError(
                 f"intervals scale the spread of several draws, got {n_draws}: give "
                 "n_samples of at least 2, as many as prediction will have"
             )
-    plain = replace(sampling, scaling=None)
-    bytes_per_voxel = 4 * n_draws * n_classes * len(subjects)
+    unscaled = replace(predictor.sampling, scaling=None)
+    plain = replace(predictor, sampling=unscaled)
+    bytes_per_voxel = 4 * n_draws * predictor.n_classes * len(subjects)
     n_voxels = max(
         min(VOXELS_PER_SUBJECT, LOGIT_BYTES // bytes_per_voxel), _FEWEST_VOXELS
     )
-
-    def gather(scans: Sequence[int], used: Sampling, voxels: int) -> list[Collected]:
-        return collect(
-            model,
-            volumes(scans),
-            used,
-            n_classes=n_classes,
-            device=device,
-            dtype=dtype,
-            voxels_per_subject=voxels,
-        )
 
     # The scans that intervals come from: one of each subject, or of half of them.
     lone = [subjects.index(one) for one in people]
     scans = list(range(len(subjects)))
     if halved:
-        order = np.random.default_rng(sampling.seed).permutation(len(people))
+        rng = np.random.default_rng(predictor.sampling.seed)
+        order = rng.permutation(len(people))
         lone = [lone[place] for place in order[: len(people) // 2]]
         taken = {subjects[scan] for scan in lone}
         scans = [scan for scan in scans if subjects[scan] not in taken]
-    collected = gather(scans, plain, n_voxels)
+    collected = collect(plain, volumes(scans), voxels_per_subject=n_voxels)
     fitted = fit_scaling(
         [subject.logits for subject in collected],
         [subject.truth for subject in collected],
@@ -146,8 +130,9 @@ def calibrate(
     if coverage is None:
         return fitted
     if halved:
-        scaled = replace(plain, scaling=Scaling(fitted.weight, fitted.bias))
-        collected = gather(lone, scaled, 0)
+        scaling = Scaling(fitted.weight, fitted.bias)
+        scaled = replace(plain, sampling=replace(unscaled, scaling=scaling))
+        collected = collect(scaled, volumes(lone), voxels_per_subject=0)
     else:
         collected = [collected[scan] for scan in lone]
     intervals = fit_intervals(
@@ -159,13 +144,9 @@ def calibrate(
 
 
 def collect(
-    model: nn.Module,
+    predictor: Predictor,
     volumes: Iterable[Prepared],
-    sampling: Sampling,
     *,
-    n_classes: int,
-    device: torch.device,
-    dtype: torch.dtype,
     voxels_per_subject: int = VOXELS_PER_SUBJECT,
 ) -> list[Collected]:
     """Predict labelled volumes, keeping logits at a few voxels, and volumes.
@@ -176,11 +157,9 @@ def collect(
     time.
 
     Args:
-        model: a model of the registry.
+        predictor: the network, and how it is applied; its scaling changes the
+            volumes, not the logits.
         volumes: prepared subjects with labels.
-        sampling: draws and tiling; its scaling changes the volumes, not the logits.
-        n_classes: classes of the model's output.
-        device, dtype: where and in which number format the network runs.
         voxels_per_subject: at most so many voxels, 0 for volumes only.
 
     Returns:
@@ -189,7 +168,7 @@ def collect(
     Raises:
         InputError: a volume has no labels, or no foreground in them.
     """
-    n_draws = len(plan_draws(model, sampling.seed, sampling.n_samples))
+    sampling, n_classes = predictor.sampling, predictor.n_classes
     found = []
     for volume in volumes:
         truth = _foreground_of(volume)
@@ -197,7 +176,7 @@ def collect(
         band = np.flatnonzero(foreground_band(truth))
         chosen = rng.choice(band, min(voxels_per_subject, len(band)), replace=False)
         at = np.stack(np.unravel_index(chosen, truth.shape))
-        logits = np.empty((n_draws, len(chosen), n_classes), np.float32)
+        logits = np.empty((predictor.n_draws, len(chosen), n_classes), np.float32)
 
         def keep(
             draw: int,
@@ -212,15 +191,11 @@ def collect(
             i, j, k = at[:, inside] - start
             logits[draw, inside] = tile.numpy()[:, i, j, k].T
 
-        counts = predict_volume(
-            model,
+        own_seed = mix_seed(sampling.seed, "scan", volume.name)
+        counts = replace(predictor, sampling=replace(sampling, seed=own_seed))(
             volume.image,
-            replace(sampling, seed=mix_seed(sampling.seed, "scan", volume.name)),
-            n_classes=n_classes,
-            background=volume.background,
-            device=device,
-            dtype=dtype,
-            on_tile=lambda tile: None,
+            volume.background,
+            lambda tile: None,
             on_logits=keep if voxels_per_subject else None,
         )
         voxel_mm3 = volume.geometry.voxel_mm3

@@ -9,8 +9,6 @@ from dataclasses import astuple, dataclass, fields
 from typing import Any, overload
 
 import numpy as np
-import torch
-from torch import nn
 
 from nobrainer import metrics
 from nobrainer.data.labels import LabelTable
@@ -18,7 +16,7 @@ from nobrainer.data.patches import Prepared
 from nobrainer.errors import InputError
 from nobrainer.fitted import Intervals
 from nobrainer.glossary import SCORES
-from nobrainer.inference.predict import Sampling, TileResult, predict_volume
+from nobrainer.inference.predict import Predictor, TileResult
 from nobrainer.metrics.calibration import CalibrationSums, Reliability
 from nobrainer.metrics.overlap import confusion, dice, volume_errors
 from nobrainer.metrics.region import foreground_band
@@ -114,14 +112,10 @@ class Evaluation(Sequence[Row]):
 
 
 def evaluate(
-    model: nn.Module,
+    predictor: Predictor,
     volumes: Iterable[Prepared],
-    sampling: Sampling,
     *,
-    n_classes: int,
     labels: LabelTable,
-    device: torch.device,
-    dtype: torch.dtype,
     intervals: Intervals | None = None,
     surfaces: bool = True,
     seen: Mapping[str, str] | None = None,
@@ -132,12 +126,9 @@ def evaluate(
     One volume is held at a time, and probabilities of one tile of it.
 
     Args:
-        model: a model of the registry.
+        predictor: the network, and how it is applied.
         volumes: prepared subjects with labels.
-        sampling: draws and tiling.
-        n_classes: classes of the model's output.
         labels: names of the classes.
-        device, dtype: where and in which number format the network runs.
         intervals: intervals of volumes, fitted on other subjects; None leaves out
             "conformal_covered".
         surfaces: also compare surfaces.
@@ -175,17 +166,8 @@ def evaluate(
     detection: dict[str, DetectionSums] = defaultdict(DetectionSums)
     for volume in volumes:
         with each(volume.name):
-            comparison = _Comparison(volume, n_classes)
-            counts = predict_volume(
-                model,
-                volume.image,
-                sampling,
-                n_classes=n_classes,
-                background=volume.background,
-                device=device,
-                dtype=dtype,
-                on_tile=comparison.add,
-            )
+            comparison = _Comparison(volume, predictor.n_classes)
+            counts = predictor(volume.image, volume.background, comparison.add)
             structures = comparison.rate_structures(counts, labels, intervals, surfaces)
             scores = SCORES if len(counts) > 1 else SCORES[:1]
             figures = structures + comparison.rate_regions(scores)

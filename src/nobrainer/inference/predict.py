@@ -83,53 +83,70 @@ class Sampling:
 OnLogits = Callable[[int, tuple[slice, slice, slice], Tensor], None]
 
 
-def predict_volume(
-    model: nn.Module,
-    image: np.ndarray,
-    sampling: Sampling,
-    *,
-    n_classes: int,
-    background: float,
-    device: torch.device,
-    dtype: torch.dtype,
-    on_tile: Callable[[TileResult], None],
-    on_pass: Callable[[int, int], None] = lambda done, total: None,
-    on_logits: OnLogits | None = None,
-) -> np.ndarray:
-    """Predict a preprocessed volume and hand over each tile's statistics.
+@dataclass(frozen=True)
+class Predictor:
+    """A trained network and how it is applied to a prepared scan.
 
-    Args:
-        model: a model of the registry (see `nobrainer.models.registry`).
-        image: (I, J, K), preprocessed as in training.
-        sampling: draws and tiling.
-        n_classes: classes of the model's output.
-        background: value of the endless field around the volume.
-        device, dtype: where and in which number format the network runs; the
-            statistics are float32.
-        on_tile: called once for each tile; the tiles cover the volume once.
-        on_pass: called with (done, total) after each pass of a batch of windows.
-        on_logits: called once for each draw and tile with the draw's number, where
-            the tile lies, and its logits (C, i, j, k) before any scaling, float32.
-
-    Returns: (n_draws, n_classes) voxel counts of each draw's labels.
+    model: a model of the registry (see `nobrainer.models.registry`).
+    n_classes: classes of the model's output.
+    sampling: draws, tiling and calibration.
+    device, dtype: where and in which number format the network runs; the statistics
+        are float32.
     """
-    work = _Work(
-        Draws(model, device, dtype),
-        plan_draws(model, sampling.seed, sampling.n_samples),
-        image,
-        torch.from_numpy(image).to(device),
-        background,
-        sampling,
-        n_classes,
-        on_tile,
-        on_pass,
-        on_logits,
-    )
-    halo: int | None = model.halo  # type: ignore[assignment]
-    with torch.inference_mode():
-        if halo is None:
-            return work.run_blended(int(model.stride))  # type: ignore[arg-type]
-        return work.run_exact(halo, int(model.stride), int(model.width))  # type: ignore[arg-type]
+
+    model: nn.Module
+    n_classes: int
+    sampling: Sampling
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def n_draws(self) -> int:
+        """How many draws, or passes of other kinds, a scan gets."""
+        return len(self._plan())
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        background: float,
+        on_tile: Callable[[TileResult], None],
+        *,
+        on_pass: Callable[[int, int], None] = lambda done, total: None,
+        on_logits: OnLogits | None = None,
+    ) -> np.ndarray:
+        """Predict a prepared scan and hand over each tile's statistics.
+
+        Args:
+            image: (I, J, K), preprocessed as in training.
+            background: value of the endless field around the volume.
+            on_tile: called once for each tile; the tiles cover the volume once.
+            on_pass: called with (done, total) after each pass of a batch of windows.
+            on_logits: called once for each draw and tile with the draw's number, where
+                the tile lies, and its logits (C, i, j, k) before any scaling, float32.
+
+        Returns: (n_draws, n_classes) voxel counts of each draw's labels.
+        """
+        work = _Work(
+            Draws(self.model, self.device, self.dtype),
+            self._plan(),
+            image,
+            torch.from_numpy(image).to(self.device),
+            background,
+            self.sampling,
+            self.n_classes,
+            on_tile,
+            on_pass,
+            on_logits,
+        )
+        model = self.model
+        halo: int | None = model.halo  # type: ignore[assignment]
+        with torch.inference_mode():
+            if halo is None:
+                return work.run_blended(int(model.stride))  # type: ignore[arg-type]
+            return work.run_exact(halo, int(model.stride), int(model.width))  # type: ignore[arg-type]
+
+    def _plan(self) -> list[Draw]:
+        return plan_draws(self.model, self.sampling.seed, self.sampling.n_samples)
 
 
 def slab_planes(

@@ -24,7 +24,7 @@ from nobrainer.data.patches import Prepared, Scan
 from nobrainer.data.shifts import SHIFTS, shifted
 from nobrainer.errors import InputError
 from nobrainer.fitted import Calibration, QualityModel
-from nobrainer.inference.predict import Sampling, TileResult, predict_volume
+from nobrainer.inference.predict import Predictor, Sampling, TileResult
 from nobrainer.io import is_synthetic, read_image, read_labels
 from nobrainer.losses import inverse_frequency
 from nobrainer.metrics.overlap import confusion, dice
@@ -266,6 +266,8 @@ def validator(
     n_classes = len(labels.names)
 
     def validate(model: nn.Module) -> dict[str, float]:
+        mean_weights = Sampling(seed=0, n_samples=0)
+        predictor = Predictor(model, n_classes, mean_weights, device)
         scores = []
         for volume in volumes:
             table = np.zeros((n_classes, n_classes), np.int64)
@@ -276,16 +278,7 @@ def validator(
                 assert volume.label is not None
                 table += confusion(volume.label[tile.where], tile.label, n_classes)
 
-            predict_volume(
-                model,
-                volume.image,
-                Sampling(seed=0, n_samples=0),
-                n_classes=n_classes,
-                background=volume.background,
-                device=device,
-                dtype=torch.float32,
-                on_tile=count,
-            )
+            predictor(volume.image, volume.background, count)
             scores.append(dice(table)[1:])
         per_class = np.ma.masked_invalid(scores).mean(axis=0).filled(np.nan)
         named = zip(labels.names[1:], per_class, strict=True)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from nobrainer import bundle, models, training
 from nobrainer.appearance import measure
-from nobrainer.bayes.draws import is_stochastic, plan_draws
+from nobrainer.bayes.draws import is_stochastic
 from nobrainer.bayes.ensemble import EnsembleNetwork
 from nobrainer.bayes.layers import name_sites
 from nobrainer.bayes.warm_start import warm_start as start_warm
@@ -33,10 +33,10 @@ from nobrainer.evaluation import Evaluation, evaluate
 from nobrainer.fitted import Calibration, Intervals, QualityModel
 from nobrainer.inference.moments import MOST_DRAWS
 from nobrainer.inference.predict import (
+    Predictor,
     Sampling,
     Scaling,
     TileResult,
-    predict_volume,
 )
 from nobrainer.io import (
     ImageSource,
@@ -486,11 +486,10 @@ class Segmentation:
                 "there is, and variance is 0",
                 stacklevel=2,
             )
-        sampling = self._sampling(batch_size, block_shape, self._draws(n_samples), seed)
-        dtype = inference_dtype(precision, default_device())
+        predictor = self._predictor(n_samples, seed, block_shape, batch_size, precision)
         label_only = n_samples == 0 and not probabilities
         labels = self.labels_.numbered() if class_numbers else self.labels_
-        how = sampling, label_only, probabilities, labels, dtype
+        how = predictor, label_only, probabilities, labels
         sources = x if isinstance(x, list) else [x]
         names = scan_names([source_name(source) for source in sources])
         results: list[Any] = [None] * len(sources)
@@ -545,8 +544,7 @@ class Segmentation:
         if not allow_seen:
             self.check_unused(dataset)
         used = self._used_before(dataset) if allow_seen else []
-        device = default_device()
-        sampling = self._sampling(batch_size, block_shape, self._draws(n_samples), seed)
+        predictor = self._predictor(n_samples, seed, block_shape, batch_size)
         batch = Batch()
         with ProgressBar(verbose=verbose) as bar:
             bar.begin_scans(len(dataset))
@@ -557,14 +555,10 @@ class Segmentation:
                     yield
 
             evaluation = evaluate(
-                self.model_,
+                predictor,
                 dataset.iterate(self.recipe_.preprocess, shown=True, each=batch.scan),
-                sampling,
-                n_classes=dataset.n_classes,
                 labels=self.labels_,
-                device=device,
-                dtype=inference_dtype("float32", device),
-                intervals=self._intervals(sampling),
+                intervals=self._intervals(predictor),
                 surfaces=surfaces,
                 seen={scan.shown: use for scan, use in used},
                 each=each,
@@ -614,7 +608,7 @@ class Segmentation:
         self._check_dataset(dataset)
         self._refuse_seen(dataset)
         dataset.warn_of_subjects(stacklevel=2)
-        device = default_device()
+        predictor = self._predictor(n_samples, seed, block_shape, batch_size)
         with ProgressBar(verbose=verbose) as bar:
             bar.begin_scans(len(dataset))
 
@@ -627,15 +621,7 @@ class Segmentation:
                         yield volume
 
             calibration = calibrate(
-                self.model_,
-                volumes,
-                dataset.subjects,
-                self._sampling(batch_size, block_shape, self._draws(n_samples), seed),
-                n_classes=dataset.n_classes,
-                method=method,
-                coverage=coverage,
-                device=device,
-                dtype=inference_dtype("float32", device),
+                predictor, volumes, dataset.subjects, method=method, coverage=coverage
             )
         # It changes what the model of quality was fitted on.
         checksums = fitting.fingerprint(dataset)
@@ -676,8 +662,7 @@ class Segmentation:
         self._check_dataset(dataset)
         self._refuse_seen(dataset)
         dataset.warn_of_subjects(stacklevel=2)
-        sampling = self._sampling(batch_size, block_shape, self._draws(n_samples), seed)
-        dtype = inference_dtype("float32", default_device())
+        predictor = self._predictor(n_samples, seed, block_shape, batch_size)
         subjects = dataset.subjects
         check_enough(subjects)
         examples = []
@@ -703,11 +688,10 @@ class Segmentation:
                     label[tile.where] = tile.label
 
                 _, structures = self._measure(
+                    predictor,
                     volume.image,
                     volume.geometry,
                     volume.background,
-                    sampling,
-                    dtype=dtype,
                     on_tile=count,
                 )
                 scores = dice(table)[1:]
@@ -723,7 +707,7 @@ class Segmentation:
                     examples.append(Example(subjects[number], found, mean, is_shifted))
                 bar.advance(done + 1, total)
         self.quality_ = replace(
-            fit_quality(examples, self._n_draws(sampling)),
+            fit_quality(examples, predictor.n_draws),
             checksums=fitting.fingerprint(dataset),
         )
         return self
@@ -786,8 +770,7 @@ class Segmentation:
         """
         self._check_fitted()
         check_strategy(strategy, n_draws=self._draws(n_samples))
-        sampling = self._sampling(batch_size, block_shape, self._draws(n_samples), seed)
-        dtype = inference_dtype("float32", default_device())
+        predictor = self._predictor(n_samples, seed, block_shape, batch_size)
         if twice := repeats(s for s in scans if isinstance(s, str | PathLike)):
             raise InputError("\n".join(twice))
         names = scan_names(
@@ -804,11 +787,10 @@ class Segmentation:
                 with bar.scan(name), batch.scan(source):
                     scan = preprocess_image(read_image(source), self.recipe_.preprocess)
                     _, tables[name] = self._measure(
+                        predictor,
                         scan.data,
                         scan.geometry,
                         background_value(scan.data),
-                        sampling,
-                        dtype=dtype,
                         on_pass=bar.advance,
                     )
         ranked = rank(tables, strategy, seed)
@@ -849,7 +831,7 @@ class Segmentation:
 
     def n_draws(self, n_samples: int) -> int:
         """How many draws there are where `predict` is asked for `n_samples`."""
-        return self._n_draws(self._sampling(1, None, self._draws(n_samples), 0))
+        return self._predictor(n_samples, 0).n_draws
 
     def coverage(self, n_samples: int) -> float | None:
         """The share of scans whose true volumes lie in the conformal intervals.
@@ -882,17 +864,14 @@ class Segmentation:
         """What a model that cannot draw makes of a number of draws: one pass."""
         return n_samples if is_stochastic(self.model_) else 0
 
-    def _n_draws(self, sampling: Sampling) -> int:
-        return len(plan_draws(self.model_, sampling.seed, sampling.n_samples))
-
-    def _intervals(self, sampling: Sampling) -> Intervals | None:
+    def _intervals(self, predictor: Predictor) -> Intervals | None:
         """What makes intervals of volumes, for the number of draws they hold for."""
         if self.calibration_ is None or self.calibration_.intervals is None:
             return None
-        intervals, n_draws = self.calibration_.intervals, self._n_draws(sampling)
+        intervals, n_draws = self.calibration_.intervals, predictor.n_draws
         if n_draws == intervals.n_draws:
             return intervals
-        if sampling.n_samples:
+        if predictor.sampling.n_samples:
             warnings.warn(
                 f"no conformal intervals: they hold for {intervals.n_draws} draws, got "
                 f"{n_draws}: predict with as many, or calibrate with these",
@@ -1067,13 +1046,16 @@ class Segmentation:
             )
         return args
 
-    def _sampling(
+    def _predictor(
         self,
-        batch_size: int,
-        block_shape: Sequence[int] | None,
         n_samples: int,
         seed: int | None,
-    ) -> Sampling:
+        block_shape: Sequence[int] | None = None,
+        batch_size: int = 1,
+        precision: str = "float32",
+    ) -> Predictor:
+        """The network and how it is applied, its calibration included."""
+        n_samples = self._draws(n_samples)
         if batch_size < 1:
             raise InputError(f"batch_size must be >= 1, got {batch_size}")
         if not 0 <= n_samples <= MOST_DRAWS:
@@ -1092,17 +1074,23 @@ class Segmentation:
         scaling = None
         if self.calibration_ is not None:
             scaling = Scaling(self.calibration_.weight, self.calibration_.bias)
-        return Sampling(seed, n_samples, block, batch_size, scaling)
+        device = default_device()
+        return Predictor(
+            self.model_,
+            self.recipe_.data.n_classes,
+            Sampling(seed, n_samples, block, batch_size, scaling),
+            device,
+            inference_dtype(precision, device),
+        )
 
     def _predict_one(
         self,
         source: ImageSource,
         name: str,
-        sampling: Sampling,
+        predictor: Predictor,
         label_only: bool,
         probabilities: bool,
         labels: LabelTable,
-        dtype: torch.dtype,
         on_pass: Callable[[int, int], None],
     ) -> nib.Nifti1Image | Prediction:
         volume = read_image(source)
@@ -1125,11 +1113,10 @@ class Segmentation:
                 mean[:, *tile.where] = tile.probabilities
 
         volumes_mm3, structures = self._measure(
+            predictor,
             scan.data,
             scan.geometry,
             background_value(scan.data),
-            sampling,
-            dtype=dtype,
             labels=labels,
             on_tile=keep,
             on_pass=on_pass,
@@ -1164,7 +1151,7 @@ class Segmentation:
             probabilities=probability_image,
             volumes_mm3=volumes_mm3,
             structures=structures,
-            seed=sampling.seed,
+            seed=predictor.sampling.seed,
             labels=labels,
             data=self.recipe_.data,
             scan=to_nibabel(volume.data, volume),
@@ -1175,41 +1162,29 @@ class Segmentation:
 
     def _measure(
         self,
+        predictor: Predictor,
         image: np.ndarray,
         geometry: Geometry,
         background: float,
-        sampling: Sampling,
         *,
-        dtype: torch.dtype,
         labels: LabelTable | None = None,
         on_tile: Callable[[TileResult], None] = lambda tile: None,
         on_pass: Callable[[int, int], None] = lambda done, total: None,
     ) -> tuple[np.ndarray, tuple[Structure, ...]]:
         """Predict a preprocessed scan: (n_draws, C) volumes in mm³, and structures."""
-        n_classes = self.recipe_.data.n_classes
-        sums = StructureSums(n_classes)
+        sums = StructureSums(predictor.n_classes)
 
         def add(tile: TileResult) -> None:
             sums.add(tile)
             on_tile(tile)
 
-        counts = predict_volume(
-            self.model_,
-            image,
-            sampling,
-            n_classes=n_classes,
-            background=background,
-            device=default_device(),
-            dtype=dtype,
-            on_tile=add,
-            on_pass=on_pass,
-        )
+        counts = predictor(image, background, add, on_pass=on_pass)
         volumes_mm3 = counts * geometry.voxel_mm3
         cohort = self.recipe_.provenance.cohort
         return volumes_mm3, sums.table(
             volumes_mm3,
             labels or self.labels_,
-            self._intervals(sampling),
+            self._intervals(predictor),
             () if cohort is None else cohort.never_seen,
         )
 
