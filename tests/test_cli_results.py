@@ -372,6 +372,21 @@ def test_a_half_done_scan_is_done_again(
     assert contents(out) == contents(whole["predict"])
 
 
+def test_a_record_that_lacks_a_part_is_not_taken_for_done(
+    folder: Path, tmp_path: Path
+) -> None:
+    assert run("qc", folder, tmp_path, numbers=[0]).exit_code == 0
+    tables, path = contents(tmp_path), record_of(tmp_path, 0)
+    record = json.loads(path.read_text())
+    del record["data"]["case"]
+    path.write_text(json.dumps(record))
+    again = run("qc", folder, tmp_path, numbers=[0])
+    assert again.exit_code == 0, again.stderr
+    assert "done before" not in again.stderr
+    assert contents(tmp_path)["qc.tsv"] == tables["qc.tsv"]
+    assert "case" in json.loads(path.read_text())["data"]
+
+
 def test_a_report_goes_on_too(folder: Path, tmp_path: Path) -> None:
     assert run("report", folder, tmp_path, numbers=[0]).exit_code == 0
     page = tmp_path / "sub-0_T1w.html"

@@ -89,7 +89,13 @@ def assess_scans(
         seed=seed,
         options={"threshold": threshold},
     )
-    results = Results(output_dir, method, segmentation.device, overwrite=overwrite)
+    results = Results(
+        output_dir,
+        method,
+        segmentation.device,
+        overwrite=overwrite,
+        keeps=("case", *_PARTS),
+    )
     names = results.keep_names(names)
     pages = {}
     if with_pages:

@@ -10,6 +10,7 @@ import click
 import nobrainer as nb
 from nobrainer.cli.outputs import (
     echo,
+    figure_text,
     make_directory,
     map_paths,
     refuse_taken,
@@ -92,13 +93,14 @@ def demo(
         f"{figures['dice']:.3f}, {n_samples} draws",
     ).savefig(paths["figure"], dpi=100)
 
-    volumes_ml = prediction.volumes_mm3[:, 1] / 1000
+    (brain,) = prediction.structures
+    mean_ml, sd_ml = brain.volume_mm3 / 1000, brain.volume_sd_mm3 / 1000
     story = {
         "input": str(image),
         "n_samples": n_samples,
         "training_s": round(trained_s, 1),
         "metrics": figures,
-        "brain_ml": {"mean": volumes_ml.mean(), "sd": volumes_ml.std()},
+        "brain_ml": {"mean": mean_ml, "sd": sd_ml},
         "files": {name: str(path) for name, path in paths.items()},
     }
     if as_json:
@@ -107,7 +109,7 @@ def demo(
     echo(f"trained in {trained_s:.0f} s on {len(pairs) - 1} heads")
     echo(f"brain of the unseen head {image}, {n_samples} draws:")
     echo(f"  {'Dice':<{_WIDTH}} {figures['dice']:.3f}")
-    volume = f"{volumes_ml.mean():.1f} ml, standard deviation {volumes_ml.std():.1f} ml"
+    volume = f"{mean_ml:.1f} ml, standard deviation {figure_text(sd_ml, 1, ' ml')}"
     echo(f"  {'volume':<{_WIDTH}} {volume}")
     echo(f"  {'calibration':<{_WIDTH}} whole scan   near the brain")
     for name in _CALIBRATION:

@@ -110,7 +110,13 @@ def evaluate(
         seed=seed,
         options={"surfaces": not no_surfaces},
     )
-    results = Results(output_dir, method, segmentation.device, overwrite=overwrite)
+    results = Results(
+        output_dir,
+        method,
+        segmentation.device,
+        overwrite=overwrite,
+        keeps=("problems", "story"),
+    )
     results.open(["evaluation"], paths.values())
     inputs = [row[kind] for row in pairs for kind in ("image", "label")]
     files = {name: str(path) for name, path in paths.items()}

@@ -66,12 +66,20 @@ class Results:
         method: how this command makes its results.
         device: name of the device that computes.
         overwrite: replace results of the same scans.
+        keeps: names of what is kept with the record of a scan; one that lacks some
+            of it is not taken for done.
     """
 
     def __init__(
-        self, directory: Path, method: Method, device: str, *, overwrite: bool
+        self,
+        directory: Path,
+        method: Method,
+        device: str,
+        *,
+        overwrite: bool,
+        keeps: Collection[str] = (),
     ) -> None:
-        self.directory = directory
+        self.directory, self._keeps = directory, frozenset(keeps)
         self._method, self._device, self._overwrite = method, device, overwrite
         self._records = directory / RECORDS
 
@@ -287,7 +295,12 @@ class Results:
         return record is not None and bool(record.method.unlike(self._method))
 
     def _is_whole(self, record: Result | None) -> bool:
-        return record is not None and bool(record.ended) and not self._is_other(record)
+        return (
+            record is not None
+            and bool(record.ended)
+            and self._keeps <= record.data.keys()
+            and not self._is_other(record)
+        )
 
     @contextmanager
     def _locked(self, name: str, timeout_s: float = -1) -> Iterator[None]:
