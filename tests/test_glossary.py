@@ -2,14 +2,17 @@
 
 import pytest
 
+from nobrainer.appearance import MAX_DISTANCE
 from nobrainer.glossary import (
     OF_DRAWS,
     OF_REGIONS,
     OF_RUNS,
+    OF_SCANS,
     OF_STRUCTURES,
     SCORES,
     Metric,
 )
+from nobrainer.quality import FEATURES, MAX_VOLUME_Z
 from nobrainer.research.judge import OBJECTIVES
 
 
@@ -39,6 +42,15 @@ def test_figures_of_scores_name_the_score(score: str) -> None:
         assert OF_REGIONS[f"{kind}_{score}"].name.endswith(f" of {words}")
     assert OF_REGIONS[f"auroc_{score}"].line == f"errors found by {words}, AUROC"
     assert not any("{" in one.meaning for one in OF_REGIONS.values())
+
+
+def test_the_quality_of_a_scan_is_judged_by_every_figure_of_a_scan() -> None:
+    assert set(FEATURES) == set(OF_SCANS)
+    for name, most in (("volume_z", MAX_VOLUME_Z), ("input_distance", MAX_DISTANCE)):
+        assert OF_SCANS[name].bounds == f"0 to {most:g}"
+        assert OF_SCANS[name].definition.endswith(f", at most {most:g}.")
+    worse = {name: FEATURES[name].worse for name in ("pairwise_dice", "entropy")}
+    assert worse == {"pairwise_dice": -1, "entropy": 1}
 
 
 def test_figures_of_runs_are_figures_of_evaluations() -> None:

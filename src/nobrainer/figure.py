@@ -17,6 +17,7 @@ from matplotlib.patheffects import withStroke
 
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
+from nobrainer.glossary import OF_SCANS
 from nobrainer.io import ImageSource, read_image, read_labels, to_nibabel
 from nobrainer.metrics.calibration import Reliability
 from nobrainer.metrics.uncertainty import RiskCoverage
@@ -354,18 +355,14 @@ def draw_quality(
         with was known, and one for entropy. Flagged cases are crosses, the others
         dots; the worst of them have their names.
     """
-    kinds = (
-        ("volume_z", "largest deviation of a volume (SD)"),
-        ("entropy", "mean entropy in the structures (nats)"),
-    )
     panels = [
-        (name, meaning)
-        for name, meaning in kinds
+        name
+        for name in ("volume_z", "entropy")
         if name == "entropy" or any(case.features[name] for case in cases)
     ]
     figure = Figure(figsize=(5.4 * len(panels), 4.4), layout="constrained")
     worst = sorted((c for c in cases if c.flags), key=lambda case: case.score)
-    for axis, (feature, meaning) in zip(
+    for axis, feature in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
     ):
         for flagged, marker, colour in (
@@ -398,7 +395,9 @@ def draw_quality(
                 in_layout=False,
             )
         axis.set(
-            xlabel=meaning, ylabel=f"{cases[0].meaning} (1 is best)", ylim=(-0.03, 1.03)
+            xlabel=OF_SCANS[feature].title,
+            ylabel=f"{cases[0].meaning} (1 is best)",
+            ylim=(-0.03, 1.03),
         )
         axis.margins(x=0.12)
         axis.grid(alpha=0.3)

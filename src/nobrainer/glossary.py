@@ -307,6 +307,99 @@ OF_REGIONS = _OF_PROBABILITIES | {
 """Figures of a whole scan, or of the voxels near the structures, that `evaluate`
 yields."""
 
+OF_SCANS = {
+    "pairwise_dice": Metric(
+        "mean pairwise Dice of the draws",
+        bounds="0 to 1",
+        better="higher",
+        definition="Dice overlap between pairs of draws, mean over structures.",
+    ),
+    "pairwise_dice_min": Metric(
+        "lowest pairwise Dice of the draws",
+        bounds="0 to 1",
+        better="higher",
+        definition="Dice overlap between pairs of draws, of the structure with the "
+        "lowest.",
+    ),
+    "mutual_information": Metric(
+        "mean mutual information",
+        unit="nats",
+        better="lower",
+        definition="Mutual information between class and draw, mean over the predicted "
+        "foreground.",
+    ),
+    "cv": Metric(
+        "mean coefficient of variation",
+        bounds="0 to 1",
+        better="lower",
+        definition="Coefficient of variation of the volume over draws, at most 1, mean "
+        "over structures.",
+    ),
+    "volume_z": Metric(
+        "largest deviation of a volume",
+        "How far the most unusual volume lies from those of the training subjects, in "
+        "their standard deviations.",
+        unit="SD",
+        bounds="0 to 20",
+        digits=1,
+        better="lower",
+        short="volume deviation",
+        definition="Largest distance of a structure's log volume from the training "
+        "cohort's mean, in its standard deviations, at most 20.",
+    ),
+    "absent": Metric(
+        "number of missing structures",
+        better="lower",
+        definition="Structures of the training cohort that the segmentation lacks.",
+    ),
+    "input_distance": Metric(
+        "distance from the training scans",
+        "How far intensities, sharpness and positions lie from those of the training "
+        "scans, in their standard deviations.",
+        unit="SD",
+        bounds="0 to 20",
+        digits=1,
+        better="lower",
+        short="input distance",
+        definition="Distance of the scan's intensities, sharpness and positions from "
+        "those of the training scans, in their standard deviations: the largest over "
+        "groups of statistics of the root mean square, at most 20.",
+    ),
+    "cut": Metric(
+        "share of the foreground that is cut",
+        "How much of what was segmented lies on an end of the field of view, beyond "
+        "that of training scans.",
+        bounds="0 to 1",
+        digits=2,
+        better="lower",
+        short="cut",
+        definition="Area of the segmented foreground at the end of the field of view, "
+        "or of what was imaged of it, as a share of its largest area across that axis; "
+        "the largest over the six ends, beyond that of training scans.",
+    ),
+    "islands": Metric(
+        "share of the foreground in islands",
+        "How much of what was segmented is apart from its largest piece.",
+        bounds="0 to 1",
+        digits=2,
+        better="lower",
+        short="islands",
+        definition="Share of the segmented foreground outside its largest connected "
+        "component.",
+    ),
+    "entropy": Metric(
+        "mean entropy",
+        "How undecided the network is inside the structures; 0 is certain.",
+        unit="nats",
+        better="lower",
+        short="entropy",
+        definition="Entropy of the mean class probabilities, mean over the predicted "
+        "foreground.",
+    ),
+}
+"""Figures of the segmentation of one scan without labels, from which its quality is
+told."""
+
 OF_SEVERAL_SCANS = {
     "aurc_cases": Metric(
         "AURC of scans",

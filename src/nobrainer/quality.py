@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy
 
-from nobrainer.appearance import FACES, GROUPS, MAX_DISTANCE, Appearance, distances
+from nobrainer.appearance import FACES, GROUPS, Appearance, distances
 from nobrainer.errors import InputError
 from nobrainer.fitted import QualityModel
+from nobrainer.glossary import OF_SCANS, Metric
 from nobrainer.recipe import Cohort, TrainingAppearance
 from nobrainer.structures import Structure, is_single_draw, mean_by_volume
 
@@ -29,21 +30,22 @@ _RIDGE = 1.0
 
 @dataclass(frozen=True)
 class _Feature:
-    """A figure of one segmentation.
+    """How a figure of one segmentation is judged.
 
-    worse: +1 where larger values are worse, -1 where smaller ones are.
+    metric: its entry in the glossary.
     slack: the least distance from ordinary scans that is worth a look. Those of one
         study can be so much alike that any other scan is far away in their spread.
     transform: makes its scale even; the model and the search for outliers use it.
-    words: what it is called in a sentence.
     """
 
-    description: str
-    unit: str
-    worse: int
+    metric: Metric
     slack: float
     transform: Callable[[float], float]
-    words: str
+
+    @property
+    def worse(self) -> int:
+        """1 where larger values are worse, -1 where smaller ones are."""
+        return -self.metric.sign
 
 
 def _arcsine(share: float) -> float:
@@ -56,93 +58,19 @@ def _root(value: float) -> float:
 
 
 FEATURES = {
-    "pairwise_dice": _Feature(
-        "Dice overlap between pairs of draws, mean over structures.",
-        "1",
-        -1,
-        0.05,
-        _arcsine,
-        "mean pairwise Dice of the draws",
-    ),
-    "pairwise_dice_min": _Feature(
-        "Dice overlap between pairs of draws, of the structure with the lowest.",
-        "1",
-        -1,
-        0.1,
-        _arcsine,
-        "lowest pairwise Dice of the draws",
-    ),
-    "entropy": _Feature(
-        "Entropy of the mean class probabilities, mean over the predicted foreground.",
-        "nat",
-        1,
-        0.05,
-        _root,
-        "mean entropy",
-    ),
-    "mutual_information": _Feature(
-        "Mutual information between class and draw, mean over the predicted "
-        "foreground.",
-        "nat",
-        1,
-        0.02,
-        _root,
-        "mean mutual information",
-    ),
-    "cv": _Feature(
-        "Coefficient of variation of the volume over draws, at most 1, mean over "
-        "structures.",
-        "1",
-        1,
-        0.05,
-        _root,
-        "mean coefficient of variation",
-    ),
-    "volume_z": _Feature(
-        "Largest distance of a structure's log volume from the training cohort's "
-        f"mean, in its standard deviations, at most {MAX_VOLUME_Z:g}.",
-        "1",
-        1,
-        1.0,
-        math.log1p,
-        "largest deviation of a volume",
-    ),
-    "absent": _Feature(
-        "Structures of the training cohort that the segmentation lacks.",
-        "1",
-        1,
-        0.0,
-        math.log1p,
-        "number of missing structures",
-    ),
-    "input_distance": _Feature(
-        "Distance of the scan's intensities, sharpness and positions from those of the "
-        "training scans, in their standard deviations: the largest over groups of "
-        f"statistics of the root mean square, at most {MAX_DISTANCE:g}.",
-        "1",
-        1,
-        1.0,
-        math.log1p,
-        "distance from the training scans",
-    ),
-    "cut": _Feature(
-        "Area of the segmented foreground at the end of the field of view, or of what "
-        "was imaged of it, as a share of its largest area across that axis; the "
-        "largest over the six ends, beyond that of training scans.",
-        "1",
-        1,
-        0.2,
-        _arcsine,
-        "share of the foreground that is cut",
-    ),
-    "islands": _Feature(
-        "Share of the segmented foreground outside its largest connected component.",
-        "1",
-        1,
-        0.05,
-        _arcsine,
-        "share of the foreground in islands",
-    ),
+    name: _Feature(OF_SCANS[name], slack, transform)
+    for name, slack, transform in (
+        ("pairwise_dice", 0.05, _arcsine),
+        ("pairwise_dice_min", 0.1, _arcsine),
+        ("entropy", 0.05, _root),
+        ("mutual_information", 0.02, _root),
+        ("cv", 0.05, _root),
+        ("volume_z", 1.0, math.log1p),
+        ("absent", 0.0, math.log1p),
+        ("input_distance", 1.0, math.log1p),
+        ("cut", 0.2, _arcsine),
+        ("islands", 0.05, _arcsine),
+    )
 }
 """What `features` computes, by name."""
 
@@ -609,8 +537,8 @@ def cohort_outliers(cases: Sequence[Mapping[str, float]]) -> list[tuple[str, ...
         for number in np.flatnonzero(gap > limit).tolist():
             beyond[number][name] = (
                 float(gap[number]) / limit,
-                f"{feature.words} is {cases[number][name]:.3g}, the median of this "
-                f"run {usual:.3g}",
+                f"{feature.metric.name} is {cases[number][name]:.3g}, the median of "
+                f"this run {usual:.3g}",
             )
     for found in beyond:
         of_draws = sorted(
@@ -672,13 +600,17 @@ def sidecar() -> dict[str, dict[str, str]]:
         ),
         "score_is": ("What the score is.", "n/a"),
         "predicted_dice": ("Mean Dice against a reference, as predicted.", "1"),
-        **{name: (one.description, one.unit) for name, one in FEATURES.items()},
-        "reasons": ("Why the segmentation should be looked at.", "n/a"),
     }
+    reasons = ("Why the segmentation should be looked at.", "n/a")
     return {
-        column: {"Description": description, "Units": unit}
-        for column, (description, unit) in columns.items()
+        **{column: _column(*about) for column, about in columns.items()},
+        **{name: one.metric.describe_column() for name, one in FEATURES.items()},
+        "reasons": _column(*reasons),
     }
+
+
+def _column(description: str, unit: str) -> dict[str, str]:
+    return {"Description": description, "Units": unit}
 
 
 def _missing(structures: Sequence[Structure], cohort: Cohort) -> list[str]:

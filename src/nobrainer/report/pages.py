@@ -24,7 +24,7 @@ from nobrainer.figure import (
     draw_structures,
 )
 from nobrainer.fitted import Calibration
-from nobrainer.glossary import OF_DRAWS, OF_REGIONS, OF_STRUCTURES
+from nobrainer.glossary import OF_DRAWS, OF_REGIONS, OF_SCANS, OF_STRUCTURES
 from nobrainer.io import read_geometry
 from nobrainer.naming import count_scans
 from nobrainer.processing.prediction import Prediction
@@ -71,12 +71,8 @@ _OF_STRUCTURES = {
 _AXES = ("x (mm)", "y (mm)", "z (mm)")
 _CHARTED = ("dice", "surface_dice", "hd95_mm", "volume_error")
 _OF_EACH_SCAN = ("nll", "ece", "auroc_entropy")
-# Features of scans, and their digits.
-_OF_SCANS = {
-    "input distance (SD)": ("input_distance", 1),
-    "cut": ("cut", 2),
-    "islands": ("islands", 2),
-}
+# And of those of scans.
+_OF_SCANS = {name: metric for name, metric in OF_SCANS.items() if metric.meaning}
 _REGION_NAMES = {"volume": "whole scan", "foreground": "near the structures"}
 
 
@@ -315,6 +311,7 @@ def write_cohort(
             f"entropy, {n_flagged} flagged; the table below has the numbers",
         ),
         "table": _case_table(cases, links),
+        "metrics": _OF_SCANS.values(),
         "facts": _facts(model, calibration),
     }
     return write_document(
@@ -350,18 +347,16 @@ def _case_table(cases: Sequence[Case], links: Mapping[str, str]) -> Table:
                 number(case.score),
                 "; ".join(case.flags),
                 number(case.predicted_dice),
-                number(case.features["volume_z"], 1),
                 *(
-                    number(case.features.get(name, math.nan), digits)
-                    for name, digits in _OF_SCANS.values()
+                    number(case.features.get(name, math.nan), metric.digits)
+                    for name, metric in _OF_SCANS.items()
                 ),
-                number(case.features["entropy"]),
             )
         )
     head = ("scan", "status", "score", "reasons to look at it", "predicted Dice")
     return Table(
         "Scans, flagged ones first, then the lowest score",
-        (*head, "volume deviation (SD)", *_OF_SCANS, "entropy (nats)"),
+        (*head, *(metric.heading for metric in _OF_SCANS.values())),
         tuple(rows),
         texts=("reasons to look at it",),
     ).without_blanks()
@@ -401,7 +396,7 @@ def _structure_table(structures: Sequence[Structure], labels: LabelTable) -> Tab
 def _region_table(regions: Sequence[Region]) -> Table:
     return Table(
         "The most uncertain areas",
-        ("mostly labelled", "size (ml)", "entropy (nats)", *_AXES),
+        ("mostly labelled", "size (ml)", OF_DRAWS["entropy"].heading, *_AXES),
         tuple(
             (
                 one.structure,
