@@ -18,5 +18,6 @@ from .processing.ensemble import Ensemble as Ensemble
 from .processing.prediction import BatchError as BatchError
 from .processing.prediction import Prediction as Prediction
 from .processing.segmentation import Segmentation as Segmentation
+from .recipe import Synthesis as Synthesis
 
 __version__: str

@@ -192,13 +192,27 @@ def _training_data(recipe: Recipe, labels: LabelTable) -> str:
         else "No files are on record: the scans were given in memory."
     )
     return f"""\
-It was trained on {_trained_on(recipe)}. {_classes_made(recipe.data, labels)}
+It was trained on {_trained_on(recipe)}. {_classes_made(recipe.data, labels)}\
+{_synthesis(recipe)}
 
 {files}
 
 Names and checksums of the files are in `recipe.json`. Where the scans come from, who \
 the subjects are (age, sex, diagnosis) and who drew the labels is not on record: ask \
 whoever shares the model."""
+
+
+def _synthesis(recipe: Recipe) -> str:
+    """How images were made of label maps, where there were any."""
+    n_maps, share = recipe.provenance.n_maps, recipe.data.map_share
+    if not n_maps:
+        return ""
+    part = "" if share is None else f" These are {share:.0%} of its patches."
+    return (
+        f"\n\nOf these, {n_maps} are label maps of heads without a scan: an image of "
+        "random shape, contrast and quality was made from one for every patch "
+        f"(`data.synthesis` in `recipe.json` has the ranges).{part}"
+    )
 
 
 def _trained_on(recipe: Recipe) -> str:

@@ -85,7 +85,8 @@ class Synthesis:
         rotation_deg: largest component of the rotation vector, 0 to 180.
         scale: largest change of size along each axis, as a share, below 1.
         shear: largest shift along one axis for each step along another.
-        translation_mm: largest shift along each axis.
+        translation_mm: largest shift along each axis, of images whose place is not
+            chosen otherwise, as that of training patches is.
         warp_mm: largest standard deviation of the velocity whose flow deforms the head.
         warp_length_mm: distance of the points between which this velocity is smooth.
         flip: probability that left and right are swapped, in image and labels.
@@ -114,7 +115,8 @@ class Synthesis:
 
     Field of view:
         crop: probability that the field of view is cut.
-        crop_mm: the most that it loses on each face of the block.
+        crop_share: the most that it loses on each face, as a share of the image's
+            length along that axis, below 0.5.
         strip: probability that the skull is stripped.
         imperfect: share of these where a rim of the brain is lost or one of other
             tissue is left.
@@ -145,7 +147,7 @@ class Synthesis:
     spikes: float = 0.0
     gamma: float = 1.5
     crop: float = 0.15
-    crop_mm: float = 40.0
+    crop_share: float = 0.3
     strip: float = 0.3
     imperfect: float = 0.5
     strip_mm: float = 3.0
@@ -153,18 +155,21 @@ class Synthesis:
 
     def __post_init__(self) -> None:
         shares = ("flip", "coarse", "ghosts", "spikes", "crop", "strip", "imperfect")
-        for name in (*shares, "scale"):
+        for name in (*shares, "scale", "crop_share"):
             self._check(name, 0, 1)
         self._check("rotation_deg", 0, 180)
         self._check("gamma", 1, math.inf)
         for name in ("shear", "translation_mm", "warp_mm", "prior_spread", "texture"):
             self._check(name, 0, math.inf)
-        for name in ("background", "bias", "blur_mm", "noise", "crop_mm", "strip_mm"):
+        for name in ("background", "bias", "blur_mm", "noise", "strip_mm"):
             self._check(name, 0, math.inf)
         for name in ("warp_length_mm", "resolution_mm", "slice_mm"):
             _check_positive(f"synthesis.{name}", getattr(self, name))
-        if self.scale == 1:
-            raise InputError("synthesis.scale must be below 1, got 1")
+        for name, limit in (("scale", 1), ("crop_share", 0.5)):
+            if getattr(self, name) >= limit:
+                raise InputError(
+                    f"synthesis.{name} must be below {limit}, got {getattr(self, name)}"
+                )
         known = _usual_contrasts()
         for name, weight in self.contrasts.items():
             if name not in known:
@@ -194,7 +199,9 @@ class DataConfig:
 
     `relabel` is the mapping from the files' label values to class indices;
     `binarize` is "none", "nonzero", "ids" (with `binarize_ids`) or "callable"
-    (with `binarize_name`, for the reader: code is not stored).
+    (with `binarize_name`, for the reader: code is not stored). `synthesis` says how
+    images were made from label maps, where there were any; `map_share` is the share of
+    patches of such images where scans were mixed with them.
     """
 
     n_classes: int
@@ -208,6 +215,8 @@ class DataConfig:
     binarize: Literal["none", "nonzero", "ids", "callable"] = "none"
     binarize_ids: tuple[int, ...] = ()
     binarize_name: str = ""
+    synthesis: Synthesis | None = field(default=None, metadata=_SINCE_4)
+    map_share: float | None = field(default=None, metadata=_SINCE_4)
 
     def __post_init__(self) -> None:
         check_count("n_classes", self.n_classes, 2, MOST_CLASSES)
@@ -217,6 +226,8 @@ class DataConfig:
         check_count("patches_per_volume", self.patches_per_volume, 1, MOST_VALUE)
         if not 0 <= self.foreground <= 1:
             raise InputError(f"foreground must be from 0 to 1, got {self.foreground}")
+        if self.map_share is not None and not 0 <= self.map_share <= 1:
+            raise InputError(f"map_share must be from 0 to 1, got {self.map_share}")
         for value in self.binarize_ids:
             check_count("binarize_ids", value, 0, MOST_VALUE)
         for text, value in (self.relabel or {}).items():
@@ -424,7 +435,8 @@ class Provenance:
     `metrics` holds the figures of the saved weights (`validation_dice`, ...);
     `cohort` the sizes of the classes; `member_seeds` the seed of each member's
     training where the model is an ensemble; `search` the study that chose it;
-    `n_synthetic` how many of the training scans say that they are synthetic.
+    `n_synthetic` how many of the training scans say that they are synthetic; `n_maps`
+    how many of them are label maps, of which training made its images.
     """
 
     started: str
@@ -436,10 +448,15 @@ class Provenance:
     member_seeds: tuple[int, ...] = field(default=(), metadata=_SINCE_2)
     search: SearchRecord | None = field(default=None, metadata=_SINCE_3)
     n_synthetic: int = field(default=0, metadata=_SINCE_4)
+    n_maps: int = field(default=0, metadata=_SINCE_4)
 
     @property
     def caution(self) -> str:
-        """A sentence for whoever uses a model of synthetic scans; else empty."""
+        """A sentence for whoever uses a model of synthetic scans; else empty.
+
+        Images made from label maps of real heads are not such scans: they are as varied
+        as they are so that a model is of use on real ones.
+        """
         return caution_about(self.n_synthetic)
 
 

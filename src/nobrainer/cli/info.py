@@ -68,6 +68,7 @@ def info(model_dir: Path, as_json: bool) -> None:
             "versions": provenance["versions"],
             "member_seeds": provenance["member_seeds"],
             "n_synthetic": provenance["n_synthetic"],
+            "n_maps": provenance["n_maps"],
         },
     )
     _echo("metrics", provenance["metrics"])

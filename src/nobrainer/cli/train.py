@@ -1,6 +1,7 @@
 """`nobrainer train`: a model from scans with labels."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import nobrainer as nb
 from nobrainer.cli.outputs import echo, save_model
 from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
+from nobrainer.recipe import build_record
 
 
 @click.command()
@@ -17,10 +19,30 @@ from nobrainer.errors import InputError
     "--data",
     "table",
     metavar="CSV",
-    required=True,
     type=click.Path(path_type=Path),
     help="Table with the columns features,labels: a scan and its labels per row. "
     "Relative paths start from the table's directory.",
+)
+@click.option(
+    "--label-maps",
+    metavar="CSV",
+    type=click.Path(path_type=Path),
+    help="Table with the column labels: a label map of a head per row, of which images "
+    "of random shape, contrast and quality are made. Alone or beside --data.",
+)
+@click.option(
+    "--synthesis-arg",
+    "synthesis_args",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="What is drawn for --label-maps, such as noise=0.1; may be repeated.",
+)
+@click.option(
+    "--map-share",
+    type=float,
+    default=0.5,
+    show_default=True,
+    help="Share of patches that are made from --label-maps where there is --data, too.",
 )
 @click.option(
     "--output-dir",
@@ -62,7 +84,8 @@ from nobrainer.errors import InputError
 @click.option(
     "--validate",
     metavar="FRACTION|COUNT",
-    help="Keep this share or number of subjects out of training and measure on them.",
+    help="Keep this share or number of subjects out of training and measure on them: "
+    "those of --data where it is given.",
 )
 @click.option(
     "--block-shape",
@@ -138,7 +161,10 @@ from nobrainer.errors import InputError
 )
 @click.option("--overwrite", is_flag=True, help="Replace a model that is there.")
 def train(
-    table: Path,
+    table: Path | None,
+    label_maps: Path | None,
+    synthesis_args: tuple[str, ...],
+    map_share: float,
     output_dir: Path,
     model: str,
     model_args: tuple[str, ...],
@@ -175,6 +201,8 @@ def train(
           --model vnet --members 3
       nobrainer train --data scans.csv --output-dir warm --binarize \\
           --model bayesian_vnet --warm-start plain-vnet
+      nobrainer train --label-maps maps.csv --output-dir any-contrast \\
+          --relabel aseg --block-shape 96 96 96
     """
     finished = (
         resume
@@ -184,21 +212,31 @@ def train(
     )
     if not finished:
         nb.bundle.check_place(output_dir, overwrite=overwrite)
+    parts = []
+    if table is not None:
+        scans = nb.Dataset.from_files(read_table(table), block_shape, n_classes)
+        parts.append(scans if relabel is None else scans.relabel(relabel))
+    if label_maps is not None:
+        maps = read_table(label_maps, ["labels"])
+        synthesis = _synthesis(synthesis_args)
+        parts.append(nb.Dataset.from_label_maps(maps, synthesis, relabel, block_shape))
+    elif synthesis_args:
+        raise InputError("--synthesis-arg is for --label-maps: give these, too")
+    if not parts:
+        raise InputError("nothing to train on: give --data, --label-maps or both")
+    dataset, *others = [part.binarize() if binarize else part for part in parts]
+    held_out = None
+    if validate is not None:
+        dataset, held_out = dataset.split(_share_or_count(validate), seed=seed)
+    for other in others:
+        dataset = dataset.mix(other, map_share)
     dataset = (
-        nb.Dataset.from_files(read_table(table), block_shape, n_classes)
-        .batch(batch_size)
+        dataset.batch(batch_size)
         .shuffle()
         .augment(augment)
         .patches(per_volume=patches_per_volume)
     )
-    if relabel is not None:
-        dataset = dataset.relabel(relabel)
-    if binarize:
-        dataset = dataset.binarize()
-    held_out = None
-    if validate is not None:
-        dataset, held_out = dataset.split(_share_or_count(validate), seed=seed)
-    args = dict(_argument(text) for text in model_args)
+    args = dict(_argument("--model-arg", text) for text in model_args)
     if members is None:
         segmentation = nb.Segmentation(model, args, checkpoint_dir)
     else:
@@ -225,11 +263,19 @@ def train(
     echo(save_model(segmentation, output_dir, overwrite=overwrite))
 
 
-def _argument(text: str) -> tuple[str, Any]:
-    """A model argument; what is not JSON is text."""
+def _synthesis(texts: tuple[str, ...]) -> nb.Synthesis:
+    """The usual synthesis, with what was asked for."""
+    usual = json.loads(json.dumps(asdict(nb.Synthesis())))
+    asked = dict(_argument("--synthesis-arg", text) for text in texts)
+    return build_record(nb.Synthesis, usual | asked, "synthesis")
+
+
+def _argument(option: str, text: str) -> tuple[str, Any]:
+    """An argument; what is not JSON is text."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise InputError(f"--model-arg {text}: must be KEY=VALUE, such as levels=3")
+        example = "noise=0.1" if option == "--synthesis-arg" else "levels=3"
+        raise InputError(f"{option} {text}: must be KEY=VALUE, such as {example}")
     try:
         return name, json.loads(value)
     except json.JSONDecodeError:

@@ -1,5 +1,6 @@
 """From files to prepared volumes to random patches."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -17,6 +18,7 @@ from nobrainer.data.preprocess import (
     preprocess_image,
     preprocess_labels,
 )
+from nobrainer.data.synthesis import Anatomy, is_outside, synthesise
 from nobrainer.errors import InputError
 from nobrainer.io import ImageSource, read_image, read_labels
 from nobrainer.recipe import DataConfig, PreprocessConfig
@@ -33,6 +35,8 @@ class Scan:
     name: what messages call it: the path, where there is one.
     shown: what tables and pages call it: a name that no other scan of the call has.
     subject: whom it shows; None where neither path nor table says it.
+    is_map: there is no image of it, images are made from the labels; see
+        `nobrainer.data.synthesis`.
     """
 
     image: ImageSource
@@ -40,17 +44,38 @@ class Scan:
     name: str
     shown: str = ""
     subject: str | None = None
+    is_map: bool = False
 
     @property
     def paths(self) -> tuple[Path, Path | None] | None:
-        """The files of the image and label, None where one is not a file."""
+        """The files of the image and label, None where one is not a file.
+
+        A label map of which images are made stands for both.
+        """
         if not isinstance(self.image, str | PathLike):
             return None
-        if self.label is None:
+        if self.label is None or self.is_map:
             return Path(self.image), None
         if not isinstance(self.label, str | PathLike):
             return None
         return Path(self.image), Path(self.label)
+
+
+@dataclass(frozen=True, eq=False)
+class HeadMap:
+    """A label map on the working grid, of which images are made.
+
+    `positions`: in `anatomy`, (I, J, K), smallest unsigned type.
+    """
+
+    positions: np.ndarray
+    anatomy: Anatomy
+
+    @property
+    def classes(self) -> np.ndarray:
+        """Classes (I, J, K), where nothing was deformed."""
+        classes = np.array(self.anatomy.classes)
+        return classes.astype(np.min_scalar_type(classes.max()))[self.positions]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +85,8 @@ class Prepared:
     `image`: float32 (I, J, K). `label`: classes (I, J, K), smallest unsigned type, or
     None. `affine`: voxel to world (RAS mm). `background`: what lies beyond the field of
     view. `floor` and `spread`: minimum and standard deviation of the image. `voxel_mm`:
-    voxel sizes of the file, on its own axes.
+    voxel sizes of the file, on its own axes. `head`: where images are made from a label
+    map; `image` and `label` are then one image of it, always the same.
     """
 
     name: str
@@ -71,6 +97,7 @@ class Prepared:
     floor: float
     spread: float
     voxel_mm: tuple[float, float, float]
+    head: HeadMap | None = None
 
     @property
     def geometry(self) -> Geometry:
@@ -95,6 +122,8 @@ def prepare_scan(
         InputError: whatever is wrong with the files, or image and labels that do
             not fit together.
     """
+    if scan.is_map:
+        return _prepare_map(scan, preprocess, config, binarizer)
     volume = read_image(scan.image)
     label = None
     unknown: dict[int, int] = {}
@@ -108,7 +137,17 @@ def prepare_scan(
         native = replace(labels, data=classes, affine=volume.affine)
         label = preprocess_labels(native, preprocess).data
     image = preprocess_image(volume, preprocess)
-    prepared = Prepared(
+    return _prepared(scan, image, label, volume), unknown
+
+
+def _prepared(
+    scan: Scan,
+    image: Volume,
+    label: np.ndarray | None,
+    native: Volume,
+    head: HeadMap | None = None,
+) -> Prepared:
+    return Prepared(
         name=scan.name,
         image=image.data,
         label=label,
@@ -116,9 +155,66 @@ def prepare_scan(
         background=background_value(image.data),
         floor=float(image.data.min()),
         spread=float(image.data.std(dtype=np.float64)),
-        voxel_mm=volume.geometry.spacing_mm,
+        voxel_mm=native.geometry.spacing_mm,
+        head=head,
     )
-    return prepared, unknown
+
+
+def _prepare_map(
+    scan: Scan,
+    preprocess: PreprocessConfig,
+    config: DataConfig,
+    binarizer: Binarizer | None,
+) -> tuple[Prepared, dict[int, int]]:
+    """Read a label map, and make one image of it to look at and to judge by.
+
+    The map itself is the seed of this image. See `prepare_scan`.
+    """
+    if preprocess.normalize != "zscore":
+        raise InputError(
+            f"{scan.name}: images of label maps are normalised by zscore, not by "
+            f"{preprocess.normalize}: leave out normalize"
+        )
+    assert scan.label is not None and config.synthesis is not None
+    labels = read_labels(scan.label)
+    values, counts = np.unique(labels.data, return_counts=True)
+    pairs = config.synthesis.pairs
+    # With the values of partners, which flipped images have.
+    known = np.array(Anatomy.of(values.tolist(), {}, pairs).values)
+    try:
+        classes, unknown = make_targets(known, config, binarizer)
+    except InputError as error:
+        raise InputError(f"{labels.source}: {error}") from error
+    of_value = dict(zip(known.tolist(), classes.tolist(), strict=True))
+    anatomy = Anatomy.of(values.tolist(), of_value, pairs)
+    told = {value for pair in pairs for value in pair}
+    sideless = [value for value in anatomy.nameless if value not in told]
+    if sideless and config.synthesis.flip and config.n_classes > 2:
+        raise InputError(
+            f"{labels.source}: label value {sideless[0]} has no name that tells its "
+            "side, so that it cannot be flipped: give Synthesis(pairs=((left, right), "
+            "...)), a value on the midline as a pair with itself, or flip=0"
+        )
+    positions = anatomy.positions(labels.data)
+    grid = preprocess_labels(replace(labels, data=positions), preprocess)
+    head = HeadMap(grid.data, anatomy)
+    drawn = synthesise(
+        torch.from_numpy(head.positions)[None],
+        anatomy,
+        config.synthesis,
+        [zlib.crc32(head.positions.tobytes())],
+        spacing_mm=grid.geometry.spacing_mm,
+    )
+    image = preprocess_image(replace(grid, data=drawn.image[0, 0].numpy()), preprocess)
+    label = drawn.label[0].numpy().astype(np.min_scalar_type(config.n_classes - 1))
+    present = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    # What lies around the brain is there to be drawn, not to be found.
+    missed = {
+        value: present[value]
+        for value in unknown
+        if value in present and not is_outside(value)
+    }
+    return _prepared(scan, image, label, labels, head), missed
 
 
 def _check_same_grid(image: Volume, labels: Volume) -> None:
@@ -206,12 +302,14 @@ class PatchSampler(Dataset[dict[str, Any]]):
 
     Args:
         volumes: prepared scans, all with labels.
-        config: block shape, patches per volume, foreground share, shuffle, augment.
+        config: block shape, patches per volume, foreground share, shuffle, augment,
+            and synthesis and map_share where there are label maps.
         seed: seed of every random choice.
 
     An item is `{"image": float32 (1, i, j, k), "label": int64 (i, j, k), "source":
     name of the scan}`. Volumes take turns; `config.shuffle` draws the order of
-    each round.
+    each round. Where label maps and scans are mixed, each patch draws its volume. Of a
+    label map each patch is of an image of its own, which `augment` leaves as it is.
     """
 
     def __init__(
@@ -223,9 +321,14 @@ class PatchSampler(Dataset[dict[str, Any]]):
         self.epoch = 0
         self.augmentation = Augmentation.build(config.augment, config.block_shape)
         self._voxels = [
-            index_voxels(_labels_of(volume), np.random.default_rng([seed, number]))
+            index_voxels(
+                volume.head.classes if volume.head else _labels_of(volume),
+                np.random.default_rng([seed, number]),
+            )
             for number, volume in enumerate(self.volumes)
         ]
+        self._maps = [n for n, volume in enumerate(self.volumes) if volume.head]
+        self._scans = [n for n, volume in enumerate(self.volumes) if not volume.head]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose patches the next iteration gives."""
@@ -249,6 +352,8 @@ class PatchSampler(Dataset[dict[str, Any]]):
             self.config.foreground,
             rng,
         )
+        if volume.head is not None:
+            return self._synthesised(volume, volume.head, origin, rng)
         margin = np.array(self.augmentation.margin if self.augmentation else (0, 0, 0))
         window = tuple(np.array(block) + 2 * margin)
         image = crop(volume.image, origin - margin, window, volume.background)
@@ -269,7 +374,36 @@ class PatchSampler(Dataset[dict[str, Any]]):
             "source": volume.name,
         }
 
+    def _synthesised(
+        self,
+        volume: Prepared,
+        head: HeadMap,
+        origin: np.ndarray,
+        rng: np.random.Generator,
+    ) -> dict[str, Any]:
+        """A patch of an image that nobody has seen before."""
+        assert self.config.synthesis is not None
+        drawn = synthesise(
+            torch.from_numpy(head.positions)[None],
+            head.anatomy,
+            self.config.synthesis,
+            [int(rng.integers(2**63))],
+            spacing_mm=volume.geometry.spacing_mm,
+            block_shape=self.config.block_shape,
+            origins=torch.from_numpy(origin)[None],
+        )
+        return {
+            "image": drawn.normalised[0],
+            "label": drawn.label[0],
+            "source": volume.name,
+        }
+
     def _volume_at(self, index: int) -> int:
+        if self.config.map_share is not None and self._maps and self._scans:
+            # A fourth number keeps this stream apart from those of the items.
+            rng = np.random.default_rng([self.seed, self.epoch, index, 2])
+            is_map = rng.random() < self.config.map_share
+            return int(rng.choice(self._maps if is_map else self._scans))
         turn, place = divmod(index, len(self.volumes))
         if not self.config.shuffle:
             return place

@@ -138,7 +138,7 @@ class Anatomy:
         return tuple(
             value
             for index, (value, partner, class_) in enumerate(rows)
-            if class_ and partner == index and value not in FREESURFER_NAMES
+            if class_ and partner == index and not self.tissues[index]
         )
 
     def positions(self, labels: np.ndarray) -> np.ndarray:
@@ -190,8 +190,9 @@ def synthesise(
         block_shape: voxels of an image, default that of the maps.
         which: map of each image, integers (B,); default the n-th map for the n-th
             seed, from the first one again after the last.
-        origins: first voxel of each block, integers (B, 3); default uniform where the
-            blocks lie inside the map, as far as they fit.
+        origins: first voxel of each block, (B, 3); default uniform where the blocks lie
+            inside the map, as far as they fit, and then shifted by up to
+            `translation_mm`.
 
     Returns: images and labels on the device of the maps.
     """
@@ -204,6 +205,8 @@ def synthesise(
         slack = _tensor(maps.shape[1:], device) - _tensor(block, device)
         inside = draws.between(0, 1, 3) * (slack + slack.sign())
         origins = torch.where(slack < 0, inside.ceil(), inside.floor())
+        shift_mm = draws.between(-1, 1, 3) * synthesis.translation_mm
+        origins = origins + shift_mm / _tensor(spacing_mm, device)
     look = _look(anatomy, synthesis, draws)
     places = _places(synthesis, draws, block, spacing_mm, look.flipped)
     found = _nearest(maps, which, places + origins.view(-1, 3, 1, 1, 1))
@@ -338,7 +341,6 @@ def _places(
         _affine(synthesis, draws),
         x.expand(len(flipped), *x.shape[-4:]),
     )
-    x = x + draws.between(-1, 1, 3, 1, 1, 1) * synthesis.translation_mm
     mirror = 1 - 2 * flipped.float()
     x = torch.stack((x[:, 0] * mirror[:, None, None, None], x[:, 1], x[:, 2]), 1)
     fine = [
@@ -527,11 +529,11 @@ def _kept(
     if synthesis.crop:
         # Each face of a field of view that is cut loses something in half of the cases.
         cut = draws.happens(synthesis.crop, 1, 1) & draws.happens(0.5, 3, 2)
-        lost_mm = draws.between(0, synthesis.crop_mm, 3, 2) * cut
-        for axis, (n, mm) in enumerate(zip(block, spacing_mm, strict=True)):
-            place_mm = torch.arange(n, device=device) * mm
-            low, high = lost_mm[:, axis, :, None].unbind(1)
-            inside = (place_mm >= low) & (place_mm <= (n - 1) * mm - high)
+        lost = draws.between(0, synthesis.crop_share, 3, 2) * cut
+        for axis, n in enumerate(block):
+            place = torch.arange(n, device=device) / max(1, n - 1)
+            low, high = lost[:, axis, :, None].unbind(1)
+            inside = (place >= low) & (place <= 1 - high)
             keep = keep & inside.view(-1, *(n if a == axis else 1 for a in range(3)))
     return keep
 
@@ -573,6 +575,11 @@ def _head_figures(
     variance = ((signal - mean[:, None]) ** 2 * above).sum(1) / n
     spread = variance.sqrt()
     return mean, torch.where(spread > 0, spread, 1.0)
+
+
+def is_outside(value: int) -> bool:
+    """Whether a label value is one of the tissues around the brain."""
+    return _FIRST_OUTSIDE <= value <= _LAST_OUTSIDE
 
 
 def _entries(table: Tensor, found: Tensor) -> Tensor:

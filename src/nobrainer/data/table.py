@@ -1,17 +1,20 @@
 """Tables of text in files: scans with their labels, and what label values mean."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from nobrainer.errors import InputError
 
-_WANTED = "features,labels, and subject and session if wanted"
+_KEYS = {"features": "image", "labels": "label"}
+"""What entries of a `Dataset` call the columns."""
 _DELIMITERS = "\t;,"
 
 
-def read_table(path: Path) -> list[dict[str, Any]]:
+def read_table(
+    path: Path, columns: Sequence[str] = ("features", "labels")
+) -> list[dict[str, Any]]:
     """Read the scans that a CSV or TSV file lists, as entries of a `Dataset`.
 
     The columns `features` and `labels` hold paths, relative ones from the table's own
@@ -19,45 +22,49 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     are not. Capitals and blanks around names and cells do not matter, a comma, a
     semicolon or a tab separates them, blank lines are skipped.
 
+    Args:
+        path: path of the table.
+        columns: those of the two that it must have, the other one is not read.
+
     Returns:
-        Of each row `image` and `label`, paths, and `subject` and `session`, texts,
-        empty where not given.
+        Of each row `image` and `label`, paths, as far as they were asked for, and
+        `subject` and `session`, texts, empty where not given.
 
     Raises:
         InputError: the file cannot be read, lacks a column, or a row lacks a path.
     """
-    lines = read_cells(path, f"the columns {_WANTED}")
+    needed = ",".join(columns)
+    wanted = f"{needed}, and subject and session if wanted"
+    lines = read_cells(path, f"the columns {wanted}")
     _, header = next(lines, (1, []))
     names = [name.lower() for name in header]
-    for name in ("features", "labels", "subject", "session"):
+    for name in (*columns, "subject", "session"):
         count = names.count(name)
         if count > 1:
             raise InputError(f"{path}: has the column {name} twice: remove one")
-        if count == 0 and name in ("features", "labels"):
+        if count == 0 and name in columns:
             raise InputError(
                 f"{path}: its header is {', '.join(header) or 'empty'}, without the "
-                f"column {name}: name its columns {_WANTED}"
+                f"column {name}: name its columns {wanted}"
             )
     entries = []
     for number, cells in lines:
         row = dict(zip(names, cells, strict=False))
-        image, label = row.get("features"), row.get("labels")
         if len(cells) > len(names):
             raise InputError(
                 f"{path} line {number}: has {len(cells)} cells under {len(names)} "
                 "column names: put quotes around a cell that holds the separator"
             )
-        if not image or not label:
+        if not all(row.get(name) for name in columns):
             raise InputError(
-                f"{path} line {number}: needs a path in each of the columns features "
-                "and labels: complete it"
+                f"{path} line {number}: needs a path in each of the columns "
+                f"{' and '.join(columns)}: complete it"
             )
+        paths = {_KEYS[name]: path.parent / row[name] for name in columns}
         who = {name: _given(row.get(name)) for name in ("subject", "session")}
-        entries.append(
-            {"image": path.parent / image, "label": path.parent / label, **who}
-        )
+        entries.append({**paths, **who})
     if not entries:
-        raise InputError(f"{path}: has no rows: give one per scan, features,labels")
+        raise InputError(f"{path}: has no rows: give one per scan, {needed}")
     return entries
 
 

@@ -43,7 +43,7 @@ from nobrainer.errors import InputError, list_problems
 from nobrainer.formats import require_file
 from nobrainer.io import ImageSource, read_geometry
 from nobrainer.naming import repeats, scan_names, subject_names, subject_of
-from nobrainer.recipe import DataConfig, Outliers, PreprocessConfig
+from nobrainer.recipe import DataConfig, Outliers, PreprocessConfig, Synthesis
 from nobrainer.types import Shape3
 from nobrainer.volume import conformed_geometry
 
@@ -118,6 +118,50 @@ class Dataset:
         )
         labels = LabelTable.generic(config.n_classes)
         return cls(data=scans, config=config, labels=labels, asked_classes=asked)
+
+    @classmethod
+    def from_label_maps(
+        cls,
+        maps: Iterable[ImageSource | Mapping[str, Any]],
+        synthesis: Synthesis | None = None,
+        classes: Mappable | None = None,
+        block_shape: Sequence[int] | None = None,
+    ) -> Self:
+        """List label maps of heads, of which images are made while training.
+
+        Each patch is cut from an image that is drawn for it alone, normalised by mean
+        and standard deviation of its whole head. `prepare` and validation have one
+        image of each map, always the same.
+
+        Args:
+            maps: of each head a path, a nibabel image, or a dict with the key "label"
+                and, if wanted, "subject" and "session", see `from_files`.
+            synthesis: what is drawn; default `Synthesis()`.
+            classes: which label values the model is to find, see `relabel`; all others
+                are background to it, but have intensities of their own. Default: every
+                label value but 0 is foreground.
+            block_shape: voxels of a patch along each axis, default (32, 32, 32).
+
+        Raises:
+            InputError: no maps, a missing or repeated file, or a value out of range.
+        """
+        if isinstance(maps, str | PathLike):
+            raise InputError(f"maps must be a list of label maps, got {str(maps)!r}")
+        entries = []
+        for number, entry in enumerate(maps):
+            row = dict(entry) if isinstance(entry, Mapping) else {"label": entry}
+            if "label" not in row or "image" in row:
+                raise InputError(
+                    f"maps[{number}] must have the key 'label' and no image, got "
+                    f"{sorted(row)}"
+                )
+            entries.append(row | {"image": row["label"]})
+        found = cls.from_files(entries, block_shape)
+        found = replace(
+            found._with(synthesis=synthesis or Synthesis()),
+            data=tuple(replace(scan, is_map=True) for scan in found.data),
+        )
+        return found.binarize() if classes is None else found.relabel(classes)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -327,6 +371,43 @@ class Dataset:
         train = tuple(scan for scan, key in pairs if key not in chosen)
         held_out = tuple(scan for scan, key in pairs if key in chosen)
         return replace(self, data=train), replace(self, data=held_out)
+
+    def mix(self, other: Self, share: float) -> Self:
+        """Train on the patches of another dataset, too: label maps and real scans.
+
+        Args:
+            other: of the same classes. All that is not about its scans, such as the
+                block shape, is taken from this dataset.
+            share: of the patches that are of `other`, between 0 and 1.
+
+        Raises:
+            InputError: the two differ in their classes, do not have label maps in one
+                and scans in the other, or have a scan in common.
+        """
+        kinds = [{scan.is_map for scan in part.data} for part in (self, other)]
+        if kinds not in ([{True}, {False}], [{False}, {True}]):
+            raise InputError(
+                "mix takes label maps and scans with labels, one of them in each "
+                "dataset: make one by Dataset.from_label_maps, the other by from_files"
+            )
+        made = ("n_classes", "relabel", "binarize", "binarize_ids", "binarize_name")
+        for name in made:
+            if getattr(self.config, name) != getattr(other.config, name):
+                raise InputError(
+                    f"the datasets to mix must have the same classes, but differ in "
+                    f"{name}: relabel or binarize both alike"
+                )
+        if isinstance(share, bool) or not 0 < share < 1:
+            raise InputError(f"share must be between 0 and 1, got {share!r}")
+        shown = [scan.shown for scan in (*self.data, *other.data)]
+        if problems := repeats(shown):
+            raise InputError("\n".join(problems))
+        is_of_maps = kinds[0] == {True}
+        mixed = self._with(
+            synthesis=(self if is_of_maps else other).config.synthesis,
+            map_share=1 - share if is_of_maps else share,
+        )
+        return replace(mixed, data=self.data + other.data)
 
     # --- what others read
 

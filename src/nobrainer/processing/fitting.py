@@ -337,6 +337,11 @@ def count_synthetic(dataset: Dataset) -> int:
     return sum(is_synthetic(scan.image) for scan in dataset.data)
 
 
+def count_maps(dataset: Dataset) -> int:
+    """How many of the scans are label maps, of which images are made."""
+    return sum(scan.is_map for scan in dataset.data)
+
+
 def used_before(
     dataset: Dataset,
     recipe: Recipe,
@@ -399,9 +404,17 @@ def versions_of(
     """Each labelled scan as it is, then under every simulated shift, one at a time.
 
     Yields the scan's number, whether it is shifted, and the scan.
+
+    Raises:
+        InputError: one is a label map.
     """
     for number, scan in enumerate(dataset.data):
         assert scan.label is not None
+        if scan.is_map:
+            raise InputError(
+                f"{scan.name}: is a label map, and shifts are simulated on scans: give "
+                "scans with labels"
+            )
         yield number, False, scan
         image, label = read_image(scan.image), read_labels(scan.label)
         for name in SHIFTS:

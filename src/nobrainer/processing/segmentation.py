@@ -281,6 +281,7 @@ class Segmentation:
                     ),
                     member_seeds=tuple(members) if len(members) > 1 else (),
                     n_synthetic=fitting.count_synthetic(dataset_train),
+                    n_maps=fitting.count_maps(dataset_train),
                 ),
             )
             data_loss = _data_loss(loss, config.class_weights)

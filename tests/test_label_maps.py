@@ -1,0 +1,243 @@
+"""Training on label maps: patches, mixing with scans, what is written down of it."""
+
+import csv
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import nobrainer as nb
+from nobrainer.cli import main
+from nobrainer.data.preprocess import is_head
+from nobrainer.errors import InputError
+from nobrainer.processing.fitting import versions_of
+from nobrainer.recipe import Recipe, Synthesis
+
+BLOCK = (8, 8, 8)
+CLASSES = {2: 1, 41: 2, 3: 3, 42: 4}
+SIZE = 24
+
+
+def head():
+    """White matter in cortex in skin, in RAS; the left ball is the smaller one."""
+    place = np.indices((SIZE,) * 3) - (SIZE - 1) / 2
+    radius = np.sqrt((place**2).sum(0)) / SIZE
+    left = place[0] < 0
+    labels = np.where(radius < 0.45, 511, 0).astype(np.int16)
+    labels[radius < 0.38] = np.where(left, 3, 42)[radius < 0.38]
+    inner = radius < np.where(left, 0.2, 0.3)
+    labels[inner] = np.where(left, 2, 41)[inner]
+    return labels
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory):
+    """Two maps, stored with the left on the high side, and a table of them."""
+    folder = tmp_path_factory.mktemp("maps")
+    rows = [["labels", "subject"]]
+    for number in range(2):
+        name = f"head-{number}.nii.gz"
+        labels = np.roll(head(), number, axis=2)[::-1]
+        nib.save(nib.Nifti1Image(labels, np.diag([-1, 1, 1, 1])), folder / name)
+        rows.append([name, f"person {number}"])
+    with (folder / "maps.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scans(maps):
+    """Two scans with the same labels; their white matter is dark."""
+    pairs = []
+    for number in range(2):
+        labels = head()
+        rng = np.random.default_rng(number)
+        image = 100 + 50 * (labels % 39 == 3) + rng.normal(0, 5, labels.shape)
+        image = np.where(labels > 0, image, 0).astype(np.float32)
+        paths = [maps / f"sub-{number}_{kind}.nii.gz" for kind in ("T1w", "dseg")]
+        for data, path in zip((image, labels), paths, strict=True):
+            nib.save(nib.Nifti1Image(data, np.eye(4)), path)
+        pairs.append(tuple(paths))
+    return pairs
+
+
+def dataset(maps, synthesis=None, classes=CLASSES):
+    files = [maps / f"head-{number}.nii.gz" for number in range(2)]
+    return nb.Dataset.from_label_maps(files, synthesis, classes, BLOCK).patches(
+        per_volume=6
+    )
+
+
+def batches(loader, epoch=0):
+    loader.dataset.set_epoch(epoch)
+    return list(loader)
+
+
+def images(loader, epoch=0):
+    return torch.cat([batch["image"] for batch in batches(loader, epoch)])
+
+
+def test_patches_are_the_same_for_any_number_of_workers(maps):
+    data = dataset(maps)
+    loader = data.loader(seed=3)
+    first = images(loader)
+    assert first.shape == (12, 1, *BLOCK)
+    assert torch.equal(first, images(data.loader(seed=3, num_workers=2)))
+    assert not torch.equal(first, images(loader, epoch=1))
+    assert not torch.equal(first, images(data.loader(seed=4)))
+    labels = torch.cat([batch["label"] for batch in batches(loader)])
+    assert set(labels.unique().tolist()) <= {0, 1, 2, 3, 4}
+    assert labels.dtype == torch.int64
+
+
+def test_what_is_prepared_is_one_image_of_the_head_in_working_orientation(maps):
+    still = Synthesis(
+        rotation_deg=0, scale=0, shear=0, translation_mm=0, warp_mm=0, flip=0, crop=0
+    )
+    clean = replace(still, strip=0, imperfect=0)
+    first, second = dataset(maps, clean).prepare()
+    lookup = np.zeros(512, np.uint8)
+    lookup[list(CLASSES)] = list(CLASSES.values())
+    assert np.array_equal(first.label, lookup[head()])
+    assert np.array_equal(first.head.classes, first.label)
+    assert first.label.dtype == np.uint8
+    again = dataset(maps, clean).prepare()[0]
+    assert np.array_equal(first.image, again.image)
+    # Each has a look of its own, and is normalised as a scan is.
+    assert np.abs(first.image - second.image).mean() > 0.1
+    inside = first.image[is_head(first.image)]
+    assert float(inside.mean()) == pytest.approx(0, abs=0.05)
+    assert float(inside.std()) == pytest.approx(1, abs=0.05)
+
+
+def test_patches_are_where_the_classes_are(maps):
+    near = dataset(maps, Synthesis(strip=0, crop=0)).patches(
+        per_volume=20, foreground=1.0
+    )
+    labels = torch.cat([batch["label"] for batch in batches(near.loader())])
+    assert float((labels > 0).flatten(1).any(1).float().mean()) > 0.9
+    shares = labels.flatten().bincount(minlength=5)[1:] / labels.numel()
+    # Of the maps the left white matter is 1.6 %.
+    assert float(shares.min()) > 0.05
+
+
+def test_labels_of_no_class_are_drawn_and_not_warned_of(maps, recwarn):
+    dataset(maps).prepare()
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match=r"41 \(FreeSurfer Right-.*: \d+ voxels"):
+        dataset(maps, classes={2: 1, 3: 2, 42: 2}).prepare()
+    data = dataset(maps, classes=None)
+    assert data.n_classes == 2 and data.config.binarize == "nonzero"
+    assert data.prepare()[0].label.max() == 1
+
+
+def test_mixing_draws_the_share_that_was_asked_for(maps, scans):
+    real = nb.Dataset.from_files(scans, BLOCK).relabel(CLASSES)
+    mixed = dataset(maps).mix(real, 0.25).patches(per_volume=50)
+    assert len(mixed) == 4
+    assert mixed.config.map_share == 0.75
+    with pytest.warns(UserWarning, match="became background: 511: "):
+        loader = mixed.batch(20).loader(seed=1)
+    sources = [name for batch in batches(loader) for name in batch["source"]]
+    share = np.mean(["T1w" in name for name in sources])
+    assert share == pytest.approx(0.25, abs=0.09)
+    assert {len({*sources})} == {4}
+    # The other way round it is the same, but for what is not about the scans.
+    other = real.mix(dataset(maps), 0.75)
+    assert other.config.map_share == 0.75
+    assert other.config.synthesis == Synthesis()
+    # A part of one kind takes its volumes in turn.
+    left = replace(mixed, data=mixed.data[:2]).patches(per_volume=1)
+    assert len({*batches(left.loader())[0]["source"]}) == 2
+
+
+def test_what_cannot_be_mixed_is_refused(maps, scans):
+    real = nb.Dataset.from_files(scans, BLOCK)
+    with pytest.raises(InputError, match="must have the same classes, but differ in n"):
+        dataset(maps).mix(real, 0.5)
+    with pytest.raises(InputError, match="mix takes label maps and scans"):
+        dataset(maps).mix(dataset(maps), 0.5)
+    with pytest.raises(InputError, match=r"share must be between 0 and 1, got 1\.5"):
+        dataset(maps).mix(real.relabel(CLASSES), 1.5)
+
+
+def test_what_label_maps_cannot_do_is_refused(maps, tmp_path):
+    with pytest.raises(
+        InputError, match=r"head-0.*normalised by zscore, not by minmax"
+    ):
+        dataset(maps).normalize("minmax").prepare()
+    with pytest.raises(InputError, match="no image, got"):
+        nb.Dataset.from_label_maps([{"image": "a.nii", "label": "b.nii"}])
+    with pytest.raises(InputError, match=r"maps must be a list .* got 'a\.nii'"):
+        nb.Dataset.from_label_maps("a.nii")
+    labels = head()
+    labels[labels == 2] = 900
+    path = tmp_path / "odd.nii.gz"
+    nib.save(nib.Nifti1Image(labels, np.eye(4)), path)
+    classes = {900: 1, 3: 2, 42: 3, 41: 0}
+
+    def odd(synthesis):
+        return nb.Dataset.from_label_maps([path], synthesis, classes, BLOCK)
+
+    with pytest.raises(
+        InputError, match=r"odd.*label value 900 has no name that tells"
+    ):
+        odd(None).prepare()
+    assert odd(Synthesis(flip=0)).prepare()
+    assert odd(Synthesis(pairs=((900, 900),))).prepare()
+
+
+def test_training_says_what_it_was_trained_on(maps, tmp_path):
+    data = dataset(maps, Synthesis(noise=0.05)).batch(2).patches(per_volume=2)
+    small = {"base_filters": 2, "levels": 1}
+    model = nb.Segmentation("vnet", small).fit(data, dataset(maps), verbose=False)
+    made = model.recipe_.provenance
+    assert (made.n_maps, made.n_synthetic, made.caution) == (2, 0, "")
+    assert [record.role for record in made.files] == ["train-image"] * 2 + [
+        "validate-image"
+    ] * 2
+    assert model.recipe_.data.synthesis == Synthesis(noise=0.05)
+    assert Recipe.from_json(model.recipe_.to_json()) == model.recipe_
+    assert "validation_dice" in made.metrics
+    card = (model.save(tmp_path / "model") / "README.md").read_text()
+    assert "Of these, 2 are label maps of heads without a scan" in card
+    assert "not for use on real ones" not in card
+
+
+def test_the_shell_trains_on_label_maps(maps, tmp_path):
+    relabel = tmp_path / "classes.csv"
+    rows = "".join(f"{value},{new}\n" for value, new in CLASSES.items())
+    relabel.write_text(f"original,new\n{rows}")
+
+    def train(*args):
+        options = ["--relabel", relabel, "--model", "vnet", "--epochs", 1]
+        options += ["--model-arg", "base_filters=2", "--model-arg", "levels=1"]
+        options += ["--patches-per-volume", 2, "--block-shape", *BLOCK]
+        words = ["train", "--output-dir", tmp_path / "model", *options, *args]
+        return CliRunner().invoke(main, [str(word) for word in words])
+
+    table = maps / "maps.csv"
+    found = train("--label-maps", table, "--synthesis-arg", "noise=0", "--validate", 1)
+    assert found.exit_code == 0, found.stderr
+    recipe = nb.Segmentation.load(tmp_path / "model").recipe_
+    assert recipe.data.synthesis == Synthesis(noise=0)
+    assert recipe.provenance.n_maps == 1
+    for args, message in (
+        ((), "nothing to train on: give --data, --label-maps or both"),
+        (
+            ("--data", table, "--synthesis-arg", "noise=0"),
+            "without the column features",
+        ),
+        (("--label-maps", table, "--synthesis-arg", "nois=0"), "did you mean 'noise'"),
+        (("--label-maps", table, "--synthesis-arg", "flip=yes"), "must be float"),
+    ):
+        found = train("--overwrite", *args)
+        assert found.exit_code == 2 and message in found.stderr, found.stderr
+
+
+def test_shifts_are_simulated_on_scans_alone(maps):
+    with pytest.raises(InputError, match=r"head-0.*is a label map, and shifts"):
+        next(versions_of(dataset(maps), [0.5], seed=0))
