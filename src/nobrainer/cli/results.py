@@ -12,6 +12,7 @@ scan; the system frees the lock however the process ends.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -122,15 +123,16 @@ class Results:
         What a scan is called depends on the scans it is given with, and one that is
         given once more with others shall have no second row in the tables.
         """
-        records = {name: self._find(name) for name in self._names()}
+        # By every ending that follows an underscore: what a scan may be called alone.
+        by_ending: dict[str, dict[str, tuple[InputFile, ...]]] = defaultdict(dict)
+        for other in self._names():
+            if (record := self._find(other)) is not None:
+                parts = other.split("_")
+                for first in range(len(parts)):
+                    by_ending["_".join(parts[first:])][other] = record.inputs
         kept = dict(names)
         for file, name in names.items():
-            alone = scan_names([str(file)])[0]
-            similar = {
-                other: record.inputs
-                for other, record in records.items()
-                if record is not None and f"_{other}".endswith(f"_{alone}")
-            }
+            similar = by_ending.get(scan_names([str(file)])[0], {})
             if not similar.keys() - {name} or not file.is_file():
                 continue
             # What cannot be read is told when its turn comes.
