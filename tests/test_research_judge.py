@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 
 from nobrainer.errors import InputError
@@ -111,6 +112,33 @@ def test_who_ended_before_the_baseline_is_judged_with_it():
     standing = judge(rows, ["dice"])
     assert standing.champion == 0 and standing.verdicts[1] == "awaits a repeat"
     assert standing.waiting == (0, 1)
+
+
+def test_whoever_may_still_be_crowned_is_undecided():
+    # Its repeat ends before the baseline's: it waits, though it need not run again.
+    rows = [row(0, 0.90, "baseline"), row(1, 0.95), row(2, 0.96, "repeat", 1)]
+    early = judge(rows, ["dice"])
+    assert (early.champion, early.waiting, early.undecided) == (0, (0,), (1,))
+    assert judge([*rows, row(3, 0.90, "repeat", 0)], ["dice"]).champion == 1
+    assert judge(rows[1:2], ["dice"]).undecided == (1,)
+
+
+def test_a_champion_was_undecided_ever_since_it_ended():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        rows = [row(n, rng.uniform(0.7, 0.9)) for n in range(1, 8)]
+        rows += [row(8 + n, rng.uniform(0.7, 0.9), "repeat", n) for n in range(1, 8)]
+        rows += [row(0, 0.8, "baseline"), row(8, 0.79, "repeat", 0)]
+        # Several workers' runs end in any order, but a repeat after its first run.
+        ends = rng.permutation(16)
+        order = sorted(rows, key=lambda r: (max(ends[r.number], ends[r.of]), r.number))
+        may_win = {r.number for r in order}
+        for n in range(1, 17):
+            found = judge(order[:n], ["dice"])
+            assert found.champion is None or found.champion in may_win
+            # A repeat that is under way may still change what was decided.
+            over = {r.of for r in order[:n]} - {r.of for r in order[n:]}
+            may_win -= over - {*found.undecided, found.champion, found.baseline}
 
 
 def test_bootstrap_of_equal_gains_is_a_point():

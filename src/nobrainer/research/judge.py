@@ -33,6 +33,8 @@ class Standing:
     verdicts: of each row by its number, in words.
     waiting: runs that look better than the champion, best first, and the baseline
         where it has one seed: a repeat must confirm them.
+    undecided: every run whose verdict may still change, also one whose own repeat is
+        done and which waits for another's: each may be the next champion.
     """
 
     champion: int | None = None
@@ -41,6 +43,7 @@ class Standing:
     spread: dict[str, float] | None = None
     verdicts: dict[int, str] = field(default_factory=dict)
     waiting: tuple[int, ...] = ()
+    undecided: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -259,4 +262,5 @@ class _Court:
             spread,
             dict(self._verdicts),
             tuple(dict.fromkeys(waiting)),
+            tuple(n for n in self._scores if self._verdicts.get(n) in _OPEN),
         )

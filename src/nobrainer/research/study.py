@@ -666,7 +666,7 @@ class Study:
         standing = self._judge(rows)
         if standing.champion is not None:
             self._publish(rows, standing, None)
-        kept = {standing.champion, standing.baseline, *standing.waiting}
+        kept = {standing.champion, standing.baseline, *standing.undecided}
         done = [row.number for row in rows if row.state == "done"]
         kept |= {*done[-KEPT_MODELS:]}
         for row in self.book.running():
