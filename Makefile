@@ -5,8 +5,9 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH_ARGS ?=
 # Together these take a few seconds.
-QUICK := architecture card house labels metrics naming patches preprocess recipe \
-  reference table tiles volume
+QUICK := test_architecture test_card test_house data/test_labels metrics test_naming \
+  data/test_patches data/test_preprocess test_recipe test_reference data/test_table \
+  inference/test_tiles test_volume
 
 export NO_MKDOCS_2_WARNING := 1
 
@@ -41,7 +42,7 @@ test: lint $(INSTALLED) ## lint, types, pages, then every test
 	$(BIN)/pytest -n 2
 
 check: lint ## lint, types and the quickest tests, in less than a minute
-	$(BIN)/pytest $(QUICK:%=tests/test_%.py)
+	$(BIN)/pytest $(wildcard $(QUICK:%=tests/%*))
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check

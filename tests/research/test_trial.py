@@ -15,7 +15,7 @@ import pytest
 import trial_functions
 from nobrainer.research.trial import LOG_BYTES, Outcome, run_trial
 
-TESTS = str(Path(__file__).parent)
+TESTS = str(Path(__file__).parents[1])
 MB = 2**20
 
 

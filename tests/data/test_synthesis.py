@@ -18,7 +18,7 @@ from nobrainer.io import read_labels
 from nobrainer.recipe import Synthesis, build_record, parse_json, to_json
 from nobrainer.volume import conform
 
-MAPS = Path(__file__).parents[2] / "shared" / "data" / "labelmaps"
+MAPS = Path(__file__).parents[3] / "shared" / "data" / "labelmaps"
 MM = (1.0, 1.0, 1.0)
 STILL = Synthesis(
     rotation_deg=0,

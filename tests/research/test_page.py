@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from html_pages import BROWSER, DASH, Page, measure
 from nobrainer.errors import InputError
 from nobrainer.research.charts import draw_history, find_reigns, pareto_front
 from nobrainer.research.journal import Row
@@ -19,7 +20,6 @@ from nobrainer.research.judge import Difference, bootstrap_difference, judge
 from nobrainer.research.page import write_study
 from nobrainer.research.records import FinalResult, Settings, Snapshot
 from nobrainer.research.space import Choice, Space, family_space
-from test_report import BROWSER, DASH, Page, measure
 
 SPACE = family_space("bayesian_vnet")
 SETTINGS = Settings(
