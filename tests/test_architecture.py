@@ -19,7 +19,7 @@ LAYERS = """
     quality evaluation calibration ranking regions
     structures appearance
     bundle
-    croissant card
+    croissant model_card
     training
     inference
     losses metrics

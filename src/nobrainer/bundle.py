@@ -31,11 +31,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from nobrainer.card import model_card
 from nobrainer.croissant import Field, FileEntry, fields_of, model_metadata, to_json
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 from nobrainer.fitted import Calibration, QualityModel
+from nobrainer.model_card import model_card
 from nobrainer.recipe import Recipe, check_history, parse_json, refuse_newer
 from nobrainer.system import check_writable, exchange
 from nobrainer.training.checkpoint import read_history
