@@ -29,6 +29,7 @@ LAYERS = """
     formats
     fitted
     volume recipe
+    json_records
     types registry memory system naming glossary
     errors
 """

@@ -13,11 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nobrainer.errors import InputError
+from nobrainer.json_records import build_record, parse_json, since
 from nobrainer.naming import count_scans
-from nobrainer.recipe import build_record, parse_json
 
-_SINCE_4 = {"since": 4}
-"""Marks fields that older versions did not have, see `nobrainer.recipe`."""
 SPREAD_FLOOR = 0.01
 """Share of a volume's mean that its spread never falls below, see `volume_spread`."""
 
@@ -96,8 +94,8 @@ class Calibration:
     nll_before: float
     nll_after: float
     intervals: Intervals | None = None
-    n_scans: int | None = field(default=None, metadata=_SINCE_4)
-    checksums: tuple[str, ...] = field(default=(), metadata=_SINCE_4)
+    n_scans: int | None = field(default=None, metadata=since(4))
+    checksums: tuple[str, ...] = field(default=(), metadata=since(4))
 
     @property
     def counted(self) -> str:
@@ -174,8 +172,8 @@ class QualityModel:
     n_cases: int
     n_draws: int
     error: float
-    n_scans: int | None = field(default=None, metadata=_SINCE_4)
-    checksums: tuple[str, ...] = field(default=(), metadata=_SINCE_4)
+    n_scans: int | None = field(default=None, metadata=since(4))
+    checksums: tuple[str, ...] = field(default=(), metadata=since(4))
 
     @property
     def counted(self) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from nobrainer.formats import require_file
-from nobrainer.recipe import build_record, parse_json, to_json
+from nobrainer.json_records import build_record, parse_json, to_json
 
 FORMAT_VERSION = 1
 

@@ -15,7 +15,8 @@ from nobrainer.data.preprocess import zscore
 from nobrainer.data.synthesis import Anatomy, synthesise
 from nobrainer.errors import InputError
 from nobrainer.io import read_labels
-from nobrainer.recipe import Synthesis, build_record, parse_json, to_json
+from nobrainer.json_records import build_record, parse_json, to_json
+from nobrainer.recipe import Synthesis
 from nobrainer.volume import conform
 
 MAPS = Path(__file__).parents[3] / "shared" / "data" / "labelmaps"

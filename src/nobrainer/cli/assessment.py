@@ -28,8 +28,8 @@ from nobrainer.cli.results import Results, make_method
 from nobrainer.cli.scans import each_scan, end, name_scans, new_batch, tell_skipped
 from nobrainer.errors import InputError, UnusualScanWarning
 from nobrainer.io import write_text
+from nobrainer.json_records import build_record
 from nobrainer.processing.display import ProgressBar
-from nobrainer.recipe import build_record
 
 _WIDTH = 80
 _SELDOM = 20

@@ -10,7 +10,7 @@ import click
 
 from nobrainer.errors import InputError, printable
 from nobrainer.io import write
-from nobrainer.recipe import to_json as to_json
+from nobrainer.json_records import to_json as to_json
 
 MAPS = ("label", "variance", "entropy")
 

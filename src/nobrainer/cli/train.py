@@ -11,7 +11,7 @@ import nobrainer as nb
 from nobrainer.cli.outputs import echo, save_model
 from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
-from nobrainer.recipe import build_record
+from nobrainer.json_records import build_record
 
 
 @click.command()

@@ -21,7 +21,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from nobrainer.errors import InputError
-from nobrainer.recipe import parse_json
+from nobrainer.json_records import parse_json
 from nobrainer.research.journal import Row, append_lines
 from nobrainer.research.proposers import to_directions, to_distribution
 from nobrainer.research.records import Settings

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nobrainer.errors import InputError
-from nobrainer.recipe import build_record, parse_json
+from nobrainer.json_records import build_record, parse_json
 
 JOURNAL = "journal.jsonl"
 ROLES = ("baseline", "proposal", "repeat")

@@ -30,9 +30,10 @@ from nobrainer.data.samples import get_data
 from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
 from nobrainer.io import write_text
+from nobrainer.json_records import build_record, parse_json
 from nobrainer.memory import memory_limit_bytes
 from nobrainer.processing.dataset import Dataset
-from nobrainer.recipe import SearchRecord, build_record, parse_json
+from nobrainer.recipe import SearchRecord
 from nobrainer.registry import check_count, near_miss
 from nobrainer.research.book import PRUNERS, STORAGE, Book, check_database, public_url
 from nobrainer.research.cost import forecast, why_not

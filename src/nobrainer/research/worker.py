@@ -14,7 +14,7 @@ from types import TracebackType
 from filelock import FileLock, Timeout
 
 from nobrainer.errors import InputError
-from nobrainer.recipe import parse_json
+from nobrainer.json_records import parse_json
 
 BEAT_S = 5.0
 # Network disks may show a file's time as it was a minute ago.

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
-from nobrainer.recipe import Recipe, check_history, parse_json
+from nobrainer.json_records import check_history, parse_json
+from nobrainer.recipe import Recipe
 
 LAST, BEST, INTERRUPTED = (
     f"{name}.safetensors" for name in ("last", "best", "interrupted")
@@ -133,9 +134,12 @@ def read_history(directory: Path) -> list[dict[str, Any]]:
 def _assemble(
     recipe: Recipe, tensors: dict[str, Tensor], meta: dict[str, str]
 ) -> Checkpoint:
+    read: dict[str, Any] = {
+        name: parse_json(meta[name], "checkpoint")
+        for name in ("scalars", "best", "groups", "history")
+    }
     state: dict[int, dict[str, Any]] = {
-        int(index): dict(values)
-        for index, values in parse_json(meta["scalars"], "checkpoint").items()
+        int(index): dict(values) for index, values in read["scalars"].items()
     }
     weights = {}
     for name, tensor in tensors.items():
@@ -145,13 +149,12 @@ def _assemble(
         else:
             index, key = rest.split("/", 1)
             state.setdefault(int(index), {})[key] = tensor
-    best = parse_json(meta["best"], "checkpoint")
-    groups = parse_json(meta["groups"], "checkpoint")
+    best = read["best"]
     return Checkpoint(
         recipe=recipe,
         weights=weights,
-        optimizer={"state": state, "param_groups": groups},
-        history=check_history(parse_json(meta["history"], "checkpoint")),
+        optimizer={"state": state, "param_groups": read["groups"]},
+        history=check_history(read["history"]),
         labels=LabelTable.from_tsv(meta["labels"]),
         best=None if best is None else (best[0], best[1]),
     )

@@ -6,16 +6,7 @@ import pytest
 
 import recipes
 from nobrainer.errors import InputError
-from nobrainer.recipe import (
-    FORMAT_VERSION,
-    Cohort,
-    FileRecord,
-    ModelConfig,
-    Recipe,
-    build_record,
-    parse_json,
-)
-from nobrainer.registry import Registry, check_arguments, near_miss
+from nobrainer.recipe import FORMAT_VERSION, Cohort, FileRecord, ModelConfig, Recipe
 
 
 @pytest.fixture
@@ -236,93 +227,3 @@ def test_arguments_that_cannot_be_stored_are_refused_at_once(recipe):
 def test_a_file_record_holds_no_absolute_path(name):
     with pytest.raises(ValueError, match="no absolute path"):
         FileRecord(name, "train-image", "00", 1)
-
-
-@pytest.fixture
-def colours():
-    registry = Registry("colour")
-    registry.register("red")(1)
-    registry.register("green")(2)
-    return registry
-
-
-def test_registry_is_a_mapping_in_order_of_registration(colours):
-    assert list(colours) == ["red", "green"]
-    assert len(colours) == 2
-    assert colours["green"] == 2
-    assert dict(colours) == {"red": 1, "green": 2}
-    assert "blue" not in colours
-
-
-def test_register_gives_back_the_entry(colours):
-    entry = object()
-    assert colours.register("blue")(entry) is entry
-    assert colours["blue"] is entry
-
-
-def test_unknown_name_suggests_the_near_miss(colours):
-    with pytest.raises(InputError) as error:
-        colours["gren"]
-    assert str(error.value) == (
-        "unknown colour 'gren': did you mean 'green'? known: green, red"
-    )
-
-
-def test_no_suggestion_when_nothing_is_near():
-    assert str(near_miss("colour", "xyz", ["red"])) == (
-        "unknown colour 'xyz': known: red"
-    )
-
-
-def test_check_arguments_reads_functions_and_constructors():
-    def function(a, /, levels, *, filters=8):
-        return a, levels, filters
-
-    check_arguments("argument", function, {"levels": 1, "filters": 2})
-    with pytest.raises(InputError, match="did you mean 'levels'"):
-        check_arguments("argument", function, {"level": 1})
-    with pytest.raises(InputError, match="unknown argument 'a'"):
-        check_arguments("argument", function, {"a": 1})
-    check_arguments("argument", ModelConfig, {"name": "vnet"})
-    with pytest.raises(InputError, match="did you mean 'name'"):
-        check_arguments("argument", ModelConfig, {"nam": "vnet"})
-
-
-def nested(n: int) -> str:
-    """A list in a list, n of them."""
-    return "[" * n + "]" * n
-
-
-@pytest.mark.parametrize("n", [65, 990, 1_000_000])
-def test_json_that_is_nested_too_deep_is_refused_in_one_line(n):
-    for text in (nested(n), '{"a":' * (n - 1) + "[]" + "}" * (n - 1)):
-        with pytest.raises(InputError, match=r"^it is not ours: .* too deep$"):
-            parse_json(text, "it")
-
-
-def test_json_of_reasonable_depth_and_size_is_read():
-    deep = parse_json(nested(64), "it")
-    for _ in range(63):
-        (deep,) = deep
-    assert deep == []
-    assert parse_json(f"[{'9' * 300}]", "it") == [10**300 - 1]
-    assert parse_json(b'{"a": [1.5, "\xc3\xa4"]}', "it") == {"a": [1.5, "ä"]}
-
-
-@pytest.mark.parametrize("digits", [301, 5_000])
-def test_a_number_without_end_is_refused_in_one_line(digits):
-    with pytest.raises(InputError, match=rf"it is not JSON: a number of {digits} digi"):
-        parse_json(f'{{"epochs": {"9" * digits}}}', "it")
-
-
-@pytest.mark.parametrize("text", ["", "{", b"\xff", "[1,]"])
-def test_what_is_not_json_is_refused(text):
-    with pytest.raises(InputError, match=r"^it is not JSON: "):
-        parse_json(text, "it")
-
-
-def test_a_message_shows_the_beginning_of_a_long_value():
-    with pytest.raises(InputError, match="must be a list") as caught:
-        raw = {"n_subjects": 1, "log_mean": "x" * 10**6, "log_sd": []}
-        build_record(Cohort, raw, "cohort")
-    assert len(str(caught.value)) < 200

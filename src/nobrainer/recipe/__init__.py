@@ -1,0 +1,44 @@
+"""How a model was made: frozen records with a JSON round trip, and nothing else.
+
+A recipe together with the training files reproduces a model. Prediction reads its
+preprocessing from here, so it cannot differ from training.
+"""
+
+from nobrainer.recipe.cohort import Cohort, TrainingAppearance
+from nobrainer.recipe.limits import MOST_CLASSES
+from nobrainer.recipe.recipe import (
+    FORMAT_VERSION,
+    FileRecord,
+    Provenance,
+    Recipe,
+    caution_about,
+    refuse_newer,
+)
+from nobrainer.recipe.search import SearchRecord
+from nobrainer.recipe.settings import (
+    DataConfig,
+    ModelConfig,
+    Outliers,
+    PreprocessConfig,
+    TrainingConfig,
+)
+from nobrainer.recipe.synthesis import Synthesis
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MOST_CLASSES",
+    "Cohort",
+    "DataConfig",
+    "FileRecord",
+    "ModelConfig",
+    "Outliers",
+    "PreprocessConfig",
+    "Provenance",
+    "Recipe",
+    "SearchRecord",
+    "Synthesis",
+    "TrainingAppearance",
+    "TrainingConfig",
+    "caution_about",
+    "refuse_newer",
+]

@@ -1,0 +1,71 @@
+"""The training scans in figures: how large their classes are, what they look like."""
+
+from dataclasses import dataclass, field
+from math import isfinite
+
+from nobrainer.errors import InputError
+from nobrainer.json_records import since
+from nobrainer.naming import count_scans
+
+
+@dataclass(frozen=True)
+class TrainingAppearance:
+    """What the training scans look like, see `nobrainer.appearance`.
+
+    n_scans: how many scans the figures come from.
+    names: the names of the statistics; `mean` and `sd` have one number for each.
+    limit: distance from the training scans, in standard deviations, that an ordinary
+        scan seldom has.
+    cut: of each face of the field of view (left, right, posterior, anterior,
+        inferior, superior) the largest share, in [0, 1], of the foreground on it.
+    islands: largest share, in [0, 1], of the foreground outside its largest component.
+    """
+
+    n_scans: int
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    sd: tuple[float, ...]
+    limit: float
+    cut: tuple[float, float, float, float, float, float]
+    islands: float
+
+    def __post_init__(self) -> None:
+        numbers = (*self.mean, *self.sd, self.limit, *self.cut, self.islands)
+        fits = len(self.names) == len(self.mean) == len(self.sd)
+        if not fits or not all(map(isfinite, numbers)) or min(self.sd, default=1) <= 0:
+            raise InputError(
+                "appearance must have a finite mean and a positive sd for each of its "
+                f"names, got {self}: train the model again"
+            )
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """How large the classes are in the training scans, and what scans look like.
+
+    `n_subjects`: people whom they show. `log_mean` and `log_sd`: mean and sample
+    standard deviation of ln(volume in mm³) of each class over the scans; None where
+    fewer than two of them have it. `n_having`: how many scans have a voxel of each
+    class; empty where that is not on record. `n_scans`: how many scans there are; None
+    where `n_subjects` counted scans, as older formats did. `appearance`: what the scans
+    look like; None where it was not measured.
+    """
+
+    n_subjects: int
+    log_mean: tuple[float | None, ...]
+    log_sd: tuple[float | None, ...]
+    n_having: tuple[int, ...] = field(default=(), metadata=since(4))
+    appearance: TrainingAppearance | None = field(default=None, metadata=since(4))
+    n_scans: int | None = field(default=None, metadata=since(4))
+
+    @property
+    def counted(self) -> str:
+        """How many scans of how many people there are, in words."""
+        if self.n_scans is None:
+            return count_scans(self.n_subjects, None)
+        return count_scans(self.n_scans, self.n_subjects)
+
+    @property
+    def never_seen(self) -> tuple[int, ...]:
+        """The classes, by index, of which no training subject has a voxel."""
+        return tuple(index for index, count in enumerate(self.n_having) if not count)

@@ -1,0 +1,151 @@
+"""What a training was told: the network, the preprocessing, the data, the training."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from nobrainer.errors import InputError
+from nobrainer.json_records import as_json_stores, shorten, since
+from nobrainer.recipe.limits import (
+    MOST_CLASSES,
+    MOST_SEED,
+    MOST_SIDE,
+    MOST_VALUE,
+    check_finite,
+    check_positive,
+    is_number,
+)
+from nobrainer.recipe.synthesis import Synthesis
+from nobrainer.registry import check_count
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model by registry name, with the arguments of its constructor."""
+
+    name: str
+    args: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "args", as_json_stores(self.args, "model arguments"))
+
+
+Outliers = Literal["kept", "clipped"]
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """What happens to a scan before the network sees it, in training and prediction.
+
+    `orientation`: axis codes of the working grid. `spacing_mm`: voxel size of the
+    working grid per axis, None keeps the scan's own. `normalize`: name of the
+    intensity normalisation (see `nobrainer.data.preprocess.NORMALIZERS`). `outliers`:
+    whether fills and extreme intensities are clipped before it; models of formats 1 to
+    3 learned from scans that kept them.
+    """
+
+    orientation: str = "RAS"
+    spacing_mm: tuple[float, float, float] | None = None
+    normalize: str = "zscore"
+    outliers: Outliers = field(default="kept", metadata=since(4))
+
+    def __post_init__(self) -> None:
+        axes = [frozenset(pair) & set(self.orientation) for pair in ("LR", "PA", "IS")]
+        if len(self.orientation) != 3 or [*map(len, axes)] != [1, 1, 1]:
+            raise InputError(
+                "orientation must be three axis codes, such as RAS, got "
+                f"{shorten(self.orientation)}"
+            )
+        for size in self.spacing_mm or ():
+            check_positive("spacing_mm", size)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How patches and targets were made from the files.
+
+    `relabel` is the mapping from the files' label values to class indices;
+    `binarize` is "none", "nonzero", "ids" (with `binarize_ids`) or "callable"
+    (with `binarize_name`, for the reader: code is not stored). `synthesis` says how
+    images were made from label maps, where there were any; `map_share` is the share of
+    patches of such images where scans were mixed with them.
+    """
+
+    n_classes: int
+    block_shape: tuple[int, int, int]
+    batch_size: int
+    patches_per_volume: int
+    foreground: float
+    shuffle: bool
+    augment: str = "none"
+    relabel: dict[str, int] | None = None
+    binarize: Literal["none", "nonzero", "ids", "callable"] = "none"
+    binarize_ids: tuple[int, ...] = ()
+    binarize_name: str = ""
+    synthesis: Synthesis | None = field(default=None, metadata=since(4))
+    map_share: float | None = field(default=None, metadata=since(4))
+
+    def __post_init__(self) -> None:
+        check_count("n_classes", self.n_classes, 2, MOST_CLASSES)
+        for side in self.block_shape:
+            check_count("block_shape", side, 1, MOST_SIDE)
+        check_count("batch_size", self.batch_size, 1, MOST_VALUE)
+        check_count("patches_per_volume", self.patches_per_volume, 1, MOST_VALUE)
+        if not 0 <= self.foreground <= 1:
+            raise InputError(f"foreground must be from 0 to 1, got {self.foreground}")
+        if self.map_share is not None and not 0 <= self.map_share <= 1:
+            raise InputError(f"map_share must be from 0 to 1, got {self.map_share}")
+        for value in self.binarize_ids:
+            check_count("binarize_ids", value, 0, MOST_VALUE)
+        for text, value in (self.relabel or {}).items():
+            if not text.isdecimal() or int(text) > MOST_VALUE:
+                raise InputError(
+                    f"relabel must map label values from 0 to {MOST_VALUE}, got "
+                    f"{shorten(text)}"
+                )
+            check_count("relabel", value, 0, MOST_VALUE)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that `fit` was asked for.
+
+    `warm_start` is the SHA-256 of the deterministic weights that the posterior began
+    at, `warm_start_delta` its standard deviations as a share of these.
+    """
+
+    epochs: int
+    optimizer: str
+    opt_args: dict[str, Any]
+    loss: str
+    class_weights: tuple[float, ...] | None
+    schedule: str
+    seed: int
+    precision: str
+    gradient_clip: float | None
+    accumulate: int
+    patience: int | None
+    max_minutes: float | None
+    warm_start: str | None = field(default=None, metadata=since(2))
+    warm_start_delta: float | None = field(default=None, metadata=since(2))
+
+    def __post_init__(self) -> None:
+        plain = as_json_stores(self.opt_args, "optimizer arguments")
+        object.__setattr__(self, "opt_args", plain)
+        check_finite("opt_args", plain)
+        check_count("epochs", self.epochs, 1)
+        check_count("seed", self.seed, 0, MOST_SEED)
+        check_count("accumulate", self.accumulate, 1)
+        if self.patience is not None:
+            check_count("patience", self.patience, 1)
+        for name in ("gradient_clip", "max_minutes", "warm_start_delta"):
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
+        weights = self.class_weights
+        if weights is not None and not (
+            all(is_number(weight) and weight >= 0 for weight in weights)
+            and any(weights)
+        ):
+            raise InputError(
+                "class_weights must be finite numbers >= 0, not all of them 0, got "
+                f"{shorten(list(weights))}"
+            )
