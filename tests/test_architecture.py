@@ -33,10 +33,12 @@ LAYERS = """
     types registry memory system naming glossary
     errors
 """
-RANK = {
-    room: rank
-    for rank, line in enumerate(LAYERS.strip().splitlines())
-    for room in line.split()
+# The order inside packages, written in the same way. A package that stands here names
+# every module that it has.
+INSIDE = {
+    "metrics": """
+        calibration overlap region surface uncertainty
+    """,
 }
 ENGINE = "nobrainer/training/engine.py"
 FABRIC = "nobrainer/training/fabric.py"
@@ -44,6 +46,7 @@ FABRIC = "nobrainer/training/fabric.py"
 # line about the scan.
 CATCHES_ALL = {"nobrainer/research/trial.py", "nobrainer/processing/guard.py"}
 PRINTS = "nobrainer/cli/outputs.py"
+PLACE = re.compile(r"nobrainer(\.\w+)+:\w+")
 ASKS_FOR_HARDWARE = re.compile(
     r"(cuda|mps|xpu|accelerator)\.(is_available|device_count|current_\w+|set_device)"
 )
@@ -56,15 +59,100 @@ MODULES = {
 each_module = pytest.mark.parametrize("module", MODULES)
 
 
-def imports(module: str) -> Iterator[str]:
-    """Dotted names of everything that a module imports, wherever the import stands."""
-    package = ".".join(Path(module).parts[:-1])
-    for node in ast.walk(MODULES[module]):
+def ranks(lines: str) -> dict[str, int]:
+    """The number of the line, from the top, on which each room stands."""
+    numbered = enumerate(lines.strip().splitlines())
+    return {room: rank for rank, line in numbered for room in line.split()}
+
+
+RANKS = {"nobrainer": ranks(LAYERS)} | {
+    f"nobrainer.{package}": ranks(lines) for package, lines in INSIDE.items()
+}
+
+
+def bindings(tree: ast.Module, package: str) -> Iterator[tuple[str, str]]:
+    """The names that imports give to a module, and what each of them stands for."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            for alias in node.names:
+                root = alias.name.partition(".")[0]
+                yield alias.asname or root, alias.name if alias.asname else root
         elif isinstance(node, ast.ImportFrom):
             base = resolve_name("." * node.level + (node.module or ""), package)
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            for alias in node.names:
+                yield alias.asname or alias.name, f"{base}.{alias.name}"
+
+
+def imports(tree: ast.Module, package: str) -> Iterator[str]:
+    """Dotted names of everything that a module imports, wherever the import stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+    yield from (name for _, name in bindings(tree, package))
+
+
+def reached(tree: ast.Module, package: str) -> Iterator[str]:
+    """What a module reaches without importing it.
+
+    These are attributes of what it imports, such as `report.write` after
+    `import nobrainer as nb` and `nb.report.write`, and places such as
+    "nobrainer.models.unet:UNet" from which a registry loads later.
+    """
+    known = dict(bindings(tree, package))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            text = ast.unparse(node)
+            root, _, rest = text.partition(".")
+            if root in known and re.fullmatch(r"[\w.]+", text):
+                yield exported(f"{known[root]}.{rest}")
+        elif isinstance(node, ast.Constant) and PLACE.fullmatch(str(node.value)):
+            yield str(node.value).replace(":", ".")
+
+
+def lazy_names() -> Iterator[tuple[str, str]]:
+    """The names that packages load on first use, and where they come from."""
+    for path in SRC.glob("nobrainer/**/__init__.pyi"):
+        package = ".".join(path.relative_to(SRC).parts[:-1])
+        for name, source in bindings(ast.parse(path.read_text()), package):
+            yield f"{package}.{name}", source
+
+
+LAZY = dict(lazy_names())
+
+
+def exported(name: str) -> str:
+    """The same name with its own module, where a package only hands it on."""
+    parts = name.split(".")
+    for end in range(len(parts), 1, -1):
+        start = ".".join(parts[:end])
+        if start in LAZY:
+            return ".".join([LAZY[start], *parts[end:]])
+    return name
+
+
+def wrong_way(module: str, name: str) -> str:
+    """What is wrong with the use of a name of nobrainer in a module, or nothing.
+
+    Args:
+        module: path of the module below `src`.
+        name: dotted name of what it imports or reaches.
+
+    """
+    here = module.removesuffix(".py").removesuffix("/__init__").split("/")
+    there = name.split(".")
+    pairs = enumerate(zip(here, there, strict=False))
+    shared = next((n for n, (own, other) in pairs if own != other), None)
+    if shared is None:
+        return ""  # A package gathers what is in it; a module may name itself.
+    package = ".".join(here[:shared])
+    order = RANKS.get(package)
+    if order is None or name == "nobrainer.__version__":
+        return ""
+    if there[shared] not in order:
+        return f"{module} imports {name}: import its own module"
+    if order[here[shared]] >= order[there[shared]]:
+        return f"{module} must not know {name}"
+    return ""
 
 
 def caught(node: ast.AST) -> list[ast.expr | None]:
@@ -78,21 +166,42 @@ def caught(node: ast.AST) -> list[ast.expr | None]:
 
 @each_module
 def test_imports_point_down(module: str) -> None:
-    room = Path(module).parts[1].removesuffix(".py")
-    for name in imports(module):
-        if not name.startswith("nobrainer.") or name == "nobrainer.__version__":
-            continue
-        target = name.split(".")[1]
-        assert target in RANK, f"{module} imports {name}: import its own module"
-        if room not in (target, "__init__"):
-            assert RANK[room] < RANK[target], f"{module} must not import {name}"
+    package = ".".join(Path(module).parts[:-1])
+    uses = {*imports(MODULES[module], package), *reached(MODULES[module], package)}
+    assert not [found for name in sorted(uses) if (found := wrong_way(module, name))]
+
+
+@pytest.mark.parametrize("package", RANKS)
+def test_the_order_names_every_room(package: str) -> None:
+    folder = SRC.joinpath(*package.split("."))
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    packages = {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert RANKS[package].keys() == modules | packages
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("import nobrainer as nb\nnb.figure.draw(1).x", "nobrainer.figure.draw"),
+        ("import nobrainer\nnobrainer.Dataset", "nobrainer.processing.dataset.Dataset"),
+        ("import nobrainer.errors\nnobrainer.report.x", "nobrainer.report.x"),
+        ("from . import bundle as b\nb.load()", "nobrainer.bundle.load"),
+        ("add('unet', 'nobrainer.models.unet:UNet')", "nobrainer.models.unet.UNet"),
+    ],
+)
+def test_what_is_reached_without_an_import_counts(source: str, name: str) -> None:
+    assert name in reached(ast.parse(source), "nobrainer")
+    wrong = "nobrainer/io.py must not know " + name
+    assert wrong_way("nobrainer/io.py", name) == wrong
+    assert not wrong_way("nobrainer/cli/info.py", name)
 
 
 @each_module
 def test_only_the_engine_knows_the_hardware(module: str) -> None:
     if module == ENGINE:
         return
-    roots = {name.split(".")[0] for name in imports(module)}
+    package = ".".join(Path(module).parts[:-1])
+    roots = {name.split(".")[0] for name in imports(MODULES[module], package)}
     known = "lightning_fabric" not in roots or module == FABRIC
     assert known, f"{module}: leave it to {FABRIC}"
     for node in ast.walk(MODULES[module]):
