@@ -27,7 +27,7 @@ LAYERS = """
     bayes data
     io provenance
     formats
-    fitted
+    posthoc
     volume recipe
     json_records
     types registry memory system naming glossary

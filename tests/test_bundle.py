@@ -20,7 +20,7 @@ import nobrainer.bundle
 from nobrainer.bundle import Bundle, check_place, is_taken, load, save
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
-from nobrainer.fitted import Calibration, Intervals, QualityModel
+from nobrainer.posthoc import Calibration, Intervals, QualityModel
 from nobrainer.recipe import FORMAT_VERSION, FileRecord
 from recipes import make_recipe
 

@@ -16,9 +16,9 @@ from nobrainer.calibration import (
 )
 from nobrainer.data.patches import Prepared
 from nobrainer.errors import InputError
-from nobrainer.fitted import volume_spread
 from nobrainer.inference.predict import Predictor, Sampling, Scaling
 from nobrainer.metrics.region import FOREGROUND_MARGIN, foreground_band
+from nobrainer.posthoc import volume_spread
 
 
 def predictor(model, sampling):

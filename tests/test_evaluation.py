@@ -17,10 +17,10 @@ from nobrainer.data.labels import LabelTable
 from nobrainer.data.patches import Prepared
 from nobrainer.errors import InputError
 from nobrainer.evaluation import Evaluation, Row, evaluate, summarise
-from nobrainer.fitted import Intervals
 from nobrainer.glossary import OF_REGIONS, OF_SEVERAL_SCANS, OF_STRUCTURES
 from nobrainer.inference.predict import Predictor, Sampling
 from nobrainer.metrics.uncertainty import aurc, excess_aurc
+from nobrainer.posthoc import Intervals
 
 REGION_METRICS = {
     *("nll", "brier", "ece", "mce", "ace"),

@@ -9,8 +9,8 @@ from markdown_it import MarkdownIt
 
 import recipes
 from nobrainer.data.labels import LabelTable
-from nobrainer.fitted import Calibration, Intervals, QualityModel
 from nobrainer.model_card import model_card
+from nobrainer.posthoc import Calibration, Intervals, QualityModel
 from nobrainer.recipe import Cohort, FileRecord, Recipe
 
 DASH = "\N{EN DASH}"

@@ -9,7 +9,7 @@ import pytest
 
 from nobrainer.appearance import Appearance
 from nobrainer.errors import InputError
-from nobrainer.fitted import QualityModel
+from nobrainer.posthoc import QualityModel
 from nobrainer.quality import (
     FEATURES,
     Case,

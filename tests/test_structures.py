@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 from nobrainer.data.labels import LabelTable
-from nobrainer.fitted import Intervals, volume_spread
 from nobrainer.inference.predict import TileResult
+from nobrainer.posthoc import Intervals, volume_spread
 from nobrainer.structures import (
     Structure,
     StructureSums,

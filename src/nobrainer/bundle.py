@@ -34,9 +34,9 @@ from safetensors.torch import save as save_tensors
 from nobrainer.croissant import Field, FileEntry, fields_of, model_metadata, to_json
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
-from nobrainer.fitted import Calibration, QualityModel
 from nobrainer.json_records import check_history, parse_json
 from nobrainer.model_card import model_card
+from nobrainer.posthoc import Calibration, QualityModel
 from nobrainer.recipe import Recipe, refuse_newer
 from nobrainer.system import check_writable, exchange
 from nobrainer.training.checkpoint import read_history

@@ -13,9 +13,9 @@ from torch import Tensor
 from nobrainer.bayes.draws import is_stochastic, mix_seed
 from nobrainer.data.patches import Prepared
 from nobrainer.errors import InputError
-from nobrainer.fitted import Calibration, Intervals, volume_spread
 from nobrainer.inference.predict import Predictor, Scaling
 from nobrainer.metrics.region import foreground_band
+from nobrainer.posthoc import Calibration, Intervals, volume_spread
 from nobrainer.registry import near_miss
 
 Method = Literal["temperature", "vector"]

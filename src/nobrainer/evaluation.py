@@ -14,7 +14,6 @@ from nobrainer import metrics
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.patches import Prepared
 from nobrainer.errors import InputError
-from nobrainer.fitted import Intervals
 from nobrainer.glossary import SCORES
 from nobrainer.inference.predict import Predictor, TileResult
 from nobrainer.metrics.calibration import CalibrationSums, Reliability
@@ -26,6 +25,7 @@ from nobrainer.metrics.uncertainty import (
     aurc,
     excess_aurc,
 )
+from nobrainer.posthoc import Intervals
 from nobrainer.structures import StructureSums
 
 REGIONS = ("volume", "foreground")

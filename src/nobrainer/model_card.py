@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from nobrainer.data.labels import LabelTable
-from nobrainer.fitted import Calibration, QualityModel
 from nobrainer.glossary import OF_RUNS, OF_TRAINING
 from nobrainer.naming import count_scans
+from nobrainer.posthoc import Calibration, QualityModel
 from nobrainer.recipe import Cohort, DataConfig, Recipe, SearchRecord
 
 _ABSENT = "\N{EN DASH}"

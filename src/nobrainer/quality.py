@@ -11,8 +11,8 @@ import scipy
 
 from nobrainer.appearance import FACES, GROUPS, Appearance, distances
 from nobrainer.errors import InputError
-from nobrainer.fitted import QualityModel
 from nobrainer.glossary import OF_SCANS, Metric
+from nobrainer.posthoc import QualityModel
 from nobrainer.recipe import Cohort, TrainingAppearance
 from nobrainer.structures import Structure, is_single_draw, mean_by_volume
 

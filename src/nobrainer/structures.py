@@ -15,9 +15,9 @@ import numpy as np
 from scipy.special import stdtrit
 
 from nobrainer.data.labels import LabelTable
-from nobrainer.fitted import Intervals, volume_spread
 from nobrainer.glossary import OF_DRAWS, OF_STRUCTURES
 from nobrainer.inference.predict import TileResult
+from nobrainer.posthoc import Intervals, volume_spread
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from html_pages import BROWSER, BROWSERS, DASH, Page, measure
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 from nobrainer.evaluation import Evaluation, Row
-from nobrainer.fitted import Calibration, Intervals
 from nobrainer.metrics.calibration import Reliability
 from nobrainer.metrics.uncertainty import RiskCoverage
+from nobrainer.posthoc import Calibration, Intervals
 from nobrainer.processing.prediction import Prediction
 from nobrainer.quality import Case
 from nobrainer.recipe import FileRecord

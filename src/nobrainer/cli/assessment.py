@@ -29,7 +29,7 @@ from nobrainer.cli.scans import each_scan, end, name_scans, new_batch, tell_skip
 from nobrainer.errors import InputError, UnusualScanWarning
 from nobrainer.io import write_text
 from nobrainer.json_records import build_record
-from nobrainer.processing.display import ProgressBar
+from nobrainer.processing.progress import ProgressBar
 
 _WIDTH = 80
 _SELDOM = 20

@@ -12,7 +12,7 @@ from nobrainer.cli.outputs import echo, map_paths, to_json
 from nobrainer.cli.results import Results, make_method
 from nobrainer.cli.scans import each_scan, end, name_scans, new_batch, tell_skipped
 from nobrainer.io import write, write_text
-from nobrainer.processing.display import ProgressBar
+from nobrainer.processing.progress import ProgressBar
 
 
 @click.command()

@@ -9,8 +9,8 @@ import click
 from nobrainer.cli.outputs import echo, echo_error
 from nobrainer.errors import InputError
 from nobrainer.naming import repeats, scan_names
-from nobrainer.processing.display import ProgressBar
 from nobrainer.processing.guard import Batch
+from nobrainer.processing.progress import ProgressBar
 
 T = TypeVar("T")
 

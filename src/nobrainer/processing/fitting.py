@@ -23,7 +23,6 @@ from nobrainer.data.labels import LabelTable
 from nobrainer.data.patches import Prepared, Scan
 from nobrainer.data.shifts import SHIFTS, shifted
 from nobrainer.errors import InputError
-from nobrainer.fitted import Calibration, QualityModel
 from nobrainer.inference.predict import Predictor, Sampling, TileResult
 from nobrainer.io import is_synthetic, read_image, read_labels
 from nobrainer.losses import inverse_frequency
@@ -37,6 +36,7 @@ from nobrainer.models.check import (
 )
 from nobrainer.models.ensemble import MEMBERS
 from nobrainer.models.registry import FAILURES, MODELS, Model, first_line
+from nobrainer.posthoc import Calibration, QualityModel
 from nobrainer.processing.dataset import Dataset
 from nobrainer.provenance import checksum
 from nobrainer.recipe import Cohort, DataConfig, FileRecord, ModelConfig, Recipe

@@ -30,7 +30,6 @@ from nobrainer.data.preprocess import NORMALIZERS, background_value, preprocess_
 from nobrainer.data.shifts import SHIFTS
 from nobrainer.errors import InputError, UnusualScanWarning, list_problems
 from nobrainer.evaluation import Evaluation, evaluate
-from nobrainer.fitted import Calibration, Intervals, QualityModel
 from nobrainer.inference.moments import MOST_DRAWS
 from nobrainer.inference.predict import (
     Predictor,
@@ -50,11 +49,12 @@ from nobrainer.metrics.overlap import confusion, dice
 from nobrainer.models.check import load_weights
 from nobrainer.models.registry import OWN, Model, at_most, builder_of
 from nobrainer.naming import repeats, scan_names
+from nobrainer.posthoc import Calibration, Intervals, QualityModel
 from nobrainer.processing import fitting
 from nobrainer.processing.dataset import Dataset, Entry
-from nobrainer.processing.display import ProgressBar
 from nobrainer.processing.guard import Batch
 from nobrainer.processing.prediction import BatchError, Prediction
+from nobrainer.processing.progress import ProgressBar
 from nobrainer.provenance import now
 from nobrainer.quality import (
     FEATURES,

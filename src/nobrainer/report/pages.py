@@ -23,10 +23,10 @@ from nobrainer.figure import (
     draw_risk_coverage,
     draw_structures,
 )
-from nobrainer.fitted import Calibration
 from nobrainer.glossary import OF_DRAWS, OF_REGIONS, OF_SCANS, OF_STRUCTURES
 from nobrainer.io import read_geometry
 from nobrainer.naming import count_scans
+from nobrainer.posthoc import Calibration
 from nobrainer.processing.prediction import Prediction
 from nobrainer.quality import Case
 from nobrainer.recipe import Recipe

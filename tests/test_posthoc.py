@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nobrainer.errors import InputError
-from nobrainer.fitted import Calibration, Intervals, QualityModel, volume_spread
+from nobrainer.posthoc import Calibration, Intervals, QualityModel, volume_spread
 
 INTERVALS = Intervals(coverage=0.9, n_subjects=12, n_draws=10, factors=(None, 1.5, 0.0))
 CALIBRATION = Calibration(
