@@ -14,7 +14,7 @@ from nobrainer.calibration import (
     fit_intervals,
     fit_scaling,
 )
-from nobrainer.data.patches import Prepared
+from nobrainer.data.prepare import Prepared
 from nobrainer.errors import InputError
 from nobrainer.inference.predict import Predictor, Sampling, Scaling
 from nobrainer.metrics.region import FOREGROUND_MARGIN, foreground_band

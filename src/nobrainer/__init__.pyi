@@ -8,12 +8,12 @@ from . import regions as regions
 from . import report as report
 from . import research as research
 from . import structures as structures
+from .data.patches import extract_patches as extract_patches
 from .data.samples import get_data as get_data
 from .errors import DivergedError as DivergedError
 from .errors import InputError as InputError
 from .evaluation import summarise as summarise
 from .processing.dataset import Dataset as Dataset
-from .processing.dataset import extract_patches as extract_patches
 from .processing.ensemble import Ensemble as Ensemble
 from .processing.prediction import BatchError as BatchError
 from .processing.prediction import Prediction as Prediction

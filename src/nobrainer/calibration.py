@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nobrainer.bayes.draws import is_stochastic, mix_seed
-from nobrainer.data.patches import Prepared
+from nobrainer.data.prepare import Prepared
 from nobrainer.errors import InputError
 from nobrainer.inference.predict import Predictor, Scaling
 from nobrainer.metrics.region import foreground_band

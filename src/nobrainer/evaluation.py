@@ -12,7 +12,7 @@ import numpy as np
 
 from nobrainer import metrics
 from nobrainer.data.labels import LabelTable
-from nobrainer.data.patches import Prepared
+from nobrainer.data.prepare import Prepared
 from nobrainer.errors import InputError
 from nobrainer.glossary import SCORES
 from nobrainer.inference.predict import Predictor, TileResult

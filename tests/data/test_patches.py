@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from nobrainer.data.entries import Scan
 from nobrainer.data.patches import (
     PatchSampler,
-    Prepared,
-    Scan,
     crop,
     draw_origin,
     index_voxels,
-    prepare_scan,
 )
+from nobrainer.data.prepare import Prepared, prepare_scan
 from nobrainer.errors import InputError
 from nobrainer.recipe import DataConfig, PreprocessConfig
 

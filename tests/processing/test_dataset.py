@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from nobrainer.data.patches import extract_patches
 from nobrainer.errors import InputError, list_problems
-from nobrainer.processing.dataset import Dataset, extract_patches
+from nobrainer.processing.dataset import Dataset
 from nobrainer.recipe import PreprocessConfig
 
 SHAPE = (18, 16, 20)

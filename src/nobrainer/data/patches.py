@@ -1,243 +1,53 @@
-"""From files to prepared volumes to random patches."""
+"""Random patches of prepared scans."""
 
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from os import PathLike
-from pathlib import Path
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from nobrainer.data.augment import Augmentation
-from nobrainer.data.labels import Binarizer, make_targets
-from nobrainer.data.preprocess import (
-    background_value,
-    preprocess_image,
-    preprocess_labels,
-)
-from nobrainer.data.synthesis import Anatomy, is_outside, synthesise
+from nobrainer.data.labels import Binarizer, binarize_ids, find_foreground
+from nobrainer.data.prepare import HeadMap, Prepared
+from nobrainer.data.synthesis import synthesise
 from nobrainer.errors import InputError
-from nobrainer.io import ImageSource, read_image, read_labels
-from nobrainer.recipe import DataConfig, PreprocessConfig
+from nobrainer.recipe import DataConfig
 from nobrainer.types import Shape3
-from nobrainer.volume import Geometry, Volume
 
 _VOXELS_PER_CLASS = 5000
 
 
-@dataclass(frozen=True)
-class Scan:
-    """One scan and its labels (None: unlabelled), as given.
-
-    name: what messages call it: the path, where there is one.
-    shown: what tables and pages call it: a name that no other scan of the call has.
-    subject: whom it shows; None where neither path nor table says it.
-    is_map: there is no image of it, images are made from the labels; see
-        `nobrainer.data.synthesis`.
-    """
-
-    image: ImageSource
-    label: ImageSource | None
-    name: str
-    shown: str = ""
-    subject: str | None = None
-    is_map: bool = False
-
-    @property
-    def paths(self) -> tuple[Path, Path | None] | None:
-        """The files of the image and label, None where one is not a file.
-
-        A label map of which images are made stands for both.
-        """
-        if not isinstance(self.image, str | PathLike):
-            return None
-        if self.label is None or self.is_map:
-            return Path(self.image), None
-        if not isinstance(self.label, str | PathLike):
-            return None
-        return Path(self.image), Path(self.label)
+def is_count(value: object, least: int) -> bool:
+    """Whether a value is an integer, of Python or NumPy, and not below `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        return False
+    return int(value) >= least
 
 
-@dataclass(frozen=True, eq=False)
-class HeadMap:
-    """A label map on the working grid, of which images are made.
-
-    `positions`: in `anatomy`, (I, J, K), smallest unsigned type.
-    """
-
-    positions: np.ndarray
-    anatomy: Anatomy
-
-    @property
-    def classes(self) -> np.ndarray:
-        """Classes (I, J, K), where nothing was deformed."""
-        classes = np.array(self.anatomy.classes)
-        return classes.astype(np.min_scalar_type(classes.max()))[self.positions]
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A scan on the working grid, ready for the network.
-
-    `image`: float32 (I, J, K). `label`: classes (I, J, K), smallest unsigned type, or
-    None. `affine`: voxel to world (RAS mm). `background`: what lies beyond the field of
-    view. `floor` and `spread`: minimum and standard deviation of the image. `voxel_mm`:
-    voxel sizes of the file, on its own axes. `head`: where images are made from a label
-    map; `image` and `label` are then one image of it, always the same.
-    """
-
-    name: str
-    image: np.ndarray
-    label: np.ndarray | None
-    affine: np.ndarray
-    background: float
-    floor: float
-    spread: float
-    voxel_mm: tuple[float, float, float]
-    head: HeadMap | None = None
-
-    @property
-    def geometry(self) -> Geometry:
-        """The working grid."""
-        i, j, k = self.image.shape
-        return Geometry((i, j, k), self.affine)
-
-
-def prepare_scan(
-    scan: Scan,
-    preprocess: PreprocessConfig,
-    config: DataConfig,
-    binarizer: Binarizer | None,
-) -> tuple[Prepared, dict[int, int]]:
-    """Read, check and preprocess one scan.
-
-    Returns:
-        The prepared scan, and the voxel counts of label values that
-        `config.relabel` does not know.
+def check_block_shape(shape: Sequence[int]) -> Shape3:
+    """The shape of a patch in voxels, as three integers of Python.
 
     Raises:
-        InputError: whatever is wrong with the files, or image and labels that do
-            not fit together.
+        InputError: the shape is not three positive integers.
     """
-    if scan.is_map:
-        return _prepare_map(scan, preprocess, config, binarizer)
-    volume = read_image(scan.image)
-    label = None
-    unknown: dict[int, int] = {}
-    if scan.label is not None:
-        labels = read_labels(scan.label)
-        _check_same_grid(volume, labels)
-        try:
-            classes, unknown = make_targets(labels.data, config, binarizer)
-        except InputError as error:
-            raise InputError(f"{labels.source}: {error}") from error
-        native = replace(labels, data=classes, affine=volume.affine)
-        label = preprocess_labels(native, preprocess).data
-    image = preprocess_image(volume, preprocess)
-    return _prepared(scan, image, label, volume), unknown
-
-
-def _prepared(
-    scan: Scan,
-    image: Volume,
-    label: np.ndarray | None,
-    native: Volume,
-    head: HeadMap | None = None,
-) -> Prepared:
-    return Prepared(
-        name=scan.name,
-        image=image.data,
-        label=label,
-        affine=image.affine,
-        background=background_value(image.data),
-        floor=float(image.data.min()),
-        spread=float(image.data.std(dtype=np.float64)),
-        voxel_mm=native.geometry.spacing_mm,
-        head=head,
-    )
-
-
-def _prepare_map(
-    scan: Scan,
-    preprocess: PreprocessConfig,
-    config: DataConfig,
-    binarizer: Binarizer | None,
-) -> tuple[Prepared, dict[int, int]]:
-    """Read a label map, and make one image of it to look at and to judge by.
-
-    The map itself is the seed of this image. See `prepare_scan`.
-    """
-    if preprocess.normalize != "zscore":
-        raise InputError(
-            f"{scan.name}: images of label maps are normalised by zscore, not by "
-            f"{preprocess.normalize}: leave out normalize"
-        )
-    assert scan.label is not None and config.synthesis is not None
-    labels = read_labels(scan.label)
-    values, counts = np.unique(labels.data, return_counts=True)
-    pairs = config.synthesis.pairs
-    # With the values of partners, which flipped images have.
-    known = np.array(Anatomy.of(values.tolist(), {}, pairs).values)
-    try:
-        classes, unknown = make_targets(known, config, binarizer)
-    except InputError as error:
-        raise InputError(f"{labels.source}: {error}") from error
-    of_value = dict(zip(known.tolist(), classes.tolist(), strict=True))
-    anatomy = Anatomy.of(values.tolist(), of_value, pairs)
-    told = {value for pair in pairs for value in pair}
-    sideless = [value for value in anatomy.nameless if value not in told]
-    if sideless and config.synthesis.flip and config.n_classes > 2:
-        raise InputError(
-            f"{labels.source}: label value {sideless[0]} has no name that tells its "
-            "side, so that it cannot be flipped: give Synthesis(pairs=((left, right), "
-            "...)), a value on the midline as a pair with itself, or flip=0"
-        )
-    positions = anatomy.positions(labels.data)
-    grid = preprocess_labels(replace(labels, data=positions), preprocess)
-    head = HeadMap(grid.data, anatomy)
-    drawn = synthesise(
-        torch.from_numpy(head.positions)[None],
-        anatomy,
-        config.synthesis,
-        [zlib.crc32(head.positions.tobytes())],
-        spacing_mm=grid.geometry.spacing_mm,
-    )
-    image = preprocess_image(replace(grid, data=drawn.image[0, 0].numpy()), preprocess)
-    label = drawn.label[0].numpy().astype(np.min_scalar_type(config.n_classes - 1))
-    present = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    # What lies around the brain is there to be drawn, not to be found.
-    missed = {
-        value: present[value]
-        for value in unknown
-        if value in present and not is_outside(value)
-    }
-    return _prepared(scan, image, label, labels, head), missed
-
-
-def _check_same_grid(image: Volume, labels: Volume) -> None:
-    if image.data.shape != labels.data.shape:
-        raise InputError(
-            f"{labels.source}: shape {labels.data.shape} differs from "
-            f"{image.data.shape} of its image {image.source}: give labels on the "
-            "image's grid"
-        )
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(image.data.shape) - 1)
-    gap = corners @ (image.affine - labels.affine)[:3, :3].T
-    gap += (image.affine - labels.affine)[:3, 3]
-    gap_mm = float(np.linalg.norm(gap, axis=1).max())
-    # Files keep affines in single precision; a tenth of a voxel is far above that.
-    if gap_mm > 0.1 * min(image.geometry.spacing_mm):
-        raise InputError(
-            f"{labels.source}: its affine puts voxels up to {gap_mm:.3g} mm away from "
-            f"those of its image {image.source}: give labels on the image's grid"
-        )
+    sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    if len(sizes) != 3 or not all(is_count(size, 1) for size in sizes):
+        raise InputError(f"block_shape must be three positive integers, got {shape!r}")
+    return int(sizes[0]), int(sizes[1]), int(sizes[2])
 
 
 def index_voxels(label: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """Flat indices of at most 5000 random voxels of each class present but 0."""
+    """List voxels of each class, from which the centres of patches are drawn.
+
+    Args:
+        label: class of each voxel, (I, J, K).
+        rng: what chooses the voxels of a class that has many.
+
+    Returns:
+        For each class that occurs, but for background (0), the flat indices of its
+        voxels: all of them, or 5000 at random where there are more.
+    """
     flat = label.ravel()
     foreground = np.flatnonzero(flat)
     order = np.argsort(flat[foreground], kind="stable")
@@ -261,10 +71,17 @@ def draw_origin(
 ) -> np.ndarray:
     """Draw where a patch begins.
 
-    With probability `foreground` the patch is centred, but for a jitter of a quarter
-    of its size, on a voxel of a class drawn uniformly from those in `voxels` (of
-    `index_voxels`); else its place is uniform. Where the volume is smaller than the
-    block, the origin is negative and the patch holds the whole volume.
+    Some patches are centred near a voxel of a class, up to a quarter of the block's
+    size away from it; the class is drawn uniformly from those that occur. The place of
+    all other patches is uniform. Where the volume is smaller than the block, the
+    origin is negative, so that the patch holds the whole volume.
+
+    Args:
+        shape: voxels of the volume along each axis.
+        block_shape: voxels of the patch along each axis.
+        voxels: for each class the flat indices that `index_voxels` lists.
+        foreground: probability of a patch near a voxel of a class, 0 to 1.
+        rng: what draws.
 
     Returns:
         First voxel of the patch, int (3,).
@@ -283,7 +100,14 @@ def draw_origin(
 def crop(
     array: np.ndarray, origin: np.ndarray, shape: Sequence[int], fill: float
 ) -> np.ndarray:
-    """A copy of the window at `origin`; what lies outside the array is `fill`."""
+    """Copy a window out of an array.
+
+    Args:
+        array: (I, J, K).
+        origin: first voxel of the window, int (3,); it may lie outside the array.
+        shape: voxels of the window along each axis.
+        fill: value of the voxels of the window that lie outside the array.
+    """
     start = np.maximum(origin, 0)
     stop = np.minimum(origin + np.array(shape), array.shape)
     inside = array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
@@ -298,18 +122,24 @@ def crop(
 
 
 class PatchSampler(Dataset[dict[str, Any]]):
-    """An epoch of random patches; each is a function of (seed, epoch, index) alone.
+    """An epoch of random patches, each a function of (seed, epoch, index) alone.
+
+    An item is `{"image": float32 (1, i, j, k), "label": int64 (i, j, k), "source":
+    name of the scan}`.
+
+    Volumes take turns; with `config.shuffle` the order is drawn anew in each round.
+    Where label maps and scans are mixed, each patch draws its volume. A patch of a
+    label map comes from an image that is made for this patch alone; augmentation
+    leaves it as it is.
 
     Args:
         volumes: prepared scans, all with labels.
-        config: block shape, patches per volume, foreground share, shuffle, augment,
-            and synthesis and map_share where there are label maps.
+        config: block shape, patches per volume, foreground share, order and
+            augmentation; for label maps also `synthesis` and `map_share`.
         seed: seed of every random choice.
 
-    An item is `{"image": float32 (1, i, j, k), "label": int64 (i, j, k), "source":
-    name of the scan}`. Volumes take turns; `config.shuffle` draws the order of
-    each round. Where label maps and scans are mixed, each patch draws its volume. Of a
-    label map each patch is of an image of its own, which `augment` leaves as it is.
+    Raises:
+        InputError: a scan has no labels.
     """
 
     def __init__(
@@ -381,7 +211,7 @@ class PatchSampler(Dataset[dict[str, Any]]):
         origin: np.ndarray,
         rng: np.random.Generator,
     ) -> dict[str, Any]:
-        """A patch of an image that nobody has seen before."""
+        """A patch of an image that is made for this patch alone."""
         assert self.config.synthesis is not None
         drawn = synthesise(
             torch.from_numpy(head.positions)[None],
@@ -399,20 +229,107 @@ class PatchSampler(Dataset[dict[str, Any]]):
         }
 
     def _volume_at(self, index: int) -> int:
+        """The number of the volume that a patch is cut from."""
         if self.config.map_share is not None and self._maps and self._scans:
-            # A fourth number keeps this stream apart from those of the items.
+            # The fourth number keeps this stream apart from those of the patches.
             rng = np.random.default_rng([self.seed, self.epoch, index, 2])
             is_map = rng.random() < self.config.map_share
             return int(rng.choice(self._maps if is_map else self._scans))
         turn, place = divmod(index, len(self.volumes))
         if not self.config.shuffle:
             return place
-        # A fourth number keeps this stream apart from those of the items.
+        # The fourth number keeps this stream apart from those of the patches.
         rng = np.random.default_rng([self.seed, self.epoch, turn, 1])
         return int(rng.permutation(len(self.volumes))[place])
+
+
+def patch_loader(
+    volumes: Sequence[Prepared], config: DataConfig, *, seed: int, num_workers: int = 0
+) -> DataLoader[dict[str, Any]]:
+    """Batches of random patches, the same ones for any number of workers.
+
+    Args:
+        volumes: prepared scans, all with labels.
+        config: how patches are cut, see `PatchSampler`, and the batch size.
+        seed: seed of every random choice.
+        num_workers: number of processes that cut patches; 0 cuts them in this one.
+
+    Returns:
+        A loader whose `dataset` is a `PatchSampler`: call its `set_epoch` before each
+        epoch.
+
+    Raises:
+        InputError: a scan has no labels.
+    """
+    return DataLoader(
+        PatchSampler(volumes, config, seed=seed),
+        batch_size=config.batch_size,
+        num_workers=num_workers,
+        # The loader draws a base seed, which must not come from the global state.
+        generator=torch.Generator().manual_seed(seed),
+    )
 
 
 def _labels_of(volume: Prepared) -> np.ndarray:
     if volume.label is None:
         raise InputError(f"{volume.name}: has no labels: give (image, label) pairs")
     return volume.label
+
+
+def extract_patches(
+    volume: np.ndarray,
+    label: np.ndarray,
+    block_shape: Sequence[int],
+    n_patches: int = 10,
+    binarize: bool | Collection[int] | Binarizer = False,
+    seed: int = 0,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Cut random patches out of one volume, half of them near labelled voxels.
+
+    Args:
+        volume: intensities (I, J, K).
+        label: integer labels (I, J, K).
+        block_shape: voxels of a patch along each axis. Where the volume is smaller,
+            the patch is filled up with the volume's minimum and label 0.
+        n_patches: number of patches, at least 1.
+        binarize: False keeps the labels. True makes every label value but 0 foreground
+            (1) and the rest background (0), a collection makes these label values
+            foreground, and so does a function that maps the array of label values to
+            booleans.
+        seed: seed of every random choice.
+
+    Returns:
+        Pairs (patch, label patch) of the block shape, in the dtypes of the input
+        (binarized labels in uint8).
+
+    Raises:
+        InputError: the arrays are not 3-D of one shape, or a value is out of range.
+
+    >>> volume = np.arange(64.0).reshape(4, 4, 4)
+    >>> patches = extract_patches(volume, volume > 50, (2, 2, 2), n_patches=3)
+    >>> [patch.shape for patch, _ in patches]
+    [(2, 2, 2), (2, 2, 2), (2, 2, 2)]
+    """
+    volume, label = np.asarray(volume), np.asarray(label)
+    if volume.ndim != 3 or volume.shape != label.shape or volume.size == 0:
+        raise InputError(
+            "volume and label must be 3-D arrays of one shape, got "
+            f"{volume.shape} and {label.shape}"
+        )
+    if not is_count(n_patches, 1):
+        raise InputError(f"n_patches must be an integer >= 1, got {n_patches!r}")
+    block = check_block_shape(block_shape)
+    if binarize is not False:
+        chosen: Binarizer | tuple[int, ...] | None = None
+        if binarize is not True:
+            chosen = binarize if callable(binarize) else binarize_ids(binarize)
+        label = find_foreground(label, chosen).astype(np.uint8)
+    rng = np.random.default_rng(seed)
+    voxels = index_voxels(label, rng)
+    fill = volume.min()
+    patches = []
+    for _ in range(n_patches):
+        origin = draw_origin(volume.shape, block, voxels, 0.5, rng)
+        image_patch = crop(volume, origin, block, fill)
+        patches.append((image_patch, crop(label, origin, block, 0)))
+    return patches

@@ -1,53 +1,51 @@
 """Scans and labels as a frozen record of what to read and how to cut patches."""
 
-import shutil
-import tempfile
 import warnings
-import weakref
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader
 
 from nobrainer.croissant import write_dataset
 from nobrainer.data.augment import AUGMENTATIONS
+from nobrainer.data.entries import (
+    Entry,
+    Scan,
+    list_maps,
+    list_scans,
+    warn_of_guessed_subjects,
+)
 from nobrainer.data.labels import (
     Binarizer,
     LabelTable,
     Mappable,
     binarize_ids,
     describe_unknown,
-    find_foreground,
     read_mapping,
 )
-from nobrainer.data.patches import (
-    PatchSampler,
+from nobrainer.data.patches import check_block_shape, is_count, patch_loader
+from nobrainer.data.prepare import (
     Prepared,
-    Scan,
-    crop,
-    draw_origin,
-    index_voxels,
     prepare_scan,
+    split_message,
+    working_spacing_mm,
 )
-from nobrainer.data.preprocess import NORMALIZERS, common_spacing
+from nobrainer.data.preprocess import NORMALIZERS
+from nobrainer.data.store import VolumeStore
 from nobrainer.errors import InputError, list_problems
-from nobrainer.formats import require_file
 from nobrainer.io import ImageSource, read_geometry
-from nobrainer.naming import repeats, scan_names, subject_names, subject_of
+from nobrainer.naming import repeats
 from nobrainer.recipe import DataConfig, Outliers, PreprocessConfig, Synthesis
 from nobrainer.types import Shape3
 from nobrainer.volume import conformed_geometry
 
-Entry = ImageSource | tuple[ImageSource, ImageSource | None] | Mapping[str, Any]
 Progress = Callable[[int, int], None]
 
 
@@ -55,13 +53,22 @@ Progress = Callable[[int, int], None]
 class Dataset:
     """What to read and how to make patches of it; every method gives a new dataset.
 
-    Make one with `Dataset.from_files`. `data` are the scans and `config` says
-    how patches and targets are made. `binarizer` is the function behind
-    `binarize(function)`, `normalizer`, `outliers` and `spacing_mm` go into
-    `preprocess`, `labels` describes the classes, `asked_classes` is the `n_classes`
-    that was asked for, `memory_gb` and `directory` are those of `cache`.
+    Make one with `Dataset.from_files` or `Dataset.from_label_maps`. Label values are
+    first relabelled, then binarized, whatever the order of the calls.
 
-    Label values are first relabelled, then binarized, whatever the order of calls.
+    data: the scans.
+    config: how patches and targets are made.
+    labels: the classes, with names and colours.
+    binarizer: the function that `binarize` was given, None without one.
+    normalizer, outliers, spacing_mm: what goes into `preprocess`.
+    asked_classes: the `n_classes` that was asked for, None where it was left open.
+    memory_gb, directory: what `cache` was given.
+
+    >>> scan = (np.arange(64.0).reshape(4, 4, 4), np.eye(4))
+    >>> label = (np.arange(64).reshape(4, 4, 4) // 32, np.eye(4))
+    >>> dataset = Dataset.from_files([(scan, label)], block_shape=(2, 2, 2))
+    >>> dataset.binarize().batch(8).patches(per_volume=16)
+    Dataset(1 scans, 2 classes, batches of 8 patches of 2 x 2 x 2 voxels)
     """
 
     data: tuple[Scan, ...]
@@ -74,9 +81,6 @@ class Dataset:
     asked_classes: int | None = None
     memory_gb: float = 4.0
     directory: Path | None = None
-    _prepared: dict[PreprocessConfig, list[Prepared]] = field(
-        default_factory=dict, init=False, repr=False
-    )
 
     @classmethod
     def from_files(
@@ -101,11 +105,47 @@ class Dataset:
         Raises:
             InputError: no files, a missing or repeated file, or a value out of range.
         """
-        if isinstance(files, str | PathLike):
-            raise InputError(f"files must be a list of scans, got {str(files)!r}")
-        scans = _scans(files)
-        block = (32, 32, 32) if block_shape is None else _block(block_shape)
-        if n_classes is not None and not _is_count(n_classes, 2):
+        return cls._of(list_scans(files), block_shape, n_classes)
+
+    @classmethod
+    def from_label_maps(
+        cls,
+        maps: Iterable[ImageSource | Mapping[str, Any]],
+        synthesis: Synthesis | None = None,
+        classes: Mappable | None = None,
+        block_shape: Sequence[int] | None = None,
+    ) -> Self:
+        """List label maps of heads, from which images are made during training.
+
+        Each patch is cut from an image that is drawn for this patch alone, normalised
+        by the mean and standard deviation of its whole head. `prepare` and validation
+        take one image of each map, always the same one.
+
+        Args:
+            maps: one entry per head: a path, a nibabel image, or a dict with the key
+                "label" and, if wanted, "subject" and "session", see `from_files`.
+            synthesis: what is drawn; None takes `Synthesis()`.
+            classes: the label values that the model is to find, see `relabel`. All
+                others are background to the model, yet have intensities of their own
+                in the images. None makes every label value but 0 foreground.
+            block_shape: voxels of a patch along each axis; None takes (32, 32, 32).
+
+        Raises:
+            InputError: no maps, a missing or repeated file, or a value out of range.
+        """
+        found = cls._of(list_maps(maps), block_shape, None)
+        found = found._with(synthesis=synthesis or Synthesis())
+        return found.binarize() if classes is None else found.relabel(classes)
+
+    @classmethod
+    def _of(
+        cls,
+        scans: tuple[Scan, ...],
+        block_shape: Sequence[int] | None,
+        n_classes: int | None,
+    ) -> Self:
+        block = (32, 32, 32) if block_shape is None else check_block_shape(block_shape)
+        if n_classes is not None and not is_count(n_classes, 2):
             raise InputError(f"n_classes must be an integer >= 2, got {n_classes!r}")
         asked = None if n_classes is None else int(n_classes)
         config = DataConfig(
@@ -118,50 +158,6 @@ class Dataset:
         )
         labels = LabelTable.generic(config.n_classes)
         return cls(data=scans, config=config, labels=labels, asked_classes=asked)
-
-    @classmethod
-    def from_label_maps(
-        cls,
-        maps: Iterable[ImageSource | Mapping[str, Any]],
-        synthesis: Synthesis | None = None,
-        classes: Mappable | None = None,
-        block_shape: Sequence[int] | None = None,
-    ) -> Self:
-        """List label maps of heads, of which images are made while training.
-
-        Each patch is cut from an image that is drawn for it alone, normalised by mean
-        and standard deviation of its whole head. `prepare` and validation have one
-        image of each map, always the same.
-
-        Args:
-            maps: of each head a path, a nibabel image, or a dict with the key "label"
-                and, if wanted, "subject" and "session", see `from_files`.
-            synthesis: what is drawn; default `Synthesis()`.
-            classes: which label values the model is to find, see `relabel`; all others
-                are background to it, but have intensities of their own. Default: every
-                label value but 0 is foreground.
-            block_shape: voxels of a patch along each axis, default (32, 32, 32).
-
-        Raises:
-            InputError: no maps, a missing or repeated file, or a value out of range.
-        """
-        if isinstance(maps, str | PathLike):
-            raise InputError(f"maps must be a list of label maps, got {str(maps)!r}")
-        entries = []
-        for number, entry in enumerate(maps):
-            row = dict(entry) if isinstance(entry, Mapping) else {"label": entry}
-            if "label" not in row or "image" in row:
-                raise InputError(
-                    f"maps[{number}] must have the key 'label' and no image, got "
-                    f"{sorted(row)}"
-                )
-            entries.append(row | {"image": row["label"]})
-        found = cls.from_files(entries, block_shape)
-        found = replace(
-            found._with(synthesis=synthesis or Synthesis()),
-            data=tuple(replace(scan, is_map=True) for scan in found.data),
-        )
-        return found.binarize() if classes is None else found.relabel(classes)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -177,7 +173,7 @@ class Dataset:
 
     def batch(self, batch_size: int) -> Self:
         """Give patches in batches of this size (the last one may be smaller)."""
-        if not _is_count(batch_size, 1):
+        if not is_count(batch_size, 1):
             raise InputError(f"batch size must be an integer >= 1, got {batch_size!r}")
         return self._with(batch_size=int(batch_size))
 
@@ -275,7 +271,7 @@ class Dataset:
         """
         count = self.config.patches_per_volume if per_volume is None else per_volume
         share = self.config.foreground if foreground is None else foreground
-        if not _is_count(count, 1):
+        if not is_count(count, 1):
             raise InputError(f"per_volume must be an integer >= 1, got {count!r}")
         if isinstance(share, bool) or not 0 <= share <= 1:
             raise InputError(f"foreground must be between 0 and 1, got {share!r}")
@@ -353,7 +349,7 @@ class Dataset:
         groups = list(dict.fromkeys(keys))
         if isinstance(eval_size, float) and 0 < eval_size < 1:
             count = max(1, round(eval_size * len(groups)))
-        elif _is_count(eval_size, 1):
+        elif is_count(eval_size, 1):
             count = int(eval_size)
         else:
             raise InputError(
@@ -429,34 +425,7 @@ class Dataset:
         counts as one person, and where one label stands in several data sets and is
         taken for several people.
         """
-        unknown = [scan.shown for scan in self.data if scan.subject is None]
-        of_label: dict[str, set[str]] = defaultdict(set)
-        for scan in self.data:
-            is_path = isinstance(scan.image, str | PathLike)
-            who = subject_of(scan.name) if is_path else None
-            # One that was given need not end like the label in the path.
-            if who is not None and (scan.subject or "").endswith(who.label):
-                of_label[who.label].add(scan.subject or "")
-        shared = {one: names for one, names in of_label.items() if len(names) > 1}
-        what_to_do = (
-            "name subjects in the paths (sub-<label>), or give them: a column subject "
-            "of the table, a key of the entry"
-        )
-        if unknown:
-            warnings.warn(
-                f"{len(unknown)} of {len(self)} scans name no subject (such as "
-                f"{unknown[0]}): each of them counts as a subject of its own; if some "
-                f"are of one person, {what_to_do}",
-                stacklevel=stacklevel + 1,
-            )
-        if shared:
-            label, names = next(iter(shared.items()))
-            warnings.warn(
-                f"{len(shared)} labels stand in several data sets (such as {label}: "
-                f"{', '.join(sorted(names))}): they count as different people; if they "
-                f"are one, {what_to_do}",
-                stacklevel=stacklevel + 1,
-            )
+        warn_of_guessed_subjects(self.data, stacklevel + 1)
 
     @property
     def batch_size(self) -> int:
@@ -494,16 +463,13 @@ class Dataset:
         )
         if self.spacing_mm is not None:
             return config
-        geometries = []
-        for scan in self.data:
-            try:
-                geometries.append(read_geometry(scan.image))
-            except InputError:
-                continue
-        if not geometries:
-            return config
-        spacing_mm = common_spacing(geometries, config.orientation)
+        spacing_mm = working_spacing_mm(self.data, config.orientation)
         return replace(config, spacing_mm=spacing_mm)
+
+    @cached_property
+    def store(self) -> VolumeStore:
+        """Where the scans of this very dataset are kept once they are prepared."""
+        return VolumeStore(self.memory_gb, self.directory)
 
     @property
     def dataloader(self) -> DataLoader[dict[str, Any]]:
@@ -531,32 +497,11 @@ class Dataset:
         """
         self._check_classes()
         config = preprocess or self.preprocess
-        if config in self._prepared:
-            return self._prepared[config]
-        self._prepared.clear()
-        kept: list[Prepared] = []
-        problems: list[tuple[str, str]] = []
-        unknown: Counter[int] = Counter()
-        room = self.memory_gb * 1e9
-        folder: Path | None = None
-        for number, scan in enumerate(self.data):
-            try:
-                prepared, counts = self._prepare_one(scan, config)
-            except InputError as error:
-                problems.append(_named(scan, str(error)))
-            else:
-                unknown.update(counts)
-                room -= _n_bytes(prepared)
-                if room < 0:
-                    folder = folder or self._make_folder()
-                    prepared = _to_disk(prepared, folder, number)
-                kept.append(prepared)
-            if progress is not None:
-                progress(number + 1, len(self))
-        if problems:
-            raise InputError(list_problems(problems))
-        _warn_unknown(unknown)
-        self._prepared[config] = kept
+        kept = self.store.find(config)
+        if kept is None:
+            unknown: Counter[int] = Counter()
+            kept = self.store.keep(config, self._read(config, unknown, progress))
+            _warn_unknown(unknown)
         return kept
 
     def loader(
@@ -581,13 +526,8 @@ class Dataset:
             InputError: some scans cannot be used or have no labels.
         """
         self.check_labelled()
-        return DataLoader(
-            PatchSampler(self.prepare(preprocess), self.config, seed=seed),
-            batch_size=self.batch_size,
-            num_workers=num_workers,
-            # The loader draws a base seed, which must not come from the global state.
-            generator=torch.Generator().manual_seed(seed),
-        )
+        volumes = self.prepare(preprocess)
+        return patch_loader(volumes, self.config, seed=seed, num_workers=num_workers)
 
     def iterate(
         self,
@@ -612,8 +552,8 @@ class Dataset:
         for scan in self.data:
             prepared = None
             with each(scan.name):
-                prepared, counts = self._prepare_one(
-                    scan, preprocess or self.preprocess
+                prepared, counts = prepare_scan(
+                    scan, preprocess or self.preprocess, self.config, self.binarizer
                 )
             if prepared is not None:
                 unknown.update(counts)
@@ -660,149 +600,35 @@ class Dataset:
             if n_classes > self.n_classes:
                 raise _contradiction("relabel", n_classes, self.n_classes)
 
-    def _prepare_one(
-        self, scan: Scan, config: PreprocessConfig
-    ) -> tuple[Prepared, dict[int, int]]:
-        try:
-            return prepare_scan(scan, config, self.config, self.binarizer)
-        except InputError as error:
-            if scan.paths is not None:
-                raise
-            # What is in memory has no name of its own.
-            raise InputError(f"{scan.name}: {error}") from error
+    def _read(
+        self,
+        preprocess: PreprocessConfig,
+        unknown: Counter[int],
+        progress: Progress | None,
+    ) -> Iterator[Prepared]:
+        """Prepare scan after scan; name all those that cannot be used at the end.
 
-    def _make_folder(self) -> Path:
-        """A folder for volumes beyond the budget, removed with this dataset."""
-        try:
-            folder = tempfile.mkdtemp(prefix="nobrainer-", dir=self.directory)
-        except OSError as error:
-            raise _disk_error(error) from error
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return Path(folder)
-
-
-def extract_patches(
-    volume: np.ndarray,
-    label: np.ndarray,
-    block_shape: Sequence[int],
-    n_patches: int = 10,
-    binarize: bool | Collection[int] | Binarizer = False,
-    seed: int = 0,
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Cut random patches out of one volume, half of them near labelled voxels.
-
-    Args:
-        volume: intensities (I, J, K).
-        label: integer labels (I, J, K).
-        block_shape: voxels of a patch along each axis; where the volume is smaller,
-            the patch is filled with its minimum and label 0.
-        n_patches: how many.
-        binarize: labels become 0 and 1: True makes foreground of every label value but
-            0, a collection of these label values, a function takes the array of label
-            values to booleans.
-        seed: seed of every random choice.
-
-    Returns:
-        Pairs (patch, label patch) of the block shape, with the dtypes of the input
-        (uint8 for binarized labels).
-
-    Raises:
-        InputError: the arrays are not 3-D of one shape, or a value is out of range.
-    """
-    volume, label = np.asarray(volume), np.asarray(label)
-    if volume.ndim != 3 or volume.shape != label.shape or volume.size == 0:
-        raise InputError(
-            "volume and label must be 3-D arrays of one shape, got "
-            f"{volume.shape} and {label.shape}"
-        )
-    if not _is_count(n_patches, 1):
-        raise InputError(f"n_patches must be an integer >= 1, got {n_patches!r}")
-    block = _block(block_shape)
-    if binarize is not False:
-        chosen: Binarizer | tuple[int, ...] | None = None
-        if binarize is not True:
-            chosen = binarize if callable(binarize) else binarize_ids(binarize)
-        label = find_foreground(label, chosen).astype(np.uint8)
-    rng = np.random.default_rng(seed)
-    voxels = index_voxels(label, rng)
-    fill = volume.min()
-    patches = []
-    for _ in range(n_patches):
-        origin = draw_origin(volume.shape, block, voxels, 0.5, rng)
-        image_patch = crop(volume, origin, block, fill)
-        patches.append((image_patch, crop(label, origin, block, 0)))
-    return patches
-
-
-def _scans(files: Iterable[Entry]) -> tuple[Scan, ...]:
-    """The scans of the entries, each with its own name and whom it shows."""
-    parts = [_parts(entry, number) for number, entry in enumerate(files)]
-    if not parts:
-        raise InputError("files is empty: give at least one scan")
-    images = [part.get("image") for part in parts]
-    paths = [image for image in images if isinstance(image, str | PathLike)]
-    labels = [part.get("label") for part in parts]
-    missing = []
-    for source in chain.from_iterable(zip(images, labels, strict=True)):
-        if isinstance(source, str | PathLike):
+        Args:
+            preprocess: how the scans are prepared.
+            unknown: to this counter go the voxels of label values that the mapping
+                does not know.
+            progress: called with (scans done, scans in all) after each.
+        """
+        problems = []
+        for number, scan in enumerate(self.data):
             try:
-                require_file(Path(source))
-            except InputError as error:
-                missing.append(str(error))
-    if problems := missing or repeats(paths):
-        raise InputError("\n".join(problems))
-    names = [
-        str(image) if isinstance(image, str | PathLike) else f"files[{number}]"
-        for number, image in enumerate(images)
-    ]
-    given = [(part.get("subject") or "", part.get("session") or "") for part in parts]
-    shown = scan_names(names, given)
-    in_paths = subject_names(
-        [
-            subject_of(name) if isinstance(image, str | PathLike) else None
-            for name, image in zip(names, images, strict=True)
-        ]
-    )
-    return tuple(
-        Scan(image, label, name, of_tables, subject or in_path)
-        for image, label, name, of_tables, (subject, _), in_path in zip(
-            images, labels, names, shown, given, in_paths, strict=True
-        )
-    )
-
-
-def _parts(entry: Entry, number: int) -> Mapping[str, Any]:
-    """The image, label, subject and session of an entry, as far as it has them."""
-    if isinstance(entry, Mapping):
-        known = {"image", "label", "subject", "session"}
-        if "image" not in entry or not set(entry) <= known:
-            raise InputError(
-                f"files[{number}] must have the keys 'image' and 'label', and "
-                f"'subject' and 'session' if wanted, got {sorted(entry)}"
-            )
-        for key in ("subject", "session"):
-            if not isinstance(entry.get(key), str | None):
-                raise InputError(
-                    f"files[{number}]: {key} must be text, got {entry[key]!r}"
+                prepared, counts = prepare_scan(
+                    scan, preprocess, self.config, self.binarizer
                 )
-        return entry
-    if isinstance(entry, tuple | list):
-        if len(entry) != 2:
-            raise InputError(
-                f"files[{number}] must be (image, label), got {len(entry)} items"
-            )
-        return {"image": entry[0], "label": entry[1]}
-    return {"image": entry}
-
-
-def _named(scan: Scan, message: str) -> tuple[str, str]:
-    """The file that a message begins with, and what it says of it."""
-    files = (scan.image, scan.label)
-    names = [str(file) for file in files if isinstance(file, str | PathLike)]
-    for name in (*names, scan.name):
-        if message.startswith(start := f"{name}: "):
-            return name, message.removeprefix(start)
-    return scan.name, message
+            except InputError as error:
+                problems.append(split_message(scan, str(error)))
+            else:
+                unknown.update(counts)
+                yield prepared
+            if progress is not None:
+                progress(number + 1, len(self))
+        if problems:
+            raise InputError(list_problems(problems))
 
 
 def _of_two(labels: LabelTable) -> LabelTable:
@@ -816,50 +642,6 @@ def _contradiction(name: str, found: int, asked: int) -> InputError:
     return InputError(
         f"{name}: has {found} classes with background, but n_classes is {asked}: give "
         f"n_classes={found} or leave it out"
-    )
-
-
-def _is_count(value: Any, least: int) -> bool:
-    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return is_integer and int(value) >= least
-
-
-def _block(shape: Sequence[int]) -> Shape3:
-    sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
-    if len(sizes) != 3 or not all(_is_count(size, 1) for size in sizes):
-        raise InputError(f"block_shape must be three positive integers, got {shape!r}")
-    return int(sizes[0]), int(sizes[1]), int(sizes[2])
-
-
-def _n_bytes(prepared: Prepared) -> int:
-    label = prepared.label
-    return prepared.image.nbytes + (0 if label is None else label.nbytes)
-
-
-def _to_disk(prepared: Prepared, folder: Path, number: int) -> Prepared:
-    """The same scan with its arrays memory-mapped."""
-
-    def mapped(array: np.ndarray, kind: str) -> np.ndarray:
-        path = folder / f"{number}-{kind}.npy"
-        try:
-            np.save(path, array)
-        except OSError as error:
-            raise _disk_error(error) from error
-        loaded: np.ndarray = np.load(path, mmap_mode="r")
-        return loaded
-
-    label = prepared.label
-    return replace(
-        prepared,
-        image=mapped(prepared.image, "image"),
-        label=None if label is None else mapped(label, "label"),
-    )
-
-
-def _disk_error(error: OSError) -> InputError:
-    return InputError(
-        f"cannot keep prepared volumes on disk ({error}): name a folder with room, "
-        ".cache(directory=...), or raise .cache(memory_gb=...)"
     )
 
 

@@ -19,8 +19,9 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from nobrainer import models
 from nobrainer.appearance import measure, summarise
 from nobrainer.bayes.draws import mix_seed
+from nobrainer.data.entries import Scan
 from nobrainer.data.labels import LabelTable
-from nobrainer.data.patches import Prepared, Scan
+from nobrainer.data.prepare import Prepared
 from nobrainer.data.shifts import SHIFTS, shifted
 from nobrainer.errors import InputError
 from nobrainer.inference.predict import Predictor, Sampling, TileResult

@@ -24,8 +24,10 @@ from nobrainer.bayes.ensemble import EnsembleNetwork
 from nobrainer.bayes.layers import name_sites
 from nobrainer.bayes.warm_start import warm_start as start_warm
 from nobrainer.calibration import Method, calibrate
+from nobrainer.data.entries import Entry, Scan
 from nobrainer.data.labels import LabelTable
-from nobrainer.data.patches import Prepared, Scan
+from nobrainer.data.patches import patch_loader
+from nobrainer.data.prepare import Prepared
 from nobrainer.data.preprocess import NORMALIZERS, background_value, preprocess_image
 from nobrainer.data.shifts import SHIFTS
 from nobrainer.errors import InputError, UnusualScanWarning, list_problems
@@ -51,7 +53,7 @@ from nobrainer.models.registry import OWN, Model, at_most, builder_of
 from nobrainer.naming import repeats, scan_names
 from nobrainer.posthoc import Calibration, Intervals, QualityModel
 from nobrainer.processing import fitting
-from nobrainer.processing.dataset import Dataset, Entry
+from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.guard import Batch
 from nobrainer.processing.prediction import BatchError, Prediction
 from nobrainer.processing.progress import ProgressBar
@@ -303,8 +305,8 @@ class Segmentation:
                 job = training.Job(
                     objective=fitting.objective(network, data_loss, volumes),
                     optimizer=fitting.make_optimizer(optimizer, network, opt_args),
-                    loader=dataset_train.loader(
-                        seed=member_seed, num_workers=num_workers
+                    loader=patch_loader(
+                        volumes, data, seed=member_seed, num_workers=num_workers
                     ),
                     recipe=replace(
                         recipe,

@@ -1,0 +1,199 @@
+"""What a user lists: entries for scans and label maps, and the scans they stand for."""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from nobrainer.errors import InputError
+from nobrainer.formats import require_file
+from nobrainer.io import ImageSource
+from nobrainer.naming import repeats, scan_names, subject_names, subject_of
+
+Entry = ImageSource | tuple[ImageSource, ImageSource | None] | Mapping[str, Any]
+"""An image, a pair of image and label, or a mapping with these keys and the subject."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One scan and its labels as the user gave them; nothing has been read yet.
+
+    image: path, nibabel image or (array, affine) of the scan.
+    label: the same of its label map, None where there are no labels.
+    name: what messages call the scan: its path, or its place in the list of files.
+    shown: what tables and pages call it; no other scan of the call has this name.
+    subject: the person in the scan; None where neither path nor table names one.
+    is_map: there is no image; images are made from the label map, see
+        `nobrainer.data.synthesis`. `image` and `label` are then both the map.
+    """
+
+    image: ImageSource
+    label: ImageSource | None
+    name: str
+    shown: str = ""
+    subject: str | None = None
+    is_map: bool = False
+
+    @property
+    def paths(self) -> tuple[Path, Path | None] | None:
+        """The files of image and label; None where either is not a file.
+
+        A label map from which images are made counts as the image.
+        """
+        if not isinstance(self.image, str | PathLike):
+            return None
+        if self.label is None or self.is_map:
+            return Path(self.image), None
+        if not isinstance(self.label, str | PathLike):
+            return None
+        return Path(self.image), Path(self.label)
+
+
+def list_scans(entries: Iterable[Entry]) -> tuple[Scan, ...]:
+    """Turn entries into scans; their files must exist, but nothing is read.
+
+    Args:
+        entries: one for each scan, see `Dataset.from_files`.
+
+    Returns:
+        The scans in the order of the entries, each with a name of its own.
+
+    Raises:
+        InputError: there are no entries, one has the wrong form, or a file is missing
+            or listed twice.
+    """
+    if isinstance(entries, str | PathLike):
+        raise InputError(f"files must be a list of scans, got {str(entries)!r}")
+    parts = [_parse(entry, number) for number, entry in enumerate(entries)]
+    if not parts:
+        raise InputError("files is empty: give at least one scan")
+    images = [part.get("image") for part in parts]
+    labels = [part.get("label") for part in parts]
+    _check_files(images, labels)
+    names = [
+        str(image) if isinstance(image, str | PathLike) else f"files[{number}]"
+        for number, image in enumerate(images)
+    ]
+    given = [(part.get("subject") or "", part.get("session") or "") for part in parts]
+    shown = scan_names(names, given)
+    in_paths = subject_names(
+        [
+            subject_of(name) if isinstance(image, str | PathLike) else None
+            for name, image in zip(names, images, strict=True)
+        ]
+    )
+    return tuple(
+        Scan(image, label, name, of_tables, subject or in_path)
+        for image, label, name, of_tables, (subject, _), in_path in zip(
+            images, labels, names, shown, given, in_paths, strict=True
+        )
+    )
+
+
+def list_maps(entries: Iterable[ImageSource | Mapping[str, Any]]) -> tuple[Scan, ...]:
+    """Turn label maps, from which images will be made, into scans.
+
+    Args:
+        entries: one for each label map, see `Dataset.from_label_maps`.
+
+    Returns:
+        The scans in the order of the entries, with `is_map` set.
+
+    Raises:
+        InputError: as for `list_scans`, or an entry has an image.
+    """
+    if isinstance(entries, str | PathLike):
+        raise InputError(f"maps must be a list of label maps, got {str(entries)!r}")
+    rows = []
+    for number, entry in enumerate(entries):
+        row = dict(entry) if isinstance(entry, Mapping) else {"label": entry}
+        if "label" not in row or "image" in row:
+            raise InputError(
+                f"maps[{number}] must have the key 'label' and no image, got "
+                f"{sorted(row)}"
+            )
+        rows.append(row | {"image": row["label"]})
+    return tuple(replace(scan, is_map=True) for scan in list_scans(rows))
+
+
+def warn_of_guessed_subjects(scans: Sequence[Scan], stacklevel: int = 1) -> None:
+    """Warn where it had to be guessed which person a scan shows.
+
+    There are two guesses: a scan for which neither path nor entry names a subject
+    counts as a person of its own, and one label (such as sub-01) that occurs in several
+    data sets counts as several people.
+
+    Args:
+        scans: the scans to look at.
+        stacklevel: how many callers above this function the warning points to.
+    """
+    unknown = [scan.shown for scan in scans if scan.subject is None]
+    of_label: dict[str, set[str]] = defaultdict(set)
+    for scan in scans:
+        is_path = isinstance(scan.image, str | PathLike)
+        who = subject_of(scan.name) if is_path else None
+        # A subject that the user gave need not end like the label in the path.
+        if who is not None and (scan.subject or "").endswith(who.label):
+            of_label[who.label].add(scan.subject or "")
+    shared = {one: names for one, names in of_label.items() if len(names) > 1}
+    what_to_do = (
+        "name subjects in the paths (sub-<label>), or give them: a column subject "
+        "of the table, a key of the entry"
+    )
+    if unknown:
+        warnings.warn(
+            f"{len(unknown)} of {len(scans)} scans name no subject (such as "
+            f"{unknown[0]}): each of them counts as a subject of its own; if some "
+            f"are of one person, {what_to_do}",
+            stacklevel=stacklevel + 1,
+        )
+    if shared:
+        label, names = next(iter(shared.items()))
+        warnings.warn(
+            f"{len(shared)} labels stand in several data sets (such as {label}: "
+            f"{', '.join(sorted(names))}): they count as different people; if they "
+            f"are one, {what_to_do}",
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _parse(entry: Entry, number: int) -> Mapping[str, Any]:
+    """An entry as a mapping: image and, where given, label, subject and session."""
+    if isinstance(entry, Mapping):
+        known = {"image", "label", "subject", "session"}
+        if "image" not in entry or not set(entry) <= known:
+            raise InputError(
+                f"files[{number}] must have the keys 'image' and 'label', and "
+                f"'subject' and 'session' if wanted, got {sorted(entry)}"
+            )
+        for key in ("subject", "session"):
+            if not isinstance(entry.get(key), str | None):
+                raise InputError(
+                    f"files[{number}]: {key} must be text, got {entry[key]!r}"
+                )
+        return entry
+    if isinstance(entry, tuple | list):
+        if len(entry) != 2:
+            raise InputError(
+                f"files[{number}] must be (image, label), got {len(entry)} items"
+            )
+        return {"image": entry[0], "label": entry[1]}
+    return {"image": entry}
+
+
+def _check_files(images: Sequence[Any], labels: Sequence[Any]) -> None:
+    """Refuse paths where no file is, and an image that is listed twice."""
+    missing = []
+    for source in chain.from_iterable(zip(images, labels, strict=True)):
+        if isinstance(source, str | PathLike):
+            try:
+                require_file(Path(source))
+            except InputError as error:
+                missing.append(str(error))
+    paths = [image for image in images if isinstance(image, str | PathLike)]
+    if problems := missing or repeats(paths):
+        raise InputError("\n".join(problems))

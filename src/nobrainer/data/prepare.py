@@ -1,0 +1,275 @@
+"""One scan, or one image of a label map, from its files onto the working grid."""
+
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+
+import numpy as np
+import torch
+
+from nobrainer.data.entries import Scan
+from nobrainer.data.labels import Binarizer, make_targets
+from nobrainer.data.preprocess import (
+    background_value,
+    common_spacing,
+    preprocess_image,
+    preprocess_labels,
+)
+from nobrainer.data.synthesis import Anatomy, is_outside, synthesise
+from nobrainer.errors import InputError
+from nobrainer.io import read_geometry, read_image, read_labels
+from nobrainer.recipe import DataConfig, PreprocessConfig
+from nobrainer.volume import Geometry, Volume
+
+
+@dataclass(frozen=True, eq=False)
+class HeadMap:
+    """A label map on the working grid, from which images are made.
+
+    positions: position in `anatomy` of each voxel's label value, (I, J, K), smallest
+        unsigned type that fits.
+    anatomy: what the label values stand for.
+    """
+
+    positions: np.ndarray
+    anatomy: Anatomy
+
+    @property
+    def classes(self) -> np.ndarray:
+        """Class of each voxel (I, J, K) before the head is deformed."""
+        classes = np.array(self.anatomy.classes)
+        return classes.astype(np.min_scalar_type(classes.max()))[self.positions]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A scan on the working grid, ready for the network.
+
+    name: what messages call the scan.
+    image: normalised intensities, float32 (I, J, K).
+    label: class of each voxel, (I, J, K), smallest unsigned type that fits; None where
+        the scan has no labels.
+    affine: (4, 4), from voxels to world coordinates (RAS, mm).
+    background: intensity that stands for what lies beyond the field of view.
+    floor, spread: minimum and standard deviation of the image.
+    voxel_mm: voxel size of the file in mm, along the file's own axes.
+    head: the label map, where images are made from one; `image` and `label` are then
+        one image made from it, always the same one.
+    """
+
+    name: str
+    image: np.ndarray
+    label: np.ndarray | None
+    affine: np.ndarray
+    background: float
+    floor: float
+    spread: float
+    voxel_mm: tuple[float, float, float]
+    head: HeadMap | None = None
+
+    @property
+    def geometry(self) -> Geometry:
+        """The working grid."""
+        i, j, k = self.image.shape
+        return Geometry((i, j, k), self.affine)
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the image and its label in bytes."""
+        return self.image.nbytes + (0 if self.label is None else self.label.nbytes)
+
+
+def prepare_scan(
+    scan: Scan,
+    preprocess: PreprocessConfig,
+    config: DataConfig,
+    binarizer: Binarizer | None,
+) -> tuple[Prepared, dict[int, int]]:
+    """Read, check and preprocess one scan.
+
+    Args:
+        scan: image and label, or a label map from which an image is made.
+        preprocess: orientation, voxel size and normalisation of the working grid.
+        config: how label values become classes, and how images are made of maps.
+        binarizer: the function that `Dataset.binarize` was given, None without one.
+
+    Returns:
+        The prepared scan, and for each label value that `config.relabel` does not know
+        its number of voxels.
+
+    Raises:
+        InputError: a file cannot be used, or image and labels do not fit together.
+    """
+    prepare = _prepare_map if scan.is_map else _prepare_pair
+    try:
+        return prepare(scan, preprocess, config, binarizer)
+    except InputError as error:
+        if scan.paths is not None:
+            raise
+        # Images in memory have no name of their own.
+        raise InputError(f"{scan.name}: {error}") from error
+
+
+def working_spacing_mm(
+    scans: Sequence[Scan], orientation: str
+) -> tuple[float, float, float] | None:
+    """The median voxel size of scans in mm along the axes of an orientation.
+
+    Scans whose header cannot be read do not count; None where that is so of all.
+    """
+    geometries = []
+    for scan in scans:
+        try:
+            geometries.append(read_geometry(scan.image))
+        except InputError:
+            continue
+    return common_spacing(geometries, orientation) if geometries else None
+
+
+def split_message(scan: Scan, message: str) -> tuple[str, str]:
+    """The file that a message about a scan begins with, and the rest of the message."""
+    files = (scan.image, scan.label)
+    names = [str(file) for file in files if isinstance(file, str | PathLike)]
+    for name in (*names, scan.name):
+        if message.startswith(start := f"{name}: "):
+            return name, message.removeprefix(start)
+    return scan.name, message
+
+
+def _prepare_pair(
+    scan: Scan,
+    preprocess: PreprocessConfig,
+    config: DataConfig,
+    binarizer: Binarizer | None,
+) -> tuple[Prepared, dict[int, int]]:
+    """An image with or without its labels; see `prepare_scan`."""
+    volume = read_image(scan.image)
+    label = None
+    unknown: dict[int, int] = {}
+    if scan.label is not None:
+        labels = read_labels(scan.label)
+        _check_same_grid(volume, labels)
+        try:
+            classes, unknown = make_targets(labels.data, config, binarizer)
+        except InputError as error:
+            raise InputError(f"{labels.source}: {error}") from error
+        native = replace(labels, data=classes, affine=volume.affine)
+        label = preprocess_labels(native, preprocess).data
+    image = preprocess_image(volume, preprocess)
+    return _describe(scan, image, label, volume), unknown
+
+
+def _prepare_map(
+    scan: Scan,
+    preprocess: PreprocessConfig,
+    config: DataConfig,
+    binarizer: Binarizer | None,
+) -> tuple[Prepared, dict[int, int]]:
+    """A label map, and one image made from it to look at and to validate on.
+
+    The image is always the same, since the map itself gives the seed. See
+    `prepare_scan`.
+    """
+    if preprocess.normalize != "zscore":
+        raise InputError(
+            f"{scan.name}: images of label maps are normalised by zscore, not by "
+            f"{preprocess.normalize}: leave out normalize"
+        )
+    assert scan.label is not None and config.synthesis is not None
+    labels = read_labels(scan.label)
+    values, counts = np.unique(labels.data, return_counts=True)
+    anatomy, unknown = _read_anatomy(labels, values.tolist(), config, binarizer)
+    positions = anatomy.positions(labels.data)
+    grid = preprocess_labels(replace(labels, data=positions), preprocess)
+    head = HeadMap(grid.data, anatomy)
+    drawn = synthesise(
+        torch.from_numpy(head.positions)[None],
+        anatomy,
+        config.synthesis,
+        [zlib.crc32(head.positions.tobytes())],
+        spacing_mm=grid.geometry.spacing_mm,
+    )
+    image = preprocess_image(replace(grid, data=drawn.image[0, 0].numpy()), preprocess)
+    label = drawn.label[0].numpy().astype(np.min_scalar_type(config.n_classes - 1))
+    present = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    # The tissues around the brain are there to be drawn; nobody wants to find them.
+    missed = {
+        value: present[value]
+        for value in unknown
+        if value in present and not is_outside(value)
+    }
+    return _describe(scan, image, label, labels, head), missed
+
+
+def _read_anatomy(
+    labels: Volume,
+    values: Sequence[int],
+    config: DataConfig,
+    binarizer: Binarizer | None,
+) -> tuple[Anatomy, Iterable[int]]:
+    """What the label values of a map stand for, and those that no class is known of.
+
+    Raises:
+        InputError: the values cannot become classes, or the map cannot be flipped.
+    """
+    assert config.synthesis is not None
+    pairs = config.synthesis.pairs
+    # A flipped image also has the values of the partners on the other side.
+    known = np.array(Anatomy.of(values, {}, pairs).values)
+    try:
+        classes, unknown = make_targets(known, config, binarizer)
+    except InputError as error:
+        raise InputError(f"{labels.source}: {error}") from error
+    of_value = dict(zip(known.tolist(), classes.tolist(), strict=True))
+    anatomy = Anatomy.of(values, of_value, pairs)
+    paired = {value for pair in pairs for value in pair}
+    sideless = [value for value in anatomy.nameless if value not in paired]
+    if sideless and config.synthesis.flip and config.n_classes > 2:
+        raise InputError(
+            f"{labels.source}: label value {sideless[0]} has no name that tells its "
+            "side, so that it cannot be flipped: give Synthesis(pairs=((left, right), "
+            "...)), a value on the midline as a pair with itself, or flip=0"
+        )
+    return anatomy, unknown
+
+
+def _describe(
+    scan: Scan,
+    image: Volume,
+    label: np.ndarray | None,
+    native: Volume,
+    head: HeadMap | None = None,
+) -> Prepared:
+    """The record of a preprocessed image, with what the image itself says."""
+    return Prepared(
+        name=scan.name,
+        image=image.data,
+        label=label,
+        affine=image.affine,
+        background=background_value(image.data),
+        floor=float(image.data.min()),
+        spread=float(image.data.std(dtype=np.float64)),
+        voxel_mm=native.geometry.spacing_mm,
+        head=head,
+    )
+
+
+def _check_same_grid(image: Volume, labels: Volume) -> None:
+    """Refuse labels that do not lie voxel by voxel on their image."""
+    if image.data.shape != labels.data.shape:
+        raise InputError(
+            f"{labels.source}: shape {labels.data.shape} differs from "
+            f"{image.data.shape} of its image {image.source}: give labels on the "
+            "image's grid"
+        )
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(image.data.shape) - 1)
+    gap = corners @ (image.affine - labels.affine)[:3, :3].T
+    gap += (image.affine - labels.affine)[:3, 3]
+    gap_mm = float(np.linalg.norm(gap, axis=1).max())
+    # Files round affines to single precision; a tenth of a voxel is far more than that.
+    if gap_mm > 0.1 * min(image.geometry.spacing_mm):
+        raise InputError(
+            f"{labels.source}: its affine puts voxels up to {gap_mm:.3g} mm away from "
+            f"those of its image {image.source}: give labels on the image's grid"
+        )
