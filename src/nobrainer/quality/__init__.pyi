@@ -1,0 +1,16 @@
+from .case import Case as Case
+from .case import assess as assess
+from .feature import FEATURES as FEATURES
+from .feature import MAX_VOLUME_Z as MAX_VOLUME_Z
+from .feature import deviations as deviations
+from .feature import features as features
+from .fit import Example as Example
+from .fit import check_enough as check_enough
+from .fit import fit_quality as fit_quality
+from .fit import predicted_dice as predicted_dice
+from .outliers import cohort_outliers as cohort_outliers
+from .reasons import UNUSUAL_VOLUME_Z as UNUSUAL_VOLUME_Z
+from .reasons import flags as flags
+from .reasons import unlike_training as unlike_training
+from .table import sidecar as sidecar
+from .table import to_tsv as to_tsv
