@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from nobrainer.bayes.draws import mix_seed
 from nobrainer.errors import InputError
 from nobrainer.research.journal import INFEASIBLE, STATES, Row
+from nobrainer.research.optuna_study import to_study
 from nobrainer.research.proposers import (
     MODEL_SHARE,
     PROPOSERS,
@@ -20,7 +21,6 @@ from nobrainer.research.proposers import (
     propose_grid,
     propose_random,
     propose_tpe,
-    to_study,
 )
 from nobrainer.research.space import Choice, Float, Integer, Range, Space, family_space
 

@@ -14,11 +14,12 @@ from landscape_study import SPACE, Notes, of, settings, values, work
 from nobrainer.cli import main
 from nobrainer.errors import InputError
 from nobrainer.research import study
-from nobrainer.research.book import STORAGE, Book, public_url
+from nobrainer.research.database import public_url
 from nobrainer.research.journal import JOURNAL, Journal, Row, append_lines, read_journal
-from nobrainer.research.judge import _Court, judge
+from nobrainer.research.judge import _Replay, judge
 from nobrainer.research.records import Settings
 from nobrainer.research.study import SETTINGS, SPLIT, TEST, read
+from nobrainer.research.trial_storage import STORAGE, TrialStorage
 from nobrainer.research.worker import Presence
 
 
@@ -54,10 +55,10 @@ def folder(tmp_path: Path) -> Path:
     model = folder / "runs/0000/model"
     model.mkdir(parents=True)
     (model / "dice.json").write_text("0.8")
-    book = Book(folder, settings(), None)
-    book.restore(rows(8))
-    number = book.open()
-    book.note(replace(rows(9)[8], number=number, of=number, state="running"), SPACE)
+    storage = TrialStorage(folder, settings(), None)
+    storage.restore(rows(8))
+    number = storage.take_number()
+    storage.start(replace(rows(9)[8], number=number, of=number, state="running"), SPACE)
     return folder
 
 
@@ -171,14 +172,14 @@ def test_a_long_journal_is_judged_in_linear_time(
 ) -> None:
     """2000 recipes that all wait for a repeat ask for no more than two looks each."""
     n_decided = 0
-    decide = _Court._decide
+    decide = _Replay._decide
 
-    def count(court: _Court, challenger: int) -> None:
+    def count(court: _Replay, challenger: int) -> None:
         nonlocal n_decided
         n_decided += 1
         decide(court, challenger)
 
-    monkeypatch.setattr(_Court, "_decide", count)
+    monkeypatch.setattr(_Replay, "_decide", count)
     many = rows(2) + [
         replace(rows(3)[2], number=n, of=n, state="done", figures={"dice": 0.9})
         for n in range(2, 2000)
@@ -237,19 +238,19 @@ def test_a_storage_that_was_removed_is_made_anew(folder: Path) -> None:
     notes = Notes()
     work(folder, propose=of([]), n=9, view=notes)
     assert "made anew from journal.jsonl: 8 runs" in notes.said[0]
-    book = Book(folder, settings(), None)
-    known = {row.number: row for row in book.ended()}
+    storage = TrialStorage(folder, settings(), None)
+    known = {row.number: row for row in storage.ended()}
     assert [known[number] for number in range(8)] == rows(8)
     # The next number is free.
-    assert book.open() == max(known) + 1
+    assert storage.take_number() == max(known) + 1
 
 
 def test_numbers_without_a_row_are_lost(folder: Path) -> None:
     (folder / STORAGE).unlink()
-    book = Book(folder, settings(), None)
-    book.restore([row for row in rows(8) if row.number != 3])
-    assert [row.state for row in book.ended() if row.number == 3] == ["lost"]
-    assert book.open() == 8
+    storage = TrialStorage(folder, settings(), None)
+    storage.restore([row for row in rows(8) if row.number != 3])
+    assert [row.state for row in storage.ended() if row.number == 3] == ["lost"]
+    assert storage.take_number() == 8
 
 
 # --- settings and kinds
@@ -361,7 +362,7 @@ def test_no_message_shows_a_password(tmp_path: Path, url: str) -> None:
     code, said = nobrainer_("research", *args)
     assert code == 2 and "hunt" not in said and "er2" not in said
     try:
-        Book(tmp_path, settings(), url)
+        TrialStorage(tmp_path, settings(), url)
     except InputError as error:
         assert "hunt" not in str(error) and "er2" not in str(error)
     else:

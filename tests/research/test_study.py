@@ -18,7 +18,6 @@ from landscape import GOES_WRONG, Landscape
 from landscape_study import SPACE, Notes, of, settings, values, work
 from nobrainer.errors import InputError
 from nobrainer.research import study
-from nobrainer.research.book import Book
 from nobrainer.research.journal import (
     INFEASIBLE,
     JOURNAL,
@@ -27,6 +26,7 @@ from nobrainer.research.journal import (
     read_journal,
 )
 from nobrainer.research.study import TEST, read
+from nobrainer.research.trial_storage import TrialStorage
 
 HERE = Path(landscape_study.__file__)
 
@@ -409,10 +409,10 @@ def test_workers_that_die_between_two_writes_leave_no_hole(tmp_path):
     folder = tmp_path / "s"
     work(folder, n=2)
     (folder / TEST).unlink()
-    book = Book(folder, settings(), None)
+    storage = TrialStorage(folder, settings(), None)
     # A number without a row, and a row that ended but was not closed.
-    empty = book.open()
-    ended = book.open()
+    empty = storage.take_number()
+    ended = storage.take_number()
     row = Row(
         ended,
         "proposal",
@@ -424,7 +424,7 @@ def test_workers_that_die_between_two_writes_leave_no_hole(tmp_path):
         figures={"dice": 0.5},
         worker="elsewhere-1-00000000",
     )
-    book.note(replace(row), SPACE)
+    storage.start(replace(row), SPACE)
     rows = work(folder, n=3).rows
     states = {r.number: r.state for r in rows}
     assert states[empty] == "lost" and states[ended] == "done"

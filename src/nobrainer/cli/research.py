@@ -39,7 +39,7 @@ from nobrainer.io import write_text
 from nobrainer.research.journal import JOURNAL, STATES, Row
 from nobrainer.research.judge import OBJECTIVES
 from nobrainer.research.records import Snapshot
-from nobrainer.research.words import summarise_findings
+from nobrainer.research.report.words import summarise_findings
 
 WORKING_DIR = click.option(
     "--working-dir",

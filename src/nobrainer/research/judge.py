@@ -85,10 +85,10 @@ def judge(rows: Sequence[Row], objectives: Sequence[str]) -> Standing:
         rows: in the order in which they ended; those under way are passed over.
         objectives: names of `OBJECTIVES`.
     """
-    court = _Court(tuple(objectives))
+    replay = _Replay(tuple(objectives))
     for row in rows:
-        court.hear(row)
-    return court.standing()
+        replay.add(row)
+    return replay.standing()
 
 
 def bootstrap_difference(
@@ -109,8 +109,8 @@ def bootstrap_difference(
     return Difference(float(gain.mean()), float(low), float(high), len(gain))
 
 
-class _Court:
-    """The state of a replay."""
+class _Replay:
+    """Who is best by the rows so far, as they are added one after the other."""
 
     def __init__(self, objectives: tuple[str, ...]) -> None:
         self._objectives = objectives
@@ -121,7 +121,7 @@ class _Court:
         self._baseline: int | None = None
         self._decided_for: tuple[object, ...] = ()
 
-    def hear(self, row: Row) -> None:
+    def add(self, row: Row) -> None:
         """Take the next row into account."""
         if row.state == "running":
             return

@@ -8,23 +8,14 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.samplers import RandomSampler, TPESampler
-from optuna.study import StudyDirection
-from optuna.trial import TrialState, create_trial
 
 from nobrainer.bayes.draws import mix_seed
 from nobrainer.errors import InputError
-from nobrainer.glossary import OF_RUNS
 from nobrainer.registry import Registry
-from nobrainer.research.journal import INFEASIBLE, Row
-from nobrainer.research.judge import judge
+from nobrainer.research.journal import Row
 from nobrainer.research.llm import AnswerError, Endpoint, ask_for_values
+from nobrainer.research.optuna_study import to_distributions, to_study
 from nobrainer.research.space import Choice, Float, Integer, Range, Space
 
 MODEL_SHARE = 0.3
@@ -35,10 +26,6 @@ _TPE_TRIES = 20
 _RANDOM_TRIES = 2000
 _N_GRID = 4
 _MOST_GRID_POINTS = 1_000_000
-
-# Optuna announces each study on standard error, and one is made for each proposal;
-# what it waits for would spoil the table of a search. What fails is raised.
-optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -59,68 +46,6 @@ Proposer = Callable[[Space, Sequence[Row], Sequence[str], int], Proposal | None]
 PROPOSERS: Registry[Callable[[], Proposer]] = Registry("proposer")
 """Makes a proposer; raises `InputError` where it needs a language model and the
 environment names none."""
-
-
-def to_distribution(span: Range) -> BaseDistribution:
-    """The range as Optuna has it."""
-    match span:
-        case Choice(values):
-            return CategoricalDistribution(values)
-        case Integer(low, high, log):
-            return IntDistribution(low, high, log=log)
-        case Float(low, high, log):
-            return FloatDistribution(low, high, log=log)
-
-
-def to_directions(objectives: Sequence[str]) -> list[StudyDirection]:
-    """Which way is better, as Optuna has it."""
-    return [StudyDirection[OF_RUNS[name].direction.upper()] for name in objectives]
-
-
-def to_study(
-    space: Space, rows: Sequence[Row], objectives: Sequence[str]
-) -> optuna.Study:
-    """The rows as an Optuna study in memory, a trial for each recipe.
-
-    Repeats are no trials: the value of a trial is the mean over the seeds of its
-    recipe. Rows that cannot be trained are pruned trials with a violated constraint,
-    which TPE takes for worse than all others; rows that were lost say nothing and are
-    left out. The attribute "run" of a trial is its row's number.
-
-    Args:
-        rows: of a study, those under way included.
-        objectives: names of `OBJECTIVES`; the curves, which are of Dice, are
-            intermediate values (by percent of the training) where Dice is the only one.
-    """
-    study = optuna.create_study(
-        directions=to_directions(objectives),
-        sampler=RandomSampler(seed=0),
-    )
-    means = judge(rows, objectives).means
-    ranges = {name: to_distribution(space.ranges[name]) for name in space.ranges}
-    states = {
-        "done": TrialState.COMPLETE,
-        "pruned": TrialState.PRUNED,
-        "running": TrialState.RUNNING,
-    } | dict.fromkeys(INFEASIBLE, TrialState.PRUNED)
-    for row in rows:
-        if row.role == "repeat" or row.state not in states:
-            continue
-        curve = row.curve if list(objectives) == ["dice"] else ()
-        known = {name: row.values[name] for name in ranges if name in row.values}
-        done = row.state == "done"
-        study.add_trial(
-            create_trial(
-                state=states[row.state],
-                values=[means[row.number][n] for n in objectives] if done else None,
-                params=known,
-                distributions={name: ranges[name] for name in known},
-                intermediate_values={round(100 * at): dice for at, dice in curve},
-                constraints={"fits": 1.0} if row.state in INFEASIBLE else None,
-                user_attrs={"run": row.number},
-            )
-        )
-    return study
 
 
 @PROPOSERS.register("random")
@@ -313,7 +238,7 @@ def _ask_for_new(
 
     Each answer counts as under way from then on, which keeps TPE from repeating it.
     """
-    ranges = {name: to_distribution(space.ranges[name]) for name in space.ranges}
+    ranges = to_distributions(space)
     for _ in range(n_tries):
         values = study.ask(ranges).params
         if _key(space, values) not in taken:

@@ -35,8 +35,8 @@ from nobrainer.memory import memory_limit_bytes
 from nobrainer.processing.dataset import Dataset
 from nobrainer.recipe import SearchRecord
 from nobrainer.registry import check_count, near_miss
-from nobrainer.research.book import PRUNERS, STORAGE, Book, check_database, public_url
 from nobrainer.research.cost import forecast, why_not
+from nobrainer.research.database import check_database, public_url
 from nobrainer.research.journal import (
     INFEASIBLE,
     JOURNAL,
@@ -53,12 +53,13 @@ from nobrainer.research.judge import (
     check_objectives,
     judge,
 )
-from nobrainer.research.page import write_study
 from nobrainer.research.proposers import PROPOSERS
 from nobrainer.research.records import FinalResult, Settings, Snapshot, View
+from nobrainer.research.report.page import write_study
 from nobrainer.research.space import Space, family_space
 from nobrainer.research.task import MODEL, SegmentationTask, list_gpus, make_dataset
 from nobrainer.research.trial import Outcome, run_trial
+from nobrainer.research.trial_storage import PRUNERS, STORAGE, TrialStorage
 from nobrainer.research.worker import (
     Presence,
     Watch,
@@ -303,7 +304,7 @@ def _read_running(folder: Path, settings: Settings, url: str | None) -> list[Row
     if not list_workers(folder / WORKERS) or (url is None and settings.storage):
         return []
     try:
-        return Book(folder, settings, url, is_reader=True).running()
+        return TrialStorage(folder, settings, url, is_reader=True).running()
     except KeyError:
         return []  # A worker is just beginning.
     except InputError as error:
@@ -372,7 +373,7 @@ class Study:
         self.run_s = run_s
         self.memory_bytes = memory_bytes
         self.view = view
-        self.book = Book(folder, settings, storage)
+        self.storage = TrialStorage(folder, settings, storage)
         self.lock = FileLock(folder / ".lock")
         self.ending = FileLock(folder / ".ending.lock")
         self.watch = Watch(folder / WORKERS)
@@ -435,17 +436,19 @@ class Study:
             InputError: a database is not the one that the journal was written from.
         """
         rows = self.journal.read()
-        missing = {row.number for row in rows} - {r.number for r in self.book.ended()}
+        missing = {row.number for row in rows} - {
+            r.number for r in self.storage.ended()
+        }
         if not missing:
             return
-        if not self.book.is_file:
+        if not self.storage.is_file:
             raise InputError(
                 f"{self.folder}: {JOURNAL} has {len(missing)} runs that the storage "
                 "does not know: give the --storage that the study was begun with, or "
                 "another --working-dir"
             )
         self.view.say(f"{STORAGE} is made anew from {JOURNAL}: {len(missing)} runs")
-        self.book.restore(rows)
+        self.storage.restore(rows)
 
     def _judge(self, rows: Sequence[Row]) -> Standing:
         """Who is best by all rows that have ended, which are only ever added to."""
@@ -458,22 +461,22 @@ class Study:
 
     def _settle(self) -> list[Row]:
         """Take note of what ended and who died; hold the lock. Returns ended rows."""
-        for row in self.book.running():
+        for row in self.storage.running():
             if row.state != "running":
-                self.book.close(row)
+                self.storage.close(row)
             elif not row.worker or not self.watch.is_alive(row.worker):
                 reason = "its worker is gone"
-                self.book.close(replace(row, state="lost", reason=reason))
+                self.storage.close(replace(row, state="lost", reason=reason))
                 forget(self.folder / WORKERS, row.worker)
         known = {row.number for row in self.journal.read()}
-        new = [row for row in self.book.ended() if row.number not in known]
+        new = [row for row in self.storage.ended() if row.number not in known]
         append_rows(self.journal.path, new)
         return self.journal.read()
 
     def _claim(self, rows: Sequence[Row]) -> Row | None:
         """Decide what to run next and say so in the storage; hold the lock."""
         standing = self._judge(rows)
-        running = self.book.running()
+        running = self.storage.running()
         lost = Counter(_key(row) for row in rows if row.state == "lost")
         under_way = {_key(row) for row in running}
 
@@ -520,8 +523,8 @@ class Study:
             reason = self._too_large(row, rows)
             if reason is None:
                 return row
-            self.book.close(replace(row, state="skipped", reason=reason))
-            rows, running = self._settle(), self.book.running()
+            self.storage.close(replace(row, state="skipped", reason=reason))
+            rows, running = self._settle(), self.storage.running()
             self.view.tell(rows[-1], self._judge(rows))
 
     def _begin(
@@ -532,7 +535,7 @@ class Study:
         note: str,
         of: int | None,
     ) -> Row:
-        number = self.book.open()
+        number = self.storage.take_number()
         try:
             size = self.task.size(_told(values, proposer))
         except InputError:
@@ -549,7 +552,7 @@ class Study:
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             worker=self.worker,
         )
-        self.book.note(row, self.space)
+        self.storage.start(row, self.space)
         return row
 
     def _too_large(self, row: Row, rows: Sequence[Row]) -> str | None:
@@ -583,7 +586,7 @@ class Study:
             # The baseline and repeats are measuring sticks: they run to their end.
             if row.role == "repeat":
                 return True
-            is_hopeless = self.book.hopeless(row.number, point)
+            is_hopeless = self.storage.is_hopeless(row.number, point)
             return row.role == "baseline" or not is_hopeless
 
         def wait() -> None:
@@ -624,7 +627,7 @@ class Study:
             seconds = round(time.monotonic() - started, 3)
             ended = replace(ended, curve=tuple(curve), seconds=seconds)
             with self.lock:
-                self.book.close(ended)
+                self.storage.close(ended)
                 rows = self._settle()
                 self._keep_house(rows)
         self._n_ended += 1
@@ -670,7 +673,7 @@ class Study:
         kept = {standing.champion, standing.baseline, *standing.undecided}
         done = [row.number for row in rows if row.state == "done"]
         kept |= {*done[-KEPT_MODELS:]}
-        for row in self.book.running():
+        for row in self.storage.running():
             kept |= {row.number, row.of}
         for path in (self.folder / RUNS).iterdir():
             if path.name.isdigit() and int(path.name) not in kept:
@@ -737,7 +740,7 @@ class Study:
         with self.lock:
             rows = self._settle()
             standing = self._judge(rows)
-            busy = bool(self.book.running())
+            busy = bool(self.storage.running())
         if (self.folder / TEST).exists() or standing.champion is None:
             return
         is_compared = any(r.role == "proposal" and r.state in _COMPARED for r in rows)
@@ -816,7 +819,7 @@ class Study:
 
     def _wait_for_others(self) -> bool:
         """Wait a little for runs of other workers; False where there are none."""
-        if not self.book.running():
+        if not self.storage.running():
             return False
         self._show(None)
         time.sleep(min(1.0, max(0.0, self._left_s())))
@@ -832,7 +835,7 @@ class Study:
 
     def _snapshot(self, own: Row | None = None) -> Snapshot:
         rows = self.journal.read()
-        found = {row.number: row for row in (*self.book.running(), *rows)}
+        found = {row.number: row for row in (*self.storage.running(), *rows)}
         if own is not None:
             found[own.number] = own
         return Snapshot(

@@ -14,11 +14,12 @@ import pytest
 
 from html_pages import BROWSER, DASH, Page, measure
 from nobrainer.errors import InputError
-from nobrainer.research.charts import draw_history, find_reigns, pareto_front
 from nobrainer.research.journal import Row
 from nobrainer.research.judge import Difference, bootstrap_difference, judge
-from nobrainer.research.page import write_study
 from nobrainer.research.records import FinalResult, Settings, Snapshot
+from nobrainer.research.report.history import draw_history, find_reigns
+from nobrainer.research.report.page import write_study
+from nobrainer.research.report.tradeoffs import pareto_front
 from nobrainer.research.space import Choice, Space, family_space
 
 SPACE = family_space("bayesian_vnet")

@@ -38,14 +38,14 @@ def _news(snapshot: Snapshot) -> str:
             f"with it: {baseline.reason or STATES[baseline.state]}."
         )
     if standing.champion != standing.baseline:
-        return _crown(standing.champion, snapshot.test)
+        return _name_winner(standing.champion, snapshot.test)
     if len(standing.means) == 1:
         return "No recipe but the default has been trained to its end yet."
     return "No recipe was found that is better than the default."
 
 
-def _crown(champion: int, test: FinalResult | None) -> str:
-    """That something better was found, as far as that is known."""
+def _name_winner(champion: int, test: FinalResult | None) -> str:
+    """Say that something better was found, as far as that is known."""
     won = f"Run {champion} is better than the default recipe on the validation split"
     if test is None or test.champion != champion:
         return f"{won}; the test split has not been asked yet."

@@ -1,0 +1,91 @@
+"""A study as Optuna has it: ranges, directions, and rows as trials."""
+
+from collections.abc import Sequence
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import RandomSampler
+from optuna.study import StudyDirection
+from optuna.trial import TrialState, create_trial
+
+from nobrainer.glossary import OF_RUNS
+from nobrainer.research.journal import INFEASIBLE, Row
+from nobrainer.research.judge import judge
+from nobrainer.research.space import Choice, Float, Integer, Range, Space
+
+# Optuna announces each study on standard error, and one is made for each proposal;
+# its warnings would spoil the table of a search. What fails is raised.
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def to_distribution(span: Range) -> BaseDistribution:
+    """The range as Optuna has it."""
+    match span:
+        case Choice(values):
+            return CategoricalDistribution(values)
+        case Integer(low, high, log):
+            return IntDistribution(low, high, log=log)
+        case Float(low, high, log):
+            return FloatDistribution(low, high, log=log)
+
+
+def to_distributions(space: Space) -> dict[str, BaseDistribution]:
+    """The ranges of a space as Optuna has them, by parameter."""
+    return {name: to_distribution(span) for name, span in space.ranges.items()}
+
+
+def to_directions(objectives: Sequence[str]) -> list[StudyDirection]:
+    """Which way each objective is better, as Optuna has it."""
+    return [StudyDirection[OF_RUNS[name].direction.upper()] for name in objectives]
+
+
+def to_study(
+    space: Space, rows: Sequence[Row], objectives: Sequence[str]
+) -> optuna.Study:
+    """The rows as an Optuna study in memory, a trial for each recipe.
+
+    Repeats are no trials: the value of a trial is the mean over the seeds of its
+    recipe. Rows that cannot be trained are pruned trials with a violated constraint,
+    which TPE takes for worse than all others; rows that were lost say nothing and are
+    left out. The attribute "run" of a trial is its row's number.
+
+    Args:
+        space: the space that is searched.
+        rows: the rows of a study, those under way included.
+        objectives: names of `OBJECTIVES`; the curves, which are of Dice, are
+            intermediate values (by percent of the training) where Dice is the only one.
+    """
+    study = optuna.create_study(
+        directions=to_directions(objectives),
+        sampler=RandomSampler(seed=0),
+    )
+    means = judge(rows, objectives).means
+    ranges = to_distributions(space)
+    states = {
+        "done": TrialState.COMPLETE,
+        "pruned": TrialState.PRUNED,
+        "running": TrialState.RUNNING,
+    } | dict.fromkeys(INFEASIBLE, TrialState.PRUNED)
+    for row in rows:
+        if row.role == "repeat" or row.state not in states:
+            continue
+        curve = row.curve if list(objectives) == ["dice"] else ()
+        known = {name: row.values[name] for name in ranges if name in row.values}
+        done = row.state == "done"
+        study.add_trial(
+            create_trial(
+                state=states[row.state],
+                values=[means[row.number][n] for n in objectives] if done else None,
+                params=known,
+                distributions={name: ranges[name] for name in known},
+                intermediate_values={round(100 * at): dice for at, dice in curve},
+                constraints={"fits": 1.0} if row.state in INFEASIBLE else None,
+                user_attrs={"run": row.number},
+            )
+        )
+    return study
