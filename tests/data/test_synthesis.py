@@ -9,10 +9,20 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from nobrainer.data import synthesis as made
+from nobrainer.data.axes import along_axes, centred_places, spline_weights
 from nobrainer.data.labels import read_mapping
 from nobrainer.data.preprocess import zscore
 from nobrainer.data.synthesis import Anatomy, synthesise
+from nobrainer.data.synthesis.deformation import draw_places
+from nobrainer.data.synthesis.draws import Draws
+from nobrainer.data.synthesis.intensities import draw_look
+from nobrainer.data.synthesis.scanner import (
+    acquire,
+    add_noise,
+    draw_ghosts,
+    draw_voxel_sizes,
+    draw_wave,
+)
 from nobrainer.errors import InputError
 from nobrainer.io import read_labels
 from nobrainer.json_records import build_record, parse_json, to_json
@@ -155,9 +165,9 @@ def test_size_and_shift_are_those_asked_for():
 
 def test_the_deformation_can_be_undone():
     free = replace(STILL, warp_mm=6, warp_length_mm=12, rotation_deg=30, shear=0.1)
-    draws = made._Draws(range(8), torch.device("cpu"))
+    draws = Draws(range(8), torch.device("cpu"))
     flipped = torch.zeros(8, dtype=torch.bool)
-    places = made._places(free, draws, (32, 32, 32), MM, flipped).double()
+    places = draw_places(free, draws, (32, 32, 32), MM, flipped).double()
     inner = (slice(None), slice(None), slice(0, -1), slice(0, -1), slice(0, -1))
     steps = torch.stack(
         [places.diff(dim=axis)[..., :31, :31, :31] for axis in (2, 3, 4)]
@@ -170,7 +180,7 @@ def test_the_deformation_can_be_undone():
 
 
 def test_velocities_have_the_standard_deviation_asked_for():
-    splines = made._splines(made._centred(30, 1.0, torch.device("cpu")), 11, 5.0)
+    splines = spline_weights(centred_places(30, 1.0, torch.device("cpu")), 11, 5.0)
     assert splines.shape == (30, 11)
     assert torch.allclose(splines.norm(dim=1), torch.ones(30))
     # The points reach past both ends, so that no place is at the border of a spline.
@@ -179,8 +189,8 @@ def test_velocities_have_the_standard_deviation_asked_for():
 
 def test_means_are_drawn_about_the_tissues_of_a_contrast():
     seeds, which = range(300), torch.zeros(300).long()
-    draws = made._Draws(seeds, torch.device("cpu"))
-    look = made._look(
+    draws = Draws(seeds, torch.device("cpu"))
+    look = draw_look(
         ANATOMY, replace(STILL, contrasts={"T2": 1}, prior_spread=0.05), draws
     )
     white = ANATOMY.values.index(2)
@@ -189,7 +199,7 @@ def test_means_are_drawn_about_the_tissues_of_a_contrast():
     assert torch.equal(look.means[:, white], look.means[:, ANATOMY.values.index(41)])
     assert not torch.equal(look.means[:, white], look.means[:, ANATOMY.values.index(3)])
     mixed = replace(STILL, contrasts={"random": 3, "T1": 1}, texture=0.1)
-    look = made._look(ANATOMY, mixed, draws)
+    look = draw_look(ANATOMY, mixed, draws)
     means = look.means[:, white]
     assert float((means - 0.85).abs().lt(1e-6).float().mean()) == pytest.approx(
         0.25, abs=0.08
@@ -203,10 +213,10 @@ def test_means_are_drawn_about_the_tissues_of_a_contrast():
 
 def test_texture_has_the_drawn_spread():
     found = draw(replace(STILL, texture=0.1), seeds=[5])
-    draws = made._Draws([5], torch.device("cpu"))
+    draws = Draws([5], torch.device("cpu"))
     for _ in range(2):  # Place and shift, which come first.
         draws.between(0, 1, 3)
-    look = made._look(ANATOMY, replace(STILL, texture=0.1), draws)
+    look = draw_look(ANATOMY, replace(STILL, texture=0.1), draws)
     for value in (2, 3):
         inside = found.image[0, 0][value == LABELS]
         spread = float(look.spreads[0, ANATOMY.values.index(value)])
@@ -215,10 +225,10 @@ def test_texture_has_the_drawn_spread():
 
 
 def test_noise_is_rician():
-    draws = made._Draws([1], torch.device("cpu"))
+    draws = Draws([1], torch.device("cpu"))
     for signal, noise in ((0.0, 0.2), (0.5, 0.2)):
         image = torch.full((1, 60, 60, 60), signal)
-        found = made._modulus(image, torch.full((1, 1, 1, 1), noise), draws)
+        found = add_noise(image, torch.full((1, 1, 1, 1), noise), draws)
         second = signal**2 + 2 * noise**2
         assert float(found.square().mean()) == pytest.approx(second, rel=0.01)
         if not signal:  # A Rayleigh distribution.
@@ -228,22 +238,22 @@ def test_noise_is_rician():
 
 def test_coarse_scans_keep_constants_and_ramps():
     coarse = replace(STILL, coarse=1, resolution_mm=4, slice_mm=6, blur_mm=0.5)
-    draws = made._Draws(range(12), torch.device("cpu"))
+    draws = Draws(range(12), torch.device("cpu"))
     none = torch.zeros(12, 1, 1, 1)
-    flat = made._acquire(torch.full((12, 40, 40, 40), 0.7), none, coarse, draws, MM)
+    flat = acquire(torch.full((12, 40, 40, 40), 0.7), none, coarse, draws, MM)
     assert torch.allclose(flat, torch.tensor(0.7), atol=1e-4)
     ramp = (torch.arange(40.0) / 40).expand(12, 40, 40, 40)
-    found = made._acquire(ramp, none, coarse, draws, MM)
+    found = acquire(ramp, none, coarse, draws, MM)
     assert torch.allclose(found[..., 12:28], ramp[..., 12:28], atol=1e-3)
     # Details go where voxels are large.
     noise = draws.normal(40, 40, 40)
-    left = made._acquire(noise, none, coarse, draws, MM).std((1, 2, 3))
+    left = acquire(noise, none, coarse, draws, MM).std((1, 2, 3))
     assert left.max() < 0.95 and left.min() < 0.3
 
 
 def test_slices_are_as_thick_as_drawn():
-    draws = made._Draws(range(400), torch.device("cpu"))
-    sizes = made._voxel_sizes(
+    draws = Draws(range(400), torch.device("cpu"))
+    sizes = draw_voxel_sizes(
         replace(STILL, coarse=0.5, resolution_mm=3, slice_mm=7), draws, torch.tensor(MM)
     )
     grid = (sizes == 1).all(1)
@@ -293,17 +303,17 @@ def test_a_cut_field_of_view_loses_what_was_drawn():
 
 
 def test_ghosts_and_spikes():
-    draws = made._Draws(range(20), torch.device("cpu"))
+    draws = Draws(range(20), torch.device("cpu"))
     on = replace(STILL, ghosts=1, spikes=1)
-    matrices = made._ghosts(on, draws, (16, 18, 20))
+    matrices = draw_ghosts(on, draws, (16, 18, 20))
     point = torch.zeros(20, 16, 18, 20)
     point[:, 3, 4, 5] = 1
-    seen = made.along_axes(point, matrices)
+    seen = along_axes(point, matrices)
     # The head and two copies along one axis, of which none is stronger than a quarter.
     assert ((seen > 0).sum((1, 2, 3)) == 3).all()
     copies = (seen.sum((1, 2, 3)) - 1) / 2
     assert 0.15 < float(copies.max()) <= 0.25
-    wave = made._wave(on, draws, (16, 16, 16))
+    wave = draw_wave(on, draws, (16, 16, 16))
     strongest = torch.fft.rfftn(wave[0]).abs().flatten().topk(8).values.square().sum()
     everything = torch.fft.rfftn(wave[0]).abs().square().sum()
     assert float(strongest / everything) > 0.5

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nobrainer.data.axes import along_axes, gaussian_means
 from nobrainer.registry import Registry
 from nobrainer.types import Shape3
 
@@ -230,36 +231,3 @@ def _blur(x: Tensor, widths: Tensor) -> Tensor:
         for n, width in zip(x.shape, widths, strict=True)
     ]
     return along_axes(x, kernels)
-
-
-def gaussian_means(places: Tensor, n: int, width: Tensor) -> Tensor:
-    """The matrix that takes Gaussian means of n voxels at places along an axis.
-
-    Args:
-        places: (..., m), in voxels.
-        n: voxels along the axis; beyond its ends a mean is over fewer of them.
-        width: (...), standard deviations in voxels; 0 takes the nearest voxel.
-
-    Returns: (..., m, n), whose rows have the sum 1.
-    """
-    away = places[..., None] - torch.arange(n, device=places.device)
-    away = away / width.clamp_min(1e-3)[..., None, None]
-    # Numbers that are hardly any are many times slower to multiply.
-    kernel = F.threshold(torch.softmax(-(away**2) / 2, -1), 1e-6, 0.0)
-    return kernel / kernel.sum(-1, keepdim=True)
-
-
-def along_axes(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Multiply each of the last three axes by its matrix.
-
-    Args:
-        x: (..., I, J, K).
-        matrices: (i, I), (j, J) and (k, K), each with leading axes, such as one of
-            examples, if wanted.
-
-    Returns: (..., i, j, k).
-    """
-    first, second, third = matrices
-    x = x @ third.unsqueeze(-3).mT
-    x = second.unsqueeze(-3) @ x
-    return (first @ x.flatten(-2)).unflatten(-1, x.shape[-2:])

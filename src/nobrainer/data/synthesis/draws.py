@@ -1,0 +1,41 @@
+"""The random numbers of a batch of images."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+class Draws:
+    """Random numbers of a batch; every image has a generator of its own.
+
+    So an image does not depend on which other images are in the batch.
+
+    Args:
+        seeds: seed of each image, 0 to 2**63 - 1.
+        device: where the numbers are drawn; another kind of device gives other numbers.
+    """
+
+    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
+        self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        self.device = device
+
+    def between(self, low: float, high: float, *shape: int) -> Tensor:
+        """Uniform numbers from `low` to `high`, (B, *shape)."""
+        return low + (high - low) * self._stack(torch.rand, shape)
+
+    def happens(self, probability: float, *shape: int) -> Tensor:
+        """Whether something of this probability happens, booleans (B, *shape)."""
+        return self._stack(torch.rand, shape) < probability
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers, (B, *shape)."""
+        return self._stack(torch.randn, shape)
+
+    def _stack(self, draw: Callable[..., Tensor], shape: Sequence[int]) -> Tensor:
+        parts = [
+            draw(shape, generator=generator, device=self.device)
+            for generator in self._generators
+        ]
+        # Stacking a single part would copy it.
+        return parts[0][None] if len(parts) == 1 else torch.stack(parts)
