@@ -31,6 +31,7 @@ LAYERS = """
     volume recipe
     json_records
     types registry memory system naming glossary
+    checks
     errors
 """
 # The order inside packages, written in the same way. A package that stands here names

@@ -1,8 +1,9 @@
+"""Named choices: a mapping whose errors name the near miss."""
+
 import pytest
 
 from nobrainer.errors import InputError
-from nobrainer.recipe import ModelConfig
-from nobrainer.registry import Registry, check_arguments, near_miss
+from nobrainer.registry import Registry
 
 
 @pytest.fixture
@@ -35,21 +36,8 @@ def test_unknown_name_suggests_the_near_miss(colours):
     )
 
 
-def test_no_suggestion_when_nothing_is_near():
-    assert str(near_miss("colour", "xyz", ["red"])) == (
-        "unknown colour 'xyz': known: red"
-    )
-
-
-def test_check_arguments_reads_functions_and_constructors():
-    def function(a, /, levels, *, filters=8):
-        return a, levels, filters
-
-    check_arguments("argument", function, {"levels": 1, "filters": 2})
-    with pytest.raises(InputError, match="did you mean 'levels'"):
-        check_arguments("argument", function, {"level": 1})
-    with pytest.raises(InputError, match="unknown argument 'a'"):
-        check_arguments("argument", function, {"a": 1})
-    check_arguments("argument", ModelConfig, {"name": "vnet"})
-    with pytest.raises(InputError, match="did you mean 'name'"):
-        check_arguments("argument", ModelConfig, {"nam": "vnet"})
+def test_a_name_is_checked_without_loading_its_entry(colours):
+    colours.locate("grey", "no.such.module:grey")
+    colours.check("grey")
+    with pytest.raises(InputError, match="unknown colour 'gray': did you mean 'grey'"):
+        colours.check("gray")

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from nobrainer.bayes.draws import is_stochastic, mix_seed
+from nobrainer.checks import check_between, check_choice
 from nobrainer.data.prepare import Prepared
 from nobrainer.errors import InputError
 from nobrainer.inference.predict import Predictor, Scaling
 from nobrainer.metrics.region import foreground_band
 from nobrainer.posthoc import Calibration, Intervals, volume_spread
-from nobrainer.registry import near_miss
 
 Method = Literal["temperature", "vector"]
 
@@ -86,7 +86,7 @@ def calibrate(
     Sources: Guo et al., "On calibration of modern neural networks", ICML 2017; Lei et
     al., "Distribution-free predictive inference for regression", JASA 113 (2018).
     """
-    _check_method(method)
+    check_choice("calibration method", method, get_args(Method))
     if not subjects:
         raise InputError("scans to calibrate on must be at least 1, got 0")
     people = sorted(set(subjects))
@@ -234,7 +234,7 @@ def fit_scaling(
 
     Source: Guo et al., "On calibration of modern neural networks", ICML 2017, 4.2.
     """
-    _check_method(method)
+    check_choice("calibration method", method, get_args(Method))
     n_classes = logits[0].shape[-1]
     subjects = [
         (torch.from_numpy(scores), torch.from_numpy(truth))
@@ -373,16 +373,8 @@ def _rounded_up(value: float) -> int:
     return ceil(round(value, 9))
 
 
-def _check_method(method: str) -> None:
-    if method not in get_args(Method):
-        raise near_miss("calibration method", method, get_args(Method))
-
-
 def _check_coverage(coverage: float, n_subjects: int, halved: bool = False) -> None:
-    if not 0 < coverage < 1:
-        raise InputError(
-            f"coverage must be between 0 and 1, got {coverage!r}: 0.9 is usual"
-        )
+    check_between("coverage", coverage)
     if n_subjects < _subjects_needed(coverage):
         where = "are left by vector scaling, which takes half" if halved else "are here"
         raise _too_few(coverage, n_subjects, where)

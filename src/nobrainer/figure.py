@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
+from nobrainer.checks import check_count
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 from nobrainer.glossary import OF_SCANS
@@ -104,8 +105,7 @@ def draw_prediction(
         InputError: the scan or the true labels cannot be read, or do not lie on one
             grid, or `n_slices` is below 1.
     """
-    if n_slices < 1:
-        raise InputError(f"n_slices must be 1 or more, got {n_slices}")
+    check_count("n_slices", n_slices, 1)
     volume = read_image(image)
     # In millimetres, whatever the unit of the file.
     upright = nib.as_closest_canonical(nib.Nifti1Image(volume.data, volume.affine))

@@ -17,8 +17,8 @@ from typing import (
     get_type_hints,
 )
 
+from nobrainer.checks import check_choice, shorten
 from nobrainer.errors import InputError
-from nobrainer.registry import near_miss
 
 T = TypeVar("T")
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
@@ -26,7 +26,6 @@ Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | Non
 
 _MOST_DEPTH, _MOST_DIGITS = 64, 300
 _TOO_DEEP = "{} is not ours: its lists and objects are nested too deep"
-_LONGEST = 80
 
 
 def since(version: int) -> dict[str, int]:
@@ -128,8 +127,7 @@ def build_record(kind: type[T], raw: object, where: str) -> T:
     of_kind: type = kind
     known = _fields(of_kind)
     for name in raw:
-        if name not in known:
-            raise near_miss(f"field of {where}", name, known)
+        check_choice(f"field of {where}", name, known)
     for name, field in known.items():
         if name not in raw and not field.may_be_missing:
             raise InputError(f"{where} lacks the field {name!r}")
@@ -181,12 +179,6 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if kind is dict:
         return {k: _convert(inner[1], v, f"{where}.{k}") for k, v in value.items()}
     return value
-
-
-def shorten(value: object) -> str:
-    """A value as Python writes it, for a message; of a long one the beginning."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def as_json_stores(args: Mapping[str, Any], what: str) -> dict[str, Any]:

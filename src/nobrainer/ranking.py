@@ -54,7 +54,7 @@ def rank(tables: Tables, strategy: str, seed: int) -> list[Ranked]:
 
 def check_strategy(strategy: str, *, n_draws: int) -> None:
     """Raise `InputError` for an unknown strategy, or one that needs more draws."""
-    STRATEGIES[strategy]
+    STRATEGIES.check(strategy)
     if n_draws < 2 and strategy in OF_DRAWS:
         raise _needs_draws(f"strategy {strategy!r}")
 

@@ -320,7 +320,7 @@ def test_learned_dropout_may_need_another_rate() -> None:
         ("dropout_rate.choices = [0, 1]", "dropout_rate: .*must lie in"),
         ('dropout_rate.choices = ["a"]', "dropout_rate: .*must lie in"),
         ("kl_weight.choices = [-1]", "kl_weight: kl_weight must be 'elbo' or"),
-        ('posterior_scale.choices = ["a"]', "posterior_scale must be a positive"),
+        ('posterior_scale.choices = ["a"]', "posterior_scale must be a number > 0"),
         ('block_shape.choices = ["32x32"]', 'must be text like "32x32x32"'),
         ('block_shape.choices = ["32x0x32"]', 'must be text like "32x32x32"'),
         ("block_shape.choices = [32]", 'must be text like "32x32x32"'),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from nobrainer.bayes.layers import StochasticLayer
-from nobrainer.bayes.priors import check_scale
+from nobrainer.checks import check_between, check_positive
 from nobrainer.errors import InputError
 from nobrainer.registry import Registry
 
@@ -83,9 +83,8 @@ class ConcreteDropout3d(StochasticLayer):
                 f"keep_probability must lie in [{LEAST}, {MOST}], "
                 f"got {keep_probability!r}"
             )
-        check_scale("temperature", temperature)
-        if not 0 < prior < 1:
-            raise InputError(f"prior must lie between 0 and 1, got {prior!r}")
+        check_positive("temperature", temperature)
+        check_between("prior", prior)
         self.temperature = temperature
         self.prior = prior
         logit = math.log(keep_probability / (1 - keep_probability))

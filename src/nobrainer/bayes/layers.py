@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from nobrainer.bayes.posteriors import POSTERIORS, Posterior, WeightNormal
-from nobrainer.bayes.priors import PRIORS, check_scale, is_constant_normal
+from nobrainer.bayes.priors import PRIORS, is_constant_normal
+from nobrainer.checks import check_arguments, check_choice, check_positive
 from nobrainer.errors import InputError
-from nobrainer.registry import check_arguments, near_miss
 
 ESTIMATORS = ("shared", "per_example", "local", "flipout")
 """How a training step draws: one weight for the batch, one weight per example, the
@@ -82,9 +82,8 @@ class BayesianLayer(StochasticLayer):
         estimator: str,
     ) -> None:
         super().__init__()
-        if estimator not in ESTIMATORS:
-            raise near_miss("estimator", estimator, ESTIMATORS)
-        check_scale("posterior_scale", posterior_scale)
+        check_choice("estimator", estimator, ESTIMATORS)
+        check_positive("posterior_scale", posterior_scale)
         self.prior_type = prior_type
         if not isinstance(prior_args, Mapping | None):
             raise InputError(

@@ -11,7 +11,7 @@ import torch
 from pyro.distributions import Delta, Normal
 from torch import Tensor, distributions, nn
 
-from nobrainer.errors import InputError
+from nobrainer.checks import check_positive
 from nobrainer.registry import Registry
 
 TINY = 1e-12
@@ -122,8 +122,7 @@ class MeanFieldNormal(nn.Module):
 
     def __init__(self, mean: Tensor, scale: float) -> None:
         super().__init__()
-        if not scale > 0:
-            raise InputError(f"posterior scale must be a positive number, got {scale}")
+        check_positive("posterior scale", scale)
         self.mean = nn.Parameter(mean.detach().clone())
         rho = float(_inverse_softplus(torch.tensor(scale, dtype=torch.float64)))
         self.rho = nn.Parameter(torch.full_like(self.mean, rho))

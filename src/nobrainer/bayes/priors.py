@@ -4,7 +4,6 @@ Every entry takes its parameters by name and the device they shall live on, and
 returns a scalar `torch.distributions.Distribution`.
 """
 
-import math
 from typing import TypeGuard
 
 import torch
@@ -16,16 +15,10 @@ from torch.distributions import (
     Normal,
 )
 
-from nobrainer.errors import InputError
+from nobrainer.checks import check_between, check_positive
 from nobrainer.registry import Registry
 
 PRIORS: Registry = Registry("prior")
-
-
-def check_scale(name: str, value: float) -> None:
-    """Raise `InputError` unless `value` is a positive finite number."""
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise InputError(f"{name} must be a positive number, got {value!r}")
 
 
 def is_constant_normal(prior: Distribution) -> TypeGuard[Normal]:
@@ -42,7 +35,7 @@ def standard_normal(
     *, scale: float = 1.0, device: torch.device | None = None
 ) -> Distribution:
     """N(0, scale²)."""
-    check_scale("scale", scale)
+    check_positive("scale", scale)
     mean, spread = torch.tensor([0.0, scale], device=device)
     return Normal(mean, spread, validate_args=False)
 
@@ -50,7 +43,7 @@ def standard_normal(
 @PRIORS.register("laplace")
 def laplace(*, scale: float = 1.0, device: torch.device | None = None) -> Distribution:
     """Laplace(0, scale), of density exp(-|w| / scale) / (2 scale): it favours zeros."""
-    check_scale("scale", scale)
+    check_positive("scale", scale)
     return Laplace(*torch.tensor([0.0, scale], device=device))
 
 
@@ -66,12 +59,9 @@ def spike_and_slab(
 
     Source: Blundell et al. 2015, Weight Uncertainty in Neural Networks, eq. 7.
     """
-    check_scale("spike_scale", spike_scale)
-    check_scale("slab_scale", slab_scale)
-    if not isinstance(slab_probability, float) or not 0 < slab_probability < 1:
-        raise InputError(
-            f"slab_probability must lie between 0 and 1, got {slab_probability!r}"
-        )
+    check_positive("spike_scale", spike_scale)
+    check_positive("slab_scale", slab_scale)
+    check_between("slab_probability", slab_probability)
     probabilities = torch.tensor([slab_probability, 1 - slab_probability])
     scales = torch.tensor([slab_scale, spike_scale], device=device)
     return MixtureSameFamily(

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from nobrainer.bayes.layers import BayesianLayer
-from nobrainer.bayes.priors import check_scale
+from nobrainer.checks import check_positive
 from nobrainer.errors import InputError
 
 LEAST_SCALE = 1e-6
@@ -26,7 +26,7 @@ def warm_start(bayesian: nn.Module, trained: nn.Module, delta: float = 0.05) -> 
     Raises: InputError where the networks differ, or `bayesian` has no Bayesian layer.
     Source: Krishnan, Subedar, Tickoo 2020, MOPED, arXiv:1906.05323, section 3.
     """
-    check_scale("delta", delta)
+    check_positive("delta", delta)
     posteriors = {
         f"{name}.{kind}": posterior
         for name, layer in bayesian.named_modules()

@@ -13,10 +13,10 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
+from nobrainer.checks import MOST_CLASSES, check_choice, near_miss
 from nobrainer.data.table import read_cells
 from nobrainer.errors import InputError
 from nobrainer.recipe import DataConfig
-from nobrainer.registry import near_miss
 
 Mappable = str | os.PathLike[str] | Mapping[int, int]
 Binarizer = Callable[[np.ndarray], np.ndarray]
@@ -26,7 +26,6 @@ _WRITTEN = ["index", "name", "color", "original"]
 _HEMISPHERES = ("Left-", "Right-", "ctx-lh-", "ctx-rh-")
 _LARGEST = 2**31 - 1
 """Label value: that of a 32-bit integer, the largest in files."""
-MOST_CLASSES = 4096
 """Far above any atlas; a network has an output for each, also for the numbers that no
 label has."""
 
@@ -178,8 +177,7 @@ class LabelTable:
         Raises:
             InputError: there is no such scheme.
         """
-        if name not in SCHEMES:
-            raise near_miss("label scheme", name, SCHEMES)
+        check_choice("label scheme", name, SCHEMES)
         members: dict[int, list[dict[str, str]]] = {}
         for row in _ROWS:
             if row[name] and row[name] != "0":

@@ -16,9 +16,9 @@ import platformdirs
 import pooch
 import requests
 
+from nobrainer.checks import check_choice
 from nobrainer.data.phantom import GENERATION, write_subjects
 from nobrainer.errors import InputError
-from nobrainer.registry import near_miss
 
 # FreeSurfer results of ten subjects of OpenNeuro ds000114, 1 mm, 256 voxels a side.
 _SAMPLE_URL = (
@@ -53,8 +53,7 @@ def get_data(
         InputError: the source is unknown, the sample cannot be downloaded, or the
             cache cannot be written.
     """
-    if source not in _SOURCES:
-        raise near_miss("source", source, _SOURCES)
+    check_choice("source", source, _SOURCES)
     chosen = cache_dir or os.environ.get("NOBRAINER_CACHE")
     cache = Path(chosen or platformdirs.user_cache_dir("nobrainer")).expanduser()
     cache = cache.resolve()

@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 
 from nobrainer.bayes.layers import POSTERIOR_SCALE, BayesianConv3d
+from nobrainer.checks import check_kl_weight
 from nobrainer.models.meshnet import MeshNet
-from nobrainer.models.registry import check_kl_weight
 from nobrainer.models.vnet import VNet
 
 

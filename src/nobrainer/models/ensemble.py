@@ -7,9 +7,9 @@ from torch import nn
 
 from nobrainer.bayes.ensemble import EnsembleNetwork
 from nobrainer.bayes.layers import name_sites
+from nobrainer.checks import check_count
 from nobrainer.errors import InputError
 from nobrainer.models.registry import build
-from nobrainer.registry import check_count
 
 Member = tuple[str, Mapping[str, Any]]
 MEMBERS: tuple[Member, ...] = (("vnet", {}), ("vnet", {}), ("vnet", {}))

@@ -9,8 +9,7 @@ from torch import nn
 
 from nobrainer.bayes.dropout import ConcreteDropout3d
 from nobrainer.bayes.layers import BayesianConv3d, name_sites
-from nobrainer.models.registry import check_dilations, check_kl_weight, check_size
-from nobrainer.registry import near_miss
+from nobrainer.checks import check_choice, check_dilations, check_kl_weight, check_size
 from nobrainer.types import Images, Logits
 
 VARIANTS = ("spike_and_slab", "bernoulli", "map")
@@ -63,8 +62,7 @@ class Kwyk(nn.Module):
         check_size(in_channels, n_classes, base_filters)
         check_dilations(dilations)
         check_kl_weight(kl_weight)
-        if variant not in VARIANTS:
-            raise near_miss("variant", variant, VARIANTS)
+        check_choice("variant", variant, VARIANTS)
         conv = partial(
             _convolution,
             posterior="weight_normalised" if variant == "spike_and_slab" else "point",

@@ -6,8 +6,8 @@ from torch import nn
 
 from nobrainer.bayes.dropout import DROPOUTS
 from nobrainer.bayes.layers import name_sites
+from nobrainer.checks import check_dilations, check_size
 from nobrainer.models.norm import BatchNorm3d
-from nobrainer.models.registry import check_dilations, check_size
 from nobrainer.types import Images, Logits
 
 

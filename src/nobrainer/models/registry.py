@@ -1,4 +1,4 @@
-"""The registry of models and the checks that their constructors share.
+"""The registry of models: what an entry is, and how one is built.
 
 An entry builds an `nn.Module` that maps images (B, in_channels, I, J, K) to logits
 (B, n_classes, I, J, K) and carries three integers for prediction: `stride`, the
@@ -10,8 +10,7 @@ windows with a halo. A model with a divergence from a prior also carries `kl_wei
 """
 
 import copy
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from inspect import signature
 from typing import Any
@@ -20,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import is_lazy
 
+from nobrainer.checks import check_arguments, check_count
 from nobrainer.errors import InputError
-from nobrainer.recipe import MOST_CLASSES
-from nobrainer.registry import Registry, check_arguments, check_count
+from nobrainer.registry import Registry
 
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
 Model = str | nn.Module | Callable[..., nn.Module]
@@ -31,8 +30,6 @@ class, or a function that builds it."""
 OWN = "callable:"
 """Begins the name of a network of one's own in a recipe."""
 MOST_PARAMETERS = 2_000_000_000
-MOST_FILTERS, MOST_LEVELS = 65_536, 12
-MOST_LAYERS, MOST_DILATION = 100, 1024
 FAILURES = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError),
     *(MemoryError, RuntimeError, TypeError, ValueError),
@@ -130,31 +127,8 @@ def _complete(name: str, network: nn.Module) -> None:
     stride: Any = network.stride
     halo: Any = network.halo
     check_count(f"stride of model {name!r}", stride, 1)
-    check_count(f"width of model {name!r}", network.width, 1)  # type: ignore[arg-type]
+    check_count(f"width of model {name!r}", network.width, 1)
     if halo is not None:
         check_count(f"halo of model {name!r}", halo, 0)
         # Windows begin on the pooling grid.
         network.halo = -(-halo // stride) * stride
-
-
-def check_size(in_channels: int, n_classes: int, base_filters: int) -> None:
-    """Raise `InputError` unless channels and classes are whole numbers in bounds."""
-    check_count("in_channels", in_channels, 1, MOST_FILTERS)
-    check_count("n_classes", n_classes, 2, MOST_CLASSES)
-    check_count("base_filters", base_filters, 1, MOST_FILTERS)
-
-
-def check_dilations(dilations: Sequence[int]) -> None:
-    """Raise `InputError` unless `dilations` lists whole numbers of at least 1."""
-    if not isinstance(dilations, Sequence) or not dilations:
-        raise InputError(f"dilations must list whole numbers, got {dilations!r}")
-    check_count("number of dilations", len(dilations), 1, MOST_LAYERS)
-    for dilation in dilations:
-        check_count("each of dilations", dilation, 1, MOST_DILATION)
-
-
-def check_kl_weight(value: float | str) -> None:
-    """Raise `InputError` unless `value` is "elbo" or a number of at least 0."""
-    number = isinstance(value, int | float) and 0 <= value < math.inf
-    if value != "elbo" and not number:
-        raise InputError(f"kl_weight must be 'elbo' or a number >= 0, got {value!r}")

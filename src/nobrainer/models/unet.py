@@ -6,8 +6,7 @@ from torch import nn
 
 from nobrainer.bayes.dropout import DROPOUTS
 from nobrainer.bayes.layers import name_sites
-from nobrainer.models.registry import MOST_LEVELS, check_size
-from nobrainer.registry import check_count, near_miss
+from nobrainer.checks import MOST_LEVELS, check_choice, check_count, check_size
 from nobrainer.types import Images, Logits
 
 NORMS = ("batch", "instance")
@@ -44,8 +43,7 @@ class UNet(nn.Module):
         super().__init__()
         check_size(in_channels, n_classes, base_filters)
         check_count("levels", levels, 2, MOST_LEVELS)
-        if norm not in NORMS:
-            raise near_miss("norm", norm, NORMS)
+        check_choice("norm", norm, NORMS)
         self.net = MonaiUNet(
             spatial_dims=3,
             in_channels=in_channels,

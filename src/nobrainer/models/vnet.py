@@ -7,9 +7,8 @@ from torch import Tensor, nn
 
 from nobrainer.bayes.dropout import DROPOUTS
 from nobrainer.bayes.layers import name_sites
+from nobrainer.checks import MOST_LEVELS, check_count, check_size
 from nobrainer.models.norm import BatchNorm3d
-from nobrainer.models.registry import MOST_LEVELS, check_size
-from nobrainer.registry import check_count
 from nobrainer.types import Images, Logits
 
 

@@ -256,7 +256,7 @@ class Dataset:
 
     def augment(self, profile: str = "standard") -> Self:
         """Change patches at random: "none", "standard" or "strong"."""
-        AUGMENTATIONS[profile]
+        AUGMENTATIONS.check(profile)
         return self._with(augment=profile)
 
     def patches(
@@ -285,7 +285,7 @@ class Dataset:
         But for "none", fills and extreme intensities are clipped first, see
         `nobrainer.data.preprocess.clip_outliers`.
         """
-        NORMALIZERS[name]
+        NORMALIZERS.check(name)
         outliers: Outliers = "kept" if name == "none" else "clipped"
         return replace(self, normalizer=name, outliers=outliers)
 

@@ -5,10 +5,10 @@ from os import PathLike
 from typing import Any
 
 from nobrainer import models
+from nobrainer.checks import check_arguments, check_count
 from nobrainer.errors import InputError
 from nobrainer.models.ensemble import MOST_MEMBERS
 from nobrainer.processing.segmentation import Segmentation
-from nobrainer.registry import check_arguments, check_count
 
 
 def Ensemble(

@@ -19,6 +19,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from nobrainer import models
 from nobrainer.appearance import measure, summarise
 from nobrainer.bayes.draws import mix_seed
+from nobrainer.checks import check_choice
 from nobrainer.data.entries import Scan
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.prepare import Prepared
@@ -41,7 +42,6 @@ from nobrainer.posthoc import Calibration, QualityModel
 from nobrainer.processing.dataset import Dataset
 from nobrainer.provenance import checksum
 from nobrainer.recipe import Cohort, DataConfig, FileRecord, ModelConfig, Recipe
-from nobrainer.registry import near_miss
 from nobrainer.training.objective import Elbo, Supervised
 
 FUSED = (Adam, AdamW, SGD)
@@ -173,8 +173,7 @@ def class_weights(
     if given is None:
         return None
     if isinstance(given, str):
-        if given != "auto":
-            raise near_miss("class_weights", given, ["auto"])
+        check_choice("class_weights", given, ["auto"])
         return None
     # The keys of a mapping would be taken for the weights.
     if isinstance(given, Mapping) or len(given) != n_classes:

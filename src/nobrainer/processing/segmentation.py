@@ -24,6 +24,7 @@ from nobrainer.bayes.ensemble import EnsembleNetwork
 from nobrainer.bayes.layers import name_sites
 from nobrainer.bayes.warm_start import warm_start as start_warm
 from nobrainer.calibration import Method, calibrate
+from nobrainer.checks import check_arguments, check_choice, check_count, takes
 from nobrainer.data.entries import Entry, Scan
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.patches import patch_loader
@@ -70,7 +71,6 @@ from nobrainer.quality import (
 )
 from nobrainer.ranking import Ranked, check_strategy, rank
 from nobrainer.recipe import ModelConfig, Provenance, Recipe, TrainingConfig
-from nobrainer.registry import check_arguments, check_count, near_miss, takes
 from nobrainer.structures import Structure, StructureSums
 from nobrainer.system import check_cores, check_writable
 from nobrainer.training.checkpoint import LAST, read_checkpoint
@@ -199,13 +199,11 @@ class Segmentation:
             DivergedError: a loss was not finite; names the batch's files.
         """
         _check_datasets(dataset_train, dataset_validate, patience)
-        check_count("devices", devices, 1)
         check_devices(devices)
         check_count("num_workers", num_workers, 0)
         check_cores("num_workers", num_workers)
         _check_loss(loss, class_weights)
-        if schedule not in training.SCHEDULES:
-            raise near_miss("schedule", schedule, training.SCHEDULES)
+        check_choice("schedule", schedule, training.SCHEDULES)
         opt_args = dict(opt_args or {"lr": DEFAULT_LEARNING_RATE})
         check_arguments(f"argument of {optimizer.__name__}", optimizer, opt_args)
         precision = resolve_precision(precision)
@@ -1206,10 +1204,9 @@ def _rebuild(source: Model, saved: bundle.Bundle) -> nn.Module:
         raise InputError(
             f"its labels are {len(saved.labels.names)}, the classes {data.n_classes}"
         )
-    NORMALIZERS[saved.recipe.preprocess.normalize]
+    NORMALIZERS.check(saved.recipe.preprocess.normalize)
     for name in () if saved.quality is None else saved.quality.features:
-        if name not in FEATURES:
-            raise near_miss("feature of quality.json", name, FEATURES)
+        check_choice("feature of quality.json", name, FEATURES)
     # A Bayesian layer is built from a plain one, which is not among the weights.
     n_numbers = 2 * sum(weight.numel() for weight in saved.weights.values())
     with at_most(n_numbers):
@@ -1292,7 +1289,7 @@ def _check_loss(
     class_weights: Sequence[float] | str | None,
 ) -> None:
     if isinstance(loss, str):
-        LOSSES[loss]
+        LOSSES.check(loss)
     elif loss is not None and class_weights is not None:
         raise InputError(
             "class_weights go with a named loss: put them into your own loss"

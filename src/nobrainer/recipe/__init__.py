@@ -5,7 +5,6 @@ preprocessing from here, so it cannot differ from training.
 """
 
 from nobrainer.recipe.cohort import Cohort, TrainingAppearance
-from nobrainer.recipe.limits import MOST_CLASSES
 from nobrainer.recipe.recipe import (
     FORMAT_VERSION,
     FileRecord,
@@ -26,7 +25,6 @@ from nobrainer.recipe.synthesis import Synthesis
 
 __all__ = [
     "FORMAT_VERSION",
-    "MOST_CLASSES",
     "Cohort",
     "DataConfig",
     "FileRecord",

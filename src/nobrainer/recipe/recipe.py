@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Literal, Self
 
+from nobrainer.checks import shorten
 from nobrainer.errors import InputError
-from nobrainer.json_records import build_record, parse_json, shorten, since
+from nobrainer.json_records import build_record, parse_json, since
 from nobrainer.recipe.cohort import Cohort
 from nobrainer.recipe.search import SearchRecord
 from nobrainer.recipe.settings import (

@@ -3,19 +3,21 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nobrainer.errors import InputError
-from nobrainer.json_records import as_json_stores, shorten, since
-from nobrainer.recipe.limits import (
+from nobrainer.checks import (
     MOST_CLASSES,
     MOST_SEED,
     MOST_SIDE,
     MOST_VALUE,
+    check_count,
     check_finite,
     check_positive,
+    check_share,
     is_number,
+    shorten,
 )
+from nobrainer.errors import InputError
+from nobrainer.json_records import as_json_stores, since
 from nobrainer.recipe.synthesis import Synthesis
-from nobrainer.registry import check_count
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,9 @@ class DataConfig:
             check_count("block_shape", side, 1, MOST_SIDE)
         check_count("batch_size", self.batch_size, 1, MOST_VALUE)
         check_count("patches_per_volume", self.patches_per_volume, 1, MOST_VALUE)
-        if not 0 <= self.foreground <= 1:
-            raise InputError(f"foreground must be from 0 to 1, got {self.foreground}")
-        if self.map_share is not None and not 0 <= self.map_share <= 1:
-            raise InputError(f"map_share must be from 0 to 1, got {self.map_share}")
+        check_share("foreground", self.foreground)
+        if self.map_share is not None:
+            check_share("map_share", self.map_share)
         for value in self.binarize_ids:
             check_count("binarize_ids", value, 0, MOST_VALUE)
         for text, value in (self.relabel or {}).items():

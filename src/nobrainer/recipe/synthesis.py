@@ -3,10 +3,15 @@
 import math
 from dataclasses import dataclass, field
 
+from nobrainer.checks import (
+    MOST_VALUE,
+    check_choice,
+    check_count,
+    check_positive,
+    is_number,
+    shorten,
+)
 from nobrainer.errors import InputError
-from nobrainer.json_records import shorten
-from nobrainer.recipe.limits import MOST_VALUE, check_positive, is_number
-from nobrainer.registry import check_count, near_miss
 
 
 def _usual_contrasts() -> dict[str, float]:
@@ -112,8 +117,7 @@ class Synthesis:
                 )
         known = _usual_contrasts()
         for name, weight in self.contrasts.items():
-            if name not in known:
-                raise near_miss("contrast", name, known)
+            check_choice("contrast", name, known)
             if not is_number(weight) or weight < 0:
                 raise InputError(
                     f"synthesis.contrasts must be finite numbers >= 0, got {name}: "

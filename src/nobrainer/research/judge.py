@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nobrainer.checks import check_choice
 from nobrainer.errors import InputError
 from nobrainer.glossary import OF_RUNS
-from nobrainer.registry import near_miss
 from nobrainer.research.journal import INFEASIBLE, Row
 
 OBJECTIVES = ("dice", "nll", "aurc")
@@ -62,8 +62,7 @@ class Difference:
 def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
     """The names as a tuple; raises `InputError` for one that is unknown or twice."""
     for name in names:
-        if name not in OBJECTIVES:
-            raise near_miss("objective", name, OBJECTIVES)
+        check_choice("objective", name, OBJECTIVES)
     if not names or len({*names}) < len(names):
         raise InputError(
             f"objectives must be different names of {', '.join(OBJECTIVES)}, got "

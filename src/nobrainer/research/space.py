@@ -12,13 +12,19 @@ from inspect import signature
 from typing import Any
 
 from nobrainer import models
+from nobrainer.checks import (
+    check_choice,
+    check_count,
+    check_positive,
+    check_share,
+    is_number,
+)
 from nobrainer.data.augment import AUGMENTATIONS
 from nobrainer.errors import InputError
 from nobrainer.losses import LOSSES
 from nobrainer.models.check import imagined
 from nobrainer.models.ensemble import MEMBERS
 from nobrainer.processing.segmentation import DEFAULT_LEARNING_RATE
-from nobrainer.registry import check_count, near_miss
 from nobrainer.research.cost import check_patch
 from nobrainer.types import Shape3
 
@@ -44,7 +50,7 @@ class Choice:
                     f"choices must be texts, numbers or booleans, got {value!r}"
                 )
         if any(isinstance(value, float) for value in values):
-            values = tuple(float(v) if _is_number(v) else v for v in values)
+            values = tuple(float(v) if is_number(v) else v for v in values)
         if not values:
             raise InputError("choices must list a value or more, got none: add some")
         twice = [value for value in values if values.count(value) > 1]
@@ -101,7 +107,7 @@ class Float:
     def __post_init__(self) -> None:
         for name in ("low", "high"):
             value = getattr(self, name)
-            if not _is_number(value) or not math.isfinite(value):
+            if not is_number(value):
                 raise InputError(f"{name} must be a number, got {value!r}")
             object.__setattr__(self, name, float(value))
         _check_bounds(self.low, self.high, log=self.log)
@@ -234,8 +240,7 @@ class Space:
         space = cls(family, ranges)
         known = space._known()
         for name in ranges:
-            if name not in known:
-                raise near_miss(f"parameter of {family}", name, known)
+            check_choice(f"parameter of {family}", name, known)
         for name, range_ in ranges.items():
             if isinstance(range_, Float) and isinstance(known[name], int):
                 raise InputError(
@@ -249,8 +254,7 @@ class Space:
         """The values as their ranges have them; refuses unknown ones and outside."""
         found = {}
         for name, value in values.items():
-            if name not in self.ranges:
-                raise near_miss(f"parameter of {self.family}", name, self.ranges)
+            check_choice(f"parameter of {self.family}", name, self.ranges)
             found[name] = self.ranges[name].find(value)
             if found[name] is None:
                 raise InputError(f"{name} must be {self.ranges[name]}, got {value!r}")
@@ -359,8 +363,7 @@ def _read_range(table: Any) -> Range:
 
 def _check_keys(table: Mapping[str, Any], known: Iterable[str]) -> None:
     for key in table:
-        if key not in known:
-            raise near_miss("key", key, known)
+        check_choice("key", key, known)
 
 
 def _check_bounds(low: float, high: float, *, log: bool) -> None:
@@ -383,20 +386,6 @@ def _named(name: str, function: Callable[..., Any], *args: Any) -> Any:
         return function(*args)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check_positive(name: str, value: Any) -> None:
-    if not _is_number(value) or not value > 0:
-        raise InputError(f"{name} must be a number > 0, got {value!r}")
-
-
-def _check_share(name: str, value: Any) -> None:
-    if not _is_number(value) or not 0 <= value <= 1:
-        raise InputError(f"{name} must be a number from 0 to 1, got {value!r}")
 
 
 def _read_block(name: str, value: Any) -> Shape3:
@@ -425,14 +414,14 @@ _FILTERS = {
 }
 """Where they are not doubled at every level."""
 _FIELDS: dict[str, Callable[[str, Any], object]] = {
-    "learning_rate": _check_positive,
+    "learning_rate": check_positive,
     "block_shape": _read_block,
     "batch_size": lambda name, value: check_count(name, value, 1),
-    "foreground": _check_share,
+    "foreground": check_share,
     "patches_per_volume": lambda name, value: check_count(name, value, 1),
-    "augment": lambda name, value: AUGMENTATIONS[value],
-    "loss": lambda name, value: LOSSES[value],
-    "gradient_clip": _check_positive,
+    "augment": lambda name, value: AUGMENTATIONS.check(value),
+    "loss": lambda name, value: LOSSES.check(value),
+    "gradient_clip": check_positive,
 }
 """Fields of a training, and what refuses a wrong value."""
 _DEFAULTS: dict[str, Any] = {

@@ -25,6 +25,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from nobrainer.bayes.draws import mix_seed
+from nobrainer.checks import check_choice, check_count, check_positive
 from nobrainer.data.labels import read_mapping
 from nobrainer.data.samples import get_data
 from nobrainer.data.table import read_table
@@ -34,7 +35,6 @@ from nobrainer.json_records import build_record, parse_json
 from nobrainer.memory import memory_limit_bytes
 from nobrainer.processing.dataset import Dataset
 from nobrainer.recipe import SearchRecord
-from nobrainer.registry import check_count, near_miss
 from nobrainer.research.cost import forecast, why_not
 from nobrainer.research.database import check_database, public_url
 from nobrainer.research.journal import (
@@ -177,13 +177,13 @@ def run(
             the study began with; or a baseline that cannot be trained.
         KeyboardInterrupt: the run under way is lost, no other.
     """
-    deadline = time.monotonic() + 3600 * _positive("budget_hours", budget_hours)
+    check_positive("budget_hours", budget_hours)
+    deadline = time.monotonic() + 3600 * budget_hours
     view = view or _Silent()
     check_count("max_experiments", max_experiments, 1)
     check_count("n_draws", n_draws, 1)
     check_count("seed", seed, 0)
-    if pruner not in PRUNERS:
-        raise near_miss("pruner", pruner, PRUNERS)
+    check_choice("pruner", pruner, PRUNERS)
     chosen = check_objectives(objectives)
     if epochs is not None:
         check_count("epochs", epochs, 1)
@@ -193,7 +193,7 @@ def run(
         ("memory_gb", memory_gb),
     ):
         if value is not None:
-            _positive(name, value)
+            check_positive(name, value)
     ranges = family_space(model_family)
     if space is not None:
         ranges = Space.from_toml(model_family, _read_text(Path(space)))
@@ -1140,9 +1140,3 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-
-
-def _positive(name: str, value: float) -> float:
-    if not (isinstance(value, int | float) and 0 < value < math.inf):
-        raise InputError(f"{name} must be a number > 0, got {value!r}")
-    return value

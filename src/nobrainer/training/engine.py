@@ -2,6 +2,7 @@
 
 import torch
 
+from nobrainer.checks import check_count
 from nobrainer.errors import InputError
 from nobrainer.system import check_cores
 
@@ -15,8 +16,7 @@ def default_device() -> torch.device:
 
 def check_devices(devices: int) -> None:
     """Raise `InputError` unless training can run on as many GPUs, or cores."""
-    if devices < 1:
-        raise InputError(f"devices must be >= 1, got {devices}")
+    check_count("devices", devices, 1)
     if default_device().type != "cuda":
         check_cores("devices", devices)
     elif devices > torch.cuda.device_count():

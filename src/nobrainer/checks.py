@@ -1,0 +1,146 @@
+"""Checks of one value that a user gives: its type, its range, or the choice it names.
+
+Every check returns nothing, or raises `InputError` with the name of the value, the rule
+that it breaks, and what was given. What a check knows of more than one value, of a file
+or of a network, stands in the room of that thing.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from inspect import Parameter, signature
+from typing import Any, TypeGuard
+
+from nobrainer.errors import InputError
+
+MOST_CLASSES, MOST_FILTERS, MOST_LEVELS = 4096, 65_536, 12
+"""The most classes, filters of a layer, and resolutions that a network may have."""
+MOST_LAYERS, MOST_DILATION = 100, 1024
+"""The most layers of a network with dilations, and the widest dilation in voxels."""
+MOST_VALUE, MOST_SIDE, MOST_SEED = 2**31 - 1, 4096, 2**63 - 1
+"""The largest label value of a file, the longest side of a patch in voxels, and the
+largest seed."""
+_LONGEST = 80
+
+
+def shorten(value: object) -> str:
+    """A value as Python writes it, for a message; of a long one the beginning."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value is a finite number; True and False are none."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_count(name: str, value: object, least: int, most: int | None = None) -> None:
+    """Raise `InputError` unless `value` is a whole number from `least` to `most`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(
+            f"{name} must be a whole number >= {least}, got {shorten(value)}"
+        )
+    if most is not None and value > most:
+        raise InputError(f"{name} must be at most {most}, got {shorten(value)}")
+
+
+def check_positive(name: str, value: object) -> None:
+    """Raise `InputError` unless `value` is a finite number above 0."""
+    if not is_number(value) or value <= 0:
+        raise InputError(
+            f"{name} must be a number > 0 and finite, got {shorten(value)}"
+        )
+
+
+def check_share(name: str, value: object) -> None:
+    """Raise `InputError` unless `value` is a number from 0 to 1, both allowed."""
+    if not is_number(value) or not 0 <= value <= 1:
+        raise InputError(f"{name} must be a number from 0 to 1, got {shorten(value)}")
+
+
+def check_between(name: str, value: object) -> None:
+    """Raise `InputError` unless `value` lies between 0 and 1, neither allowed."""
+    if not is_number(value) or not 0 < value < 1:
+        raise InputError(f"{name} must be between 0 and 1, got {shorten(value)}")
+
+
+def check_finite(name: str, value: object) -> None:
+    """Raise `InputError` for NaN or infinity in a value, however deep it lies."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{name} must be finite, got {value}")
+    inner = value.items() if isinstance(value, dict) else ()
+    for key, held in [*inner, *(enumerate(value) if isinstance(value, list) else ())]:
+        check_finite(f"{name}.{key}", held)
+
+
+def check_choice(kind: str, given: object, known: Iterable[str]) -> None:
+    """Raise `InputError` unless `given` is one of the `known` names.
+
+    >>> check_choice("estimator", "local", ("shared", "local"))
+    """
+    names = tuple(known)
+    if given not in names:
+        raise near_miss(kind, given, names)
+
+
+def near_miss(kind: str, given: object, known: Iterable[str]) -> InputError:
+    """The error for an unknown name, which suggests the closest known one."""
+    names = sorted(known)
+    close = get_close_matches(str(given), names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return InputError(f"unknown {kind} {given!r}: {hint}known: {', '.join(names)}")
+
+
+def check_arguments(
+    kind: str, function: Callable[..., Any], args: Mapping[str, Any]
+) -> None:
+    """Raise `InputError` when `args` holds a name that `function` does not take.
+
+    >>> check_arguments("model argument", lambda levels: levels, {"levels": 2})
+    """
+    for name in args:
+        if not takes(function, name):
+            raise near_miss(kind, name, _named(function))
+
+
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Whether `function` takes an argument by this name."""
+    kinds = {p.kind for p in signature(function).parameters.values()}
+    return Parameter.VAR_KEYWORD in kinds or name in _named(function)
+
+
+def _named(function: Callable[..., Any]) -> list[str]:
+    return [
+        p.name
+        for p in signature(function).parameters.values()
+        if p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    ]
+
+
+def check_size(in_channels: object, n_classes: object, base_filters: object) -> None:
+    """Raise `InputError` unless a network's channels and classes are in bounds."""
+    check_count("in_channels", in_channels, 1, MOST_FILTERS)
+    check_count("n_classes", n_classes, 2, MOST_CLASSES)
+    check_count("base_filters", base_filters, 1, MOST_FILTERS)
+
+
+def check_dilations(dilations: object) -> None:
+    """Raise `InputError` unless `dilations` lists whole numbers of at least 1, voxels.
+
+    There is one for each layer.
+    """
+    if not isinstance(dilations, Sequence) or not dilations:
+        raise InputError(f"dilations must list whole numbers, got {shorten(dilations)}")
+    check_count("number of dilations", len(dilations), 1, MOST_LAYERS)
+    for dilation in dilations:
+        check_count("each of dilations", dilation, 1, MOST_DILATION)
+
+
+def check_kl_weight(value: object) -> None:
+    """Raise `InputError` unless `value` is "elbo" or a finite number of at least 0."""
+    if value != "elbo" and not (is_number(value) and value >= 0):
+        raise InputError(
+            f"kl_weight must be 'elbo' or a number >= 0, got {shorten(value)}"
+        )
