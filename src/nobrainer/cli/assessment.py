@@ -14,14 +14,14 @@ import click
 
 import nobrainer as nb
 from nobrainer.cli.options import (
-    DRAWS,
     FILES,
     JSON,
     MODEL,
     OUTPUT_DIR,
     OVERWRITE,
-    SEED,
     THRESHOLD,
+    Draws,
+    gather,
 )
 from nobrainer.cli.outputs import echo, to_json
 from nobrainer.cli.results import Results, make_method
@@ -37,7 +37,7 @@ _SELDOM = 20
 _PARTS = ("structures", "regions")
 """Tables with some rows of each scan, by the names that its record has them under."""
 # In the order in which help lists them.
-_OPTIONS = (FILES, MODEL, OUTPUT_DIR, DRAWS, SEED, THRESHOLD, OVERWRITE, JSON)
+_OPTIONS = (FILES, MODEL, OUTPUT_DIR, gather(draws=Draws), THRESHOLD, OVERWRITE, JSON)
 
 
 def make_command(name: str, text: str, *, with_pages: bool) -> click.Command:
@@ -54,8 +54,7 @@ def assess_scans(
     model_dir: Path,
     output_dir: Path,
     *,
-    n_samples: int,
-    seed: int,
+    draws: Draws,
     threshold: float,
     overwrite: bool,
     as_json: bool,
@@ -80,13 +79,13 @@ def assess_scans(
                 )
     segmentation = nb.Segmentation.load(model_dir)
     # It is about the options: every scan would end in it.
-    segmentation.check_quality(n_samples)
+    segmentation.check_quality(draws.n_samples)
     method = make_method(
         "report" if with_pages else "qc",
         model_dir,
         segmentation,
-        n_samples=n_samples,
-        seed=seed,
+        n_samples=draws.n_samples,
+        seed=draws.seed,
         options={"threshold": threshold},
     )
     results = Results(
@@ -127,8 +126,8 @@ def assess_scans(
                 warnings.simplefilter("ignore", UnusualScanWarning)
                 found = segmentation.predict(
                     file,
-                    n_samples=n_samples,
-                    seed=seed,
+                    n_samples=draws.n_samples,
+                    seed=draws.seed,
                     verbose=False,
                     on_pass=bar.advance,
                 )

@@ -9,7 +9,7 @@ import click
 
 import nobrainer as nb
 from nobrainer.cli.info import echo_fitted
-from nobrainer.cli.options import DRAWS, JSON, LABELLED, MODEL, SEED
+from nobrainer.cli.options import JSON, LABELLED, MODEL, Draws, gather
 from nobrainer.cli.outputs import echo, save_model, to_json
 from nobrainer.data.table import read_table
 
@@ -45,8 +45,7 @@ from nobrainer.data.table import read_table
     help="Also learn to predict the Dice of a scan without labels, from these scans "
     "as they are and degraded in many ways; takes by far the longest.",
 )
-@DRAWS
-@SEED
+@gather(draws=Draws)
 @click.option("--overwrite", is_flag=True, help="Replace a model that is there.")
 @JSON
 def calibrate(
@@ -56,8 +55,7 @@ def calibrate(
     method: Literal["temperature", "vector"],
     coverage: float | None,
     quality: bool,
-    n_samples: int,
-    seed: int,
+    draws: Draws,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -82,7 +80,11 @@ def calibrate(
         nb.quality.check_enough(dataset.subjects)
     started = time.monotonic()
     segmentation.calibrate(
-        dataset, method=method, coverage=coverage, n_samples=n_samples, seed=seed
+        dataset,
+        method=method,
+        coverage=coverage,
+        n_samples=draws.n_samples,
+        seed=draws.seed,
     )
     if quality:
         scan_s = (time.monotonic() - started) / len(pairs)
@@ -91,7 +93,7 @@ def calibrate(
             f"under every simulated shift ({scan_s:.1f} s a time) ...",
             err=True,
         )
-        segmentation.fit_quality(dataset, n_samples=n_samples, seed=seed)
+        segmentation.fit_quality(dataset, n_samples=draws.n_samples, seed=draws.seed)
     saved = save_model(segmentation, output_dir, overwrite=overwrite)
     if as_json:
         assert segmentation.calibration_ is not None

@@ -16,10 +16,10 @@ from nobrainer.cli.outputs import (
     refuse_taken,
     save_model,
     to_json,
-    write_maps,
 )
 from nobrainer.data.table import read_table
 from nobrainer.glossary import OF_REGIONS
+from nobrainer.io import write
 from nobrainer.naming import stem
 
 _CALIBRATION = ("nll", "brier", "ece")
@@ -85,7 +85,8 @@ def demo(
     )
 
     paths = map_paths(output_dir, stem(image), n_samples)
-    write_maps(prediction, paths, overwrite=overwrite)
+    for volume, path in zip(prediction, paths.values(), strict=True):
+        write(volume, path, overwrite=overwrite)
     paths["model"], paths["figure"] = saved, output_dir / "figure.png"
     prediction.plot(
         truth,
@@ -122,5 +123,5 @@ def demo(
     echo(_READING)
 
 
-def _brains(pairs: Sequence[Mapping[str, Any]]) -> Any:
+def _brains(pairs: Sequence[Mapping[str, Any]]) -> "nb.Dataset":
     return nb.Dataset.from_files(pairs).batch(2).binarize()

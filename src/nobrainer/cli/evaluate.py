@@ -10,13 +10,13 @@ import click
 
 import nobrainer as nb
 from nobrainer.cli.options import (
-    DRAWS,
     JSON,
     LABELLED,
     MODEL,
     OUTPUT_DIR,
     OVERWRITE,
-    SEED,
+    Draws,
+    gather,
 )
 from nobrainer.cli.outputs import (
     echo,
@@ -41,8 +41,7 @@ _IN_PERCENT = ("volume_error", "covered", "conformal_covered")
 @LABELLED
 @MODEL
 @OUTPUT_DIR
-@DRAWS
-@SEED
+@gather(draws=Draws)
 @click.option(
     "--no-surfaces",
     is_flag=True,
@@ -62,8 +61,7 @@ def evaluate(
     table: Path,
     model_dir: Path,
     output_dir: Path,
-    n_samples: int,
-    seed: int,
+    draws: Draws,
     no_surfaces: bool,
     allow_seen: bool,
     overwrite: bool,
@@ -106,8 +104,8 @@ def evaluate(
         "evaluate",
         model_dir,
         segmentation,
-        n_samples=n_samples,
-        seed=seed,
+        n_samples=draws.n_samples,
+        seed=draws.seed,
         options={"surfaces": not no_surfaces},
     )
     results = Results(
@@ -137,8 +135,8 @@ def evaluate(
         try:
             evaluation = segmentation.evaluate(
                 dataset,
-                n_samples=n_samples,
-                seed=seed,
+                n_samples=draws.n_samples,
+                seed=draws.seed,
                 surfaces=not no_surfaces,
                 allow_seen=allow_seen,
             )
@@ -162,7 +160,7 @@ def evaluate(
             "n_subjects": evaluation.n_subjects,
             "warning": evaluation.warning or None,
             "seen": {row.subject: row.seen for row in evaluation if row.seen},
-            "n_samples": n_samples,
+            "n_samples": draws.n_samples,
             "metrics": nb.summarise(evaluation),
             "files": files,
         }

@@ -75,7 +75,7 @@ def info(model_dir: Path, as_json: bool) -> None:
     echo_fitted(segmentation)
 
 
-def echo_fitted(segmentation: Any) -> None:
+def echo_fitted(segmentation: "nb.Segmentation") -> None:
     """Print what was fitted to a model on held-out scans, if anything was."""
     calibration, quality = segmentation.calibration_, segmentation.quality_
     if calibration is not None:

@@ -1,8 +1,67 @@
-"""Options that several commands have, so that they look the same in all of them."""
+"""Options that several commands share, and how options are gathered into records.
 
+An option that stands alone decorates its command. Options that belong together are the
+fields of a frozen record, each `filled_by` its option, and the command gets the record:
+
+    @dataclass(frozen=True)
+    class Draws:
+        n_samples: int = filled_by("--n-samples", default=10)
+        seed: int = filled_by("--seed", default=0)
+
+    @click.command()
+    @gather(draws=Draws)
+    def calibrate(draws: Draws) -> None: ...
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import click
+
+Command = Callable[..., Any]
+
+
+def filled_by(flag: str, **attributes: Any) -> Any:
+    """A field of a record that takes its value from an option of the shell.
+
+    Args:
+        flag: what the user types, such as "--seed".
+        attributes: of the option, as `click.option` takes them.
+    """
+    return field(metadata={"flag": flag, "attributes": attributes})
+
+
+def gather(**records: type) -> Callable[[Command], Command]:
+    """A decorator that gives a command the options of records, and fills the records.
+
+    Args:
+        records: class of each record, a dataclass, by the parameter of the command
+            that gets it. Help lists the options in the order of the fields.
+    """
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def gathered(**values: Any) -> Any:
+            for parameter, record in records.items():
+                of_record = {one.name: values.pop(one.name) for one in fields(record)}
+                values[parameter] = record(**of_record)
+            return command(**values)
+
+        options = [
+            click.option(one.metadata["flag"], one.name, **one.metadata["attributes"])
+            for record in records.values()
+            for one in fields(record)
+        ]
+        # Decorators act from the last one up.
+        for option in reversed(options):
+            option(gathered)
+        return gathered
+
+    return decorate
+
 
 FILES = click.argument(
     "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
@@ -31,22 +90,6 @@ OUTPUT_DIR = click.option(
     type=click.Path(path_type=Path),
     help="Where the results go; made if missing.",
 )
-DRAWS = click.option(
-    "--n-samples",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=10,
-    show_default=True,
-    help="Draws of the weights.",
-)
-SEED = click.option(
-    "--seed",
-    metavar="S",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Seed of the draws.",
-)
 THRESHOLD = click.option(
     "--threshold",
     metavar="SCORE",
@@ -59,3 +102,25 @@ OVERWRITE = click.option(
     "--overwrite", is_flag=True, help="Replace results that are there."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The draws of the weights behind a result: how many, and the seed of them all."""
+
+    n_samples: int = filled_by(
+        "--n-samples",
+        metavar="N",
+        type=click.IntRange(min=1),
+        default=10,
+        show_default=True,
+        help="Draws of the weights.",
+    )
+    seed: int = filled_by(
+        "--seed",
+        metavar="S",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Seed of the draws.",
+    )

@@ -4,12 +4,11 @@ import math
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
+import nobrainer as nb
 from nobrainer.errors import InputError, printable
-from nobrainer.io import write
 from nobrainer.json_records import to_json as to_json
 
 MAPS = ("label", "variance", "entropy")
@@ -46,14 +45,16 @@ def make_directory(directory: Path) -> None:
         ) from error
 
 
-def save_model(segmentation: Any, directory: Path, *, overwrite: bool) -> Path:
+def save_model(
+    segmentation: "nb.Segmentation", directory: Path, *, overwrite: bool
+) -> Path:
     """Save a model that took long to make, and return where it is.
 
     Where its place can no longer be written (a full disk), the model is kept in a
     temporary folder, and the `InputError` says so.
     """
     try:
-        saved: Path = segmentation.save(directory, overwrite=overwrite)
+        return segmentation.save(directory, overwrite=overwrite)
     except InputError as error:
         try:
             kept = segmentation.save(Path(tempfile.mkdtemp(prefix="nobrainer-")))
@@ -62,20 +63,12 @@ def save_model(segmentation: Any, directory: Path, *, overwrite: bool) -> Path:
         raise InputError(
             f"{error}\n{kept}: the model is kept here: move it to where it shall be"
         ) from error
-    return saved
 
 
 def map_paths(directory: Path, stem: str, n_samples: int) -> dict[str, Path]:
     """The files that one scan's maps go to, by map."""
     names = MAPS if n_samples else MAPS[:1]
     return {name: directory / f"{stem}_{name}.nii.gz" for name in names}
-
-
-def write_maps(result: Any, paths: dict[str, Path], *, overwrite: bool) -> None:
-    """Write what `Segmentation.predict` returned, an image or a prediction."""
-    images = [result] if len(paths) == 1 else result
-    for image, path in zip(images, paths.values(), strict=True):
-        write(image, path, overwrite=overwrite)
 
 
 def echo(

@@ -1,13 +1,22 @@
 """`nobrainer predict`: label and uncertainty maps of scans, and their volumes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 import nobrainer as nb
-from nobrainer.cli.options import FILES, JSON, MODEL, OUTPUT_DIR, SEED
+from nobrainer.cli.options import (
+    FILES,
+    JSON,
+    MODEL,
+    OUTPUT_DIR,
+    Draws,
+    filled_by,
+    gather,
+)
 from nobrainer.cli.outputs import echo, map_paths, to_json
 from nobrainer.cli.results import Results, make_method
 from nobrainer.cli.scans import each_scan, end, name_scans, new_batch, tell_skipped
@@ -15,46 +24,52 @@ from nobrainer.io import write, write_text
 from nobrainer.processing.progress import ProgressBar
 
 
+@dataclass(frozen=True)
+class Settings(Draws):
+    """How a scan is predicted, and which numbers its label map has."""
+
+    n_samples: int = filled_by(
+        "--n-samples",
+        metavar="N",
+        type=click.IntRange(min=0),
+        default=10,
+        show_default=True,
+        help="Draws of the weights; 0 writes one label map from their mean.",
+    )
+    block_shape: tuple[int, int, int] | None = filled_by(
+        "--block-shape",
+        metavar="A B C",
+        nargs=3,
+        type=click.IntRange(min=1),
+        help="Voxels of a tile.  [default: what fits in memory]",
+    )
+    batch_size: int = filled_by(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Slabs per pass.",
+    )
+    precision: str = filled_by(
+        "--precision",
+        type=click.Choice(["float32", "bfloat16"]),
+        default="float32",
+        show_default=True,
+        help="bfloat16 is faster on a device that has it.",
+    )
+    class_numbers: bool = filled_by(
+        "--class-numbers",
+        is_flag=True,
+        help="Label maps carry 0, 1, 2, ... in the order of the classes, not the "
+        "values of the training's label files (FreeSurfer's ids, say).",
+    )
+
+
 @click.command()
 @FILES
 @MODEL
 @OUTPUT_DIR
-@click.option(
-    "--n-samples",
-    metavar="N",
-    type=click.IntRange(min=0),
-    default=10,
-    show_default=True,
-    help="Draws of the weights; 0 writes one label map from their mean.",
-)
-@SEED
-@click.option(
-    "--block-shape",
-    metavar="A B C",
-    nargs=3,
-    type=click.IntRange(min=1),
-    help="Voxels of a tile.  [default: what fits in memory]",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Slabs per pass.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="bfloat16 is faster on a device that has it.",
-)
-@click.option(
-    "--class-numbers",
-    is_flag=True,
-    help="Label maps carry 0, 1, 2, ... in the order of the classes, not the values "
-    "of the training's label files (FreeSurfer's ids, say).",
-)
+@gather(settings=Settings)
 @click.option(
     "--overwrite",
     is_flag=True,
@@ -67,12 +82,7 @@ def predict(
     files: tuple[Path, ...],
     model_dir: Path,
     output_dir: Path,
-    n_samples: int,
-    seed: int,
-    block_shape: tuple[int, int, int] | None,
-    batch_size: int,
-    precision: str,
-    class_numbers: bool,
+    settings: Settings,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -101,70 +111,22 @@ def predict(
     """
     names = name_scans(files)
     segmentation = nb.Segmentation.load(model_dir)
-    labels = segmentation.labels_
-    if class_numbers:
-        labels = labels.numbered()
     method = make_method(
         "predict",
         model_dir,
         segmentation,
-        n_samples=n_samples,
-        seed=seed,
-        precision=precision,
-        options={"class_numbers": class_numbers},
+        n_samples=settings.n_samples,
+        seed=settings.seed,
+        precision=settings.precision,
+        options={"class_numbers": settings.class_numbers},
     )
     results = Results(output_dir, method, segmentation.device, overwrite=overwrite)
     names = results.keep_names(names)
-    columns = {}
-    if n_samples:
-        text = to_json(nb.structures.sidecar(method.coverage)) + "\n"
-        columns = {output_dir / "structures.json": text}
-    results.open(names.values(), columns)
-    n_skipped = 0
-
-    def write_scan(file: Path, bar: ProgressBar) -> dict[str, str]:
-        nonlocal n_skipped
-        stem = names[file]
-        maps = map_paths(output_dir, stem, n_samples)
-        paths = maps | {"classes": output_dir / f"{stem}_label.tsv"}
-        if n_samples:
-            paths["structures"] = output_dir / f"{stem}_structures.tsv"
-        written = {name: str(path) for name, path in paths.items()}
-        if results.find_done(stem, [file], paths.values()) is not None:
-            bar.skip()
-            n_skipped += 1
-            return {"input": str(file)} | written
-        with results.work(stem, [file], paths.values()) as work:
-            result = segmentation.predict(
-                file,
-                batch_size=batch_size,
-                block_shape=block_shape,
-                n_samples=n_samples,
-                seed=seed,
-                precision=precision,
-                class_numbers=class_numbers,
-                verbose=False,
-                on_pass=bar.advance,
-            )
-            work.begin()
-            texts = {"classes": labels.to_dseg()}
-            if n_samples:
-                texts["structures"] = nb.structures.to_tsv({stem: result.structures})
-            images: Iterable[Any] = result if n_samples else [result]
-            for image, path in zip(images, maps.values(), strict=True):
-                if path not in work.kept:
-                    write(image, path, overwrite=True)
-            for name, text in texts.items():
-                if paths[name] not in work.kept:
-                    write_text(text, paths[name], overwrite=True)
-            for path, text in columns.items():
-                with results.sharing([path]):
-                    write_text(text, path, overwrite=True)
-        return {"input": str(file)} | written
-
+    writer = _Writer(segmentation, settings, results, names)
+    results.open(names.values(), writer.columns)
     batch, stories = new_batch(ctx), []
     try:
-        for story in each_scan(names, write_scan, batch):
+        for story in each_scan(names, writer.write_scan, batch):
             stories.append(story)
             if not as_json:
                 echo("\n".join(list(story.values())[1:]))
@@ -177,5 +139,71 @@ def predict(
         results.close()
     if as_json:
         echo(to_json(stories))
-    tell_skipped(n_skipped, len(files))
+    tell_skipped(writer.n_skipped, len(files))
     end(ctx, batch.problems)
+
+
+class _Writer:
+    """Predicts scans and writes their maps and tables, but for those that are done.
+
+    columns: text that explains the columns of the tables, by its file.
+    n_skipped: how many scans were done before.
+    """
+
+    def __init__(
+        self,
+        segmentation: "nb.Segmentation",
+        settings: Settings,
+        results: Results,
+        names: Mapping[Path, str],
+    ) -> None:
+        self.columns: dict[Path, str] = {}
+        self.n_skipped = 0
+        self._segmentation, self._settings = segmentation, settings
+        self._results, self._names = results, names
+        labels = segmentation.labels_
+        self._labels = labels.numbered() if settings.class_numbers else labels
+        if settings.n_samples:
+            sidecar = nb.structures.sidecar(segmentation.coverage(settings.n_samples))
+            self.columns[results.directory / "structures.json"] = (
+                f"{to_json(sidecar)}\n"
+            )
+
+    def write_scan(self, file: Path, bar: ProgressBar) -> dict[str, str]:
+        """Write the results of one scan; return the paths of all its files."""
+        name, directory = self._names[file], self._results.directory
+        maps = map_paths(directory, name, self._settings.n_samples)
+        tables = {"classes": directory / f"{name}_label.tsv"}
+        if self._settings.n_samples:
+            tables["structures"] = directory / f"{name}_structures.tsv"
+        paths = maps | tables
+        if self._results.find_done(name, [file], paths.values()) is not None:
+            bar.skip()
+            self.n_skipped += 1
+        else:
+            with self._results.work(name, [file], paths.values()) as work:
+                result = self._predict(file, bar)
+                work.begin()
+                images: Iterable[Any] = [result] if len(maps) == 1 else result
+                for image, path in zip(images, maps.values(), strict=True):
+                    if path not in work.kept:
+                        write(image, path, overwrite=True)
+                texts = {tables["classes"]: self._labels.to_dseg()}
+                if "structures" in tables:
+                    rows = nb.structures.to_tsv({name: result.structures})
+                    texts[tables["structures"]] = rows
+                for path, text in texts.items():
+                    if path not in work.kept:
+                        write_text(text, path, overwrite=True)
+                for path, text in self.columns.items():
+                    with self._results.sharing([path]):
+                        write_text(text, path, overwrite=True)
+        return {"input": str(file)} | {kind: str(path) for kind, path in paths.items()}
+
+    def _predict(self, file: Path, bar: ProgressBar) -> "nb.Prediction":
+        return self._segmentation.predict(
+            file,
+            **asdict(self._settings),
+            verbose=False,
+            on_pass=bar.advance,
+        )

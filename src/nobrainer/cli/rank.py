@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 import nobrainer as nb
-from nobrainer.cli.options import DRAWS, FILES, JSON, MODEL, SEED
+from nobrainer.cli.options import FILES, JSON, MODEL, Draws, gather
 from nobrainer.cli.outputs import echo, make_directory, refuse_existing, to_json
 from nobrainer.cli.results import make_method
 from nobrainer.cli.scans import end
@@ -23,8 +23,7 @@ from nobrainer.provenance import InputFile, Result, now
     show_default=True,
     help="What makes a label wanted, see above.",
 )
-@DRAWS
-@SEED
+@gather(draws=Draws)
 @click.option(
     "--output",
     metavar="FILE.tsv",
@@ -39,8 +38,7 @@ def rank(
     files: tuple[Path, ...],
     model_dir: Path,
     strategy: str,
-    n_samples: int,
-    seed: int,
+    draws: Draws,
     output: Path | None,
     overwrite: bool,
     as_json: bool,
@@ -71,7 +69,9 @@ def rank(
         make_directory(output.parent)
     started, problems = now(), []
     try:
-        ranked = segmentation.rank(files, strategy, n_samples=n_samples, seed=seed)
+        ranked = segmentation.rank(
+            files, strategy, n_samples=draws.n_samples, seed=draws.seed
+        )
     except nb.BatchError as error:
         ranked, problems = error.results, error.problems
     table = nb.ranking.to_tsv(ranked)
@@ -81,8 +81,8 @@ def rank(
                 "rank",
                 model_dir,
                 segmentation,
-                n_samples=n_samples,
-                seed=seed,
+                n_samples=draws.n_samples,
+                seed=draws.seed,
                 options={"strategy": strategy},
             ),
             inputs=tuple(InputFile.of(file) for file in files if file.is_file()),

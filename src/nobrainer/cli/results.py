@@ -326,7 +326,7 @@ class Results:
 def make_method(
     command: str,
     model_dir: Path,
-    segmentation: Any,
+    segmentation: "nb.Segmentation",
     *,
     n_samples: int,
     seed: int,
