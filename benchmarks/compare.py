@@ -128,9 +128,10 @@ def rates(args: argparse.Namespace) -> None:
                 .fit(
                     task.train,
                     epochs=10_000,
-                    max_minutes=args.round_minutes,
-                    precision=task.precision,
                     verbose=False,
+                    options=nb.TrainingOptions(
+                        max_minutes=args.round_minutes, precision=task.precision
+                    ),
                 )
                 .history_
             )
@@ -147,7 +148,11 @@ def train_one(name: str, seed: int, epochs: int, args: argparse.Namespace) -> st
     task = read_task(args.data_set, args.data)
     segmentation = build(name, task.network)
     segmentation.fit(
-        task.train, epochs=epochs, precision=task.precision, seed=seed, verbose=False
+        task.train,
+        epochs=epochs,
+        seed=seed,
+        verbose=False,
+        options=nb.TrainingOptions(precision=task.precision),
     )
     path = segmentation.save(bundle_of(args, name, seed))
     seconds = sum(row["seconds"] for row in segmentation.history_)

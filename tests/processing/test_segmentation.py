@@ -25,6 +25,7 @@ from nobrainer.processing.ensemble import Ensemble
 from nobrainer.processing.prediction import BatchError
 from nobrainer.processing.segmentation import Segmentation
 from nobrainer.training import engine
+from nobrainer.training.options import TrainingOptions
 
 SHAPE, BLOCK = (24, 26, 28), (16, 16, 16)
 RADIUS_MM = 7
@@ -630,10 +631,9 @@ def test_recipe_records_what_was_used(pairs, tmp_path):
         loss="dice_ce",
         class_weights=[1, 2],
         seed=42,
-        gradient_clip=0.5,
-        accumulate=2,
-        patience=5,
-        max_minutes=10,
+        options=TrainingOptions(
+            gradient_clip=0.5, accumulate=2, patience=5, max_minutes=10
+        ),
     )
     recipe = fitted.recipe_
     assert recipe.model.args == TINY["bayesian_vnet"] | {"n_classes": 2}
@@ -898,12 +898,13 @@ def test_load_names_what_is_missing(tmp_path):
 def test_each_epoch_is_told_with_its_row(pairs):
     rows = []
     lone = Segmentation("vnet", TINY["vnet"])
-    lone.fit(build(pairs[:1]), epochs=3, on_epoch=rows.append)
+    told = TrainingOptions(on_epoch=rows.append)
+    lone.fit(build(pairs[:1]), epochs=3, options=told)
     assert rows == list(lone.history_)
     # 8 patches of one volume in batches of 2.
     assert [(row["epoch"], row["steps"]) for row in rows] == [(1, 4), (2, 4), (3, 4)]
     rows.clear()
     members = Ensemble("vnet", TINY["vnet"], 2)
-    members.fit(build(pairs[:1]), epochs=2, on_epoch=rows.append)
+    members.fit(build(pairs[:1]), epochs=2, options=told)
     assert rows == list(members.history_)
     assert [row["member"] for row in rows] == [0, 0, 1, 1]

@@ -172,8 +172,8 @@ def test_a_warm_start_is_written_down(fitted, pairs, tmp_path):
     warm.fit(
         build(pairs[:2]),
         warm_start=folder,
-        warm_start_delta=0.1,
         opt_args={"lr": 1e-12},
+        options=nb.TrainingOptions(warm_start_delta=0.1),
     )
     digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
     assert warm.recipe_.training.warm_start == digest

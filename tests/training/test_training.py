@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from dataclasses import fields
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +32,7 @@ from nobrainer.training import engine
 from nobrainer.training import fit as fit_module
 from nobrainer.training.checkpoint import BEST, LAST, read_checkpoint
 from nobrainer.training.fit import WARM_UP
+from nobrainer.training.options import TrainingOptions
 
 BLOCK = (16, 16, 16)
 SMALL = {"base_filters": 2, "levels": 2}
@@ -61,8 +63,13 @@ def validate(pairs):
     return build(pairs[2:])
 
 
-def fit(dataset, validate=None, *, model="vnet", args=SMALL, folder=None, **options):
-    return Segmentation(model, args, folder).fit(dataset, validate, **options)
+def fit(dataset, validate=None, *, model="vnet", args=SMALL, folder=None, **given):
+    """Train; those of the arguments that are fields of the options are put there."""
+    names = {field.name for field in fields(TrainingOptions)} & given.keys()
+    options = TrainingOptions(**{name: given.pop(name) for name in names})
+    return Segmentation(model, args, folder).fit(
+        dataset, validate, options=options, **given
+    )
 
 
 sgd = partial(fit, optimizer=torch.optim.SGD, schedule="constant")

@@ -101,12 +101,14 @@ def train(
         opt_args=None if rate is None else {"lr": rate},
         loss=training.loss,
         seed=seed,
-        precision=machine.precision,
-        devices=machine.devices,
-        max_minutes=training.max_minutes,
-        num_workers=machine.workers,
         warm_start=training.warm_start,
         resume=checkpoints.resume,
+        options=nb.TrainingOptions(
+            max_minutes=training.max_minutes,
+            precision=machine.precision,
+            devices=machine.devices,
+            num_workers=machine.workers,
+        ),
     )
     if finished:
         # `fit` has seen that all is as it was, and trained nothing.

@@ -24,7 +24,7 @@ from nobrainer.bayes.ensemble import EnsembleNetwork
 from nobrainer.bayes.layers import name_sites
 from nobrainer.bayes.warm_start import warm_start as start_warm
 from nobrainer.calibration import Method, calibrate
-from nobrainer.checks import check_arguments, check_choice, check_count, takes
+from nobrainer.checks import check_arguments, check_choice, takes
 from nobrainer.data.entries import Entry, Scan
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.patches import patch_loader
@@ -72,15 +72,15 @@ from nobrainer.quality import (
 from nobrainer.ranking import Ranked, check_strategy, rank
 from nobrainer.recipe import ModelConfig, Provenance, Recipe, TrainingConfig
 from nobrainer.structures import Structure, StructureSums
-from nobrainer.system import check_cores, check_writable
+from nobrainer.system import check_writable
 from nobrainer.training.checkpoint import LAST, read_checkpoint
 from nobrainer.training.engine import (
-    check_devices,
     default_device,
     inference_dtype,
     is_first_process,
     resolve_precision,
 )
+from nobrainer.training.options import TrainingOptions
 from nobrainer.types import Shape3
 from nobrainer.volume import Geometry, restore
 
@@ -143,20 +143,11 @@ class Segmentation:
         loss: str | Callable[[Tensor, Tensor], Tensor] | None = None,
         class_weights: Sequence[float] | str | None = None,
         *,
-        schedule: str = "cosine",
         seed: int = 0,
-        precision: str = "auto",
-        devices: int = 1,
-        gradient_clip: float | None = None,
-        accumulate: int = 1,
-        patience: int | None = None,
-        max_minutes: float | None = None,
-        num_workers: int = 0,
         warm_start: "Segmentation | str | PathLike[str] | None" = None,
-        warm_start_delta: float = 0.05,
         resume: bool = False,
-        on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
         verbose: bool = True,
+        options: TrainingOptions | None = None,
     ) -> Self:
         """Train on a dataset; all its files are read and checked before the first step.
 
@@ -165,31 +156,20 @@ class Segmentation:
             dataset_validate: scans on which the Dice of whole volumes is measured
                 after each epoch (with the posterior mean); the model keeps its best
                 weights by it.
-            epochs: passes of `patches_per_volume` patches per volume.
+            epochs: number of passes of `patches_per_volume` patches per volume.
             optimizer: class of the optimiser.
             opt_args: its arguments; default {"lr": DEFAULT_LEARNING_RATE}.
             loss: "cross_entropy" (default), "dice", "dice_ce", or a function of logits
                 (B, C, I, J, K) and labels (B, I, J, K). A Bayesian model adds
                 kl_weight · KL / n_weights.
             class_weights: one weight per class, or "auto" for inverse frequency.
-            schedule: "cosine" (rise over the first 5 %, then decay to 0) or "constant".
             seed: seed of initial weights, patches and weight draws.
-            precision: "auto" (bf16-mixed on a GPU that has bfloat16, else 32-true),
-                "32-true", "bf16-mixed", "16-mixed".
-            devices: GPUs to train on, or without one CPU processes, at most one a core.
-            gradient_clip: largest norm of the gradient.
-            accumulate: batches per optimiser step.
-            patience: epochs without a better validation Dice before training stops.
-            max_minutes: training ends at this many minutes, the learning rate decaying
-                by then; the members of an ensemble share them.
-            num_workers: processes that cut patches, at most one a core.
             warm_start: a trained deterministic model (or its folder) of the same
                 network, at whose weights the posterior means begin.
-            warm_start_delta: initial posterior standard deviations then, as a share
-                of the weights' sizes.
             resume: go on from the last checkpoint in `checkpoint_filepath`, if any.
-            on_epoch: is called after each epoch with its row of the history.
             verbose: show progress: a bar on a terminal, else lines.
+            options: what else can be said of a training: schedule of the learning rate,
+                gradients, when to stop, precision and devices.
 
         Returns: self.
 
@@ -198,15 +178,12 @@ class Segmentation:
                 without foreground.
             DivergedError: a loss was not finite; names the batch's files.
         """
-        _check_datasets(dataset_train, dataset_validate, patience)
-        check_devices(devices)
-        check_count("num_workers", num_workers, 0)
-        check_cores("num_workers", num_workers)
+        options = options or TrainingOptions()
+        _check_datasets(dataset_train, dataset_validate, options.patience)
         _check_loss(loss, class_weights)
-        check_choice("schedule", schedule, training.SCHEDULES)
         opt_args = dict(opt_args or {"lr": DEFAULT_LEARNING_RATE})
         check_arguments(f"argument of {optimizer.__name__}", optimizer, opt_args)
-        precision = resolve_precision(precision)
+        precision = resolve_precision(options.precision)
         data = dataset_train.config
         model = ModelConfig(
             models.name_of(self.base_model), self._model_args(data.n_classes)
@@ -218,33 +195,33 @@ class Segmentation:
             opt_args=opt_args,
             loss=_loss_name(loss),
             class_weights=fitting.class_weights(class_weights, data.n_classes),
-            schedule=schedule,
+            schedule=options.schedule,
             seed=seed,
             precision=precision,
-            gradient_clip=gradient_clip,
-            accumulate=accumulate,
-            patience=patience,
-            max_minutes=max_minutes,
+            gradient_clip=options.gradient_clip,
+            accumulate=options.accumulate,
+            patience=options.patience,
+            max_minutes=options.max_minutes,
             warm_start=None if trained is None else _digest(trained),
-            warm_start_delta=None if trained is None else warm_start_delta,
+            warm_start_delta=None if trained is None else options.warm_start_delta,
         )
         # All of it once, as `load` does, before anything is read or trained.
         network = fitting.first_network(model, seed, self.base_model)
         if trained is not None:
-            start_warm(network, trained, warm_start_delta)
+            start_warm(network, trained, options.warm_start_delta)
         members = fitting.members(model, seed)
         n_patches = len(dataset_train) * data.patches_per_volume
         fitting.check_networks(
             [*members.values()],
             self.base_model,
             data,
-            -(-n_patches // devices),
+            -(-n_patches // options.devices),
             optimizer,
             opt_args,
         )
         directory = self._directory(resume, len(members))
         started = now()
-        fabric = training.make_fabric(precision, devices)
+        fabric = training.make_fabric(precision, options.devices)
         slow = dataset_train.batch_size == 1 and fabric.device.type == "cpu"
         if slow and precision == "32-true":
             warnings.warn(
@@ -294,17 +271,20 @@ class Segmentation:
             for number, (member_seed, member) in enumerate(members.items()):
                 network = fitting.initial_network(member, member_seed, self.base_model)
                 if trained is not None:
-                    start_warm(network, trained, warm_start_delta)
+                    start_warm(network, trained, options.warm_start_delta)
                 lone = len(members) == 1
                 folder = directory and (
                     directory if lone else directory / f"member-{number}"
                 )
-                minutes = max_minutes and max_minutes / len(members)
+                minutes = options.max_minutes and options.max_minutes / len(members)
                 job = training.Job(
                     objective=fitting.objective(network, data_loss, volumes),
                     optimizer=fitting.make_optimizer(optimizer, network, opt_args),
                     loader=patch_loader(
-                        volumes, data, seed=member_seed, num_workers=num_workers
+                        volumes,
+                        data,
+                        seed=member_seed,
+                        num_workers=options.num_workers,
                     ),
                     recipe=replace(
                         recipe,
@@ -316,9 +296,9 @@ class Segmentation:
                     labels=dataset_train.labels,
                     validate=validate,
                     directory=folder,
-                    on_epoch=on_epoch
-                    if lone or on_epoch is None
-                    else partial(_with_member, on_epoch, number),
+                    on_epoch=options.on_epoch
+                    if lone or options.on_epoch is None
+                    else partial(_with_member, options.on_epoch, number),
                 )
                 loop = training.Training(fabric, job, bar)
                 if resume and folder is not None:
@@ -1218,10 +1198,8 @@ def _rebuild(source: Model, saved: bundle.Bundle) -> nn.Module:
 def _check_datasets(
     train: Dataset, validate: Dataset | None, patience: int | None
 ) -> None:
-    if patience is not None:
-        check_count("patience", patience, 1)
-        if validate is None:
-            raise InputError("patience needs dataset_validate: give scans to validate")
+    if patience is not None and validate is None:
+        raise InputError("patience needs dataset_validate: give scans to validate")
     train.check_labelled()
     if validate is None:
         return

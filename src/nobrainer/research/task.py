@@ -22,6 +22,7 @@ from nobrainer.research.journal import Size
 from nobrainer.research.records import describe_values
 from nobrainer.research.space import Setting, Space
 from nobrainer.training.engine import default_device, gpu_ids
+from nobrainer.training.options import TrainingOptions
 
 Rows = tuple[tuple[str, ...], ...]
 Report = Callable[[tuple[float, float]], None]
@@ -84,10 +85,12 @@ class SegmentationTask:
             opt_args={"lr": setting.learning_rate or DEFAULT_LEARNING_RATE},
             loss=setting.loss,
             seed=seed,
-            gradient_clip=setting.gradient_clip,
-            max_minutes=self.train_minutes,
-            on_epoch=curve.add,
             verbose=False,
+            options=TrainingOptions(
+                gradient_clip=setting.gradient_clip,
+                max_minutes=self.train_minutes,
+                on_epoch=curve.add,
+            ),
         )
         # Training has chosen its epoch by them; runs are compared on nothing else.
         evaluation, judge_s = _evaluate(

@@ -36,7 +36,6 @@ from nobrainer.training.objective import Elbo, Loss, Supervised
 
 Row = dict[str, Any]
 
-SCHEDULES = ("cosine", "constant")
 WARM_UP = 0.05
 """Share of the training in which the learning rate rises to its full value."""
 SETTLED, SETTLING_STEPS = 1 / 3, 30

@@ -1,0 +1,58 @@
+"""The settings of a training that most users leave as they are."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nobrainer.checks import check_choice, check_count
+from nobrainer.system import check_cores
+from nobrainer.training.engine import check_devices
+
+SCHEDULES = ("cosine", "constant")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a training steps, when it ends, and what it runs on.
+
+    schedule: course of the learning rate: "cosine" rises over the first 5 % of the
+        training and then decays to 0, "constant" stays where it starts.
+    gradient_clip: largest norm of the gradient, > 0; None clips nothing.
+    accumulate: number of batches whose mean gradient makes one step of the optimiser.
+    patience: number of epochs without a better validation Dice after which training
+        stops; None waits for the last epoch.
+    max_minutes: minutes at which training ends, with a learning rate that has decayed
+        by then; the members of an ensemble share them. None sets no limit.
+    warm_start_delta: initial standard deviations of a posterior that begins at trained
+        weights, as a share of the sizes of these weights.
+    precision: number format: "auto" (bf16-mixed on a GPU that has bfloat16, else
+        32-true), "32-true", "bf16-mixed" or "16-mixed".
+    devices: number of GPUs to train on, or without one of processes, at most one a
+        core.
+    num_workers: number of processes that cut patches beside the training, at most one
+        a core; 0 cuts them in the training's own.
+    on_epoch: function that is called after each epoch with its row of the history.
+
+    Raises:
+        InputError: an unknown schedule, a number below its least value, or more devices
+            or processes than this machine has.
+    """
+
+    schedule: str = "cosine"
+    gradient_clip: float | None = None
+    accumulate: int = 1
+    patience: int | None = None
+    max_minutes: float | None = None
+    warm_start_delta: float = 0.05
+    precision: str = "auto"
+    devices: int = 1
+    num_workers: int = 0
+    on_epoch: Callable[[Mapping[str, Any]], None] | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("schedule", self.schedule, SCHEDULES)
+        if self.patience is not None:
+            check_count("patience", self.patience, 1)
+        check_devices(self.devices)
+        check_count("num_workers", self.num_workers, 0)
+        check_cores("num_workers", self.num_workers)
