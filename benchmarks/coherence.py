@@ -23,7 +23,8 @@ from compare import spread, write_json
 
 import nobrainer as nb
 from nobrainer.data.preprocess import background_value, preprocess_image
-from nobrainer.inference.predict import Predictor, Sampling
+from nobrainer.inference.predict import Sampling
+from nobrainer.inference.predictor import Predictor
 from nobrainer.io import read_image
 
 BLOCK = (32, 32, 32)

@@ -22,7 +22,8 @@ from torch import nn
 import nobrainer as nb
 from nobrainer import models
 from nobrainer.bayes.draws import realise
-from nobrainer.inference.predict import Predictor, Sampling, TileResult
+from nobrainer.inference.predict import Sampling, TileResult
+from nobrainer.inference.predictor import Predictor
 
 CPU = torch.device("cpu")
 

@@ -1,6 +1,7 @@
 """Calibration against scalings and coverages that are known beforehand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from nobrainer.calibration import (
 )
 from nobrainer.data.prepare import Prepared
 from nobrainer.errors import InputError
-from nobrainer.inference.predict import Predictor, Sampling, Scaling
+from nobrainer.inference.predict import Sampling, Scaling
+from nobrainer.inference.predictor import Predictor
 from nobrainer.metrics.region import FOREGROUND_MARGIN, foreground_band
 from nobrainer.posthoc import volume_spread
 
@@ -255,7 +257,7 @@ def test_collect_keeps_the_logits_at_its_voxels(block_shape):
     sheared = volume.affine.copy()
     sheared[0, 1] = 1.0
     volume = Prepared("a", image, label, sheared, -99.0, -99.0, 1.0, (1.0, 1.0, 1.0))
-    sampling = Sampling(seed=3, n_samples=2, block_shape=block_shape)
+    sampling = Sampling(seed=3, n_draws=2, block_shape=block_shape)
     (one,) = collect(predictor(Known(), sampling), [volume], voxels_per_subject=300)
     assert one.logits.shape == (2, 300, 2)
     # The image numbers its voxels, and the logit of class 1 is the image.
@@ -283,7 +285,7 @@ def test_the_band_reaches_five_voxels():
 
 
 def test_draws_are_kept_apart():
-    sampling = Sampling(seed=0, n_samples=8)
+    sampling = Sampling(seed=0, n_draws=8)
     (one,) = collect(predictor(Known(dropout=0.5), sampling), [prepared("a")])
     # A draw's mask doubles the only channel or switches it off.
     size = np.abs(one.logits[..., 1])
@@ -295,9 +297,10 @@ def test_draws_are_kept_apart():
     np.testing.assert_allclose(one.volumes_mm3[on, 1], 8**3 * 8)
 
 
-def run(subjects, sampling=None, people=None, **options):
+def run(subjects, people=None, scaling=None, **options):
+    mean_weights = Sampling(seed=0, n_draws=0)
     return calibrate(
-        predictor(Known(), sampling or Sampling(seed=0, n_samples=0)),
+        replace(predictor(Known(), mean_weights), scaling=scaling),
         lambda scans: (subjects[scan] for scan in scans),
         people or [subject.name for subject in subjects],
         **options,
@@ -384,13 +387,13 @@ def test_intervals_need_a_spread_of_draws():
     subjects = [prepared(str(n), n) for n in range(4)]
     volumes, people = lambda scans: (subjects[n] for n in scans), ["a", "b", "c", "d"]
 
-    def fit_with(n_samples):
-        drawn = predictor(Known(dropout=0.5), Sampling(0, n_samples))
+    def fit_with(n_draws):
+        drawn = predictor(Known(dropout=0.5), Sampling(0, n_draws))
         return calibrate(drawn, volumes, people, coverage=0.5)
 
-    for n_samples in (0, 1):
+    for n_draws in (0, 1):
         with pytest.raises(InputError, match="spread of several draws, got 1"):
-            fit_with(n_samples)
+            fit_with(n_draws)
     fit = fit_with(3)
     assert fit.intervals.n_draws == 3
 
@@ -425,9 +428,9 @@ def test_coverage_holds_though_a_draw_moves_all_subjects_alike():
 
 def test_a_scaling_in_use_does_not_change_the_fit():
     subjects = [prepared("a"), prepared("b", 1)]
-    scaled = Sampling(seed=0, n_samples=0, scaling=Scaling((0.1, 0.2), (9.0, 0.0)))
     plain = run(subjects, coverage=0.5)
-    assert run(subjects, scaled, coverage=0.5) == plain
+    in_use = Scaling((0.1, 0.2), (9.0, 0.0))
+    assert run(subjects, coverage=0.5, scaling=in_use) == plain
 
 
 def test_what_calibration_refuses():

@@ -18,7 +18,8 @@ from nobrainer.data.prepare import Prepared
 from nobrainer.errors import InputError
 from nobrainer.evaluation import Evaluation, Row, evaluate, summarise
 from nobrainer.glossary import OF_REGIONS, OF_SEVERAL_SCANS, OF_STRUCTURES
-from nobrainer.inference.predict import Predictor, Sampling
+from nobrainer.inference.predict import Sampling
+from nobrainer.inference.predictor import Predictor
 from nobrainer.metrics.uncertainty import aurc, excess_aurc
 from nobrainer.posthoc import Intervals
 
@@ -86,7 +87,7 @@ def run(
     *,
     surfaces: bool = True,
 ) -> Evaluation:
-    sampling = Sampling(seed=0, n_samples=0, block_shape=block_shape)
+    sampling = Sampling(seed=0, n_draws=0, block_shape=block_shape)
     return evaluate(
         Predictor(Known(), 2, sampling, torch.device("cpu")),
         volumes,
@@ -216,7 +217,7 @@ def test_labels_are_needed() -> None:
 # --- several draws
 
 
-SAMPLING = Sampling(seed=3, n_samples=5)
+SAMPLING = Sampling(seed=3, n_draws=5)
 SPACING_MM = (1.0, 2.0, 1.5)
 INTERVALS = Intervals(0.9, 10, 4, (None, None, 1.5))
 
@@ -234,7 +235,7 @@ def noisy(name: str = "a", seed: int = 0) -> Prepared:
 def run_noisy(
     volumes: Iterable[Prepared], block_shape: tuple[int, int, int] | None = None
 ) -> Evaluation:
-    sampling = Sampling(SAMPLING.seed, SAMPLING.n_samples, block_shape)
+    sampling = Sampling(SAMPLING.seed, SAMPLING.n_draws, block_shape)
     return evaluate(
         Predictor(Moody(), 3, sampling, torch.device("cpu")),
         volumes,
@@ -251,7 +252,7 @@ def draws_of(volume: Prepared) -> np.ndarray:
         return np.stack(
             [
                 torch.softmax(realise(model, *draw)(x)[0], 0).numpy()
-                for draw in plan_draws(model, SAMPLING.seed, SAMPLING.n_samples)
+                for draw in plan_draws(model, SAMPLING.seed, SAMPLING.n_draws)
             ]
         ).astype(np.float64)
 

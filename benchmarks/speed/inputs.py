@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from nobrainer import models
-from nobrainer.inference.predict import Predictor, Sampling, TileResult
+from nobrainer.inference.predict import Sampling, TileResult
+from nobrainer.inference.predictor import Predictor
 
 SMALL = {"base_filters": 8, "levels": 2}
 MAPS = ("label", "variance", "entropy", "mutual_information")
@@ -72,7 +73,7 @@ def predict(
         for name, values in maps.items():
             values[tile.where] = getattr(tile, name)
 
-    sampling = Sampling(seed=0, n_samples=n_samples)
+    sampling = Sampling(seed=0, n_draws=n_samples)
     Predictor(model, n_classes, sampling, device, dtype)(image, 0.0, keep)
     return maps
 

@@ -14,7 +14,8 @@ from nobrainer.bayes.draws import is_stochastic, mix_seed
 from nobrainer.checks import check_between, check_choice
 from nobrainer.data.prepare import Prepared
 from nobrainer.errors import InputError
-from nobrainer.inference.predict import Predictor, Scaling
+from nobrainer.inference.predict import Scaling
+from nobrainer.inference.predictor import Predictor
 from nobrainer.metrics.region import foreground_band
 from nobrainer.posthoc import Calibration, Intervals, volume_spread
 
@@ -91,7 +92,7 @@ def calibrate(
         raise InputError("scans to calibrate on must be at least 1, got 0")
     people = sorted(set(subjects))
     halved = method == "vector" and coverage is not None
-    n_draws = predictor.n_draws
+    n_draws = predictor.n_passes
     if coverage is not None:
         n_left = len(people) // 2 if halved else len(people)
         _check_coverage(coverage, n_left, halved)
@@ -100,8 +101,7 @@ def calibrate(
                 f"intervals scale the spread of several draws, got {n_draws}: give "
                 "n_samples of at least 2, as many as prediction will have"
             )
-    unscaled = replace(predictor.sampling, scaling=None)
-    plain = replace(predictor, sampling=unscaled)
+    plain = replace(predictor, scaling=None)
     bytes_per_voxel = 4 * n_draws * predictor.n_classes * len(subjects)
     n_voxels = max(
         min(VOXELS_PER_SUBJECT, LOGIT_BYTES // bytes_per_voxel), _FEWEST_VOXELS
@@ -131,7 +131,7 @@ def calibrate(
         return fitted
     if halved:
         scaling = Scaling(fitted.weight, fitted.bias)
-        scaled = replace(plain, sampling=replace(unscaled, scaling=scaling))
+        scaled = replace(plain, scaling=scaling)
         collected = collect(scaled, volumes(lone), voxels_per_subject=0)
     else:
         collected = [collected[scan] for scan in lone]
@@ -176,7 +176,7 @@ def collect(
         band = np.flatnonzero(foreground_band(truth))
         chosen = rng.choice(band, min(voxels_per_subject, len(band)), replace=False)
         at = np.stack(np.unravel_index(chosen, truth.shape))
-        logits = np.empty((predictor.n_draws, len(chosen), n_classes), np.float32)
+        logits = np.empty((predictor.n_passes, len(chosen), n_classes), np.float32)
 
         def keep(
             draw: int,

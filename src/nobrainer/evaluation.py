@@ -15,7 +15,8 @@ from nobrainer.data.labels import LabelTable
 from nobrainer.data.prepare import Prepared
 from nobrainer.errors import InputError
 from nobrainer.glossary import SCORES
-from nobrainer.inference.predict import Predictor, TileResult
+from nobrainer.inference.predict import TileResult
+from nobrainer.inference.predictor import Predictor
 from nobrainer.metrics.calibration import CalibrationSums, Reliability
 from nobrainer.metrics.overlap import confusion, dice, volume_errors
 from nobrainer.metrics.region import foreground_band

@@ -11,12 +11,8 @@ from torch import nn
 
 from nobrainer import models
 from nobrainer.bayes.draws import plan_draws, realise
-from nobrainer.inference.predict import (
-    Predictor,
-    Sampling,
-    Scaling,
-    TileResult,
-)
+from nobrainer.inference.predict import Sampling, Scaling, TileResult
+from nobrainer.inference.predictor import Predictor
 from nobrainer.models import MODELS
 from nobrainer.types import Shape3
 
@@ -77,7 +73,7 @@ def _volume(shape: Shape3, margin: int = 0) -> np.ndarray:
 def _predict(
     model: nn.Module,
     image: np.ndarray,
-    n_samples: int = 3,
+    n_draws: int = 3,
     block_shape: Shape3 | None = None,
     batch_size: int = 1,
     **how: Any,
@@ -103,8 +99,9 @@ def _predict(
     predictor = Predictor(
         model,
         N_CLASSES,
-        Sampling(SEED, n_samples, block_shape, batch_size, scaling),
+        Sampling(SEED, n_draws, block_shape, batch_size),
         torch.device("cpu"),
+        scaling=scaling,
     )
     counts = predictor(image, BACKGROUND, keep, **how)
     assert seen.min() == seen.max() == 1
@@ -124,7 +121,7 @@ def _assert_same(one: Maps, other: Maps) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
 
 
-def _plain_passes(model: nn.Module, image: np.ndarray, n_samples: int) -> np.ndarray:
+def _plain_passes(model: nn.Module, image: np.ndarray, n_draws: int) -> np.ndarray:
     """Probabilities (n, C, I, J, K) by a pass of each draw over the whole volume."""
     before = 4 * model.halo
     shape = [-(-n // model.stride) * model.stride for n in image.shape]
@@ -133,7 +130,7 @@ def _plain_passes(model: nn.Module, image: np.ndarray, n_samples: int) -> np.nda
     inner = tuple(slice(before, before + n) for n in image.shape)
     draws = []
     with torch.no_grad():
-        for draw in plan_draws(model, SEED, n_samples):
+        for draw in plan_draws(model, SEED, n_draws):
             logits = realise(model, *draw)(torch.from_numpy(padded)[None, None])
             draws.append(torch.softmax(logits, 1)[0][:, *inner].double().numpy())
     return np.stack(draws)

@@ -15,7 +15,8 @@ from nobrainer.bayes.draws import (
     realise,
 )
 from nobrainer.bayes.ensemble import EnsembleNetwork
-from nobrainer.inference.predict import Predictor, Sampling, TileResult
+from nobrainer.inference.predict import Sampling, TileResult
+from nobrainer.inference.predictor import Predictor
 
 PLAIN = [
     ["vnet", {"base_filters": 2, "levels": 3}],
@@ -147,14 +148,14 @@ def test_a_draw_of_a_member_is_the_one_of_the_member_alone(seed):
         assert draws.set(seed, n).network(x).equal(alone(x))
 
 
-@pytest.mark.parametrize(("members", "n_samples"), [(PLAIN, 3), (BAYESIAN, 5)])
-def test_any_tiling_gives_the_same_maps(members, n_samples):
+@pytest.mark.parametrize(("members", "n_draws"), [(PLAIN, 3), (BAYESIAN, 5)])
+def test_any_tiling_gives_the_same_maps(members, n_draws):
     model = _ensemble(members)
     image = _image(17, 9, 11)
-    whole = _predict(model, image, n_samples=n_samples, block_shape=(20, 20, 20))
+    whole = _predict(model, image, n_draws=n_draws, block_shape=(20, 20, 20))
     assert whole["probabilities"][0].std() > 0.003
     for block in ((4, 8, 8), (8, 12, 5)):
-        tiled = _predict(model, image, n_samples=n_samples, block_shape=block)
+        tiled = _predict(model, image, n_draws=n_draws, block_shape=block)
         assert np.array_equal(tiled["label"], whole["label"])
         assert np.array_equal(tiled["counts"], whole["counts"])
         for name in ("variance", "entropy", "probabilities"):
@@ -164,8 +165,8 @@ def test_any_tiling_gives_the_same_maps(members, n_samples):
 def test_a_prediction_is_the_mean_of_the_members_own():
     model = _ensemble(PLAIN)
     image = _image(12, 8, 9)
-    together = _predict(model, image, n_samples=3)
-    alone = [_predict(member, image, n_samples=1) for member in model.members]
+    together = _predict(model, image, n_draws=3)
+    alone = [_predict(member, image, n_draws=1) for member in model.members]
     each = np.stack([a["probabilities"] for a in alone])
     np.testing.assert_allclose(together["probabilities"], each.mean(0), atol=1e-6)
     np.testing.assert_allclose(

@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nobrainer import models
 from nobrainer.errors import InputError
-from nobrainer.inference.predict import Predictor, Sampling
+from nobrainer.inference.predict import Sampling
+from nobrainer.inference.predictor import Predictor
 from nobrainer.research.cost import Forecast, count_size, forecast, why_not
 from nobrainer.research.journal import Row, Size
 from nobrainer.research.space import family_space
@@ -144,7 +145,7 @@ def test_judging_is_counted_as_prediction_does_it(model: str, args: dict) -> Non
 
     counter = FlopCounterMode(display=False, custom_mapping={mkldnn: convolution})
     with counter:
-        mean_weights, cpu = Sampling(seed=0, n_samples=0), torch.device("cpu")
+        mean_weights, cpu = Sampling(seed=0, n_draws=0), torch.device("cpu")
         predictor = Predictor(models.build(model, **args), 2, mean_weights, cpu)
         predictor(image, -100.0, lambda tile: None)
     counted = count_size(model, args, **BATCH, judge_shapes=[shape], n_draws=1)

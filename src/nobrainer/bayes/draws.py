@@ -45,23 +45,23 @@ class Draw(NamedTuple):
     member: int = 0
 
 
-def plan_draws(model: nn.Module, seed: int, n_samples: int) -> list[Draw]:
+def plan_draws(model: nn.Module, seed: int, n_draws: int) -> list[Draw]:
     """The draws of one prediction, each with a seed of its own.
 
     Args:
         model: the network; the draws take the members of an ensemble in turn.
         seed: seed of the prediction.
-        n_samples: number of draws; 0 is the posterior mean (of each member).
+        n_draws: number of draws; 0 is the posterior mean (of each member).
 
-    Returns: `n_samples` draws. An ensemble of deterministic members has no more than
+    Returns: `n_draws` draws. An ensemble of deterministic members has no more than
     one for each: more would repeat.
     """
     members = _members(model)
-    if n_samples == 0:
+    if n_draws == 0:
         return [Draw(None, member) for member in range(len(members))]
     if len(members) > 1 and not any(map(is_stochastic, members)):
-        n_samples = min(n_samples, len(members))
-    return [Draw(mix_seed(seed, "draw", n), n % len(members)) for n in range(n_samples)]
+        n_draws = min(n_draws, len(members))
+    return [Draw(mix_seed(seed, "draw", n), n % len(members)) for n in range(n_draws)]
 
 
 def _members(model: nn.Module) -> list[nn.Module]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nobrainer import inference
-from nobrainer.bayes.draws import Draw, Draws, plan_draws
+from nobrainer.bayes.draws import Draw, Draws
 from nobrainer.inference.moments import RunningMoments, Statistics, statistics_bytes
 from nobrainer.inference.stream import NOWHERE, Box, Stream, Windows
 from nobrainer.inference.tiles import (
@@ -32,9 +32,9 @@ for a GPU."""
 
 @dataclass(frozen=True)
 class TileResult:
-    """The statistics of one core, on the CPU.
+    """The statistics of one tile, on the CPU.
 
-    `where` indexes the volume; the arrays have the core's shape (i, j, k), and
+    `where` indexes the volume; the arrays have the tile's shape (i, j, k), and
     `probabilities` and `votes` (C, i, j, k). See `Statistics` for their meaning.
     """
 
@@ -51,114 +51,57 @@ class TileResult:
 class Scaling:
     """A change of the logits that calibrates them: logits · weight + bias.
 
-    One number a class each. It comes before every draw's softmax, so it is the mean
-    over draws that is calibrated.
+    It comes before every draw's softmax, so it is the mean over draws that is
+    calibrated.
+
+    weight: factor of each class's logit.
+    bias: what is added to each class's logit.
     """
 
     weight: tuple[float, ...]
     bias: tuple[float, ...]
 
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Calibrated logits (C, i, j, k) from those of a network."""
+        weight, bias = (
+            torch.tensor(values, device=logits.device)[:, None, None, None]
+            for values in (self.weight, self.bias)
+        )
+        return logits * weight + bias
+
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a volume is predicted.
+    """Which draws a volume is predicted with, and how much of it at a time.
 
     seed: seed of the draws.
-    n_samples: number of draws; 0 is one pass with the posterior mean (of each
-        member of an ensemble).
+    n_draws: number of draws; 0 is one pass with the posterior mean (of each member of
+        an ensemble).
     block_shape: voxels of a tile; None lets the memory decide. It does not change the
         result of a network of local operations. For the others it is the size of the
         blended windows.
-    batch_size: slabs (of the others: windows) per pass.
-    scaling: what calibrates the logits; None leaves them.
+    batch_size: number of slabs (for the others: windows) in one pass.
     """
 
     seed: int
-    n_samples: int
+    n_draws: int
     block_shape: Shape3 | None = None
     batch_size: int = 1
-    scaling: Scaling | None = None
 
 
 OnLogits = Callable[[int, tuple[slice, slice, slice], Tensor], None]
 
 
-@dataclass(frozen=True)
-class Predictor:
-    """A trained network and how it is applied to a prepared scan.
-
-    model: a model of the registry (see `nobrainer.models.registry`).
-    n_classes: classes of the model's output.
-    sampling: draws, tiling and calibration.
-    device, dtype: where and in which number format the network runs; the statistics
-        are float32.
-    """
-
-    model: nn.Module
-    n_classes: int
-    sampling: Sampling
-    device: torch.device
-    dtype: torch.dtype = torch.float32
-
-    @property
-    def n_draws(self) -> int:
-        """How many draws, or passes of other kinds, a scan gets."""
-        return len(self._plan())
-
-    def __call__(
-        self,
-        image: np.ndarray,
-        background: float,
-        on_tile: Callable[[TileResult], None],
-        *,
-        on_pass: Callable[[int, int], None] = lambda done, total: None,
-        on_logits: OnLogits | None = None,
-    ) -> np.ndarray:
-        """Predict a prepared scan and hand over each tile's statistics.
-
-        Args:
-            image: (I, J, K), preprocessed as in training.
-            background: value of the endless field around the volume.
-            on_tile: called once for each tile; the tiles cover the volume once.
-            on_pass: called with (done, total) after each pass of a batch of windows.
-            on_logits: called once for each draw and tile with the draw's number, where
-                the tile lies, and its logits (C, i, j, k) before any scaling, float32.
-
-        Returns: (n_draws, n_classes) voxel counts of each draw's labels.
-        """
-        work = _Work(
-            Draws(self.model, self.device, self.dtype),
-            self._plan(),
-            image,
-            torch.from_numpy(image).to(self.device),
-            background,
-            self.sampling,
-            self.n_classes,
-            on_tile,
-            on_pass,
-            on_logits,
-        )
-        model = self.model
-        halo: int | None = model.halo  # type: ignore[assignment]
-        with torch.inference_mode():
-            if halo is None:
-                return work.run_blended(int(model.stride))  # type: ignore[arg-type]
-            return work.run_exact(halo, int(model.stride), int(model.width))  # type: ignore[arg-type]
-
-    def _plan(self) -> list[Draw]:
-        return plan_draws(self.model, self.sampling.seed, self.sampling.n_samples)
-
-
 def slab_planes(
     core: Shape3, width: int, n_classes: int, device: torch.device, itemsize: int
 ) -> int:
-    """How many planes of a core are computed at a time.
+    """How many planes of a tile are computed at a time.
 
     Args:
-        core: voxels.
-        width: of the network, channels at full resolution.
+        core: voxels of the tile along each axis.
+        width: channels of the network at full resolution.
         n_classes: channels of its output.
-        device: that computes.
+        device: the device that computes.
         itemsize: bytes of a number.
     """
     plane = core[1] * core[2] * max(width, n_classes) * itemsize
@@ -166,8 +109,20 @@ def slab_planes(
 
 
 @dataclass(frozen=True)
-class _Work:
-    """One volume's prediction."""
+class VolumePrediction:
+    """The prediction of one volume, under way.
+
+    draws: gives the network of each draw.
+    plan: the draws to make.
+    image: (I, J, K) voxels of the prepared scan.
+    scan: the same on the device that computes.
+    background: value of the endless field around the volume.
+    sampling: tiles and slabs.
+    scaling: what calibrates the logits; None leaves them as they are.
+    n_classes: number of channels of the network's output.
+    on_tile, on_pass, on_logits: see `nobrainer.inference.predictor.Predictor`.
+    streams: for each network that was met, what computes its layers slab by slab.
+    """
 
     draws: Draws
     plan: list[Draw]
@@ -175,6 +130,7 @@ class _Work:
     scan: Tensor
     background: float
     sampling: Sampling
+    scaling: Scaling | None
     n_classes: int
     on_tile: Callable[[TileResult], None]
     on_pass: Callable[[int, int], None]
@@ -330,13 +286,7 @@ class _Work:
 
     def _scaled(self, logits: Tensor) -> Tensor:
         """The logits (C, i, j, k) that the probabilities are made of."""
-        if self.sampling.scaling is None:
-            return logits
-        weight, bias = (
-            torch.tensor(values, device=logits.device)[:, None, None, None]
-            for values in (self.sampling.scaling.weight, self.sampling.scaling.bias)
-        )
-        return logits * weight + bias
+        return logits if self.scaling is None else self.scaling(logits)
 
 
 def _repeat(pattern: Tensor, axes: Sequence[Tensor]) -> Tensor:

@@ -25,7 +25,8 @@ from nobrainer.data.labels import LabelTable
 from nobrainer.data.prepare import Prepared
 from nobrainer.data.shifts import SHIFTS, shifted
 from nobrainer.errors import InputError
-from nobrainer.inference.predict import Predictor, Sampling, TileResult
+from nobrainer.inference.predict import Sampling, TileResult
+from nobrainer.inference.predictor import Predictor
 from nobrainer.io import is_synthetic, read_image, read_labels
 from nobrainer.losses import inverse_frequency
 from nobrainer.metrics.overlap import confusion, dice
@@ -266,7 +267,7 @@ def validator(
     n_classes = len(labels.names)
 
     def validate(model: nn.Module) -> dict[str, float]:
-        mean_weights = Sampling(seed=0, n_samples=0)
+        mean_weights = Sampling(seed=0, n_draws=0)
         predictor = Predictor(model, n_classes, mean_weights, device)
         scores = []
         for volume in volumes:

@@ -34,12 +34,8 @@ from nobrainer.data.shifts import SHIFTS
 from nobrainer.errors import InputError, UnusualScanWarning, list_problems
 from nobrainer.evaluation import Evaluation, evaluate
 from nobrainer.inference.moments import MOST_DRAWS
-from nobrainer.inference.predict import (
-    Predictor,
-    Sampling,
-    Scaling,
-    TileResult,
-)
+from nobrainer.inference.predict import Sampling, Scaling, TileResult
+from nobrainer.inference.predictor import Predictor
 from nobrainer.io import (
     ImageSource,
     read_image,
@@ -688,7 +684,7 @@ class Segmentation:
                     examples.append(Example(subjects[number], found, mean, is_shifted))
                 bar.advance(done + 1, total)
         self.quality_ = replace(
-            fit_quality(examples, predictor.n_draws),
+            fit_quality(examples, predictor.n_passes),
             checksums=fitting.fingerprint(dataset),
         )
         return self
@@ -812,7 +808,7 @@ class Segmentation:
 
     def n_draws(self, n_samples: int) -> int:
         """How many draws there are where `predict` is asked for `n_samples`."""
-        return self._predictor(n_samples, 0).n_draws
+        return self._predictor(n_samples, 0).n_passes
 
     def coverage(self, n_samples: int) -> float | None:
         """The share of scans whose true volumes lie in the conformal intervals.
@@ -849,10 +845,10 @@ class Segmentation:
         """What makes intervals of volumes, for the number of draws they hold for."""
         if self.calibration_ is None or self.calibration_.intervals is None:
             return None
-        intervals, n_draws = self.calibration_.intervals, predictor.n_draws
+        intervals, n_draws = self.calibration_.intervals, predictor.n_passes
         if n_draws == intervals.n_draws:
             return intervals
-        if predictor.sampling.n_samples:
+        if predictor.sampling.n_draws:
             warnings.warn(
                 f"no conformal intervals: they hold for {intervals.n_draws} draws, got "
                 f"{n_draws}: predict with as many, or calibrate with these",
@@ -1059,9 +1055,10 @@ class Segmentation:
         return Predictor(
             self.model_,
             self.recipe_.data.n_classes,
-            Sampling(seed, n_samples, block, batch_size, scaling),
+            Sampling(seed, n_samples, block, batch_size),
             device,
             inference_dtype(precision, device),
+            scaling,
         )
 
     def _predict_one(

@@ -1,0 +1,87 @@
+"""A trained network, and how it is applied to scans: the thing that predicts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from nobrainer.bayes.draws import Draw, Draws, plan_draws
+from nobrainer.inference.predict import (
+    OnLogits,
+    Sampling,
+    Scaling,
+    TileResult,
+    VolumePrediction,
+)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained network and how it is applied to a prepared scan.
+
+    model: a model of the registry (see `nobrainer.models.registry`).
+    n_classes: number of classes of the model's output.
+    sampling: draws and tiling.
+    device: device that the network runs on.
+    dtype: number format that the network runs in; the statistics are float32.
+    scaling: what calibrates the logits; None leaves them as they are.
+    """
+
+    model: nn.Module
+    n_classes: int
+    sampling: Sampling
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    scaling: Scaling | None = None
+
+    @property
+    def n_passes(self) -> int:
+        """How many passes a scan gets: one a draw, or those of the posterior mean."""
+        return len(self._plan())
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        background: float,
+        on_tile: Callable[[TileResult], None],
+        *,
+        on_pass: Callable[[int, int], None] = lambda done, total: None,
+        on_logits: OnLogits | None = None,
+    ) -> np.ndarray:
+        """Predict a prepared scan and hand over each tile's statistics.
+
+        Args:
+            image: (I, J, K), preprocessed as in training.
+            background: value of the endless field around the volume.
+            on_tile: called once for each tile; the tiles cover the volume once.
+            on_pass: called with (done, total) after each pass of a batch of windows.
+            on_logits: called once for each draw and tile with the draw's number, where
+                the tile lies, and its logits (C, i, j, k) before any scaling, float32.
+
+        Returns: (n_passes, n_classes) voxel counts of each draw's labels.
+        """
+        prediction = VolumePrediction(
+            Draws(self.model, self.device, self.dtype),
+            self._plan(),
+            image,
+            torch.from_numpy(image).to(self.device),
+            background,
+            self.sampling,
+            self.scaling,
+            self.n_classes,
+            on_tile,
+            on_pass,
+            on_logits,
+        )
+        model = self.model
+        halo: int | None = model.halo  # type: ignore[assignment]
+        with torch.inference_mode():
+            if halo is None:
+                return prediction.run_blended(int(model.stride))  # type: ignore[arg-type]
+            stride, width = int(model.stride), int(model.width)  # type: ignore[arg-type]
+            return prediction.run_exact(halo, stride, width)
+
+    def _plan(self) -> list[Draw]:
+        return plan_draws(self.model, self.sampling.seed, self.sampling.n_draws)
