@@ -40,6 +40,16 @@ INSIDE = {
     "metrics": """
         calibration overlap region surface uncertainty
     """,
+    "figure": """
+        charts slices
+    """,
+    "quality": """
+        table
+        case
+        reasons outliers
+        fit
+        feature
+    """,
 }
 ENGINE = "nobrainer/training/engine.py"
 FABRIC = "nobrainer/training/fabric.py"

@@ -1,0 +1,360 @@
+"""Pictures of a scan, its segmentation and its uncertainty maps, slice by slice."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+import nibabel as nib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+
+from nobrainer.checks import check_count
+from nobrainer.data.labels import LabelTable
+from nobrainer.errors import InputError
+from nobrainer.io import ImageSource, read_image, read_labels, to_nibabel
+
+_PLANES = (("sagittal", "x"), ("coronal", "y"), ("axial", "z"))
+"""For each world axis, the plane across it and the name of its coordinate."""
+_ENDS = (("L", "R"), ("P", "A"), ("I", "S"))
+"""For each world axis, the letters at its low and at its high end."""
+_TRUTH_COLOUR = "white"
+_MOST_IN_LEGEND = 12
+"""Structures that a legend names; there is no room for more."""
+
+
+class Picture(Figure):
+    """A matplotlib figure that a notebook shows where it is the last value of a cell.
+
+    Figures that pyplot does not manage are otherwise shown as text there, unless
+    pyplot was imported before.
+    """
+
+    def _repr_png_(self) -> bytes:
+        data = BytesIO()
+        self.savefig(data, format="png")
+        return data.getvalue()
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of panels: an image, and how its values become colours.
+
+    name: text above the column.
+    values: (I, J, K), its axes to the right, to the front and up.
+    colours: name of the colour map.
+    unit: text at the bar of colours.
+    norm: how values become shares of the colour map.
+    is_scan: whether it shows the scan and not a map of uncertainty.
+    """
+
+    name: str
+    values: np.ndarray
+    colours: str
+    unit: str
+    norm: Normalize
+    is_scan: bool
+
+
+def draw_prediction(
+    image: ImageSource,
+    label: nib.Nifti1Image,
+    variance: nib.Nifti1Image,
+    entropy: nib.Nifti1Image,
+    *,
+    mutual_information: nib.Nifti1Image | None = None,
+    labels: LabelTable | None = None,
+    truth: ImageSource | None = None,
+    n_slices: int = 1,
+    radiological: bool = False,
+    title: str,
+) -> Picture:
+    """Draw slices of a scan, its segmentation and its uncertainty maps.
+
+    The colours of the maps have fixed limits, so that two scans can be compared:
+    variance 0 to 0.25, entropy and mutual information 0 to ln C nats for C classes.
+    Colours of variance and mutual information follow the square root, because most of
+    their values are small.
+
+    Args:
+        image: the scan.
+        label, variance, entropy: label map and uncertainty maps of the prediction, on
+            the scan's grid.
+        mutual_information: map of the mutual information, if it is to be shown.
+        labels: names and colours of the classes, and their values in the label map;
+            None where the map holds the numbers of classes without names.
+        truth: true labels on the scan's grid, with the values of `label`.
+        n_slices: number of slices in each of the three planes. They are spread over
+            the foreground (the true one where it is known); one lies in its middle.
+        radiological: show the subject's left on the right of the picture.
+        title: text above the figure.
+
+    Returns:
+        A figure with a row per slice and these columns: the scan, the outlines of every
+        structure, and each map that is not 0 everywhere (the variance of one draw is).
+        Save it with `savefig`. True outlines are a broad band under the predicted ones.
+        The position of a slice is that of its middle, in millimetres of the world.
+
+    Raises:
+        InputError: the scan or the true labels cannot be read, or do not lie on one
+            grid, or `n_slices` is below 1.
+    """
+    check_count("n_slices", n_slices, 1)
+    volume = read_image(image)
+    # In millimetres, whatever the unit of the file.
+    upright = nib.as_closest_canonical(nib.Nifti1Image(volume.data, volume.affine))
+    scan, predicted, true = _upright(upright), _upright(label), None
+    if truth is not None:
+        found = read_labels(truth)
+        true = _upright(to_nibabel(found.data, found))
+    for name, given in (("label", predicted), ("truth", true)):
+        if given is not None and given.shape != scan.shape:
+            raise InputError(
+                f"{name} must be on the scan's grid of {scan.shape} voxels, got "
+                f"{given.shape}: give the one that belongs to this scan"
+            )
+    top = int(max(predicted.max(), 0 if true is None else true.max()))
+    table = labels or LabelTable.generic(max(top + 1, 2))
+    most = math.log(len(table.names))
+    columns = _scan_columns(scan) + _map_columns(
+        variance, entropy, mutual_information, most
+    )
+    reference = predicted if true is None or not true.any() else true
+    slices = [
+        (normal, at)
+        for normal, places in enumerate(_positions(reference, n_slices))
+        for at in places
+    ]
+    figure, panels = _empty_panels(len(columns), n_slices, title, radiological)
+    for own, column in zip(panels.T, columns, strict=True):
+        for axis, (normal, at) in zip(own, slices, strict=True):
+            axis.imshow(
+                column.values.take(at, normal).T,
+                column.colours,
+                origin="lower",
+                norm=column.norm,
+            )
+            _frame(axis, upright, normal, at, radiological)
+        own[0].set_title(column.name)
+        _add_colour_bar(figure, own, column)
+    true_classes = None if true is None else table.to_classes(true)
+    handles = _outline(
+        panels[:, 1], slices, table.to_classes(predicted), true_classes, table
+    )
+    _add_legend(figure, handles, n_columns=len(columns) - 1)
+    return figure
+
+
+def _scan_columns(scan: np.ndarray) -> list[_Column]:
+    """The scan in greys, twice: alone and under the outlines."""
+    low, high = float(min(scan.min(), 0)), float(np.percentile(scan, 99.8))
+    greys = Normalize(low, high if high > low else float(scan.max()))
+    return [
+        _Column(name, scan, "gray", "intensity", greys, is_scan=True)
+        for name in ("scan", "segmentation")
+    ]
+
+
+def _map_columns(
+    variance: nib.Nifti1Image,
+    entropy: nib.Nifti1Image,
+    mutual_information: nib.Nifti1Image | None,
+    most: float,
+) -> list[_Column]:
+    """The maps that are not 0 everywhere; `most` is the largest entropy, ln C."""
+    maps = (
+        ("variance", variance, "magma", "of probabilities", PowerNorm(0.5, 0, 0.25)),
+        ("entropy", entropy, "viridis", "nats", Normalize(0, most)),
+        (
+            "mutual information",
+            mutual_information,
+            "cividis",
+            "nats",
+            PowerNorm(0.5, 0, most),
+        ),
+    )
+    columns = []
+    for name, image, colours, unit, norm in maps:
+        if image is None:
+            continue
+        values = _upright(image)
+        if values.any():
+            text = f"{name} ({unit})"
+            columns.append(_Column(name, values, colours, text, norm, is_scan=False))
+    return columns
+
+
+def _empty_panels(
+    n_columns: int, n_slices: int, title: str, radiological: bool
+) -> tuple[Picture, np.ndarray]:
+    """A figure with its title and note, and its panels (3 * n_slices, n_columns)."""
+    panel = 3.1 if n_slices == 1 else 2.2
+    figure = Picture(
+        figsize=(0.6 + panel * n_columns, 1.1 + panel * 3 * n_slices),
+        layout="constrained",
+    )
+    side, convention = (
+        ("right", "radiological") if radiological else ("left", "neurological")
+    )
+    note = f"the subject's left is on the {side} ({convention}); positions in mm"
+    figure.supylabel(note, fontsize="small")
+    # An empty title would take the room of the columns' names.
+    if title:
+        # A dollar sign in a name is not the start of a formula.
+        figure.suptitle(title, parse_math=False, wrap=True)
+    return figure, figure.subplots(3 * n_slices, n_columns)
+
+
+def _add_colour_bar(figure: Figure, panels: np.ndarray, column: _Column) -> None:
+    bar = figure.colorbar(
+        panels[-1].images[0],
+        ax=panels,
+        location="bottom",
+        label=column.unit,
+        extend="max" if column.is_scan else "neither",
+    )
+    if column.is_scan:
+        bar.ax.locator_params(nbins=4)
+        bar.ax.ticklabel_format(scilimits=(-2, 5), useMathText=True)
+        return
+    is_root = isinstance(column.norm, PowerNorm)
+    shares = (0, 0.04, 0.25, 1) if is_root else (0, 0.5, 1)
+    ticks = [share * (column.norm.vmax or 0.0) for share in shares]
+    bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
+
+
+def _add_legend(figure: Figure, handles: Sequence[Artist], n_columns: int) -> None:
+    if not handles:
+        return
+    legend = figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=min(len(handles), n_columns),
+        frameon=False,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _frame(
+    axis: Axes, upright: nib.Nifti1Image, normal: int, at: int, radiological: bool
+) -> None:
+    """Scale the panel of a slice, say where it lies and which side is which."""
+    across, up = (one for one in range(3) if one != normal)
+    spacing_mm = nib.affines.voxel_sizes(upright.affine)
+    axis.set_aspect(spacing_mm[up] / spacing_mm[across])
+    # An outline that leaves the scan must not widen the panel.
+    axis.autoscale(False)
+    plane, name = _PLANES[normal]
+    middle = (np.array(upright.shape) - 1) / 2
+    middle[normal] = at
+    position_mm = nib.affines.apply_affine(upright.affine, middle)[normal]
+    axis.set(xticks=[], yticks=[], xlabel=f"{plane}, {name} = {position_mm:.1f}")
+    left, right = _ENDS[across]
+    if radiological and across == 0:
+        axis.invert_xaxis()
+        left, right = right, left
+    below, above = _ENDS[up]
+    for text, x, y in (
+        (left, 0.05, 0.5),
+        (right, 0.95, 0.5),
+        (below, 0.5, 0.05),
+        (above, 0.5, 0.95),
+    ):
+        axis.text(
+            x,
+            y,
+            text,
+            transform=axis.transAxes,
+            color="white",
+            fontsize="small",
+            ha="center",
+            va="center",
+            path_effects=[withStroke(linewidth=1.5, foreground="black")],
+        )
+
+
+def _outline(
+    axes: np.ndarray,
+    slices: Sequence[tuple[int, int]],
+    predicted: np.ndarray,
+    true: np.ndarray | None,
+    table: LabelTable,
+) -> list[Artist]:
+    """Draw the outlines of every structure on the slices.
+
+    Args:
+        axes: panel of each slice.
+        slices: for each slice, the axis across it and its index along that axis.
+        predicted: (I, J, K), class numbers.
+        true: the same of the true labels, if they are known.
+        table: names and colours of the classes.
+
+    Returns:
+        What the legend shows of them.
+    """
+    shown: dict[int, int] = {}
+    for axis, (normal, at) in zip(axes, slices, strict=True):
+        if true is not None:
+            section = true.take(at, normal).T
+            for index in np.unique(section[section > 0]):
+                _contour(axis, section == index, _TRUTH_COLOUR, 3.0)
+        section = predicted.take(at, normal).T
+        classes, counts = np.unique(section[section > 0], return_counts=True)
+        for index, count in zip(classes.tolist(), counts.tolist(), strict=True):
+            shown[index] = shown.get(index, 0) + count
+            _contour(axis, section == index, table.colors[index], 1.2)
+    largest = sorted(shown, key=lambda index: -shown[index])[:_MOST_IN_LEGEND]
+    # Patches, because a thin white line is not seen on white.
+    handles: list[Artist] = [
+        Patch(facecolor=table.colors[n], edgecolor="gray", label=table.names[n])
+        for n in sorted(largest)
+    ]
+    if true is not None:
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=_TRUTH_COLOUR,
+                linewidth=3,
+                label="truth, beneath",
+                path_effects=[withStroke(linewidth=4, foreground="black")],
+            )
+        )
+    if len(shown) > len(largest):
+        more = f"and {len(shown) - len(largest)} more"
+        handles.append(Line2D([], [], linestyle="none", label=more))
+    return handles
+
+
+def _contour(axis: Axes, mask: np.ndarray, colour: str, width: float) -> None:
+    # One voxel of air around it closes the outline at the edge of the scan.
+    rows, columns = (np.arange(-1, n + 1) for n in mask.shape)
+    line = axis.contour(
+        columns, rows, np.pad(mask, 1), [0.5], colors=colour, linewidths=width
+    )
+    # A dark rim, so that a line is seen on tissue of its own brightness.
+    line.set_path_effects([withStroke(linewidth=width + 0.7, foreground="black")])
+
+
+def _positions(labels: np.ndarray, n_slices: int) -> np.ndarray:
+    """Find voxel indices (3, n_slices) that divide the foreground evenly on each axis.
+
+    Without a foreground they divide the whole volume.
+    """
+    voxels = np.argwhere(labels > 0)
+    if not len(voxels):
+        voxels = np.array([(0, 0, 0), labels.shape])
+    shares = (np.arange(n_slices) + 0.5) / n_slices
+    return np.quantile(voxels, shares, axis=0).astype(int).T
+
+
+def _upright(image: nib.Nifti1Image) -> np.ndarray:
+    """The voxels of an image, with axes to the right, to the front and up."""
+    return np.asarray(nib.as_closest_canonical(image).dataobj)
