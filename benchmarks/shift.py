@@ -27,9 +27,9 @@ from sklearn.metrics import roc_auc_score
 
 import nobrainer as nb
 from nobrainer.bayes.draws import is_stochastic, mix_seed
-from nobrainer.data.labels import make_targets
 from nobrainer.data.phantom import make_subject
 from nobrainer.data.shifts import SHIFTS, shifted
+from nobrainer.data.targets import make_targets
 from nobrainer.io import read_image, read_labels, to_nibabel
 from nobrainer.metrics.overlap import confusion, dice
 from nobrainer.quality import Example, fit_quality, predicted_dice

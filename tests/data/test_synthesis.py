@@ -10,7 +10,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from nobrainer.data.axes import along_axes, centred_places, spline_weights
-from nobrainer.data.labels import read_mapping
+from nobrainer.data.mapping import read_mapping
 from nobrainer.data.preprocess import zscore
 from nobrainer.data.synthesis import Anatomy, synthesise
 from nobrainer.data.synthesis.deformation import draw_places

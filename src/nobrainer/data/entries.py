@@ -1,7 +1,5 @@
 """What a user lists: entries for scans and label maps, and the scans they stand for."""
 
-import warnings
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -9,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from nobrainer.errors import InputError
+from nobrainer.errors import InputError, list_problems
 from nobrainer.formats import require_file
 from nobrainer.io import ImageSource
 from nobrainer.naming import repeats, scan_names, subject_names, subject_of
@@ -120,45 +118,28 @@ def list_maps(entries: Iterable[ImageSource | Mapping[str, Any]]) -> tuple[Scan,
     return tuple(replace(scan, is_map=True) for scan in list_scans(rows))
 
 
-def warn_of_guessed_subjects(scans: Sequence[Scan], stacklevel: int = 1) -> None:
-    """Warn where it had to be guessed which person a scan shows.
+def require_labels(scans: Sequence[Scan]) -> None:
+    """Raise `InputError` where scans have no labels, with a line for each problem."""
+    bare = [scan.name for scan in scans if scan.label is None]
+    if bare:
+        raise InputError(list_problems((n, "has no labels: give them") for n in bare))
 
-    There are two guesses: a scan for which neither path nor entry names a subject
-    counts as a person of its own, and one label (such as sub-01) that occurs in several
-    data sets counts as several people.
 
-    Args:
-        scans: the scans to look at.
-        stacklevel: how many callers above this function the warning points to.
+def require_files(scans: Sequence[Scan]) -> list[tuple[Path, Path | None]]:
+    """The files of each scan: image, and labels where there are any.
+
+    Raises:
+        InputError: a scan is in memory.
     """
-    unknown = [scan.shown for scan in scans if scan.subject is None]
-    of_label: dict[str, set[str]] = defaultdict(set)
+    pairs = []
     for scan in scans:
-        is_path = isinstance(scan.image, str | PathLike)
-        who = subject_of(scan.name) if is_path else None
-        # A subject that the user gave need not end like the label in the path.
-        if who is not None and (scan.subject or "").endswith(who.label):
-            of_label[who.label].add(scan.subject or "")
-    shared = {one: names for one, names in of_label.items() if len(names) > 1}
-    what_to_do = (
-        "name subjects in the paths (sub-<label>), or give them: a column subject "
-        "of the table, a key of the entry"
-    )
-    if unknown:
-        warnings.warn(
-            f"{len(unknown)} of {len(scans)} scans name no subject (such as "
-            f"{unknown[0]}): each of them counts as a subject of its own; if some "
-            f"are of one person, {what_to_do}",
-            stacklevel=stacklevel + 1,
-        )
-    if shared:
-        label, names = next(iter(shared.items()))
-        warnings.warn(
-            f"{len(shared)} labels stand in several data sets (such as {label}: "
-            f"{', '.join(sorted(names))}): they count as different people; if they "
-            f"are one, {what_to_do}",
-            stacklevel=stacklevel + 1,
-        )
+        if scan.paths is None:
+            raise InputError(
+                f"{scan.name}: is not a file: write images and labels to files "
+                "before describing them"
+            )
+        pairs.append(scan.paths)
+    return pairs
 
 
 def _parse(entry: Entry, number: int) -> Mapping[str, Any]:

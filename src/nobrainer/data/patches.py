@@ -8,9 +8,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from nobrainer.data.augment import Augmentation
-from nobrainer.data.labels import Binarizer, binarize_ids, find_foreground
 from nobrainer.data.prepare import HeadMap, Prepared
 from nobrainer.data.synthesis import synthesise
+from nobrainer.data.targets import Binarizer, find_foreground, foreground_values
 from nobrainer.errors import InputError
 from nobrainer.recipe import DataConfig
 from nobrainer.types import Shape3
@@ -322,7 +322,7 @@ def extract_patches(
     if binarize is not False:
         chosen: Binarizer | tuple[int, ...] | None = None
         if binarize is not True:
-            chosen = binarize if callable(binarize) else binarize_ids(binarize)
+            chosen = binarize if callable(binarize) else foreground_values(binarize)
         label = find_foreground(label, chosen).astype(np.uint8)
     rng = np.random.default_rng(seed)
     voxels = index_voxels(label, rng)

@@ -1,7 +1,8 @@
 """One scan, or one image of a label map, from its files onto the working grid."""
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 
@@ -9,7 +10,6 @@ import numpy as np
 import torch
 
 from nobrainer.data.entries import Scan
-from nobrainer.data.labels import Binarizer, make_targets
 from nobrainer.data.preprocess import (
     background_value,
     common_spacing,
@@ -17,7 +17,8 @@ from nobrainer.data.preprocess import (
     preprocess_labels,
 )
 from nobrainer.data.synthesis import Anatomy, is_outside, synthesise
-from nobrainer.errors import InputError
+from nobrainer.data.targets import Binarizer, make_targets, warn_of_unknown
+from nobrainer.errors import InputError, list_problems
 from nobrainer.io import read_geometry, read_image, read_labels
 from nobrainer.recipe import DataConfig, PreprocessConfig
 from nobrainer.volume import Geometry, Volume
@@ -111,6 +112,44 @@ def prepare_scan(
         raise InputError(f"{scan.name}: {error}") from error
 
 
+def prepare_scans(
+    scans: Sequence[Scan],
+    preprocess: PreprocessConfig,
+    config: DataConfig,
+    binarizer: Binarizer | None,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[Prepared]:
+    """Prepare scan after scan, and name all those that cannot be used at the end.
+
+    A warning names the label values that `config.relabel` does not know.
+
+    Args:
+        scans: the scans, in the order in which they are prepared.
+        preprocess: as for `prepare_scan`.
+        config: as for `prepare_scan`.
+        binarizer: as for `prepare_scan`.
+        progress: called after each scan with (scans done, scans in all).
+
+    Raises:
+        InputError: some scans cannot be used; a line for each problem.
+    """
+    problems = []
+    unknown: Counter[int] = Counter()
+    for number, scan in enumerate(scans):
+        try:
+            prepared, counts = prepare_scan(scan, preprocess, config, binarizer)
+        except InputError as error:
+            problems.append(_split_message(scan, str(error)))
+        else:
+            unknown.update(counts)
+            yield prepared
+        if progress is not None:
+            progress(number + 1, len(scans))
+    if problems:
+        raise InputError(list_problems(problems))
+    warn_of_unknown(unknown)
+
+
 def working_spacing_mm(
     scans: Sequence[Scan], orientation: str
 ) -> tuple[float, float, float] | None:
@@ -125,16 +164,6 @@ def working_spacing_mm(
         except InputError:
             continue
     return common_spacing(geometries, orientation) if geometries else None
-
-
-def split_message(scan: Scan, message: str) -> tuple[str, str]:
-    """The file that a message about a scan begins with, and the rest of the message."""
-    files = (scan.image, scan.label)
-    names = [str(file) for file in files if isinstance(file, str | PathLike)]
-    for name in (*names, scan.name):
-        if message.startswith(start := f"{name}: "):
-            return name, message.removeprefix(start)
-    return scan.name, message
 
 
 def _prepare_pair(
@@ -253,6 +282,16 @@ def _describe(
         voxel_mm=native.geometry.spacing_mm,
         head=head,
     )
+
+
+def _split_message(scan: Scan, message: str) -> tuple[str, str]:
+    """The file that a message about a scan begins with, and the rest of the message."""
+    files = (scan.image, scan.label)
+    names = [str(file) for file in files if isinstance(file, str | PathLike)]
+    for name in (*names, scan.name):
+        if message.startswith(start := f"{name}: "):
+            return name, message.removeprefix(start)
+    return scan.name, message
 
 
 def _check_same_grid(image: Volume, labels: Volume) -> None:

@@ -15,7 +15,7 @@ from nobrainer.recipe import PreprocessConfig
 
 
 class VolumeStore:
-    """Prepared scans of one preprocessing, so that every scan is read only once.
+    """Scans of one dataset, each read and prepared only once.
 
     Scans that exceed the memory go to a folder of their own on disk and are mapped
     into memory from there. The folder is removed together with the store.
@@ -31,17 +31,17 @@ class VolumeStore:
         self._volumes: dict[PreprocessConfig, list[Prepared]] = {}
 
     def find(self, preprocess: PreprocessConfig) -> list[Prepared] | None:
-        """The scans kept under this preprocessing, None where there are none."""
+        """The scans that are kept under a preprocessing, None where there are none."""
         return self._volumes.get(preprocess)
 
     def keep(
         self, preprocess: PreprocessConfig, volumes: Iterable[Prepared]
     ) -> list[Prepared]:
-        """Keep prepared scans in place of those that were kept before.
+        """Keep prepared scans, in place of those that were kept before.
 
         Args:
             preprocess: how the scans were prepared.
-            volumes: the scans, prepared one after the other while this runs.
+            volumes: the scans; they are prepared one after the other while this runs.
 
         Returns:
             The same scans; the arrays of those on disk are memory-mapped.

@@ -10,7 +10,8 @@ import numpy as np
 
 import nobrainer
 from nobrainer.appearance import Appearance
-from nobrainer.data.labels import LabelTable, make_targets
+from nobrainer.data.labels import LabelTable
+from nobrainer.data.targets import make_targets
 from nobrainer.errors import InputError
 from nobrainer.io import ImageSource, read_labels, to_nibabel
 from nobrainer.recipe import DataConfig

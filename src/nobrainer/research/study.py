@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from nobrainer.bayes.draws import mix_seed
 from nobrainer.checks import check_choice, check_count, check_positive
-from nobrainer.data.labels import read_mapping
+from nobrainer.data.mapping import read_mapping
 from nobrainer.data.samples import get_data
 from nobrainer.data.table import read_table
 from nobrainer.errors import InputError

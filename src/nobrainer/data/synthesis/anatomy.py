@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from nobrainer.data.labels import FREESURFER_NAMES
+from nobrainer.data.freesurfer import FREESURFER_NAMES
 
 OUTER_FLUID = 24
 """Label value of the fluid around the brain."""
