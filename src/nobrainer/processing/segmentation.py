@@ -894,7 +894,7 @@ class Segmentation:
             checkpoint = read_checkpoint(Path(path))
             saved = bundle.Bundle(
                 checkpoint.recipe,
-                checkpoint.weights,
+                checkpoint.model_weights,
                 checkpoint.labels,
                 checkpoint.history,
             )

@@ -111,7 +111,8 @@ class TrainingConfig:
     """Everything that `fit` was asked for.
 
     `warm_start` is the SHA-256 of the deterministic weights that the posterior began
-    at, `warm_start_delta` its standard deviations as a share of these.
+    at, `warm_start_delta` its standard deviations as a share of these. `max_steps` are
+    batches; `averaging` is the decay of `WeightAverage`, None keeps the last weights.
     """
 
     epochs: int
@@ -128,6 +129,8 @@ class TrainingConfig:
     max_minutes: float | None
     warm_start: str | None = field(default=None, metadata=since(2))
     warm_start_delta: float | None = field(default=None, metadata=since(2))
+    max_steps: int | None = field(default=None, metadata=since(4))
+    averaging: float | None = field(default=None, metadata=since(4))
 
     def __post_init__(self) -> None:
         plain = as_json_stores(self.opt_args, "optimizer arguments")
@@ -136,8 +139,15 @@ class TrainingConfig:
         check_count("epochs", self.epochs, 1)
         check_count("seed", self.seed, 0, MOST_SEED)
         check_count("accumulate", self.accumulate, 1)
-        if self.patience is not None:
-            check_count("patience", self.patience, 1)
+        for name in ("patience", "max_steps"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name), 1)
+        if self.averaging is not None and not (
+            is_number(self.averaging) and 0 <= self.averaging < 1
+        ):
+            raise InputError(
+                f"averaging must be at least 0 and below 1, got {self.averaging!r}"
+            )
         for name in ("gradient_clip", "max_minutes", "warm_start_delta"):
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))

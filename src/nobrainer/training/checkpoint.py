@@ -16,6 +16,7 @@ from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 from nobrainer.json_records import check_history, parse_json
 from nobrainer.recipe import Recipe
+from nobrainer.training.tally import Tally
 
 LAST, BEST, INTERRUPTED = (
     f"{name}.safetensors" for name in ("last", "best", "interrupted")
@@ -24,11 +25,16 @@ LAST, BEST, INTERRUPTED = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that training needs to go on after its last finished epoch.
+    """Everything that training needs to go on from where this was written.
 
-    `optimizer` is the optimiser's `state_dict()`; `history` has a row an epoch;
-    `labels` are the classes; `best` is the best score so far and its
-    epoch, or None.
+    recipe: of the model that is trained.
+    weights: the network's `state_dict()`.
+    optimizer: the optimiser's.
+    history: a row for each finished epoch.
+    labels: the classes.
+    best: the best score so far and its epoch, None without validation.
+    average: averaged weights, where the training averages, over `n_averaged` steps.
+    tally: figures of the epoch under way, None between epochs.
     """
 
     recipe: Recipe
@@ -37,12 +43,22 @@ class Checkpoint:
     history: tuple[dict[str, Any], ...]
     labels: LabelTable
     best: tuple[float, int] | None
+    average: dict[str, Tensor] | None = None
+    n_averaged: int = 0
+    tally: Tally | None = None
+
+    @property
+    def model_weights(self) -> dict[str, Tensor]:
+        """Those to predict with: the averaged ones where there are any."""
+        return self.weights if self.average is None else self.average
 
 
 def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write the file, or raise `InputError` and leave what was there before."""
     # Clones: safetensors refuses tensors that share memory.
     tensors = {f"model/{k}": _own(v) for k, v in checkpoint.weights.items()}
+    average = checkpoint.average or {}
+    tensors |= {f"average/{k}": _own(v) for k, v in average.items()}
     scalars: dict[str, dict[str, Any]] = {}
     for index, values in checkpoint.optimizer["state"].items():
         for key, value in values.items():
@@ -57,6 +73,8 @@ def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "best": json.dumps(checkpoint.best),
         "groups": json.dumps(checkpoint.optimizer["param_groups"]),
         "scalars": json.dumps(scalars),
+        "n_averaged": str(checkpoint.n_averaged),
+        "tally": "" if checkpoint.tally is None else checkpoint.tally.to_json(),
     }
     meta["sha256"] = _digest(tensors, meta)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -131,6 +149,32 @@ def read_history(directory: Path) -> list[dict[str, Any]]:
     ]
 
 
+def check_continues(old: Recipe, new: Recipe, directory: Path) -> None:
+    """Raise unless the `new` recipe continues the `old` one's training.
+
+    It may only train for longer.
+
+    Raises:
+        InputError: anything else differs; names the `directory` of the checkpoints.
+    """
+    for part in ("model", "data", "preprocess", "training"):
+        before, after = getattr(old, part), getattr(new, part)
+        for name, value in vars(before).items():
+            if name in ("epochs", "max_steps", "max_minutes", "patience"):
+                continue
+            if getattr(after, name) != value:
+                raise InputError(
+                    f"{directory}: cannot resume: {part}.{name} was {value!r} and now "
+                    f"is {getattr(after, name)!r}; give the old value or another "
+                    "checkpoint directory"
+                )
+    if old.provenance.files != new.provenance.files:
+        raise InputError(
+            f"{directory}: cannot resume: the training files have changed; give "
+            "another checkpoint directory"
+        )
+
+
 def _assemble(
     recipe: Recipe, tensors: dict[str, Tensor], meta: dict[str, str]
 ) -> Checkpoint:
@@ -141,20 +185,24 @@ def _assemble(
     state: dict[int, dict[str, Any]] = {
         int(index): dict(values) for index, values in read["scalars"].items()
     }
-    weights = {}
+    weights: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}}
     for name, tensor in tensors.items():
         kind, rest = name.split("/", 1)
-        if kind == "model":
-            weights[rest] = tensor
+        if kind in weights:
+            weights[kind][rest] = tensor
         else:
             index, key = rest.split("/", 1)
             state.setdefault(int(index), {})[key] = tensor
     best = read["best"]
     return Checkpoint(
         recipe=recipe,
-        weights=weights,
+        weights=weights["model"],
         optimizer={"state": state, "param_groups": read["groups"]},
         history=check_history(read["history"]),
         labels=LabelTable.from_tsv(meta["labels"]),
         best=None if best is None else (best[0], best[1]),
+        average=weights["average"] or None,
+        # Checkpoints of earlier versions have neither.
+        n_averaged=int(meta.get("n_averaged", "0")),
+        tally=Tally.from_json(meta["tally"]) if meta.get("tally") else None,
     )

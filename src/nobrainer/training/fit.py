@@ -2,96 +2,45 @@
 
 import math
 import signal
-import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from itertools import chain
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from nobrainer.bayes.draws import mix_seed
-from nobrainer.data.labels import LabelTable
 from nobrainer.errors import DivergedError, InputError
 from nobrainer.models.check import load_weights
 from nobrainer.models.registry import FAILURES, first_line
-from nobrainer.recipe import Recipe
+from nobrainer.training.averaging import WeightAverage
 from nobrainer.training.checkpoint import (
     BEST,
-    INTERRUPTED,
     LAST,
     Checkpoint,
+    check_continues,
     read_checkpoint,
-    write_checkpoint,
 )
+from nobrainer.training.checkpoint_folder import CHECKPOINT_S, CheckpointFolder
 from nobrainer.training.fabric import Fabric
+from nobrainer.training.job import Display, Job, Row
 from nobrainer.training.memory import kept_memory
-from nobrainer.training.objective import Elbo, Loss, Supervised
-
-Row = dict[str, Any]
-
-WARM_UP = 0.05
-"""Share of the training in which the learning rate rises to its full value."""
-SETTLED, SETTLING_STEPS = 1 / 3, 30
-"""Share of the training, and batches at least, after which batch norm uses its running
-figures.
-
-Those of the few patches of a batch change with what the patches show, so that a
-network trained on them alone cannot tell air from tissue: on the embedded subjects the
-tutorial's Dice was measured to rise from 0.94 to 0.98, and the entropy far from the
-boundary to fall from 0.2 to 0.02.
-"""
-
-
-class Display(Protocol):
-    """What shows how training goes on."""
-
-    def begin_epoch(self, epoch: int, n_steps: int) -> None:
-        """An epoch (from 1) of so many batches starts."""
-
-    def step(self, loss: float, dice: float, patches_per_s: float) -> None:
-        """A batch is done; the figures are means over the epoch so far."""
-
-    def end_epoch(self, row: Row) -> None:
-        """An epoch is done; `row` is its row of the history."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is to be trained, and how.
-
-    objective: holds the model.
-    loader: batches; its dataset has `set_epoch`.
-    recipe: of which `training` is the configuration.
-    labels: the classes, for the checkpoints.
-    validate: maps the model to figures, of which `validation_dice` is the score.
-    directory: where checkpoints go; None keeps none.
-    on_epoch: is given the history's row after each epoch, on the first process.
-    """
-
-    objective: Supervised | Elbo
-    optimizer: torch.optim.Optimizer
-    loader: DataLoader[dict[str, Any]]
-    recipe: Recipe
-    labels: LabelTable
-    validate: Callable[[nn.Module], dict[str, float]] | None = None
-    directory: Path | None = None
-    on_epoch: Callable[[Row], None] | None = None
+from nobrainer.training.objective import Loss
+from nobrainer.training.schedule import Budget, learning_rate_factor
+from nobrainer.training.tally import Tally
 
 
 class Training:
     """A training under way: `run` takes it to its end, or to the next failure.
 
-    Randomness (weight draws, dropout) is seeded anew in every epoch from the seed,
-    the epoch and the process, and patches from the seed, the epoch and their
-    number. So a training that was killed and resumed from its last finished epoch
-    has, on a CPU, the same bits as one that was not.
+    Randomness (weight draws, dropout) is seeded anew in every batch from the seed, the
+    epoch, the batch and the process, and patches from the seed, the epoch and their
+    number. So a training that was killed and resumed from its last checkpoint has, on a
+    CPU, the same bits as one that was not; but where time decides, as far as its clock
+    says the same.
     """
 
     def __init__(self, fabric: Fabric, job: Job, display: Display | None) -> None:
@@ -109,6 +58,14 @@ class Training:
         self.loader = fabric.setup_dataloaders(job.loader)
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
+        self.budget = Budget.of(job.recipe, len(self.loader))
+        self.tally = Tally()
+        self.average: WeightAverage | None = None
+        if self.config.averaging is not None:
+            self.average = WeightAverage(self.model, self.config.averaging)
+        self.folder = CheckpointFolder(
+            job.directory if fabric.is_global_zero else None, self._snapshot
+        )
 
     def resume(self, directory: Path) -> None:
         """Go on from the last checkpoint in `directory`, if there is one.
@@ -118,7 +75,7 @@ class Training:
         if not (directory / LAST).exists():
             return
         checkpoint = read_checkpoint(directory / LAST)
-        _check_same(checkpoint.recipe, self.job.recipe, directory)
+        check_continues(checkpoint.recipe, self.job.recipe, directory)
         self._restore(checkpoint, directory / LAST)
         for weight, state in self.optimizer.state.items():
             for name, value in state.items():
@@ -126,16 +83,19 @@ class Training:
                 if value.shape == weight.shape:
                     state[name] = torch.empty_like(weight).copy_(value)
         self.history = list(checkpoint.history)
+        self.tally = checkpoint.tally or Tally()
         if checkpoint.best is not None and (directory / BEST).exists():
             # Its own score: it may be of an earlier epoch where the disk was full.
             best = read_checkpoint(directory / BEST)
-            self.best, self.best_weights = best.best, best.weights
+            self.best, self.best_weights = best.best, best.model_weights
 
     def _restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Take weights and optimiser's state; `InputError` where they do not fit."""
         try:
             load_weights(self.model, checkpoint.weights)
             self.optimizer.load_state_dict(checkpoint.optimizer)
+            if self.average is not None and checkpoint.average is not None:
+                self.average.restore(checkpoint.average, checkpoint.n_averaged)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         except FAILURES as error:
@@ -146,7 +106,8 @@ class Training:
     def run(self) -> list[Row]:
         """Train to the end and leave the model with its best weights.
 
-        Best by `validation_dice`; without validation the last weights stay.
+        Best by `validation_dice`; without validation the last weights stay, or their
+        average where the recipe asks for one.
 
         Returns: the history, a row an epoch.
 
@@ -159,9 +120,14 @@ class Training:
                 while not self._finished():
                     self._epoch(len(self.history))
             except KeyboardInterrupt:
-                raise KeyboardInterrupt(self._save_interrupted()) from None
+                if not self.fabric.is_global_zero:
+                    raise
+                text = self.folder.keep_interrupted(len(self.history) + 1)
+                raise KeyboardInterrupt(text) from None
         if self.best_weights is not None:
             self.model.load_state_dict(self.best_weights)
+        elif self.average is not None:
+            self.model.load_state_dict(self.average.weights)
         # Each process has running figures of batch norm of its own.
         self.model.load_state_dict(self.fabric.broadcast(self.model.state_dict()))
         # As files keep them: the last bits of a draw follow the order in memory.
@@ -170,74 +136,98 @@ class Training:
 
     def _finished(self) -> bool:
         config, epoch = self.config, len(self.history)
-        if epoch >= config.epochs or (epoch and self._time_is_up()):
+        if not self.budget.steps_of(epoch):
+            return True
+        if epoch and self.budget.is_over(self._earlier_s()):
             return True
         if config.patience is None or self.best is None:
             return False
         return epoch - self.best[1] >= config.patience
 
-    def _elapsed_s(self) -> float:
+    def _earlier_s(self) -> float:
+        """Seconds that the finished epochs took."""
         return sum(row["seconds"] for row in self.history)
 
-    def _time_is_up(self, this_epoch_s: float = 0.0) -> bool:
-        limit = self.config.max_minutes
-        return limit is not None and self._elapsed_s() + this_epoch_s >= 60 * limit
-
     def _epoch(self, epoch: int) -> None:
-        config, started = self.config, time.monotonic()
-        torch.manual_seed(mix_seed(config.seed, epoch, self.fabric.global_rank))
+        started = time.monotonic() - self.tally.seconds
         self.job.loader.dataset.set_epoch(epoch)  # type: ignore[attr-defined]
         self.objective.train()
-        n_steps = len(self.loader)
         if self.display:
-            self.display.begin_epoch(epoch + 1, n_steps)
-        sums = _Sums()
-        batches: Iterator[dict[str, Any]] = iter(self.loader)  # type: ignore[arg-type]
-        with _uninterrupted():  # The first batch starts the workers.
-            first = next(batches)
-        for step, batch in enumerate(chain([first], batches)):
-            # One clock for all processes, or they would part ways.
-            seconds = self.fabric.broadcast(time.monotonic() - started)
-            # At least one step, so that an epoch's figures are of something.
-            if step and self._time_is_up(seconds):
-                break
-            done = epoch * n_steps + step
-            progress = self._progress(done, n_steps, seconds)
-            if progress >= SETTLED and done >= SETTLING_STEPS:
-                self._settle_batch_norm()
-            self._set_learning_rate(progress, n_steps)
-            place = step % config.accumulate
-            group = min(config.accumulate, n_steps - step + place)
-            loss = self._forward_backward(
-                batch, group, last=place + 1 == group, where=(epoch + 1, step + 1)
-            )
-            sums.add(loss, batch["label"])
-            if self.display:
-                rate = sums.patches / (time.monotonic() - started)
-                self.display.step(sums.mean("total"), sums.dice(), rate)
+            self.display.begin_epoch(epoch + 1, self.budget.steps_of(epoch))
+        self._steps(epoch, started)
         self._check_weights(epoch + 1)
-        trained_s = time.monotonic() - started
-        row: Row = {
-            "epoch": epoch + 1,
-            "steps": sums.steps,
-            "loss": sums.mean("total"),
-            "data_loss": sums.mean("data"),
-            "kl": sums.mean("kl"),
-            "dice": sums.dice(),
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "patches_per_s": sums.patches * self.fabric.world_size / trained_s,
-        }
+        row = self._row(epoch, time.monotonic() - started)
         if self.job.validate is not None:
             row |= self._validate(self.job.validate, epoch)
         row["seconds"] = time.monotonic() - started
         row = self.fabric.broadcast(row)
         self.history.append(row)
+        self.tally = Tally()
         if self.display:
             self.display.end_epoch(row)
-        if self.job.directory is not None:
-            self._keep_epoch(self.job.directory)
+        best = self.best is not None and self.best[1] == len(self.history)
+        self.folder.keep(f"epoch {epoch + 1}", best=best)
         if self.job.on_epoch is not None and self.fabric.is_global_zero:
             self.job.on_epoch(row)
+
+    def _steps(self, epoch: int, started: float) -> None:
+        """Train on the batches of an epoch that are still to come.
+
+        Args:
+            epoch: counted from 0.
+            started: when the epoch was begun, by the monotonic clock.
+        """
+        accumulate, n_steps = self.config.accumulate, self.budget.steps_of(epoch)
+        kept = time.monotonic()
+        for step, batch in enumerate(islice(self._batches(), n_steps)):
+            # Done before the training was resumed.
+            if step < self.tally.steps:
+                continue
+            # One clock for all processes, or they would part ways.
+            now = self.fabric.broadcast(time.monotonic())
+            seconds = self._earlier_s() + now - started
+            # At least one step, so that an epoch's figures are of something.
+            if step and self.budget.is_over(seconds):
+                break
+            torch.manual_seed(
+                mix_seed(self.config.seed, epoch, step, self.fabric.global_rank)
+            )
+            self._adjust(epoch * self.budget.steps_per_epoch + step, seconds)
+            place = step % accumulate
+            group = min(accumulate, n_steps - step + place)
+            last = place + 1 == group
+            loss = self._forward_backward(
+                batch, group, last=last, where=(epoch + 1, step + 1)
+            )
+            self.tally.add(loss, batch["label"])
+            self.tally.seconds = time.monotonic() - started
+            if self.display:
+                rate = self.tally.patches / self.tally.seconds
+                self.display.step(self.tally.mean("total"), self.tally.dice(), rate)
+            if last and step + 1 < n_steps and now - kept >= CHECKPOINT_S:
+                kept = now
+                self.folder.keep(f"batch {step + 1} of epoch {epoch + 1}")
+
+    def _batches(self) -> Iterator[dict[str, Any]]:
+        """The batches of an epoch; the workers start with the first one."""
+        batches: Iterator[dict[str, Any]] = iter(self.loader)  # type: ignore[arg-type]
+        with _uninterrupted():
+            first = next(batches)
+        return chain([first], batches)
+
+    def _row(self, epoch: int, trained_s: float) -> Row:
+        """The figures of an epoch that took so many seconds."""
+        tally = self.tally
+        return {
+            "epoch": epoch + 1,
+            "steps": tally.steps,
+            "loss": tally.mean("total"),
+            "data_loss": tally.mean("data"),
+            "kl": tally.mean("kl"),
+            "dice": tally.dice(),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "patches_per_s": tally.patches * self.fabric.world_size / trained_s,
+        }
 
     def _check_weights(self, epoch: int) -> None:
         """Raise before weights are kept that training cannot go on from."""
@@ -273,27 +263,26 @@ class Training:
                 )
             self.optimizer.step()
             self.optimizer.zero_grad()
+            if self.average is not None:
+                self.average.update(self.model)
         return loss
 
-    def _progress(self, step: int, n_steps: int, seconds: float) -> float:
-        """Share of the training that is over, by steps or by time."""
-        progress = step / (n_steps * self.config.epochs)
-        if self.config.max_minutes is None:
-            return progress
-        spent = (self._elapsed_s() + seconds) / (60 * self.config.max_minutes)
-        return max(progress, spent)
+    def _adjust(self, steps: int, seconds: float) -> None:
+        """Set what depends on how much of the training is over.
 
-    def _settle_batch_norm(self) -> None:
-        for module in self.model.modules():
-            if isinstance(module, nn.BatchNorm3d):
-                module.eval()
-
-    def _set_learning_rate(self, progress: float, n_steps: int) -> None:
-        factor = 1.0
-        if self.config.schedule == "cosine":
-            step = 1 / (n_steps * self.config.epochs)
-            rise = min(1.0, (progress + step) / WARM_UP)
-            factor = rise * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        Args:
+            steps: batches of the whole training so far.
+            seconds: time that it has taken.
+        """
+        if self.budget.is_settled(steps, seconds):
+            for module in self.model.modules():
+                if isinstance(module, nn.BatchNorm3d):
+                    module.eval()
+        factor = learning_rate_factor(
+            self.config.schedule,
+            self.budget.progress(steps, seconds),
+            1 / self.budget.steps,
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = factor * group["initial_lr"]
 
@@ -301,65 +290,38 @@ class Training:
         self, validate: Callable[[nn.Module], dict[str, float]], epoch: int
     ) -> dict[str, float]:
         figures: dict[str, float] = {}
-        if self.fabric.is_global_zero:
-            self.model.eval()
-            figures = validate(self.model)
-        figures = self.fabric.broadcast(figures)
-        score = figures["validation_dice"]
-        if self.best is None or score > self.best[0]:
-            self.best = (score, epoch + 1)
-            self.best_weights = {
-                k: v.detach().clone() for k, v in self.model.state_dict().items()
-            }
+        with self._averaged():
+            if self.fabric.is_global_zero:
+                self.model.eval()
+                figures = validate(self.model)
+            figures = self.fabric.broadcast(figures)
+            score = figures["validation_dice"]
+            if self.best is None or score > self.best[0]:
+                self.best = (score, epoch + 1)
+                self.best_weights = {
+                    k: v.detach().clone() for k, v in self.model.state_dict().items()
+                }
         return figures
 
-    def _keep_epoch(self, directory: Path) -> None:
-        """Write the checkpoints of an epoch, or warn: they are not worth a training."""
-        try:
-            if self.best is not None and self.best[1] == len(self.history):
-                self._write(directory / BEST)
-            self._write(directory / LAST)
-        except InputError as error:
-            warnings.warn(
-                f"{error}: training goes on, and tries again after the next epoch",
-                stacklevel=2,
-            )
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model has the weights that it would be left with."""
+        return (
+            nullcontext() if self.average is None else self.average.applied(self.model)
+        )
 
-    def _write(self, path: Path) -> None:
-        if not self.fabric.is_global_zero:
-            return
-        checkpoint = Checkpoint(
+    def _snapshot(self) -> Checkpoint:
+        average = self.average
+        return Checkpoint(
             recipe=self.job.recipe,
             weights=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
             history=tuple(self.history),
             labels=self.job.labels,
             best=self.best,
+            average=None if average is None else average.weights,
+            n_averaged=0 if average is None else average.n_steps,
+            tally=self.tally if self.tally.steps else None,
         )
-        write_checkpoint(checkpoint, path)
-
-    def _save_interrupted(self) -> str:
-        """Keep the weights as they are; returns what to tell the user."""
-        directory = self.job.directory
-        text = f"interrupted in epoch {len(self.history) + 1}"
-        try:
-            path = self._write_interrupted(directory)
-        except (InputError, OSError) as error:
-            return f"{text}, and the weights so far are lost: {error}"
-        text = f"{text}: the weights so far are in {path}"
-        if directory is None or not self.history:
-            return text
-        return f"{text}; resume=True goes on after epoch {len(self.history)}"
-
-    def _write_interrupted(self, directory: Path | None) -> Path:
-        """Keep the weights, in a temporary folder if need be; returns the file."""
-        if directory is not None:
-            with suppress(InputError):
-                self._write(directory / INTERRUPTED)
-                return directory / INTERRUPTED
-        elsewhere = Path(tempfile.mkdtemp(prefix="nobrainer-"))
-        self._write(elsewhere / INTERRUPTED)
-        return elsewhere / INTERRUPTED
 
 
 @contextmanager
@@ -374,57 +336,3 @@ def _uninterrupted() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class _Sums:
-    """Sums over the batches of an epoch."""
-
-    def __init__(self) -> None:
-        self.patches = 0
-        self.steps = 0
-        self._values = {"total": 0.0, "data": 0.0, "kl": 0.0}
-        self._overlap: Tensor | None = None
-
-    def add(self, loss: Loss, label: Tensor) -> None:
-        self.patches += len(label)
-        self.steps += 1
-        for name in self._values:
-            self._values[name] += float(getattr(loss, name).detach())
-        n_classes = loss.logits.shape[1]
-        # Rows: label, columns: prediction.
-        pairs = label * n_classes + loss.logits.detach().max(1).indices
-        counts = torch.bincount(pairs.flatten(), minlength=n_classes**2)
-        counts = counts.reshape(n_classes, n_classes)
-        self._overlap = counts if self._overlap is None else self._overlap + counts
-
-    def mean(self, name: str) -> float:
-        return self._values[name] / max(1, self.steps)
-
-    def dice(self) -> float:
-        """Mean Dice of the foreground classes that occur, pooled over patches."""
-        if self._overlap is None:
-            return 0.0
-        sizes = self._overlap.sum(0) + self._overlap.sum(1)
-        scores = 2 * self._overlap.diagonal() / sizes
-        found = scores[1:][sizes[1:] > 0]
-        return float(found.mean()) if len(found) else 0.0
-
-
-def _check_same(old: Recipe, new: Recipe, directory: Path) -> None:
-    """Raise unless `new` continues `old`: it may only train for longer."""
-    for part in ("model", "data", "preprocess", "training"):
-        before, after = getattr(old, part), getattr(new, part)
-        for name, value in vars(before).items():
-            if name in ("epochs", "max_minutes", "patience"):
-                continue
-            if getattr(after, name) != value:
-                raise InputError(
-                    f"{directory}: cannot resume: {part}.{name} was {value!r} and now "
-                    f"is {getattr(after, name)!r}; give the old value or another "
-                    "checkpoint directory"
-                )
-    if old.provenance.files != new.provenance.files:
-        raise InputError(
-            f"{directory}: cannot resume: the training files have changed; give "
-            "another checkpoint directory"
-        )

@@ -1,0 +1,89 @@
+"""How long a training lasts, and what depends on how much of it is over."""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+from nobrainer.recipe import Recipe
+
+WARM_UP = 0.05
+"""Share of the training in which the learning rate rises to its full value."""
+SETTLED, SETTLING_STEPS = 1 / 3, 30
+"""Share of the training, and batches at least, after which batch norm uses its running
+figures.
+
+The figures of the few patches of a batch change with what the patches show, so that a
+network trained on them alone cannot tell air from tissue: on the embedded subjects the
+tutorial's Dice was measured to rise from 0.94 to 0.98, and the entropy far from the
+boundary to fall from 0.2 to 0.02.
+"""
+SETTLED_ON_MAPS = 0.85
+"""The same share where images are made from label maps. Every batch has contrasts of
+its own, so that running figures fit none of them before the network has learned to do
+without: settling after a third was measured to raise the loss from 0.89 to 1.11."""
+
+
+def learning_rate_factor(schedule: str, progress: float, step: float) -> float:
+    """What the learning rate is multiplied by.
+
+    Args:
+        schedule: "cosine" or "constant", see `TrainingOptions`.
+        progress: share of the training that is over, in [0, 1].
+        step: share of the training that one batch is.
+
+    Returns: for "cosine" a linear rise over `WARM_UP`, then a decay to 0.
+    """
+    if schedule == "constant":
+        return 1.0
+    rise = min(1.0, (progress + step) / WARM_UP)
+    return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a training may last: in batches, in time, or both.
+
+    steps: batches of the whole training.
+    steps_per_epoch: batches of an epoch.
+    seconds: None where time does not matter.
+    settled: share of the training after which batch norm uses its running figures.
+    """
+
+    steps: int
+    steps_per_epoch: int
+    seconds: float | None
+    settled: float
+
+    @classmethod
+    def of(cls, recipe: Recipe, steps_per_epoch: int) -> Self:
+        """The budget that a recipe asks for."""
+        config = recipe.training
+        steps = config.epochs * steps_per_epoch
+        if config.max_steps is not None:
+            steps = min(steps, config.max_steps)
+        return cls(
+            steps=steps,
+            steps_per_epoch=steps_per_epoch,
+            seconds=None if config.max_minutes is None else 60 * config.max_minutes,
+            settled=SETTLED if recipe.data.synthesis is None else SETTLED_ON_MAPS,
+        )
+
+    def steps_of(self, epoch: int) -> int:
+        """Batches of an epoch, counted from 0: the last one may be a short one."""
+        left = self.steps - epoch * self.steps_per_epoch
+        return max(0, min(left, self.steps_per_epoch))
+
+    def is_over(self, seconds: float) -> bool:
+        """Whether the time has been spent."""
+        return self.seconds is not None and seconds >= self.seconds
+
+    def progress(self, steps: int, seconds: float) -> float:
+        """Share that is over after so many batches and seconds, whichever is more."""
+        by_steps = steps / self.steps
+        return (
+            by_steps if self.seconds is None else max(by_steps, seconds / self.seconds)
+        )
+
+    def is_settled(self, steps: int, seconds: float) -> bool:
+        """Whether batch norm uses its running figures from now on."""
+        return steps >= SETTLING_STEPS and self.progress(steps, seconds) >= self.settled

@@ -1,0 +1,68 @@
+"""The figures of an epoch, from those of its batches."""
+
+import json
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from nobrainer.training.objective import Loss
+
+_LOSSES = ("total", "data", "kl")
+
+
+class Tally:
+    """Sums over the batches of an epoch.
+
+    steps: batches so far.
+    patches: patches in them.
+    seconds: how long they took, as far as known when the tally was last kept.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.patches = 0
+        self.seconds = 0.0
+        self._losses = dict.fromkeys(_LOSSES, 0.0)
+        self._pairs: Tensor | None = None
+
+    def to_json(self) -> str:
+        """The text that `from_json` makes the same tally of."""
+        pairs = None if self._pairs is None else self._pairs.tolist()
+        figures = (self.steps, self.patches, self.seconds, self._losses, pairs)
+        return json.dumps(figures)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The tally that `to_json` described."""
+        tally = cls()
+        tally.steps, tally.patches, tally.seconds, losses, pairs = json.loads(text)
+        tally._losses = {name: float(losses[name]) for name in _LOSSES}
+        tally._pairs = None if pairs is None else torch.tensor(pairs)
+        return tally
+
+    def add(self, loss: Loss, label: Tensor) -> None:
+        """Take in a batch: its loss, and its labels (B, I, J, K)."""
+        self.patches += len(label)
+        self.steps += 1
+        for name in _LOSSES:
+            self._losses[name] += float(getattr(loss, name).detach())
+        n_classes = loss.logits.shape[1]
+        # Rows: label, columns: prediction.
+        pairs = label * n_classes + loss.logits.detach().max(1).indices
+        counts = torch.bincount(pairs.flatten(), minlength=n_classes**2)
+        counts = counts.reshape(n_classes, n_classes).cpu()
+        self._pairs = counts if self._pairs is None else self._pairs + counts
+
+    def mean(self, name: str) -> float:
+        """Mean over the batches of "total", "data" or "kl", see `Loss`."""
+        return self._losses[name] / max(1, self.steps)
+
+    def dice(self) -> float:
+        """Mean Dice of the foreground classes that occur, pooled over patches."""
+        if self._pairs is None:
+            return 0.0
+        sizes = self._pairs.sum(0) + self._pairs.sum(1)
+        scores = 2 * self._pairs.diagonal() / sizes
+        found = scores[1:][sizes[1:] > 0]
+        return float(found.mean()) if len(found) else 0.0

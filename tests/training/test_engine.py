@@ -1,0 +1,35 @@
+"""Number formats of a training."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from nobrainer.errors import InputError
+from nobrainer.training import engine
+from trainings import fit
+
+
+@pytest.mark.parametrize(("generation", "auto"), [(7, "32-true"), (8, "bf16-mixed")])
+def test_auto_takes_bfloat16_where_a_gpu_computes_it(monkeypatch, generation, auto):
+    # PyTorch also says that it supports bfloat16 where it converts every number.
+    gpu = SimpleNamespace(major=generation)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    assert engine.resolve_precision("auto") == auto
+    assert engine.resolve_precision("16-mixed") == "16-mixed"
+    if auto == "32-true":
+        with pytest.raises(InputError, match=r"this GPU has no .*: use .*'16-mixed'"):
+            engine.resolve_precision("bf16-mixed")
+
+
+@pytest.mark.usefixtures("bfloat16")
+def test_half_precision_trains_close_to_full(train):
+    half = fit(train, precision="bf16-mixed", epochs=2)
+    full = fit(train, precision="32-true", epochs=2)
+    assert half.recipe_.training.precision == "bf16-mixed"
+    assert all(p.dtype == torch.float32 for p in half.model_.parameters())
+    losses = [s.history_[-1]["loss"] for s in (half, full)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
