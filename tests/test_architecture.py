@@ -43,6 +43,10 @@ INSIDE = {
     "figure": """
         charts slices
     """,
+    "report": """
+        scan evaluation cohort
+        facts viewer document
+    """,
     "quality": """
         table
         case

@@ -1,5 +1,8 @@
-"""Reports that people look at: one page a scan, an evaluation or a cohort."""
+"""Reports that people look at: one page a scan, an evaluation or a cohort.
 
-from nobrainer.report.pages import write_case, write_cohort, write_evaluation
+Names load on first use, because the viewers on the page of a scan take seconds to load.
+"""
 
-__all__ = ["write_case", "write_cohort", "write_evaluation"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

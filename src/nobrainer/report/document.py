@@ -10,8 +10,9 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal, Self
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
@@ -37,7 +38,10 @@ _ABSENT = "\N{EN DASH}"
 class Table:
     """A table; the first cell of a row names the row.
 
-    texts: the columns, by their heads, that hold sentences and no numbers.
+    caption: text above the table.
+    head: heads of the columns.
+    rows: the cells of each row.
+    texts: heads of the columns that hold sentences and no numbers.
     """
 
     caption: str
@@ -68,10 +72,14 @@ class Picture:
 
 
 def embed_figure(figure: Figure, alt: str, kind: Literal["png", "svg"]) -> Picture:
-    """Turn a figure into an image without a file: lines as "svg", slices as "png".
+    """Turn a figure into an image that needs no file.
 
-    An image of its own keeps the identifiers inside of an SVG from clashing with
-    those of the page's others.
+    As an image of its own, an SVG cannot share identifiers with the others of a page.
+
+    Args:
+        figure: the figure.
+        alt: what it shows, for those who do not see it.
+        kind: "svg" for charts of lines, "png" for slices.
     """
     media = {"png": "image/png", "svg": "image/svg+xml"}[kind]
     data = _render(figure, kind)
@@ -79,28 +87,47 @@ def embed_figure(figure: Figure, alt: str, kind: Literal["png", "svg"]) -> Pictu
 
 
 def inline_figure(figure: Figure, alt: str) -> Markup:
-    """A figure as SVG elements, in which links work; at most one on a page."""
+    """Turn a figure into SVG elements, in which links work; at most one on a page.
+
+    Args:
+        figure: the figure.
+        alt: what it shows, for those who do not see it.
+    """
     text = _render(figure, "svg").decode()
-    # What matplotlib takes from us, in texts, comments and links, it escapes.
+    # matplotlib escapes the names that it is given, in texts, comments and links.
     start = text.index("<svg") + len("<svg")
     label = Markup('<svg role="group" aria-label="{}"').format(alt)
     return label + Markup(text[start:])
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A figure with so many decimals; a dash where it is not defined."""
+    """Write a number with so many decimals; a dash where it is not defined."""
     return f"{value:.{digits}f}" if math.isfinite(value) else _ABSENT
 
 
 def span(low: float, high: float, digits: int = 3) -> str:
-    """An interval as text; a dash where it is not defined."""
+    """Write an interval with so many decimals; a dash where it is not defined."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return _ABSENT
     return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
+def address(page: str | os.PathLike[str]) -> str:
+    """The relative address of a page, as links have it."""
+    # A name that is not UTF-8 is linked to by its bytes.
+    return quote(PurePath(page).as_posix(), safe="/", errors="surrogateescape")
+
+
 def check_free(path: Path, *, overwrite: bool) -> None:
-    """Raise `InputError` where a file is that must be kept."""
+    """Check that a page may be written.
+
+    Args:
+        path: path of the page.
+        overwrite: whether a page that is there may be replaced.
+
+    Raises:
+        InputError: a directory is there, or a page that must be kept.
+    """
     if path.is_dir():
         raise InputError(f"{path}: is a directory: give the name of an HTML file")
     if os.path.exists(path) and not overwrite:
@@ -124,8 +151,11 @@ def write_document(
         path: path of the page.
         template: a file of this package.
         content: what the template shows.
-        caution: stands below the title, if not empty; see `Provenance.caution`.
+        caution: text below the title, if not empty; see `Provenance.caution`.
         overwrite: replace a page that is there.
+
+    Returns:
+        The path of the page.
 
     Raises:
         InputError: the file exists already, or cannot be written.

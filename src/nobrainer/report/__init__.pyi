@@ -1,0 +1,3 @@
+from .cohort import write_cohort as write_cohort
+from .evaluation import write_evaluation as write_evaluation
+from .scan import write_case as write_case
