@@ -1,6 +1,7 @@
 """Dropout of whole channels, by name: at a fixed rate, or at rates that are learned.
 
-Every entry of `DROPOUTS` takes the number of channels and the (initial) rate.
+Every entry of `DROPOUTS` takes the number of channels and the rate, to which a learned
+one is set at the start.
 """
 
 import math
@@ -9,9 +10,9 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import Bernoulli, RelaxedBernoulli, TorchDistribution
+from pyro.distributions import Bernoulli, RelaxedBernoulli
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import kl_divergence
 
 from nobrainer.bayes.layers import StochasticLayer
 from nobrainer.checks import check_between, check_positive
@@ -49,26 +50,39 @@ def concrete(channels: int, rate: float) -> nn.Module:
 class ConcreteDropout3d(StochasticLayer):
     """A random gate on each channel, whose probability of being open is learned.
 
-    The gate b belongs to the weights of the filter before it: the effective weight is
-    w = b · g. So an open gate is 1, not 1/p as in `nn.Dropout3d`: the factor would
-    depend on the parameter that is learned, and q(b) would not be the Bernoulli
-    distribution whose divergence is taken.
+    Parameters. A logit for each channel: the gate is open, b = 1, with the probability
+    p = sigmoid(logit), kept within [0.05, 0.95], and else shut, b = 0. So
+    q(b) = Πc Bernoulli(bc; pc). The gate belongs to the weights of the filter before
+    it: the effective weight is w = b · g. So an open gate is 1, not 1/p as in
+    `nn.Dropout3d`: the factor would depend on the parameter that is learned, and q(b)
+    would not be the Bernoulli distribution whose divergence is taken.
 
-    In training a gate is relaxed (between 0 and 1, so that its probability gets a
-    gradient) and drawn for each example and channel. Outside of it a gate is open or
-    shut and drawn for each channel, once for the batch, like a Bayesian layer's weight.
+    Draw. In training a gate is relaxed, drawn for each example and channel:
+    b = sigmoid((logit + ln u - ln(1 - u)) / t) with noise u in (0, 1) and the
+    temperature t. Outside of training a gate is open or shut and drawn for each
+    channel, once for the batch, like a Bayesian layer's weight.
+
+    KL. From a Bernoulli prior with the probability r of being open,
+    Σc pc ln(pc / r) + (1 - pc) ln((1 - pc) / (1 - r)).
+
+    Gradient. Through the relaxed gate and the KL to the logits; where p is at a bound,
+    only the part that leads back inside.
 
     Args:
         channels: C of the input.
-        keep_probability: initial probability p that a gate is open, kept within
-            [0.05, 0.95].
-        temperature: of the relaxation; 0 would be open or shut.
-        prior: the prior's probability that a gate is open.
+        keep_probability: initial probability p that a gate is open, in [0.05, 0.95].
+        temperature: temperature t of the relaxation, > 0; towards 0 a gate is open or
+            shut.
+        prior: the prior's probability r that a gate is open, between 0 and 1.
 
     Input and output (B, C, I, J, K).
     Source: Gal, Hron, Kendall 2017, Concrete dropout, arXiv:1705.07832 (there one rate
     a layer); McClure et al. 2019, doi 10.3389/fninf.2019.00067 (one a filter).
     """
+
+    temperature: float
+    prior: float
+    logit: nn.Parameter
 
     def __init__(
         self,
@@ -98,15 +112,28 @@ class ConcreteDropout3d(StochasticLayer):
         assert logit is not None
         return _Bounded.apply(torch.sigmoid(logit), LEAST, MOST)
 
-    def factors(self) -> Iterator[tuple[TorchDistribution, Distribution]]:
-        """q(b) of the gates and their prior."""
-        p = self.keep_probability
-        yield Bernoulli(p), Bernoulli(torch.full_like(p, self.prior))
+    @property
+    def n_weights(self) -> int:
+        """Number of gates, C."""
+        return self.keep_probability.numel()
 
     @property
     def is_random(self) -> bool:
         """Whether two draws can differ: always, as no gate is certain."""
         return True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Draw gates and multiply the channels of x (B, C, I, J, K) by them.
+
+        Returns: (B, C, I, J, K).
+        """
+        p = self.keep_probability
+        q = Bernoulli(p)
+        if self.training:
+            relaxed = RelaxedBernoulli(p.new_tensor(self.temperature), p)
+            q = relaxed.expand((len(x), len(p)))
+        gate = pyro.sample(self.site_name("gate"), q.to_event())
+        return x * gate.to(x)[..., None, None, None]
 
     @torch.no_grad()
     def draw(self, generator: torch.Generator | None) -> Tensor:
@@ -116,15 +143,11 @@ class ConcreteDropout3d(StochasticLayer):
             return p
         return (torch.rand(p.shape, generator=generator).to(p) < p).to(p)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Draw gates and multiply the channels of x (B, C, I, J, K) by them."""
+    def divergences(self) -> Iterator[Tensor]:
+        """KL(q‖p) of all gates, in nats."""
         p = self.keep_probability
-        q = Bernoulli(p)
-        if self.training:
-            relaxed = RelaxedBernoulli(p.new_tensor(self.temperature), p)
-            q = relaxed.expand((len(x), len(p)))
-        gate = pyro.sample(self.site_name("gate"), q.to_event())
-        return x * gate.to(x)[..., None, None, None]
+        prior = Bernoulli(torch.full_like(p, self.prior))
+        yield kl_divergence(Bernoulli(p), prior).sum()
 
 
 class _Bounded(torch.autograd.Function):

@@ -15,13 +15,13 @@ from typing import Any
 import pyro
 import torch
 import torch.nn.functional as F
-from pyro.distributions import Normal, TorchDistribution
+from pyro.distributions import Normal
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from nobrainer.bayes.posteriors import POSTERIORS, Posterior, WeightNormal
-from nobrainer.bayes.priors import PRIORS, is_constant_normal
+from nobrainer.bayes.posteriors import POSTERIORS, Posterior
+from nobrainer.bayes.priors import PRIORS
 from nobrainer.checks import check_arguments, check_choice, check_positive
 from nobrainer.errors import InputError
 
@@ -37,7 +37,12 @@ was measured to reach a lower Dice."""
 
 
 class StochasticLayer(PyroModule):
-    """A layer that draws at named Pyro sites and has a divergence from its prior."""
+    """A layer that draws at named Pyro sites and has a divergence from its prior.
+
+    site: the layer's place in its model, with which the names of its sites begin.
+    """
+
+    site: str
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,8 +52,13 @@ class StochasticLayer(PyroModule):
         """The Pyro site at which the quantity `name` is drawn."""
         return f"{self.site}.{name}" if self.site else self._pyro_get_fullname(name)
 
-    def factors(self) -> Iterator[tuple[TorchDistribution, Distribution]]:
-        """q and p of each quantity, with one batch element for each number."""
+    def divergences(self) -> Iterator[Tensor]:
+        """KL(q‖p) of each quantity that the layer draws, summed, in nats."""
+        raise NotImplementedError
+
+    @property
+    def n_weights(self) -> int:
+        """Over how many weights or gates the divergences are sums."""
         raise NotImplementedError
 
     @property
@@ -71,6 +81,12 @@ class BayesianLayer(StochasticLayer):
             standard deviation of the layer's initial weights.
         estimator: one of `ESTIMATORS`.
     """
+
+    prior_type: str
+    prior_args: dict[str, Any]
+    estimator: str
+    weight_posterior: Posterior
+    bias_posterior: Posterior
 
     def __init__(
         self,
@@ -95,7 +111,7 @@ class BayesianLayer(StochasticLayer):
             f"argument of prior {prior_type!r}", PRIORS[prior_type], self.prior_args
         )
         self.estimator = estimator
-        self._prepared: dict[str, tuple[TorchDistribution, Distribution]] = {}
+        self._held_prior: Distribution | None = None
         fan_in = plain.weight[0].numel()
         # The standard deviation of torch's default U(±1/sqrt(fan_in)).
         scale = posterior_scale / math.sqrt(3 * fan_in)
@@ -117,42 +133,37 @@ class BayesianLayer(StochasticLayer):
         device = self.posteriors()["weight"].mean.device
         return PRIORS[self.prior_type](**self.prior_args, device=device)
 
-    def factors(self) -> Iterator[tuple[TorchDistribution, Distribution]]:
-        """q(w) of the weights and of the biases, and their prior."""
-        if self._prepared:
-            yield from self._prepared.values()
-            return
-        prior = self.prior()
+    def divergences(self) -> Iterator[Tensor]:
+        """KL(q‖p) of the weights and of the biases, in nats."""
+        prior = self.prior() if self._held_prior is None else self._held_prior
         for posterior in self.posteriors().values():
-            yield posterior.distribution(), prior
+            yield posterior.divergence(prior)
+
+    @property
+    def n_weights(self) -> int:
+        """Number of weights and biases."""
+        return sum(posterior.mean.numel() for posterior in self.posteriors().values())
 
     def prepare(self) -> None:
-        """Make `factors` once for all that comes until `release`.
+        """Make the prior and every q(w) once for all that comes until `release`.
 
-        Where one weight serves the batch and the prior is one Gaussian, draw as well.
+        See `Posterior.hold` for what may be drawn here.
         """
-        factors = zip(self.posteriors(), self.factors(), strict=True)
-        self._prepared.update(factors)
-        if not self.training or self.estimator in ("shared", "flipout"):
-            for q, p in self._prepared.values():
-                if isinstance(q, WeightNormal) and is_constant_normal(p):
-                    q.prepare(p)
+        self._held_prior = self.prior()
+        one_draw = not self.training or self.estimator in ("shared", "flipout")
+        for posterior in self.posteriors().values():
+            posterior.hold(self._held_prior, draw=one_draw)
 
     @property
     def is_prepared(self) -> bool:
         """Whether `prepare` has been called, and `release` has not."""
-        return bool(self._prepared)
+        return self._held_prior is not None
 
     def release(self) -> None:
         """End what `prepare` began."""
-        self._prepared.clear()
-
-    def _distribution(self, name: str) -> TorchDistribution | None:
-        """q(w) of the weight of this name, where the layer has it."""
-        if self._prepared:
-            return self._prepared[name][0] if name in self._prepared else None
-        posterior = self.posteriors().get(name)
-        return None if posterior is None else posterior.distribution()
+        self._held_prior = None
+        for posterior in self.posteriors().values():
+            posterior.release()
 
     @property
     def is_random(self) -> bool:
@@ -161,9 +172,10 @@ class BayesianLayer(StochasticLayer):
 
     def _sample(self, name: str, n: int | None = None) -> Tensor | None:
         """Draw a weight at its Pyro site; `n` of them along a new first axis."""
-        q = self._distribution(name)
-        if q is None:
+        posterior = self.posteriors().get(name)
+        if posterior is None:
             return None
+        q = posterior.current()
         if n is not None:
             q = q.expand((n, *q.batch_shape))
         return pyro.sample(self.site_name(name), q.to_event())
@@ -198,8 +210,8 @@ class BayesianLayer(StochasticLayer):
 
     def _forward_local(self, x: Tensor) -> Tensor:
         """Draw the outputs, which are Gaussian given x, in place of the weights."""
-        weight, bias = self._distribution("weight"), self._distribution("bias")
-        assert weight is not None
+        q = {name: p.current() for name, p in self.posteriors().items()}
+        weight, bias = q["weight"], q.get("bias")
         mean = self.operate(x, weight.mean, None if bias is None else bias.mean)
         variance = self.operate(
             x.square(), weight.variance, None if bias is None else bias.variance
@@ -210,8 +222,8 @@ class BayesianLayer(StochasticLayer):
 
     def _forward_flipout(self, x: Tensor) -> Tensor:
         """Decorrelate the examples by random signs on one shared perturbation."""
-        q, weight = self._distribution("weight"), self._sample("weight")
-        assert q is not None and weight is not None
+        q, weight = self.posteriors()["weight"].current(), self._sample("weight")
+        assert weight is not None
         mean = self.operate(x, q.mean, self._sample("bias"))
         ones = (1,) * (x.ndim - 2)
 
