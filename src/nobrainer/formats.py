@@ -23,11 +23,11 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 from nibabel.wrapstruct import WrapStructError
 
-from nobrainer.errors import InputError
+from nobrainer.errors import InputError, in_one_line
 from nobrainer.memory import require_memory
 from nobrainer.naming import SUFFIXES
 
-# All that nibabel was seen to raise on headers with random bytes changed.
+# What nibabel was seen to raise on headers in which random bytes were changed.
 _ODD_HEADER = (
     HeaderDataError,
     WrapStructError,
@@ -42,8 +42,10 @@ _MGH_HEADER_BYTES = 284
 _MGH_FLAG_BYTE = 28
 _CIFTI_INTENTS = range(3000, 3100)
 _QUATERNION = ("quatern_b", "quatern_c", "quatern_d")
+GZIPPED = (".nii.gz", ".mgz")
+"""Suffixes of files that are compressed."""
 _GZIP_MAGIC = b"\x1f\x8b"
-# Deflate's best: 258 bytes for two bits.
+# The best that Deflate can do: 258 bytes for two bits.
 _MOST_INFLATION = 1032
 _CHUNK_BYTES = 4 * 2**20
 _KINDS = (
@@ -59,8 +61,14 @@ _KINDS = (
 class ImageFile:
     """An image file of which only the header has been read.
 
-    `shape` and `dtype` are those of the voxels as stored, `affine` (4, 4) leads from
-    voxels to the header's unit of length, `header` is None where it is not NIfTI's.
+    path: path of the file.
+    is_gzipped: whether the file is compressed.
+    shape, dtype: shape and type of the voxels as stored.
+    offset: byte at which the voxels begin, after decompression.
+    slope, intercept: what turns stored values into intensities; None where they are not
+        given.
+    affine: (4, 4), from voxels to the header's unit of length.
+    header: the header, None where it is not NIfTI's.
     """
 
     path: Path
@@ -74,9 +82,12 @@ class ImageFile:
     header: Nifti1Header | None
 
     def read(self) -> np.ndarray:
-        """Voxel values in `shape`, slope and intercept applied.
+        """Read the voxel values, with slope and intercept applied.
 
         A compressed file is read to its end, where its checksum is.
+
+        Returns:
+            An array of the shape `shape`.
 
         Raises:
             InputError: the file is damaged, holds fewer voxels than its header says,
@@ -90,7 +101,7 @@ class ImageFile:
         if self.offset + n_bytes > most:
             raise self._too_short(most, "at most " if self.is_gzipped else "")
         is_scaled = (self.slope or 1, self.intercept or 0) != (1, 0)
-        # As stored, scaled in float64, and kept in float32.
+        # The values as stored; where scaled, in float64; and as kept, in float32.
         needed = n_bytes + n_voxels * (12 if is_scaled else 4)
         require_memory(str(self.path), needed, "read it")
         with _reading(self.path):
@@ -106,7 +117,7 @@ class ImageFile:
         return content
 
     def _inflated(self, n_bytes: int) -> np.ndarray:
-        # Memory that is asked for is taken only as it is filled.
+        # The system provides this memory only as it is filled.
         content = np.empty(n_bytes, np.uint8)
         with IGzipFile(self.path) as stream:
             skipped = filled = 0
@@ -153,13 +164,13 @@ def open_image(path: Path) -> ImageFile:
                 start = stream.read(_LONGEST_HEADER)
     open_header = _open_mgh if suffix in _MGH_SUFFIXES else _open_nifti
     try:
-        # What overflows shows in the affine, which is checked.
+        # What overflows here shows in the affine, which is checked later.
         with np.errstate(all="ignore"):
             return open_header(path, start, is_gzipped)
     except InputError:
         raise
     except _ODD_HEADER as error:
-        raise _unusable(path, _one_line(error)) from error
+        raise _unusable(path, in_one_line(str(error))) from error
 
 
 def find_suffix(path: Path) -> str:
@@ -294,7 +305,7 @@ def _unreadable(path: Path, error: Exception) -> InputError:
         return InputError(f"{path}: permission denied: make it readable (chmod u+r)")
     if isinstance(error, OSError) and error.strerror:
         return InputError(f"{path}: cannot be read: {error.strerror}: check the path")
-    return _damaged(path, _one_line(error))
+    return _damaged(path, in_one_line(str(error)))
 
 
 def _damaged(path: Path, why: str) -> InputError:
@@ -334,7 +345,3 @@ def _dangling(path: Path) -> InputError:
     return InputError(
         f"{path}: is a link to {target}, and the content is not there: {do}"
     )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

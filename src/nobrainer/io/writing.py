@@ -1,0 +1,154 @@
+"""Results and texts into files, whole or not at all."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from isal.igzip import IGzipFile
+
+from nobrainer.errors import InputError, in_one_line
+from nobrainer.formats import GZIPPED, find_suffix
+from nobrainer.io.headers import move, new_header, unit_mm
+from nobrainer.volume import Volume
+
+_MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)
+"""Types of the values that MGZ files can hold."""
+
+
+def to_nibabel(data: np.ndarray, like: Volume) -> nib.Nifti1Image:
+    """Make an image of a result, in the world of the scan it belongs to.
+
+    Args:
+        data: (I, J, K) or (I, J, K, C); integers and booleans count as labels.
+        like: the volume whose grid, unit, sform and qform the image gets.
+
+    Returns:
+        The image: labels in the smallest unsigned type that fits, all else in float32.
+
+    Raises:
+        InputError: the data are not on the grid of `like`, or a label is negative.
+    """
+    if data.shape[:3] != like.data.shape:
+        raise InputError(
+            f"{like.source}: result of shape {data.shape} is not on the grid of "
+            f"shape {like.data.shape}: restore it first"
+        )
+    if data.dtype.kind in "bui":
+        if data.min() < 0:
+            raise InputError(f"{like.source}: labels to write must not be negative")
+        stored = data.astype(np.min_scalar_type(int(data.max())))
+    else:
+        stored = data.astype(np.float32)
+    header = (like.header or new_header(like.affine)).copy()
+    header.set_data_dtype(stored.dtype)
+    header.set_data_shape(stored.shape)
+    affine = like.affine.copy()
+    affine[:3] /= unit_mm(header)
+    present = header.get_best_affine()
+    if not np.allclose(present, affine, rtol=1e-5, atol=1e-5):
+        move(header, np.linalg.inv(present) @ affine, affine)
+    # The affine as the header rounds it, so that it is the one that a file reads as.
+    return nib.Nifti1Image(stored, header.get_best_affine(), header)
+
+
+def write(
+    image: nib.Nifti1Image, path: str | os.PathLike[str], *, overwrite: bool = False
+) -> Path:
+    """Write an image whole or not at all.
+
+    Args:
+        image: the image, see `to_nibabel`.
+        path: path of the file in a directory that exists; its end, .nii, .nii.gz, .mgz
+            or .mgh, decides the format.
+        overwrite: whether a file that is there is replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: the suffix is unknown, the file exists, it cannot be written, or
+            MGZ cannot hold its values.
+    """
+    path = Path(path)
+    suffix = find_suffix(path)
+    if os.path.exists(path) and not overwrite:
+        raise InputError(f"{path}: exists already: choose another name or overwrite it")
+    stored = _to_mgh(image, path) if suffix in (".mgz", ".mgh") else image
+    with _replacing(path, suffix) as temporary:
+        if suffix in GZIPPED:
+            _save_gzipped(stored, temporary)
+        else:
+            nib.save(stored, temporary)
+    return path
+
+
+def write_text(
+    text: str, path: str | os.PathLike[str], *, overwrite: bool = False
+) -> Path:
+    """Write a text file in UTF-8, whole or not at all.
+
+    Args:
+        text: the text. Lines end in a line feed on every system; bytes of a file name
+            that are not UTF-8 become escapes.
+        path: path of the file, in a directory that exists.
+        overwrite: whether a file that is there is replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: the file exists, or it cannot be written.
+    """
+    path = Path(path)
+    if os.path.exists(path) and not overwrite:
+        raise InputError(f"{path}: exists already: choose another name or overwrite it")
+    with _replacing(path) as temporary:
+        temporary.write_text(
+            text, encoding="utf-8", errors="backslashreplace", newline="\n"
+        )
+    return path
+
+
+def _save_gzipped(image: nib.Nifti1Image | nib.MGHImage, path: Path) -> None:
+    """Write what `nib.save` would, by ISA-L: measured 3 to 6 times as fast."""
+    # Neither name nor time goes in, so that the same image gives the same bytes.
+    with (
+        path.open("wb") as file,
+        IGzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as zipped,
+    ):
+        image.to_stream(zipped)
+
+
+@contextmanager
+def _replacing(path: Path, suffix: str = "") -> Iterator[Path]:
+    """Give a new file beside `path` to write into, which then takes its place."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        why = error.strerror or in_one_line(str(error))
+        raise InputError(
+            f"{path}: cannot be written: {why}: check the directory, its permissions "
+            "and the free space"
+        ) from error
+    finally:
+        if os.path.exists(temporary):
+            temporary.unlink()
+
+
+def _to_mgh(image: nib.Nifti1Image, path: Path) -> nib.MGHImage:
+    """The image as MGZ stores it: in millimetres, in one of four types."""
+    data = np.asanyarray(image.dataobj)
+    if data.dtype not in _MGH_TYPES:
+        stored = data.astype(np.int32 if data.dtype.kind in "bui" else np.float32)
+        if data.dtype.kind in "bui" and not np.array_equal(stored, data):
+            raise InputError(f"{path}: MGZ holds 32-bit integers: write .nii.gz")
+        data = stored
+    affine = image.affine.copy()
+    affine[:3] *= unit_mm(image.header)
+    return nib.MGHImage(data, affine)
