@@ -48,9 +48,9 @@ INSIDE = {
         facts viewer document
     """,
     "quality": """
-        table
+        table outliers
         case
-        reasons outliers
+        reasons
         fit
         feature
     """,

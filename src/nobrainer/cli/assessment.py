@@ -1,14 +1,12 @@
 """What `qc` and `report` do: judge the segmentations of scans without a reference."""
 
-import math
 import textwrap
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import click
 
@@ -23,25 +21,26 @@ from nobrainer.cli.options import (
     Draws,
     gather,
 )
-from nobrainer.cli.outputs import echo, to_json
+from nobrainer.cli.outputs import echo, echo_files, to_json
+from nobrainer.cli.quality_folder import PARTS, QualityFolder, refuse_index
 from nobrainer.cli.results import Results, make_method
 from nobrainer.cli.scans import each_scan, end, name_scans, new_batch, tell_skipped
-from nobrainer.errors import InputError, UnusualScanWarning
-from nobrainer.io import write_text
-from nobrainer.json_records import build_record
+from nobrainer.errors import UnusualScanWarning
 from nobrainer.processing.progress import ProgressBar
 
 _WIDTH = 80
-_SELDOM = 20
-"""Tables are written again after so many times the time that it took: 5 % of all."""
-_PARTS = ("structures", "regions")
-"""Tables with some rows of each scan, by the names that its record has them under."""
 # In the order in which help lists them.
 _OPTIONS = (FILES, MODEL, OUTPUT_DIR, gather(draws=Draws), THRESHOLD, OVERWRITE, JSON)
 
 
 def make_command(name: str, text: str, *, with_pages: bool) -> click.Command:
-    """A command that is `assess_scans`, with pages or without; `text` is its help."""
+    """A command that is `assess_scans`.
+
+    Args:
+        name: name of the command.
+        text: its help.
+        with_pages: write a page for each scan, too.
+    """
     callback = click.pass_context(partial(assess_scans, with_pages=with_pages))
     for option in reversed(_OPTIONS):
         callback = option(callback)
@@ -67,16 +66,8 @@ def assess_scans(
     the folder, now and then and at the end, each written whole.
     """
     names = name_scans(files)
-    qc = output_dir / "qc.tsv"
-    parts = {name: output_dir / f"{name}.tsv" for name in _PARTS}
-    index = output_dir / "index.html"
     if with_pages:
-        for file, name in names.items():
-            if f"{name}.html" == index.name:
-                raise InputError(
-                    f"{file}: its page would be called {index.name} as the list of "
-                    "all: rename the scan"
-                )
+        refuse_index(names)
     segmentation = nb.Segmentation.load(model_dir)
     # It is about the options: every scan would end in it.
     segmentation.check_quality(draws.n_samples)
@@ -93,55 +84,84 @@ def assess_scans(
         method,
         segmentation.device,
         overwrite=overwrite,
-        keeps=("case", *_PARTS),
+        keeps=("case", *PARTS),
     )
     names = results.keep_names(names)
-    pages = {}
-    if with_pages:
-        pages = {name: output_dir / f"{name}.html" for name in names.values()}
-    sidecars = {
-        qc.with_suffix(".json"): to_json(nb.quality.sidecar()) + "\n",
-        parts["structures"].with_suffix(".json"): to_json(
-            nb.structures.sidecar(method.coverage)
-        )
-        + "\n",
-        parts["regions"].with_suffix(".json"): to_json(nb.regions.sidecar()) + "\n",
-    }
-    tables = [qc, *parts.values(), *sidecars, *([index] if with_pages else [])]
-    results.open(names.values(), tables)
-    n_skipped = 0
-    next_s = time.monotonic()
+    folder = QualityFolder(
+        results, segmentation, method.coverage, with_pages=with_pages
+    )
+    results.open(names.values(), folder.shared)
+    judge = _Judge(segmentation, folder, names, draws, threshold)
+    batch, done = new_batch(ctx), list[str]()
+    try:
+        done.extend(each_scan(names, judge.assess, batch))
+    except KeyboardInterrupt:
+        n_done = len(results.records())
+        words = f"interrupted: {n_done} scans of {output_dir} are done"
+        raise KeyboardInterrupt(
+            f"{words}, see {folder.qc}; the same command goes on" if n_done else words
+        ) from None
+    finally:
+        found, written = folder.write()
+        results.close()
+    file_of = {names[file]: file for file in files if names[file] in done}
+    cases = {name: case for name, case in found.items() if name in file_of}
+    if as_json:
+        scans = [
+            _describe(case, file_of[name], folder.pages(name))
+            for name, case in cases.items()
+        ]
+        files_of_all = {name: str(path) for name, path in written.items()}
+        echo(to_json({"scans": scans, "files": files_of_all}))
+    elif cases:
+        _echo_cases(list(cases.values()))
+        if caution := segmentation.recipe_.provenance.caution:
+            echo(f"{caution}\n")
+        echo_files(written)
+        if len(found) > len(cases):
+            echo(f"the tables hold {len(found)} scans: those of earlier commands, too")
+    tell_skipped(judge.n_skipped, len(files))
+    end(ctx, batch.problems)
 
-    def assess(file: Path, bar: ProgressBar) -> str:
-        nonlocal n_skipped, next_s
-        name = names[file]
-        page = [pages[name]] if with_pages else []
-        if results.find_done(name, [file], page) is not None:
+
+class _Judge:
+    """Predicts and judges scans, but for those that are done.
+
+    n_skipped: how many scans were done before.
+    """
+
+    def __init__(
+        self,
+        segmentation: "nb.Segmentation",
+        folder: QualityFolder,
+        names: Mapping[Path, str],
+        draws: Draws,
+        threshold: float,
+    ) -> None:
+        self.n_skipped = 0
+        self._segmentation, self._folder, self._names = segmentation, folder, names
+        self._draws, self._threshold = draws, threshold
+
+    def assess(self, file: Path, bar: ProgressBar) -> str:
+        """Record what is found of a scan, and write its page; return its name."""
+        name, results = self._names[file], self._folder.results
+        pages = self._folder.pages(name)
+        if results.find_done(name, [file], pages) is not None:
             bar.skip()
-            n_skipped += 1
+            self.n_skipped += 1
             return name
-        with results.work(name, [file], page) as work:
-            with warnings.catch_warnings():
-                # They are among the reasons that are printed at the end.
-                warnings.simplefilter("ignore", UnusualScanWarning)
-                found = segmentation.predict(
-                    file,
-                    n_samples=draws.n_samples,
-                    seed=draws.seed,
-                    verbose=False,
-                    on_pass=bar.advance,
-                )
-            prediction = replace(found, name=name)
-            case = segmentation.quality(prediction, threshold)
-            if with_pages:
+        with results.work(name, [file], pages) as work:
+            prediction = replace(self._predict(file, bar), name=name)
+            case = self._segmentation.quality(prediction, self._threshold)
+            for page in pages:
                 work.begin()
                 nb.report.write_case(
                     prediction,
-                    pages[name],
+                    page,
                     case=case,
-                    model=segmentation.recipe_,
-                    calibration=segmentation.calibration_,
-                    index=index.name,
+                    model=self._segmentation.recipe_,
+                    calibration=self._segmentation.calibration_,
+                    index=self._folder.index and self._folder.index.name,
                     overwrite=True,
                 )
             work.data = {
@@ -149,125 +169,41 @@ def assess_scans(
                 "structures": nb.structures.to_tsv({name: prediction.structures}),
                 "regions": nb.regions.to_tsv({name: prediction.regions}),
             }
-        if time.monotonic() >= next_s:
-            started_s = time.monotonic()
-            _write_tables(results, qc, parts, sidecars)
-            # With thousands of scans a table takes a while: not after each of them.
-            ended_s = time.monotonic()
-            next_s = ended_s + _SELDOM * (ended_s - started_s)
+        self._folder.write_now_and_then()
         return name
 
-    written: dict[str, Path] = {}
-    done: list[str] = []
-    cases: dict[str, Any] = {}
-    batch = new_batch(ctx)
-    try:
-        done.extend(each_scan(names, assess, batch))
-    except KeyboardInterrupt:
-        n_done = len(results.records())
-        words = f"interrupted: {n_done} scans of {output_dir} are done"
-        raise KeyboardInterrupt(
-            f"{words}, see {qc}; the same command goes on" if n_done else words
-        ) from None
-    finally:
-        if results.records():
-            cases = _write_tables(results, qc, parts, sidecars)
-            written |= {"qc": qc, **parts}
-            if with_pages:
-                with results.sharing([index]):
-                    written["index"] = nb.report.write_cohort(
-                        list(cases.values()),
-                        index,
-                        pages={name: f"{name}.html" for name in cases},
-                        model=segmentation.recipe_,
-                        calibration=segmentation.calibration_,
-                        overwrite=True,
-                    )
-        results.close()
-    file_of = {names[file]: file for file in files if names[file] in done}
-    n_cases = len(cases)
-    cases = {name: case for name, case in cases.items() if name in file_of}
-    if as_json:
-        story = {
-            "scans": [
-                {
-                    "input": str(file_of[name]),
-                    "subject": case.name,
-                    "flagged": bool(case.flags),
-                    "score": case.score,
-                    "score_is": case.meaning,
-                    "predicted_dice": case.predicted_dice,
-                    "features": dict(case.features),
-                    "reasons": list(case.flags),
-                    "checked": list(case.checked),
-                    "unchecked": list(case.unchecked),
-                }
-                | ({"page": str(pages[name])} if with_pages else {})
-                for name, case in cases.items()
-            ],
-            "files": {name: str(path) for name, path in written.items()},
-        }
-        echo(to_json(story))
-    elif cases:
-        _echo_cases(list(cases.values()))
-        if caution := segmentation.recipe_.provenance.caution:
-            echo(f"{caution}\n")
-        echo("files")
-        for name, path in written.items():
-            echo(f"  {name:<10} {path}")
-    if n_cases > len(cases) > 0 and not as_json:
-        echo(f"the tables hold {n_cases} scans: those of earlier commands, too")
-    tell_skipped(n_skipped, len(files))
-    end(ctx, batch.problems)
+    def _predict(self, file: Path, bar: ProgressBar) -> "nb.Prediction":
+        with warnings.catch_warnings():
+            # They are among the reasons that are printed at the end.
+            warnings.simplefilter("ignore", UnusualScanWarning)
+            return self._segmentation.predict(
+                file,
+                n_samples=self._draws.n_samples,
+                seed=self._draws.seed,
+                verbose=False,
+                on_pass=bar.advance,
+            )
 
 
-def _write_tables(
-    results: Results, qc: Path, parts: Mapping[str, Path], sidecars: Mapping[Path, str]
+def _describe(
+    case: "nb.quality.Case", file: Path, pages: Sequence[Path]
 ) -> dict[str, Any]:
-    """Write the tables of all scans in the folder; return their cases, worst first."""
-    with results.sharing([qc, *parts.values(), *sidecars]):
-        records = results.records()
-        cases = _compare(
-            {name: _read_case(record.data["case"]) for name, record in records.items()}
-        )
-        texts = {
-            path: _joined([record.data[name] for record in records.values()])
-            for name, path in parts.items()
-        }
-        texts |= {qc: nb.quality.to_tsv(list(cases.values())), **sidecars}
-        for path, text in texts.items():
-            write_text(text, path, overwrite=True)
-    return cases
+    """What is printed of a scan as JSON."""
+    return {
+        "input": str(file),
+        "subject": case.name,
+        "flagged": bool(case.flags),
+        "score": case.score,
+        "score_is": case.meaning,
+        "predicted_dice": case.predicted_dice,
+        "features": dict(case.features),
+        "reasons": list(case.flags),
+        "checked": list(case.checked),
+        "unchecked": list(case.unchecked),
+    } | ({"page": str(pages[0])} if pages else {})
 
 
-def _joined(tables: Sequence[str]) -> str:
-    """The rows of tables with one header."""
-    header, _, _ = tables[0].partition("\n")
-    return "".join([f"{header}\n", *(table.partition("\n")[2] for table in tables)])
-
-
-def _read_case(raw: Mapping[str, Any]) -> Any:
-    """A case from its record, in which a figure that is not defined is null."""
-    case = nb.quality.Case
-    hints = get_type_hints(case)
-    defined = {
-        name: math.nan if value is None and hints.get(name) is float else value
-        for name, value in raw.items()
-    }
-    return build_record(case, defined, "case")
-
-
-def _compare(cases: Mapping[str, Any]) -> dict[str, Any]:
-    """The cases with how each is unlike the others; flagged first, then by score."""
-    outliers = nb.quality.cohort_outliers([case.features for case in cases.values()])
-    compared = [
-        (name, replace(case, flags=case.flags + unlike))
-        for (name, case), unlike in zip(cases.items(), outliers, strict=True)
-    ]
-    return dict(sorted(compared, key=lambda one: (not one[1].flags, one[1].score)))
-
-
-def _echo_cases(cases: Sequence[Any]) -> None:
+def _echo_cases(cases: Sequence["nb.quality.Case"]) -> None:
     """Print the cases in order, the reasons to look at each, and what was checked."""
     width = max(len("scan"), *(len(case.name) for case in cases))
     echo(f"{'scan':<{width}}  score")

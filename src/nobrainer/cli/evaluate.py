@@ -21,6 +21,7 @@ from nobrainer.cli.options import (
 from nobrainer.cli.outputs import (
     echo,
     echo_columns,
+    echo_files,
     figure_text,
     to_json,
 )
@@ -183,9 +184,7 @@ def _echo_story(
     figures = {k: math.nan if v is None else v for k, v in story["metrics"].items()}
     _echo_structures(figures, names[1:])
     _echo_regions(figures)
-    echo("files")
-    for name, path in story["files"].items():
-        echo(f"  {name:<10} {path}")
+    echo_files(story["files"])
 
 
 def _split_absent(

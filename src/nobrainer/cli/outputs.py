@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -94,6 +94,13 @@ def echo_columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
             text.rjust(width) for text, width in zip(others, widths[1:], strict=True)
         ]
         echo("  ".join(cells).rstrip())
+
+
+def echo_files(files: Mapping[str, object]) -> None:
+    """Print the paths of files, each after what it holds."""
+    echo("files")
+    for name, path in files.items():
+        echo(f"  {name:<10} {path}")
 
 
 def figure_text(value: float, digits: int = 3, unit: str = "") -> str:

@@ -9,6 +9,7 @@ from .fit import check_enough as check_enough
 from .fit import fit_quality as fit_quality
 from .fit import predicted_dice as predicted_dice
 from .outliers import cohort_outliers as cohort_outliers
+from .outliers import worst_first as worst_first
 from .reasons import UNUSUAL_VOLUME_Z as UNUSUAL_VOLUME_Z
 from .reasons import flags as flags
 from .reasons import unlike_training as unlike_training

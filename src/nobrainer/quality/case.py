@@ -3,8 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Self, get_type_hints
 
 from nobrainer.appearance import Appearance
+from nobrainer.json_records import build_record
 from nobrainer.posthoc import QualityModel
 from nobrainer.quality.feature import appearance_of, features
 from nobrainer.quality.reasons import best_score, flags
@@ -43,6 +45,20 @@ class Case:
         if "pairwise_dice" in self.features:
             return "agreement of the draws (not a predicted Dice)"
         return "certainty of one pass (not a predicted Dice)"
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        """Rebuild a case from parsed JSON, in which a figure that is NaN is null.
+
+        Raises:
+            InputError: a field is unknown, missing or of another type.
+        """
+        figures = {name for name, hint in get_type_hints(cls).items() if hint is float}
+        defined = {
+            name: math.nan if value is None and name in figures else value
+            for name, value in raw.items()
+        }
+        return build_record(cls, defined, "case")
 
 
 def assess(

@@ -1,9 +1,11 @@
 """The cases of one run that are unlike the rest of it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from nobrainer.quality.case import Case
 from nobrainer.quality.feature import FEATURES, OF_DRAWS
 
 _FEWEST_CASES = 10
@@ -60,3 +62,20 @@ def cohort_outliers(cases: Sequence[Mapping[str, float]]) -> list[tuple[str, ...
         for name in of_draws[:-1]:
             del found[name]
     return [tuple(words for _, words in found.values()) for found in beyond]
+
+
+def worst_first(cases: Mapping[str, Case]) -> dict[str, Case]:
+    """Cases of one run, with how each is unlike the rest among its reasons.
+
+    Args:
+        cases: the cases, by name.
+
+    Returns:
+        The flagged ones first, then by score, the lowest first.
+    """
+    outliers = cohort_outliers([case.features for case in cases.values()])
+    compared = [
+        (name, replace(case, flags=case.flags + unlike))
+        for (name, case), unlike in zip(cases.items(), outliers, strict=True)
+    ]
+    return dict(sorted(compared, key=lambda one: (not one[1].flags, one[1].score)))
