@@ -1,12 +1,13 @@
 """Options that several commands share, and how options are gathered into records.
 
 An option that stands alone decorates its command. Options that belong together are the
-fields of a frozen record, each `filled_by` its option, and the command gets the record:
+fields of a frozen record, each annotated with its option, and the command gets the
+record:
 
     @dataclass(frozen=True)
     class Draws:
-        n_samples: int = filled_by("--n-samples", default=10)
-        seed: int = filled_by("--seed", default=0)
+        n_samples: Annotated[int, click.option("--n-samples", default=10)]
+        seed: Annotated[int, click.option("--seed", default=0)]
 
     @click.command()
     @gather(draws=Draws)
@@ -14,24 +15,14 @@ fields of a frozen record, each `filled_by` its option, and the command gets the
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import click
 
 Command = Callable[..., Any]
-
-
-def filled_by(flag: str, **attributes: Any) -> Any:
-    """A field of a record that takes its value from an option of the shell.
-
-    Args:
-        flag: what the user types, such as "--seed".
-        attributes: of the option, as `click.option` takes them.
-    """
-    return field(metadata={"flag": flag, "attributes": attributes})
 
 
 def gather(**records: type) -> Callable[[Command], Command]:
@@ -41,26 +32,28 @@ def gather(**records: type) -> Callable[[Command], Command]:
         records: class of each record, a dataclass, by the parameter of the command
             that gets it. Help lists the options in the order of the fields.
     """
+    options = {name: _options(record) for name, record in records.items()}
 
     def decorate(command: Command) -> Command:
         @wraps(command)
         def gathered(**values: Any) -> Any:
-            for parameter, record in records.items():
-                of_record = {one.name: values.pop(one.name) for one in fields(record)}
-                values[parameter] = record(**of_record)
+            for name, record in records.items():
+                values[name] = record(**{one: values.pop(one) for one in options[name]})
             return command(**values)
 
-        options = [
-            click.option(one.metadata["flag"], one.name, **one.metadata["attributes"])
-            for record in records.values()
-            for one in fields(record)
-        ]
         # Decorators act from the last one up.
-        for option in reversed(options):
-            option(gathered)
+        for of_record in reversed(options.values()):
+            for option in reversed(of_record.values()):
+                option(gathered)
         return gathered
 
     return decorate
+
+
+def _options(record: type) -> dict[str, Callable[[Command], Command]]:
+    """The option of each field of a record."""
+    hints = get_type_hints(record, include_extras=True)
+    return {one.name: hints[one.name].__metadata__[0] for one in fields(record)}
 
 
 FILES = click.argument(
@@ -108,19 +101,25 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 class Draws:
     """The draws of the weights behind a result: how many, and the seed of them all."""
 
-    n_samples: int = filled_by(
-        "--n-samples",
-        metavar="N",
-        type=click.IntRange(min=1),
-        default=10,
-        show_default=True,
-        help="Draws of the weights.",
-    )
-    seed: int = filled_by(
-        "--seed",
-        metavar="S",
-        type=click.IntRange(min=0),
-        default=0,
-        show_default=True,
-        help="Seed of the draws.",
-    )
+    n_samples: Annotated[
+        int,
+        click.option(
+            "--n-samples",
+            metavar="N",
+            type=click.IntRange(min=1),
+            default=10,
+            show_default=True,
+            help="Draws of the weights.",
+        ),
+    ]
+    seed: Annotated[
+        int,
+        click.option(
+            "--seed",
+            metavar="S",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Seed of the draws.",
+        ),
+    ]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
 
@@ -14,7 +14,6 @@ from nobrainer.cli.options import (
     MODEL,
     OUTPUT_DIR,
     Draws,
-    filled_by,
     gather,
 )
 from nobrainer.cli.outputs import echo, map_paths, to_json
@@ -28,41 +27,56 @@ from nobrainer.processing.progress import ProgressBar
 class Settings(Draws):
     """How a scan is predicted, and which numbers its label map has."""
 
-    n_samples: int = filled_by(
-        "--n-samples",
-        metavar="N",
-        type=click.IntRange(min=0),
-        default=10,
-        show_default=True,
-        help="Draws of the weights; 0 writes one label map from their mean.",
-    )
-    block_shape: tuple[int, int, int] | None = filled_by(
-        "--block-shape",
-        metavar="A B C",
-        nargs=3,
-        type=click.IntRange(min=1),
-        help="Voxels of a tile.  [default: what fits in memory]",
-    )
-    batch_size: int = filled_by(
-        "--batch-size",
-        type=click.IntRange(min=1),
-        default=1,
-        show_default=True,
-        help="Slabs per pass.",
-    )
-    precision: str = filled_by(
-        "--precision",
-        type=click.Choice(["float32", "bfloat16"]),
-        default="float32",
-        show_default=True,
-        help="bfloat16 is faster on a device that has it.",
-    )
-    class_numbers: bool = filled_by(
-        "--class-numbers",
-        is_flag=True,
-        help="Label maps carry 0, 1, 2, ... in the order of the classes, not the "
-        "values of the training's label files (FreeSurfer's ids, say).",
-    )
+    n_samples: Annotated[
+        int,
+        click.option(
+            "--n-samples",
+            metavar="N",
+            type=click.IntRange(min=0),
+            default=10,
+            show_default=True,
+            help="Draws of the weights; 0 writes one label map from their mean.",
+        ),
+    ]
+    block_shape: Annotated[
+        tuple[int, int, int] | None,
+        click.option(
+            "--block-shape",
+            metavar="A B C",
+            nargs=3,
+            type=click.IntRange(min=1),
+            help="Voxels of a tile.  [default: what fits in memory]",
+        ),
+    ]
+    batch_size: Annotated[
+        int,
+        click.option(
+            "--batch-size",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Slabs per pass.",
+        ),
+    ]
+    precision: Annotated[
+        str,
+        click.option(
+            "--precision",
+            type=click.Choice(["float32", "bfloat16"]),
+            default="float32",
+            show_default=True,
+            help="bfloat16 is faster on a device that has it.",
+        ),
+    ]
+    class_numbers: Annotated[
+        bool,
+        click.option(
+            "--class-numbers",
+            is_flag=True,
+            help="Label maps carry 0, 1, 2, ... in the order of the classes, not the "
+            "values of the training's label files (FreeSurfer's ids, say).",
+        ),
+    ]
 
 
 @click.command()

@@ -3,12 +3,11 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
 
 import nobrainer as nb
-from nobrainer.cli.options import filled_by
 from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
 from nobrainer.json_records import build_record
@@ -18,57 +17,80 @@ from nobrainer.json_records import build_record
 class Classes:
     """How the values of the label files become classes."""
 
-    n_classes: int | None = filled_by(
-        "--n-classes",
-        metavar="N",
-        type=int,
-        help="Classes, with background.  [default: those of --relabel, else 2]",
-    )
-    binarize: bool = filled_by(
-        "--binarize", is_flag=True, help="Every label but 0 is foreground."
-    )
-    relabel: str | None = filled_by(
-        "--relabel",
-        metavar="NAME|FILE",
-        help="Classes from label values: 6-class, 50-class, 115-class or aseg for "
-        "FreeSurfer labels, or a CSV or TSV file with the columns index,name or "
-        "original,new.",
-    )
+    n_classes: Annotated[
+        int | None,
+        click.option(
+            "--n-classes",
+            metavar="N",
+            type=int,
+            help="Classes, with background.  [default: those of --relabel, else 2]",
+        ),
+    ]
+    binarize: Annotated[
+        bool,
+        click.option(
+            "--binarize", is_flag=True, help="Every label but 0 is foreground."
+        ),
+    ]
+    relabel: Annotated[
+        str | None,
+        click.option(
+            "--relabel",
+            metavar="NAME|FILE",
+            help="Classes from label values: 6-class, 50-class, 115-class or aseg for "
+            "FreeSurfer labels, or a CSV or TSV file with the columns index,name or "
+            "original,new.",
+        ),
+    ]
 
 
 @dataclass(frozen=True)
 class Sources:
     """What to train on: scans with their labels, label maps of heads, or both."""
 
-    table: Path | None = filled_by(
-        "--data",
-        metavar="CSV",
-        type=click.Path(path_type=Path),
-        help="Table with the columns features,labels: a scan and its labels per row. "
-        "Relative paths start from the table's directory.",
-    )
-    label_maps: Path | None = filled_by(
-        "--label-maps",
-        metavar="CSV",
-        type=click.Path(path_type=Path),
-        help="Table with the column labels: a label map of a head per row, of which "
-        "images of random shape, contrast and quality are made. Alone or beside "
-        "--data.",
-    )
-    synthesis_args: tuple[str, ...] = filled_by(
-        "--synthesis-arg",
-        metavar="KEY=VALUE",
-        multiple=True,
-        help="What is drawn for --label-maps, such as noise=0.1; may be repeated.",
-    )
-    map_share: float = filled_by(
-        "--map-share",
-        type=float,
-        default=0.5,
-        show_default=True,
-        help="Share of patches that are made from --label-maps where there is --data, "
-        "too.",
-    )
+    table: Annotated[
+        Path | None,
+        click.option(
+            "--data",
+            "table",
+            metavar="CSV",
+            type=click.Path(path_type=Path),
+            help="Table with the columns features,labels: a scan and its labels per "
+            "row. Relative paths start from the table's directory.",
+        ),
+    ]
+    label_maps: Annotated[
+        Path | None,
+        click.option(
+            "--label-maps",
+            metavar="CSV",
+            type=click.Path(path_type=Path),
+            help="Table with the column labels: a label map of a head per row, of "
+            "which images of random shape, contrast and quality are made. Alone or "
+            "beside --data.",
+        ),
+    ]
+    synthesis_args: Annotated[
+        tuple[str, ...],
+        click.option(
+            "--synthesis-arg",
+            "synthesis_args",
+            metavar="KEY=VALUE",
+            multiple=True,
+            help="What is drawn for --label-maps, such as noise=0.1; may be repeated.",
+        ),
+    ]
+    map_share: Annotated[
+        float,
+        click.option(
+            "--map-share",
+            type=float,
+            default=0.5,
+            show_default=True,
+            help="Share of patches that are made from --label-maps where there is "
+            "--data, too.",
+        ),
+    ]
 
     def read(
         self, classes: Classes, block_shape: tuple[int, int, int]
@@ -104,24 +126,34 @@ class Sources:
 class Network:
     """The network, by its name in the registry, alone or as members of an ensemble."""
 
-    model: str = filled_by(
-        "--model",
-        default="bayesian_vnet",
-        show_default=True,
-        help="Name of the network.",
-    )
-    model_args: tuple[str, ...] = filled_by(
-        "--model-arg",
-        metavar="KEY=VALUE",
-        multiple=True,
-        help="Argument of the model; may be repeated.",
-    )
-    members: int | None = filled_by(
-        "--members",
-        metavar="N",
-        type=click.IntRange(min=2),
-        help="Train an ensemble: N of the model, one after the other.",
-    )
+    model: Annotated[
+        str,
+        click.option(
+            "--model",
+            default="bayesian_vnet",
+            show_default=True,
+            help="Name of the network.",
+        ),
+    ]
+    model_args: Annotated[
+        tuple[str, ...],
+        click.option(
+            "--model-arg",
+            "model_args",
+            metavar="KEY=VALUE",
+            multiple=True,
+            help="Argument of the model; may be repeated.",
+        ),
+    ]
+    members: Annotated[
+        int | None,
+        click.option(
+            "--members",
+            metavar="N",
+            type=click.IntRange(min=2),
+            help="Train an ensemble: N of the model, one after the other.",
+        ),
+    ]
 
     def build(self, checkpoint_dir: Path | None) -> "nb.Segmentation":
         """The network, not yet trained; its checkpoints go to a folder, if any."""
@@ -135,99 +167,136 @@ class Network:
 class Patches:
     """What an epoch shows of each scan."""
 
-    block_shape: tuple[int, int, int] = filled_by(
-        "--block-shape",
-        metavar="A B C",
-        nargs=3,
-        type=int,
-        default=(32, 32, 32),
-        show_default=True,
-        help="Voxels of a patch.",
-    )
-    batch_size: int = filled_by(
-        "--batch-size", default=2, show_default=True, help="Patches per batch."
-    )
-    patches_per_volume: int = filled_by(
-        "--patches-per-volume",
-        default=64,
-        show_default=True,
-        help="Patches of each scan in an epoch.",
-    )
-    augment: str = filled_by(
-        "--augment",
-        metavar="PROFILE",
-        default="none",
-        show_default=True,
-        help="none, standard or strong.",
-    )
+    block_shape: Annotated[
+        tuple[int, int, int],
+        click.option(
+            "--block-shape",
+            metavar="A B C",
+            nargs=3,
+            type=int,
+            default=(32, 32, 32),
+            show_default=True,
+            help="Voxels of a patch.",
+        ),
+    ]
+    batch_size: Annotated[
+        int,
+        click.option(
+            "--batch-size", default=2, show_default=True, help="Patches per batch."
+        ),
+    ]
+    patches_per_volume: Annotated[
+        int,
+        click.option(
+            "--patches-per-volume",
+            default=64,
+            show_default=True,
+            help="Patches of each scan in an epoch.",
+        ),
+    ]
+    augment: Annotated[
+        str,
+        click.option(
+            "--augment",
+            metavar="PROFILE",
+            default="none",
+            show_default=True,
+            help="none, standard or strong.",
+        ),
+    ]
 
 
 @dataclass(frozen=True)
 class Training:
     """What is minimised, from where on, and for how long."""
 
-    epochs: int = filled_by("--epochs", default=10, show_default=True)
-    learning_rate: float | None = filled_by(
-        "--learning-rate", type=float, help="Of Adam.  [default: 0.003]"
-    )
-    loss: str = filled_by(
-        "--loss",
-        default="cross_entropy",
-        show_default=True,
-        help="cross_entropy, dice or dice_ce.",
-    )
-    warm_start: Path | None = filled_by(
-        "--warm-start",
-        metavar="DIR",
-        type=click.Path(path_type=Path),
-        help="Begin a Bayesian model at the weights of this deterministic one.",
-    )
-    max_minutes: float | None = filled_by(
-        "--max-minutes",
-        type=float,
-        help="End at this time, the learning rate decayed.",
-    )
+    epochs: Annotated[int, click.option("--epochs", default=10, show_default=True)]
+    learning_rate: Annotated[
+        float | None,
+        click.option("--learning-rate", type=float, help="Of Adam.  [default: 0.003]"),
+    ]
+    loss: Annotated[
+        str,
+        click.option(
+            "--loss",
+            default="cross_entropy",
+            show_default=True,
+            help="cross_entropy, dice or dice_ce.",
+        ),
+    ]
+    warm_start: Annotated[
+        Path | None,
+        click.option(
+            "--warm-start",
+            metavar="DIR",
+            type=click.Path(path_type=Path),
+            help="Begin a Bayesian model at the weights of this deterministic one.",
+        ),
+    ]
+    max_minutes: Annotated[
+        float | None,
+        click.option(
+            "--max-minutes",
+            type=float,
+            help="End at this time, the learning rate decayed.",
+        ),
+    ]
 
 
 @dataclass(frozen=True)
 class Checkpoints:
     """Where the training keeps its state, and whether it goes on from there."""
 
-    checkpoint_dir: Path | None = filled_by(
-        "--checkpoint-dir",
-        metavar="DIR",
-        type=click.Path(path_type=Path),
-        help="Keep the last and the best state here after every epoch.",
-    )
-    resume: bool = filled_by(
-        "--resume",
-        is_flag=True,
-        help="Go on from --checkpoint-dir; keep the model of a finished training.",
-    )
+    checkpoint_dir: Annotated[
+        Path | None,
+        click.option(
+            "--checkpoint-dir",
+            metavar="DIR",
+            type=click.Path(path_type=Path),
+            help="Keep the last and the best state here after every epoch.",
+        ),
+    ]
+    resume: Annotated[
+        bool,
+        click.option(
+            "--resume",
+            is_flag=True,
+            help="Go on from --checkpoint-dir; keep the model of a finished training.",
+        ),
+    ]
 
 
 @dataclass(frozen=True)
 class Machine:
     """What computes, and in which precision."""
 
-    devices: int = filled_by(
-        "--devices",
-        default=1,
-        show_default=True,
-        help="GPUs to train on, or without one processes, at most one a core.",
-    )
-    precision: str = filled_by(
-        "--precision",
-        default="auto",
-        show_default=True,
-        help="auto, 32-true, bf16-mixed or 16-mixed.",
-    )
-    workers: int = filled_by(
-        "--workers",
-        default=0,
-        show_default=True,
-        help="Processes that cut patches, at most one a core.",
-    )
+    devices: Annotated[
+        int,
+        click.option(
+            "--devices",
+            default=1,
+            show_default=True,
+            help="GPUs to train on, or without one processes, at most one a core.",
+        ),
+    ]
+    precision: Annotated[
+        str,
+        click.option(
+            "--precision",
+            default="auto",
+            show_default=True,
+            help="auto, 32-true, bf16-mixed or 16-mixed.",
+        ),
+    ]
+    workers: Annotated[
+        int,
+        click.option(
+            "--workers",
+            default=0,
+            show_default=True,
+            help="Processes that cut patches, at most one a core.",
+        ),
+    ]
 
 
 def _read_synthesis(texts: tuple[str, ...]) -> nb.Synthesis:
