@@ -1,0 +1,129 @@
+"""The sections on what a model learned from, with which settings, and how well."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from nobrainer.data.labels import LabelTable
+from nobrainer.glossary import OF_TRAINING
+from nobrainer.model_card.markdown import mark, show, table
+from nobrainer.recipe import DataConfig, Recipe
+
+# The card speaks of these in words, or `recipe.json` is the place to look.
+_TOLD = ("data.n_classes", "data.relabel", "data.binarize", "model.args.n_classes")
+
+
+def tell_data(recipe: Recipe, labels: LabelTable) -> str:
+    """What the model learned from: how many scans, and what became of their labels."""
+    roles = Counter(record.role for record in recipe.provenance.files)
+    files = (
+        table(["files", "number"], roles.items())
+        if roles
+        else "No files are on record: the scans were given in memory."
+    )
+    return f"""\
+It was trained on {trained_on(recipe)}. {_classes_made(recipe.data, labels)}\
+{_synthesis(recipe)}
+
+{files}
+
+Names and checksums of the files are in `recipe.json`. Where the scans come from, who \
+the subjects are (age, sex, diagnosis) and who drew the labels is not on record: ask \
+whoever shares the model."""
+
+
+def _synthesis(recipe: Recipe) -> str:
+    """How images were made of label maps, where there were any."""
+    n_maps, share = recipe.provenance.n_maps, recipe.data.map_share
+    if not n_maps:
+        return ""
+    part = "" if share is None else f" These are {share:.0%} of its patches."
+    return (
+        f"\n\nOf these, {n_maps} are label maps of heads without a scan: an image of "
+        "random shape, contrast and quality was made from one for every patch "
+        f"(`data.synthesis` in `recipe.json` has the ranges).{part}"
+    )
+
+
+def trained_on(recipe: Recipe) -> str:
+    """How many scans of how many people the model was trained on, in words."""
+    cohort = recipe.provenance.cohort
+    if cohort is None:
+        return "a number of scans that is not on record"
+    return cohort.counted
+
+
+def _classes_made(data: DataConfig, labels: LabelTable) -> str:
+    """How the labels of the files became classes."""
+    if data.binarize == "nonzero":
+        return f"Every label of its files but 0 is {mark(labels.names[1])}."
+    if data.binarize == "ids":
+        ids = show(data.binarize_ids)
+        return f"Of the labels of its files these are {mark(labels.names[1])}: {ids}."
+    if data.binarize == "callable":
+        name = mark(data.binarize_name)
+        return f"A function ({name}), which is not stored, made its labels into two."
+    if data.relabel is not None:
+        return (
+            f"{len(data.relabel)} labels of its files were mapped to the "
+            f"{len(labels.names)} classes (`data.relabel` in `recipe.json`)."
+        )
+    return "The labels of its files are the classes."
+
+
+def tell_training(recipe: Recipe, n_epochs: int) -> str:
+    """How long the model was trained, and a table of its settings."""
+    settings = {
+        part: asdict(getattr(recipe, part))
+        for part in ("model", "preprocess", "data", "training")
+    }
+    rows = [
+        (name, value)
+        for name, value in _flat(settings)
+        if not name.startswith(_TOLD) and value not in (None, (), "")
+    ]
+    seeds = recipe.provenance.member_seeds
+    members = f", over its {len(seeds)} members" if seeds else ""
+    return (
+        f"Epochs trained: {n_epochs}{members}. The settings, by their names in "
+        f"`recipe.json`:\n\n{table(['setting', 'value'], rows)}"
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Nested values under dotted names."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def tell_figures(recipe: Recipe) -> str:
+    """The figures of the training, of which the validation's come first."""
+    metrics = recipe.provenance.metrics
+    per_class = "validation_dice_"
+    titles = {key: metric.name for key, metric in OF_TRAINING.items()}
+    first = ["validation_dice", *(n for n in metrics if n.startswith(per_class))]
+    rows = [
+        (
+            f"Dice on validation scans, {name.removeprefix(per_class)}"
+            if name.startswith(per_class)
+            else titles.get(name, name),
+            metrics[name],
+        )
+        for name in sorted(metrics, key=[*first, *metrics].index)
+    ]
+    figures = table(["figure", "value"], rows) if rows else "None were taken."
+    if "validation_dice" in metrics:
+        note = (
+            "Validation is on whole scans, with the mean of the weights. The epoch was "
+            "chosen by it, so it flatters the model a little."
+        )
+    else:
+        note = (
+            "How good it is on scans that it was not trained on was not measured in "
+            "training: do that first, with `nobrainer evaluate`."
+        )
+    return f"{figures}\n\n{note}"
