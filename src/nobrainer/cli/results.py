@@ -1,36 +1,25 @@
 """A folder of results: which are done, which are half done, and how all were made.
 
-| file | what it holds |
-|---|---|
-| `provenance.json` | the method, see `nobrainer.provenance.Method`: one in a folder |
-| `provenance/NAME.json` | what one scan was, and what was written for it: a `Result` |
-
 The record of a scan is written before its first file, and once more, with the time,
 after its last one. So a scan whose record has no end was interrupted and is done again,
-and a file that no record names is not ours. A process holds a lock while it works on a
-scan; the system frees the lock however the process ends.
+and a file that no record names is not ours. Where the records lie, `records` knows.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 import nobrainer as nb
 from nobrainer.cli.outputs import make_directory, refuse_existing
+from nobrainer.cli.records import METHOD, Records, clear
 from nobrainer.errors import InputError
 from nobrainer.formats import require_file
 from nobrainer.io import write_text
 from nobrainer.naming import scan_names
 from nobrainer.provenance import InputFile, Method, Result, now
-
-METHOD = "provenance.json"
-RECORDS = "provenance"
 
 
 class Work:
@@ -41,22 +30,20 @@ class Work:
     """
 
     def __init__(
-        self, results: "Results", path: Path, record: Result, kept: frozenset[Path]
+        self, results: "Results", name: str, record: Result, kept: frozenset[Path]
     ) -> None:
         self.kept = kept
         self.data: dict[str, Any] = {}
-        self._results, self._path, self._record = results, path, record
+        self._results, self._name, self._record = results, name, record
 
     def begin(self) -> None:
         """Record which files are about to be written."""
-        self._results.write_method()
-        write_text(self._record.to_json(), self._path, overwrite=True)
+        self._results.write_record(self._name, self._record)
 
     def end(self) -> None:
         """Record that all of them are written."""
-        self._results.write_method()
         done = replace(self._record, ended=now(), data=self.data)
-        write_text(done.to_json(), self._path, overwrite=True)
+        self._results.write_record(self._name, done)
 
 
 class Results:
@@ -82,7 +69,7 @@ class Results:
     ) -> None:
         self.directory, self._keeps = directory, frozenset(keeps)
         self._method, self._device, self._overwrite = method, device, overwrite
-        self._records = directory / RECORDS
+        self._records = Records(directory)
 
     def open(self, names: Collection[str], shared: Collection[Path]) -> None:
         """Check that results of this method may be added, before any work.
@@ -97,7 +84,7 @@ class Results:
         """
         if self.directory.exists() and not self.directory.is_dir():
             raise InputError(f"{self.directory}: is a file: give another --output-dir")
-        there = self._there()
+        there = self._records.method()
         if there is None:
             refuse_existing(shared, overwrite=self._overwrite)
         elif not self._overwrite:
@@ -105,8 +92,8 @@ class Results:
         elif unlike := self._method.unlike(there):
             others = [
                 name
-                for name in sorted(self._names() - set(names))
-                if self._is_other(self._find(name))
+                for name in sorted(self._records.names() - set(names))
+                if self._is_other(self._records.find(name))
             ]
             if others:
                 raise InputError(
@@ -125,8 +112,8 @@ class Results:
         """
         # By every ending that follows an underscore: what a scan may be called alone.
         by_ending: dict[str, dict[str, tuple[InputFile, ...]]] = defaultdict(dict)
-        for other in self._names():
-            if (record := self._find(other)) is not None:
+        for other in self._records.names():
+            if (record := self._records.find(other)) is not None:
                 parts = other.split("_")
                 for first in range(len(parts)):
                     by_ending["_".join(parts[first:])][other] = record.inputs
@@ -152,7 +139,7 @@ class Results:
             InputError: the files that it was made from have changed since, or are not
                 as many.
         """
-        record = self._find(name)
+        record = self._records.find(name)
         if self._overwrite or not self._is_whole(record) or record is None:
             return None
         if len(inputs) != len(record.inputs):
@@ -191,15 +178,14 @@ class Results:
         """
         for path in inputs:
             require_file(path)
-        with self._working(name):
-            earlier, path = self._find(name), self._records / f"{name}.json"
-            _clear([path])
+        with self._records.working(name):
+            earlier = self._records.find(name)
             mine: set[Path] = set()
             kept: frozenset[Path] = frozenset()
             if earlier is not None:
                 mine = {self.directory / file for file in earlier.files}
                 if not earlier.ended:
-                    _clear(mine)
+                    clear(mine)
                 elif self._is_whole(earlier) and not self._overwrite:
                     kept = frozenset(one for one in mine if one.exists())
             foreign = [one for one in files if one not in mine]
@@ -211,68 +197,44 @@ class Results:
                 device=self._device,
                 started=now(),
             )
-            work = Work(self, path, record, kept)
+            work = Work(self, name, record, kept)
             yield work
             work.end()
 
     def records(self) -> dict[str, Result]:
         """The records of all scans that are done by this method, sorted by name."""
-        found = {name: self._find(name) for name in sorted(self._names())}
+        found = {
+            name: self._records.find(name) for name in sorted(self._records.names())
+        }
         return {
             n: record
             for n, record in found.items()
             if record and self._is_whole(record)
         }
 
-    @contextmanager
-    def sharing(self, files: Collection[Path]) -> Iterator[None]:
+    def sharing(self, files: Collection[Path]) -> AbstractContextManager[None]:
         """A context in which to write files that all results share, for one process."""
-        with self._locked(".lock"):
-            _clear(files)
-            yield
+        return self._records.sharing(files)
 
     def close(self) -> None:
         """Remove the folder of records if nothing was recorded."""
-        if not self._names():
-            with suppress(OSError):
-                self._records.rmdir()
+        self._records.close()
 
-    def write_method(self) -> None:
-        """Write how the results are made, unless that is written already."""
-        path = self.directory / METHOD
-        if self._there() == self._method:
+    def write_record(self, name: str, record: Result) -> None:
+        """Write the record of a scan, after how all results are made."""
+        self._write_method()
+        self._records.write(name, record)
+
+    def _write_method(self) -> None:
+        if self._records.method() == self._method:
             return
+        path = self.directory / METHOD
         with self.sharing([path]):
             # Another process may have begun since `open`.
-            there = self._there()
+            there = self._records.method()
             if there is not None and not self._overwrite:
                 self._refuse_other(there)
             write_text(self._method.to_json(), path, overwrite=True)
-
-    @contextmanager
-    def _working(self, name: str) -> Iterator[None]:
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(self._locked(f".{name}.lock", 0))
-            except Timeout as error:
-                raise InputError(
-                    f"{self.directory}: another process is at work on {name}: wait for "
-                    "it, and give the same command again"
-                ) from error
-            yield
-
-    def _there(self) -> Method | None:
-        path = self.directory / METHOD
-        text = _read(path)
-        if text is None:
-            return None
-        try:
-            return Method.from_json(text)
-        except InputError as error:
-            raise InputError(
-                f"{path}: {error}: give another --output-dir, or remove it with the "
-                "results beside it"
-            ) from error
 
     def _refuse_other(self, there: Method) -> None:
         if unlike := self._method.unlike(there):
@@ -280,18 +242,6 @@ class Results:
                 f"{self.directory}: holds results of another method "
                 f"({'; '.join(unlike)}): give another --output-dir, or --overwrite"
             )
-
-    def _find(self, name: str) -> Result | None:
-        text = _read(self._records / f"{name}.json")
-        # A record that cannot be read is none: its scan is done again.
-        with suppress(InputError):
-            return None if text is None else Result.from_json(text)
-        return None
-
-    def _names(self) -> set[str]:
-        if not self._records.is_dir():
-            return set()
-        return {path.stem for path in self._records.iterdir() if path.suffix == ".json"}
 
     def _is_other(self, record: Result | None) -> bool:
         return record is not None and bool(record.method.unlike(self._method))
@@ -303,24 +253,6 @@ class Results:
             and self._keeps <= record.data.keys()
             and not self._is_other(record)
         )
-
-    @contextmanager
-    def _locked(self, name: str, timeout_s: float = -1) -> Iterator[None]:
-        """Hold a lock of the folder, which ends with the process if not before."""
-        self._records.mkdir(exist_ok=True)
-        lock = FileLock(self._records / name, timeout=timeout_s)
-        try:
-            lock.acquire()
-        except NotImplementedError:
-            # A file system without locks: who does the same twice writes the same.
-            yield
-            return
-        try:
-            yield
-        finally:
-            # While it is held, so that nobody else's is removed.
-            (self._records / name).unlink(missing_ok=True)
-            lock.release()
 
 
 def make_method(
@@ -346,21 +278,3 @@ def make_method(
         coverage=segmentation.coverage(n_samples),
         options=dict(options),
     )
-
-
-def _read(path: Path) -> str | None:
-    """The text of a file, None where there is none."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return None
-
-
-def _clear(files: Collection[Path]) -> None:
-    """Remove what killed processes have left of files that they were writing."""
-    for path in files:
-        pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}(\.\w+)*")
-        if path.parent.is_dir():
-            for left in path.parent.iterdir():
-                if pattern.fullmatch(left.name):
-                    left.unlink(missing_ok=True)
