@@ -8,6 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from balls import SHAPE
+from bayesian_cases import small_batch, tiny
+from nobrainer import models
+from nobrainer.bayes.kl import model_divergence
+from nobrainer.bayes.layers import (
+    BayesianLayer,
+)
+from nobrainer.losses import LOSSES
+from nobrainer.training.objective import Elbo, Supervised
 from trainings import SMALL, data_loss, fit, one_batch, still
 
 
@@ -111,3 +119,88 @@ def test_large_divergence_weight_takes_the_posterior_to_the_prior(train):
             for q in module.posteriors().values():
                 assert float(q.mean.detach().abs().max()) < 0.02
                 assert torch.allclose(q.scale, torch.tensor(0.5), rtol=0.02)
+
+
+@pytest.mark.parametrize("kl_weight", [0.0, 1e-3, 2.0, "elbo"])
+@pytest.mark.parametrize("prior_type", ["standard_normal", "laplace"])
+def test_elbo_is_the_data_term_plus_weighted_kl(kl_weight, prior_type):
+    model = tiny(kl_weight=kl_weight, prior_type=prior_type).eval()
+    image, label = small_batch()
+    elbo = Elbo(model, LOSSES["cross_entropy"](), n_voxels=5000)
+    loss = elbo(image, label)
+    # 2 filters of 27 weights, then 2 x 2 weights and 2 biases.
+    n_weights = 2 * 27 + 4 + 2
+    weight = n_weights / 5000 if kl_weight == "elbo" else kl_weight
+    kl = model_divergence(model)
+    data = F.cross_entropy(loss.logits, label)
+    torch.testing.assert_close(loss.kl, kl)
+    torch.testing.assert_close(loss.data, data)
+    torch.testing.assert_close(loss.total, data + weight * kl / n_weights)
+    assert elbo.kl_weight == pytest.approx(weight)
+
+
+def test_exact_weight_makes_the_loss_the_elbo_per_voxel():
+    model = tiny().eval()
+    image, label = small_batch()
+    loss = Elbo(model, LOSSES["cross_entropy"](), n_voxels=label.numel())(image, label)
+    negative_elbo = F.cross_entropy(
+        loss.logits, label, reduction="sum"
+    ) + model_divergence(model)
+    torch.testing.assert_close(loss.total * label.numel(), negative_elbo)
+
+
+def test_supervised_has_no_divergence():
+    model = models.build("meshnet", base_filters=2, dilations=[1])
+    image, label = small_batch()
+    loss = Supervised(model, LOSSES["dice_ce"]())(image, label)
+    assert loss.kl.item() == 0
+    assert loss.total.equal(loss.data)
+    torch.testing.assert_close(loss.data, LOSSES["dice_ce"]()(loss.logits, label))
+
+
+@pytest.mark.parametrize(
+    ("prior_type", "scale", "sd"),
+    [
+        ("standard_normal", 0.5, 0.5),
+        ("standard_normal", 1.0, 1.0),
+        # KL(N(0, σ²) ‖ Laplace(b)) is least at σ = b √(π/2).
+        ("laplace", 0.4, 0.4 * math.sqrt(math.pi / 2)),
+    ],
+)
+def test_a_large_kl_weight_drives_the_posterior_to_the_prior(prior_type, scale, sd):
+    model = tiny(kl_weight=1e4, prior_type=prior_type, prior_args={"scale": scale})
+    elbo = Elbo(model, LOSSES["cross_entropy"](), n_voxels=1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0.01, total_iters=300)
+    image, label = small_batch()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(300):
+            optimizer.zero_grad()
+            elbo(image, label).total.backward()
+            optimizer.step()
+            schedule.step()
+    for layer in model.modules():
+        if isinstance(layer, BayesianLayer):
+            for q in layer.posteriors().values():
+                assert q.mean.abs().max() < 0.03
+                assert (q.scale - sd).abs().max() < 0.03
+
+
+def test_a_zero_kl_weight_lets_the_posterior_shrink():
+    image, label = small_batch()
+    spread = {}
+    for kl_weight in (0.0, 1.0):
+        model = tiny(kl_weight=kl_weight, posterior_scale=0.5)
+        elbo = Elbo(model, LOSSES["cross_entropy"](), n_voxels=1)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            for _ in range(150):
+                optimizer.zero_grad()
+                elbo(image, label).total.backward()
+                optimizer.step()
+        layers = (m for m in model.modules() if isinstance(m, BayesianLayer))
+        scales = [q.scale.flatten() for m in layers for q in m.posteriors().values()]
+        spread[kl_weight] = torch.cat(scales).mean().item()
+    assert spread[0.0] < 0.5 * spread[1.0]

@@ -1,0 +1,106 @@
+"""Every registry entry at a small size."""
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nobrainer import models
+from nobrainer.bayes.draws import is_stochastic
+from nobrainer.bayes.dropout import ConcreteDropout3d
+from nobrainer.bayes.layers import BayesianLayer
+from nobrainer.models import MODELS
+
+SMALL = {"base_filters": 4, "levels": 2, "dilations": [1, 2]}
+
+
+MEMBERS = [
+    ["vnet", {"base_filters": 4, "levels": 2}],
+    ["meshnet", {"base_filters": 4, "dilations": [1, 2]}],
+]
+
+
+CONCRETE = {"dropout_type": "concrete", "dropout_rate": 0.2}
+
+
+FAMILIES = ["unet", "vnet", "meshnet", "bayesian_vnet", "bayesian_meshnet"]
+
+
+# What is tested: a name and the arguments that make it what it is.
+CASES: dict[str, tuple[str, dict[str, Any]]] = (
+    {name: (name, {}) for name in FAMILIES}
+    | {f"{name}_concrete": (name, CONCRETE) for name in FAMILIES}
+    | {
+        "kwyk": ("kwyk", {"n_classes": 2}),
+        "kwyk_bernoulli": ("kwyk", {"n_classes": 2, "variant": "bernoulli"}),
+        "kwyk_map": ("kwyk", {"n_classes": 2, "variant": "map"}),
+        "ensemble": ("ensemble", {"members": MEMBERS}),
+    }
+)
+
+
+def arguments_of(case: str) -> set[str]:
+    """The arguments that a user gives to the model of `case`."""
+    return set(inspect.signature(MODELS[CASES[case][0]]).parameters) - {"conv"}
+
+
+def small_args(case: str) -> dict[str, Any]:
+    known = arguments_of(case)
+    return {k: v for k, v in SMALL.items() if k in known} | CASES[case][1]
+
+
+def small(case: str, **args: Any) -> nn.Module:
+    """The model of `case` at a small size, initialised with a fixed seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return models.build(CASES[case][0], **small_args(case) | args)
+
+
+def lived(model: nn.Module) -> nn.Module:
+    """Give batch norms statistics, and filters lengths and scales, as of training."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("posterior.a"):
+                parameter.fill_(0.05)
+            elif name.endswith("weight_posterior.g"):
+                parameter.mul_(3)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm3d):
+            n = norm.num_features
+            with torch.no_grad():
+                norm.running_mean.copy_(torch.randn(n, generator=generator) / 3)
+                norm.running_var.copy_(0.3 + torch.rand(n, generator=generator))
+                norm.weight.copy_(0.5 + torch.rand(n, generator=generator))
+                norm.bias.copy_(torch.randn(n, generator=generator) / 3)
+    return model
+
+
+def noise(channels: int = 1, batch: int = 2, side: int = 8) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(batch, channels, side, side, side, generator=generator)
+
+
+def means_of(model: nn.Module) -> dict[str, Tensor]:
+    """Site name -> posterior mean, of weights and of gates."""
+    means: dict[str, Tensor] = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, ConcreteDropout3d):
+            means[f"{name}.gate"] = layer.keep_probability.detach()
+        elif isinstance(layer, BayesianLayer):
+            means |= {f"{name}.{w}": q.mean for w, q in layer.posteriors().items()}
+    return means
+
+
+BAYESIAN = [c for c in CASES if c.startswith("bayesian") or c == "kwyk"]
+
+
+DETERMINISTIC = [c for c in CASES if not is_stochastic(small(c))]
+
+
+every_model = pytest.mark.parametrize("name", CASES)
+
+
+every_bayesian = pytest.mark.parametrize("name", BAYESIAN)
