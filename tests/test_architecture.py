@@ -40,6 +40,15 @@ INSIDE = {
     "metrics": """
         calibration overlap region surface uncertainty
     """,
+    "inference": """
+        predictor
+        predict
+        stream windows
+        plan blend
+        results
+        operations moments
+        tiles
+    """,
     "figure": """
         charts slices
     """,

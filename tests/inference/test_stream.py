@@ -9,7 +9,9 @@ from torch import nn
 
 from nobrainer import models
 from nobrainer.bayes.draws import Draws
-from nobrainer.inference.stream import NOWHERE, Box, Stream, Windows
+from nobrainer.inference.stream import Stream
+from nobrainer.inference.tiles import NOWHERE, Box
+from nobrainer.inference.windows import Windows
 from nobrainer.models.norm import BatchNorm3d
 
 CPU = torch.device("cpu")

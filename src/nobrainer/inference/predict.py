@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from nobrainer import inference
 from nobrainer.bayes.draws import Draw, Draws
 from nobrainer.inference.moments import RunningMoments, Statistics, statistics_bytes
-from nobrainer.inference.stream import NOWHERE, Box, Stream, Windows
+from nobrainer.inference.stream import Stream
 from nobrainer.inference.tiles import (
+    NOWHERE,
+    Box,
     Tile,
     choose_core,
     content_box,
@@ -20,6 +22,7 @@ from nobrainer.inference.tiles import (
     plan_tiles,
     round_up,
 )
+from nobrainer.inference.windows import Windows
 from nobrainer.models.check import BLENDED_SIDE
 from nobrainer.types import Shape3
 

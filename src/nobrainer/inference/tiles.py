@@ -13,6 +13,43 @@ import numpy as np
 
 from nobrainer.types import Shape3
 
+Interval = tuple[int, int]
+"""Voxels [start, stop) along one axis."""
+Box = tuple[Interval, Interval, Interval]
+"""Voxels [start, stop) along each axis, in voxels of the grid that the box is on."""
+
+NOWHERE: Box = ((0, 0), (0, 0), (0, 0))
+
+
+def is_empty(box: Box) -> bool:
+    """Whether a box holds no voxel."""
+    return any(start >= stop for start, stop in box)
+
+
+def hull(boxes: Sequence[Box]) -> Box:
+    """The least box that holds some boxes; `NOWHERE` where there are none."""
+    if not boxes:
+        return NOWHERE
+    i, j, k = (
+        (min(start for start, _ in edges), max(stop for _, stop in edges))
+        for edges in zip(*boxes, strict=True)
+    )
+    return i, j, k
+
+
+def intersect(one: Box, other: Box) -> Box:
+    """The box that two boxes share; `NOWHERE` where they share no voxel."""
+    i, j, k = (
+        (max(a, c), min(b, d)) for (a, b), (c, d) in zip(one, other, strict=True)
+    )
+    return NOWHERE if is_empty((i, j, k)) else (i, j, k)
+
+
+def cut_slabs(core: Box, planes: int) -> list[Interval]:
+    """Cut a box along its first axis into slabs of so many planes, in order."""
+    start, stop = core[0]
+    return [(n, min(n + planes, stop)) for n in range(start, stop, planes)]
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -28,7 +65,7 @@ class Tile:
         return i, j, k
 
     @property
-    def box(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    def box(self) -> Box:
         """Start and stop along each axis."""
         i, j, k = zip(self.start, self.stop, strict=True)
         return i, j, k

@@ -5,7 +5,7 @@ An entry builds an `nn.Module` that maps images (B, in_channels, I, J, K) to log
 pooling grid in voxels; `halo`, how far beyond a stride-aligned core its output
 looks, or None where an operation is global; `width`, its channels at full
 resolution. Where it does not say, it is taken to be global. `streams` is True where
-all its operations are known to `nobrainer.inference.stream`, which is faster than
+all its operations are known to `nobrainer.inference.operations`, which is faster than
 windows with a halo. A model with a divergence from a prior also carries `kl_weight`.
 """
 

@@ -1,0 +1,197 @@
+"""The operations of a network that are local: what each looks at, how it is applied."""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from nobrainer.bayes.draws import ChannelGate, ChannelMask, DrawnConv3d
+from nobrainer.inference.tiles import Box, Interval
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What an operation looks at along one axis.
+
+    Output voxel o of a convolution sees the input voxels from o · stride - padding to
+    `span` voxels further. For a transposed one input and output change places.
+    """
+
+    span: int = 0
+    stride: int = 1
+    padding: int = 0
+    transposed: bool = False
+
+    def needs(self, output: Interval) -> Interval:
+        """The input that some output depends on."""
+        return self._narrow(output) if self.transposed else self._widen(output)
+
+    def reaches(self, seen: Interval) -> Interval:
+        """The output that depends on some input."""
+        return self._widen(seen) if self.transposed else self._narrow(seen)
+
+    def _widen(self, interval: Interval) -> Interval:
+        first, last = interval[0], interval[1] - 1
+        start = first * self.stride - self.padding
+        return start, last * self.stride - self.padding + self.span + 1
+
+    def _narrow(self, interval: Interval) -> Interval:
+        first, last = interval[0], interval[1] - 1
+        start = -(-(first + self.padding - self.span) // self.stride)
+        return start, (last + self.padding) // self.stride + 1
+
+
+Axes = tuple[Axis, Axis, Axis]
+_ONE_VOXEL: Axes = (Axis(), Axis(), Axis())
+
+Run = Callable[[list[Tensor], Tensor | None], Tensor]
+"""Applies an operation to its inputs; may write into the second argument, if given."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation of a network.
+
+    run: applies it.
+    axes: what it looks at along each axis.
+    pointwise: it has no weights and looks at one voxel, and so can follow the operation
+        before it at once, without a copy of what that one made.
+    varies: it makes a pattern, not a constant, of a constant.
+    n_weights: numbers in its kernel.
+    """
+
+    run: Run
+    axes: Axes = _ONE_VOXEL
+    pointwise: bool = False
+    varies: bool = False
+    n_weights: int = 0
+
+    def needs(self, box: Box) -> Box:
+        """What it looks at to make a box."""
+        i, j, k = (a.needs(edge) for a, edge in zip(self.axes, box, strict=True))
+        return i, j, k
+
+    def reaches(self, box: Box) -> Box:
+        """What it makes of a box."""
+        i, j, k = (a.reaches(edge) for a, edge in zip(self.axes, box, strict=True))
+        return i, j, k
+
+
+def _hand_on(inputs: list[Tensor], out: Tensor | None) -> Tensor:
+    return inputs[0]
+
+
+IMAGE = Operation(_hand_on)
+"""What makes the image inside a network: it takes the voxels as they are."""
+
+
+class Tracer(fx.Tracer):
+    """Finds the operations of a network; takes the layers of draws as they are."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a module is one operation, whatever it is made of."""
+        return isinstance(
+            m, nn.BatchNorm3d | DrawnConv3d | ChannelMask | ChannelGate
+        ) or super().is_leaf_module(m, module_qualified_name)
+
+
+def find_operation(item: fx.Node, module: nn.Module | None) -> Operation | None:
+    """Find the local operation that a traced item stands for.
+
+    Args:
+        item: item of the trace of a network.
+        module: the layer that it calls, if it calls one.
+
+    Returns:
+        The operation; None where the item hands on its input.
+
+    Raises:
+        NotImplementedError: the operation is not known to be local.
+    """
+    if isinstance(module, nn.Identity):
+        return None
+    if isinstance(module, ChannelMask) and module.rate == 0:
+        return None
+    if isinstance(module, DrawnConv3d):
+        size = module.weight.numel()
+        return Operation(partial(_convolve, module), _axes(module), n_weights=size)
+    if isinstance(module, nn.ConvTranspose3d):
+        size = module.weight.numel()
+        run = partial(_convolve_transposed, module)
+        return Operation(run, _axes(module), varies=True, n_weights=size)
+    if isinstance(module, nn.ReLU) or item.target in (torch.relu, torch.relu_, F.relu):
+        return Operation(_relu, pointwise=True)
+    if isinstance(module, nn.PReLU | nn.BatchNorm3d | ChannelMask | ChannelGate):
+        return Operation(partial(_apply, module), pointwise=True)
+    if item.target in (operator.add, torch.add) and len(item.all_input_nodes) == 2:
+        return Operation(_add, pointwise=True)
+    if item.target is torch.cat and (1 in item.args or item.kwargs.get("dim") == 1):
+        return Operation(_join, pointwise=True)
+    factor = item.kwargs.get("scale_factor")
+    if (
+        item.target is F.interpolate
+        and item.kwargs["mode"] == "nearest"
+        and isinstance(factor, float)
+        and factor.is_integer()
+    ):
+        axis = Axis(int(factor) - 1, int(factor), 0, transposed=True)
+        return Operation(partial(_repeat, factor), (axis, axis, axis))
+    raise NotImplementedError(f"{item.format_node()} is not known to be local")
+
+
+def _axes(module: nn.Conv3d | nn.ConvTranspose3d) -> Axes:
+    assert not isinstance(module.padding, str)
+    i, j, k = (
+        Axis(dilation * (size - 1), stride, padding, module.transposed)
+        for size, stride, padding, dilation in zip(
+            module.kernel_size,
+            module.stride,
+            module.padding,
+            module.dilation,
+            strict=True,
+        )
+    )
+    return i, j, k
+
+
+def _convolve(conv: DrawnConv3d, inputs: list[Tensor], out: Tensor | None) -> Tensor:
+    return conv.convolve(inputs[0], (0, 0, 0))
+
+
+def _convolve_transposed(
+    conv: nn.ConvTranspose3d, inputs: list[Tensor], out: Tensor | None
+) -> Tensor:
+    return F.conv_transpose3d(
+        inputs[0],
+        conv.weight,
+        conv.bias,
+        conv.stride,
+        groups=conv.groups,
+        dilation=conv.dilation,
+    )
+
+
+def _relu(inputs: list[Tensor], out: Tensor | None) -> Tensor:
+    (x,) = inputs
+    return torch.clamp_min(x, 0, out=out)
+
+
+def _add(inputs: list[Tensor], out: Tensor | None) -> Tensor:
+    x, y = inputs
+    return torch.add(x, y, out=out)
+
+
+def _join(inputs: list[Tensor], out: Tensor | None) -> Tensor:
+    return torch.cat(inputs, 1)
+
+
+def _repeat(factor: float, inputs: list[Tensor], out: Tensor | None) -> Tensor:
+    return F.interpolate(inputs[0], scale_factor=factor)
+
+
+def _apply(module: nn.Module, inputs: list[Tensor], out: Tensor | None) -> Tensor:
+    return module(inputs[0])

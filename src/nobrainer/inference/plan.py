@@ -1,0 +1,117 @@
+"""Which part of each result inside a network is computed, and when.
+
+Each result is one constant per channel everywhere but in a box: that of the volume's
+content, widened by what the operations so far look at. Of this, only another box is
+wanted: that of the output, widened by what the operations to come look at. A result is
+computed where the two meet.
+"""
+
+from collections.abc import Sequence
+
+from torch import fx, nn
+
+from nobrainer.inference.operations import IMAGE, Tracer, find_operation
+from nobrainer.inference.results import Result
+from nobrainer.inference.tiles import NOWHERE, Box, Interval, hull, intersect, is_empty
+
+_SLACK = 1.5
+"""How much larger buffers are than they need be: they move their planes less often."""
+
+
+def read_network(network: nn.Module) -> list[Result]:
+    """List the results inside a network in the order of their use, the image first.
+
+    Args:
+        network: a plain network, see `nobrainer.bayes.draws.Draws`.
+
+    Raises:
+        NotImplementedError: an operation is not known to be local.
+    """
+    made: dict[fx.Node, Result] = {}
+    results: list[Result] = []
+    for item in Tracer().trace(network).nodes:
+        if item.op == "output":
+            break
+        inputs = [made[source] for source in item.all_input_nodes]
+        if item.op == "placeholder":
+            operation = IMAGE
+        else:
+            is_layer = item.op == "call_module"
+            layer = network.get_submodule(str(item.target)) if is_layer else None
+            found = find_operation(item, layer)
+            if found is None:
+                (made[item],) = inputs
+                continue
+            operation = found
+        result = Result(operation, inputs)
+        for source in inputs:
+            source.users.append(result)
+        made[item] = result
+        results.append(result)
+    for result in results[1:]:
+        pointwise = [user.operation.pointwise for user in result.users]
+        result.stored = pointwise not in ([], [True])
+    return results
+
+
+def place(results: Sequence[Result], content: Box, core: Box) -> None:
+    """Set where each result is active, wanted and computed.
+
+    Args:
+        results: what `read_network` returned.
+        content: where the image may differ from the background; `NOWHERE` if nowhere.
+        core: where the output is wanted.
+    """
+    image, *others = results
+    image.active = content
+    for result in others:
+        seen = [source.active for source in result.inputs if source.active is not None]
+        result.active = None
+        if len(seen) == len(result.inputs) and not result.operation.varies:
+            whole = hull([box for box in seen if not is_empty(box)])
+            is_active = not is_empty(whole)
+            result.active = result.operation.reaches(whole) if is_active else NOWHERE
+    results[-1].wanted = results[-1].box = core
+    for result in reversed(results[:-1]):
+        result.wanted = hull(
+            [
+                user.operation.needs(user.box)
+                for user in result.users
+                if not is_empty(user.box)
+            ]
+        )
+        result.box = result.wanted
+        if result.stored and result.active is not None:
+            result.box = intersect(result.wanted, result.active)
+
+
+def schedule(
+    results: Sequence[Result], slabs: Sequence[Interval]
+) -> list[dict[Result, int]]:
+    """Choose how far each result is computed for each slab; set their `planes`.
+
+    Args:
+        results: the results, after `place`.
+        slabs: first planes and ends of the slabs of the output, in order.
+
+    Returns:
+        For each slab, the plane up to which each result is computed.
+    """
+    done = {result: result.box[0][0] for result in results}
+    goals_of_slabs = []
+    for result in results:
+        result.planes = 0
+    for _, stop in slabs:
+        goals = {results[-1]: stop}
+        for result in reversed(results[:-1]):
+            start, end = result.box[0]
+            top = result.top(goals)
+            goals[result] = min(max(top, start), end)
+            if result.stored and not is_empty(result.wanted):
+                result.planes = max(result.planes, top - result.lowest(done))
+        goals_of_slabs.append(goals)
+        done = goals
+    for result in results:
+        start, end = result.wanted[0]
+        result.planes = min(int(_SLACK * result.planes), end - start)
+    return goals_of_slabs

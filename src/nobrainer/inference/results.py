@@ -1,0 +1,165 @@
+"""A result inside a network: the planes of it that are kept, and how more are made."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from nobrainer.inference.operations import Operation
+from nobrainer.inference.tiles import NOWHERE, Box
+
+
+@dataclass(eq=False)
+class Result:
+    """A result inside a network, and the operation that makes it.
+
+    operation: what makes it of its inputs; of the image, nothing.
+    inputs: the results that the operation looks at.
+    users: the results whose operations look at this one.
+    stored: it is kept in a buffer with some of the field around it. One that a single
+        pointwise operation uses up at once is not.
+    active: where it may differ from its constant; None means everywhere.
+    wanted: where its users look.
+    box: where it is computed; the rest of what is wanted is the constant.
+    planes: how many planes along the first axis the buffer has.
+    fill: its constant, (1, C, 1, 1, 1).
+    buffer: the planes that are kept, (1, C, planes, j, k).
+    first: index of the first plane in the buffer.
+    done: index of the first plane that is not computed yet.
+    latest: what was computed last, where it is not stored.
+    """
+
+    operation: Operation
+    inputs: Sequence["Result"] = ()
+    users: list["Result"] = field(default_factory=list)
+    stored: bool = True
+    active: Box | None = None
+    wanted: Box = NOWHERE
+    box: Box = NOWHERE
+    planes: int = 0
+    fill: Tensor = field(default_factory=lambda: torch.zeros(1, 1, 1, 1, 1))
+    buffer: Tensor | None = None
+    first: int = 0
+    done: int = 0
+    latest: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the buffer, (1, C, planes, j, k)."""
+        others = (stop - start for start, stop in self.wanted[1:])
+        return (1, self.fill.shape[1], self.planes, *others)
+
+    def top(self, goals: Mapping["Result", int]) -> int:
+        """The plane up to which its users look to reach their goals.
+
+        Args:
+            goals: for each result, the plane up to which it is to be computed.
+        """
+        looks = [
+            user.operation.axes[0].needs((goals[user] - 1, goals[user]))[1]
+            for user in self.users
+            if goals[user] > user.box[0][0]
+        ]
+        return max(looks, default=self.wanted[0][0])
+
+    def lowest(self, done: Mapping["Result", int]) -> int:
+        """The first plane at which its users have still to look.
+
+        Args:
+            done: for each result, the plane up to which it is computed.
+        """
+        looks = [
+            user.operation.axes[0].needs((done[user], done[user] + 1))[0]
+            for user in self.users
+            if done[user] < user.box[0][1]
+        ]
+        return min(looks, default=self.wanted[0][1])
+
+    def start(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Forget what was computed: the buffer, if there is one, holds the constant."""
+        self.done = self.box[0][0]
+        if not self.planes:
+            return
+        if self.buffer is None:
+            self.buffer = torch.empty(
+                self.shape,
+                device=device,
+                dtype=dtype,
+                memory_format=torch.channels_last_3d,
+            )
+        self.buffer.copy_(self.fill.expand(self.shape))
+        self.first = self.wanted[0][0]
+
+    def make_room(self, goals: Mapping["Result", int]) -> None:
+        """Drop planes that nobody will look at where the next ones would not fit.
+
+        Args:
+            goals: for each result, the plane up to which it is to be computed.
+        """
+        assert self.buffer is not None
+        if self.top(goals) <= self.first + self.planes:
+            return
+        lowest = self.lowest({user: user.done for user in self.users})
+        end, step = self.first + self.planes, lowest - self.first
+        # In steps, because source and target must not overlap.
+        for plane in range(lowest, end, step):
+            n = min(step, end - plane)
+            source = self.buffer[:, :, plane - self.first :][:, :, :n]
+            self.buffer[:, :, plane - lowest :][:, :, :n] = source
+        self.first = lowest
+        # Beyond what is computed lies the field.
+        self.buffer[:, :, max(0, self.box[0][1] - lowest) :] = self.fill
+
+    def advance(self, goal: int, image: Tensor) -> None:
+        """Compute its planes up to a goal.
+
+        Args:
+            goal: index of the first plane that is not computed.
+            image: the image, (I, J, K).
+        """
+        box = ((self.done, goal), *self.box[1:])
+        target = self._view(box) if self.stored else None
+        made = self._make(box, image, target)
+        if target is None:
+            self.latest = made
+        elif made is not target:
+            target.copy_(made)
+        self.done = goal
+
+    def _make(self, box: Box, image: Tensor, out: Tensor | None) -> Tensor:
+        """Apply the operation to what it needs for a box."""
+        operation, needed = self.operation, self.operation.needs(box)
+        given = []
+        for source in self.inputs:
+            latest = source._view(needed) if source.stored else source.latest
+            assert latest is not None
+            given.append(latest)
+        if not self.inputs:
+            given.append(image[tuple(slice(*edge) for edge in needed)])
+        elif operation.pointwise and not self.stored and not self.inputs[0].stored:
+            # Nobody else uses the input, so it may be overwritten.
+            out = given[0]
+        made = operation.run(given, out)
+        if operation.axes[0].transposed:
+            # What it makes of the needed input may begin before the box.
+            begin = (
+                start - (first * axis.stride - axis.padding)
+                for (start, _), (first, _), axis in zip(
+                    box, needed, operation.axes, strict=True
+                )
+            )
+            sizes = (stop - start for start, stop in box)
+            cut = (slice(b, b + n) for b, n in zip(begin, sizes, strict=True))
+            made = made[:, :, *cut]
+        return made
+
+    def _view(self, box: Box) -> Tensor:
+        """A box of the buffer."""
+        assert self.buffer is not None
+        (a, b), *others = box
+        within = [
+            slice(start - origin, stop - origin)
+            for (start, stop), (origin, _) in zip(others, self.wanted[1:], strict=True)
+        ]
+        return self.buffer[:, :, a - self.first : b - self.first, *within]

@@ -1,0 +1,91 @@
+"""Run a network of which only its halo is known, on one window as a whole."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from nobrainer.inference.tiles import NOWHERE, Box, Interval, cut_slabs
+
+
+class Windows:
+    """A network of which only its halo is known, run on windows as a whole.
+
+    It has the methods of `nobrainer.inference.stream.Stream`.
+
+    Args:
+        network, device, dtype: as for `Stream`.
+        halo: how many voxels around an output voxel the network looks at.
+        stride: size of its pooling grid, in voxels.
+        width: its channels at full resolution.
+    """
+
+    is_constant = False
+
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        halo: int,
+        stride: int,
+        width: int,
+    ) -> None:
+        self._network, self._device, self._dtype = network, device, dtype
+        self._halo, self._stride, self._width = halo, stride, width
+        self._core: Box = NOWHERE
+        self._slabs: list[Interval] = []
+
+    def plan(self, content: Box, core: Box, planes: int) -> list[Interval]:
+        """Choose the core and cut it into slabs, as `Stream.plan` does."""
+        self._core, self._slabs = core, cut_slabs(core, planes)
+        return self._slabs
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of about six results of the network's width."""
+        voxels = math.prod(b - a for a, b in self._window())
+        return 6 * self._width * voxels * self._dtype.itemsize
+
+    def release(self) -> None:
+        """Do nothing, because nothing is kept."""
+
+    def run(self, image: Tensor, background: float) -> Iterator[Tensor]:
+        """Compute the network's output on each slab, as `Stream.run` does."""
+        window = self._window()
+        x = torch.full(
+            (1, 1, *(b - a for a, b in window)),
+            background,
+            device=self._device,
+            dtype=self._dtype,
+        )
+        seen = [
+            (max(a, 0), min(b, n))
+            for (a, b), n in zip(window, image.shape, strict=True)
+        ]
+        if all(a < b for a, b in seen):
+            target = [
+                slice(a - origin, b - origin)
+                for (a, b), (origin, _) in zip(seen, window, strict=True)
+            ]
+            x[:, :, *target] = image[tuple(slice(*edge) for edge in seen)]
+        inner = [
+            slice(a - origin, b - origin)
+            for (a, b), (origin, _) in zip(self._core, window, strict=True)
+        ]
+        made = self._network(x.to(memory_format=torch.channels_last_3d))[:, :, *inner]
+        for a, b in self._slabs:
+            yield made[:, :, a - self._core[0][0] : b - self._core[0][0]]
+
+    def _window(self) -> Box:
+        """The core on the pooling grid, and the halo around it."""
+        i, j, k = (
+            (
+                a // self._stride * self._stride - self._halo,
+                -(-b // self._stride) * self._stride + self._halo,
+            )
+            for a, b in self._core
+        )
+        return i, j, k
