@@ -1,0 +1,98 @@
+"""Saving a model to a directory, and loading it from there."""
+
+from pathlib import Path
+
+from nobrainer.bundle.contents import (
+    LISTED,
+    OPTIONAL,
+    RECIPE,
+    SUMS,
+    Bundle,
+    find_damaged,
+    list_checksums,
+    pack,
+    parse_file,
+    refuse_newer_recipe,
+    unpack,
+)
+from nobrainer.bundle.place import find, put, read_file
+from nobrainer.errors import InputError
+from nobrainer.training.checkpoint import read_history
+
+
+def save(bundle: Bundle, directory: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a model to a directory, all of it or nothing.
+
+    A model that is replaced keeps its place until the new one takes it in one step.
+    Where the file system cannot do that in one step, and the process is killed between
+    two, `load` still finds the old model.
+
+    Args:
+        bundle: The model.
+        directory: Where to; a new or an empty directory, or, with `overwrite`, one
+            that holds a model and nothing else.
+        overwrite: Replace the model that is there.
+
+    Returns:
+        `directory`.
+
+    Raises:
+        InputError: The directory is taken, or cannot be written (full disk).
+    """
+    put(pack(bundle), directory, overwrite=overwrite)
+    return Path(directory)
+
+
+def load(directory: str | Path) -> Bundle:
+    """Read a model that `save` wrote, checking every file first.
+
+    Args:
+        directory: The model's directory.
+
+    Returns:
+        The model, its weights on the CPU.
+
+    Raises:
+        InputError: Not a model's directory, a file that is missing, truncated,
+            changed or not the model's own, or a format newer than this software.
+    """
+    directory = find(Path(directory))
+    if not directory.is_dir():
+        raise InputError(
+            f"{directory}: no such directory; give the one that the model was saved to"
+        )
+    recipe = read_file(directory / RECIPE)
+    parse_file(directory / RECIPE, refuse_newer_recipe, recipe)
+    sums = read_file(directory / SUMS)
+    contents = {
+        name: read_file(directory / name)
+        for name in LISTED
+        # What a model can lack is both in the list and in the directory, or in none.
+        if name not in OPTIONAL or name.encode() in sums or (directory / name).exists()
+    }
+    if sums != list_checksums(contents):
+        damaged = directory / find_damaged(sums, contents)
+        raise InputError(
+            f"{damaged}: truncated or changed since it "
+            f"was saved (its SHA-256 is not the one in {SUMS}); copy the model again"
+        )
+    return unpack(directory, contents)
+
+
+def is_finished(
+    directory: Path, checkpoints: Path, epochs: int, max_minutes: float | None
+) -> bool:
+    """Whether a model is the end of a training that would go on from its checkpoints.
+
+    Args:
+        directory: the model's directory, which may be missing.
+        checkpoints: folder of the training's checkpoints.
+        epochs, max_minutes: what is asked for now. A training that was asked for less
+            is not finished.
+    """
+    if not (directory / SUMS).is_file():
+        return False
+    saved = load(directory)
+    asked = saved.recipe.training.epochs, saved.recipe.training.max_minutes
+    rows = read_history(checkpoints)
+    return asked == (epochs, max_minutes) and list(saved.history) == rows

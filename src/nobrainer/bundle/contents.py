@@ -1,0 +1,203 @@
+"""The files of a model: the records and weights as bytes, and back."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from nobrainer.croissant import Field, FileEntry, fields_of, model_metadata, to_json
+from nobrainer.data.labels import LabelTable
+from nobrainer.errors import InputError
+from nobrainer.json_records import check_history, parse_json
+from nobrainer.model_card import model_card
+from nobrainer.posthoc import Calibration, QualityModel
+from nobrainer.recipe import Recipe, refuse_newer
+
+T = TypeVar("T")
+
+WEIGHTS = "weights.safetensors"
+RECIPE = "recipe.json"
+LABELS = "labels.tsv"
+HISTORY = "history.jsonl"
+CALIBRATION = "calibration.json"
+QUALITY = "quality.json"
+CARD = "README.md"
+CROISSANT = "croissant.json"
+SUMS = "SHA256SUMS"
+# What is fitted after training, and the card, which older models do not have.
+OPTIONAL = (CALIBRATION, QUALITY, CARD)
+LISTED = (WEIGHTS, RECIPE, LABELS, HISTORY, *OPTIONAL, CROISSANT)
+
+_LABEL_FIELDS = (
+    Field("index", "sc:Integer"),
+    Field("name", "sc:Text"),
+    Field("color", "sc:Text"),
+    Field("original", "sc:Integer"),
+)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model: how it was made, its weights, its classes, its training.
+
+    `weights` is the network's state by name; a row of `history` is one epoch and
+    holds what JSON can hold. `calibration` and `quality` are None until they are
+    fitted.
+    """
+
+    recipe: Recipe
+    weights: dict[str, torch.Tensor]
+    labels: LabelTable
+    history: tuple[dict[str, Any], ...]
+    calibration: Calibration | None = None
+    quality: QualityModel | None = None
+
+
+def pack(bundle: Bundle) -> dict[str, bytes]:
+    """All files of a model, the list of checksums last."""
+    history = "".join(json.dumps(row) + "\n" for row in bundle.history).encode()
+    contents = {
+        WEIGHTS: pack_weights(bundle.weights),
+        RECIPE: bundle.recipe.to_json().encode(),
+        LABELS: bundle.labels.to_tsv().encode(),
+        HISTORY: history,
+    }
+    if bundle.calibration is not None:
+        contents[CALIBRATION] = bundle.calibration.to_json().encode()
+    if bundle.quality is not None:
+        contents[QUALITY] = bundle.quality.to_json().encode()
+    contents[CARD] = model_card(
+        bundle.recipe,
+        bundle.labels,
+        bundle.calibration,
+        bundle.quality,
+        n_epochs=len(bundle.history),
+    ).encode()
+    contents[CROISSANT] = _describe(bundle, contents).encode()
+    contents[SUMS] = list_checksums(contents)
+    return contents
+
+
+def _describe(bundle: Bundle, contents: Mapping[str, bytes]) -> str:
+    """The model and its files as Croissant metadata."""
+    safetensors = "https://huggingface.co/docs/safetensors"
+    json_type = "application/json"
+    epochs = fields_of(_read_history(contents[HISTORY]))
+    about: tuple[tuple[str, str, str, tuple[Field, ...]], ...] = (
+        (WEIGHTS, safetensors, "State of the network, by parameter name.", ()),
+        (RECIPE, json_type, "How the model was made.", ()),
+        (LABELS, "text/tab-separated-values", "The classes.", _LABEL_FIELDS),
+        (HISTORY, "application/jsonlines", "Training, one row per epoch.", epochs),
+        (CALIBRATION, json_type, "How its probabilities are scaled.", ()),
+        (QUALITY, json_type, "How the quality of its results is predicted.", ()),
+        (CARD, "text/markdown", "The model card: what to know before using it.", ()),
+    )
+    files = [
+        FileEntry(
+            name=name,
+            sha256=hashlib.sha256(contents[name]).hexdigest(),
+            size_bytes=len(contents[name]),
+            encoding_format=encoding_format,
+            description=description,
+            fields=fields,
+        )
+        for name, encoding_format, description, fields in about
+        if name in contents
+    ]
+    return to_json(model_metadata(bundle.recipe, files))
+
+
+def pack_weights(weights: Mapping[str, torch.Tensor]) -> bytes:
+    """A network's state, by name, as the bytes of its file in a bundle."""
+    # Cloned, because safetensors refuses tensors that share memory.
+    return save_tensors(
+        {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in weights.items()
+        }
+    )
+
+
+def unpack(directory: Path, contents: Mapping[str, bytes]) -> Bundle:
+    """The model whose files these are.
+
+    Args:
+        directory: where they come from, for messages.
+        contents: the files by name, without the list of checksums.
+
+    Raises:
+        InputError: a file is not what it should be, or does not fit the others.
+    """
+
+    def parsed(name: str, parse: Callable[[bytes], T]) -> T:
+        return parse_file(directory / name, parse, contents[name])
+
+    def fitted(name: str, parse: Callable[[bytes], T]) -> T | None:
+        return parsed(name, parse) if name in contents else None
+
+    bundle = Bundle(
+        recipe=parsed(RECIPE, lambda data: Recipe.from_json(data.decode())),
+        weights=parsed(WEIGHTS, load_tensors),
+        labels=parsed(LABELS, lambda data: LabelTable.from_tsv(data.decode())),
+        history=parsed(HISTORY, _read_history),
+        calibration=fitted(
+            CALIBRATION, lambda data: Calibration.from_json(data.decode())
+        ),
+        quality=fitted(QUALITY, lambda data: QualityModel.from_json(data.decode())),
+    )
+    n_classes, calibration = bundle.recipe.data.n_classes, bundle.calibration
+    if calibration is not None and len(calibration.weight) != n_classes:
+        raise InputError(
+            f"{directory / CALIBRATION}: scales {len(calibration.weight)} classes, but "
+            f"the model has {n_classes}; calibrate it again"
+        )
+    return bundle
+
+
+def list_checksums(contents: Mapping[str, bytes]) -> bytes:
+    """The text that `sha256sum` would print for the files."""
+    lines = (
+        f"{hashlib.sha256(contents[name]).hexdigest()}  {name}\n"
+        for name in LISTED
+        if name in contents
+    )
+    return "".join(lines).encode()
+
+
+def find_damaged(sums: bytes, contents: Mapping[str, bytes]) -> str:
+    """The file to blame for checksums that are not those of the contents."""
+    recorded, actual = sums.split(b"\n"), list_checksums(contents).split(b"\n")
+    if len(recorded) == len(actual):
+        rows = zip(contents, recorded, actual, strict=False)
+        return next((n for n, was, now in rows if was != now), SUMS)
+    unlisted = [name for name in contents if name.encode() not in sums]
+    # A list without a file that every model has is itself the damaged one.
+    return unlisted[0] if unlisted and {*unlisted} <= {*OPTIONAL} else SUMS
+
+
+def parse_file(path: Path, parse: Callable[[bytes], T], data: bytes) -> T:
+    """Parse what a file holds; an error names the file."""
+    try:
+        return parse(data)
+    except (ValueError, SafetensorError) as error:  # JSON, Unicode, InputError
+        raise InputError(f"{path}: {error}") from error
+
+
+def refuse_newer_recipe(data: bytes) -> None:
+    """Raise `InputError` for the recipe of a format newer than this software's."""
+    try:
+        raw = parse_json(data, "recipe")
+    except InputError:
+        return  # Damage is the checksum's to report.
+    refuse_newer(raw)
+
+
+def _read_history(data: bytes) -> tuple[dict[str, Any], ...]:
+    return check_history([parse_json(line, "history") for line in data.splitlines()])
