@@ -56,8 +56,16 @@ INSIDE = {
         scan evaluation cohort
         facts viewer document
     """,
+    "processing": """
+        ensemble
+        segmentation
+        readings
+        assembly seen origins
+        learned prediction training_scans guard
+        dataset progress
+    """,
     "quality": """
-        table outliers
+        examples table outliers
         case
         reasons
         fit

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -344,7 +345,8 @@ def test_label_maps_carry_ids_unless_class_numbers_are_asked_for(
     scans: Path, model: Path, tmp_path: Path
 ) -> None:
     segmentation = nobrainer.Segmentation.load(model)
-    segmentation.labels_ = LabelTable(("air", "brain"), ids=(0, 1035))
+    table = LabelTable(("air", "brain"), ids=(0, 1035))
+    segmentation.learned_ = replace(segmentation.learned_, labels=table)
     named = segmentation.save(tmp_path / "named")
     for options, value in (((), 1035), (("--class-numbers",), 1)):
         out = tmp_path / f"maps-{value}"

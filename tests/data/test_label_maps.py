@@ -13,7 +13,7 @@ import nobrainer as nb
 from nobrainer.cli import main
 from nobrainer.data.preprocess import is_head
 from nobrainer.errors import InputError
-from nobrainer.processing.fitting import versions_of
+from nobrainer.quality.examples import degraded_scans
 from nobrainer.recipe import Recipe, Synthesis
 
 BLOCK = (8, 8, 8)
@@ -240,4 +240,4 @@ def test_the_shell_trains_on_label_maps(maps, tmp_path):
 
 def test_shifts_are_simulated_on_scans_alone(maps):
     with pytest.raises(InputError, match=r"head-0.*is a label map, and shifts"):
-        next(versions_of(dataset(maps), [0.5], seed=0))
+        next(degraded_scans(dataset(maps).data, [0.5], seed=0))

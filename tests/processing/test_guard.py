@@ -15,6 +15,7 @@ import nobrainer as nb
 from balls import write_ball
 from nobrainer.cli import main
 from nobrainer.errors import printable
+from nobrainer.processing import assembly, readings
 from nobrainer.processing.guard import Batch
 
 
@@ -34,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def breaking(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     """Makes the work on `sub-1_T1w` end with an error."""
-    real = nb.processing.segmentation.preprocess_image
+    real = assembly.preprocess_image
     real_scan = nb.processing.dataset.prepare_scan
 
     def break_with(error: BaseException) -> None:
@@ -48,7 +49,8 @@ def breaking(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]
                 raise error
             return real_scan(scan, *rest)
 
-        monkeypatch.setattr(nb.processing.segmentation, "preprocess_image", preprocess)
+        for module in (assembly, readings):
+            monkeypatch.setattr(module, "preprocess_image", preprocess)
         monkeypatch.setattr(nb.processing.dataset, "prepare_scan", prepare)
 
     return break_with
@@ -86,7 +88,8 @@ def test_an_error_of_any_kind_is_a_line_and_the_others_are_done(
     (line,) = errors_of(result)
     assert line.startswith(f"nobrainer: error: {folder / 'sub-1_T1w.nii'}: IndexError")
     assert "index 3 is out of bounds for axis 0" in line
-    assert "test_guard.py" in line or "segmentation.py" in line or "dataset.py" in line
+    places = ("test_guard.py", "assembly.py", "readings.py", "dataset.py")
+    assert any(place in line for place in places)
     assert "/issues" in line
     texts = [p.read_bytes() for p in (tmp_path / "out").rglob("*.tsv")]
     together = b"".join(texts) + str(list((tmp_path / "out").iterdir())).encode()

@@ -6,6 +6,7 @@ import math
 import struct
 import warnings
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -743,7 +744,8 @@ def test_weights_by_class_are_a_list(pairs):
 
 def test_label_maps_carry_the_ids_of_the_label_files(fitted, scan):
     named = copy(fitted)
-    named.labels_ = LabelTable(("background", "ball"), ids=(0, 1035))
+    table = LabelTable(("background", "ball"), ids=(0, 1035))
+    named.learned_ = replace(named.learned_, labels=table)
     ask = {"n_samples": 2, "seed": 1}
     known = fitted.predict(scan, **ask)
     result = named.predict(scan, **ask)

@@ -15,7 +15,7 @@ from balls import ball, write_ball
 from nobrainer.bayes.draws import realise
 from nobrainer.errors import InputError, UnusualScanWarning
 from nobrainer.naming import stem
-from nobrainer.processing.fitting import cohort, count_voxels
+from nobrainer.processing.training_scans import TrainingScans, count_voxels
 from nobrainer.provenance import checksum
 
 SMALL = {"base_filters": 4, "levels": 2}
@@ -46,6 +46,11 @@ def copy(fitted, tmp_path):
 
 def predicted(model, number=6, **how):
     return model.predict((ball(number)[0], np.eye(4)), seed=1, **{"n_samples": 4} | how)
+
+
+def with_recipe(model, **changes):
+    """What a model has learned, with some parts of its recipe changed."""
+    return replace(model.learned_, recipe=replace(model.recipe_, **changes))
 
 
 def values(image):
@@ -196,7 +201,7 @@ def test_dataset_prepares_files_as_in_training(pairs):
     assert dataset.block_shape == (16, 16, 16)
     assert dataset.preprocess == model.recipe_.preprocess
     older = replace(model.recipe_.preprocess, outliers="kept")
-    model.recipe_ = replace(model.recipe_, preprocess=older)
+    model.learned_ = with_recipe(model, preprocess=older)
     assert model.dataset(pairs[4:5]).preprocess == older
     by_function = nb.Dataset.from_files(pairs[:2], (16, 16, 16)).binarize(np.sign)
     model = nb.Segmentation("vnet", SMALL).fit(by_function.patches(per_volume=2))
@@ -220,7 +225,7 @@ def test_scans_that_a_model_has_used_are_refused_or_marked(copy, pairs, tmp_path
     )
     story = copy.recipe_.provenance
     story = replace(story, files=(*story.files, validated))
-    copy.recipe_ = replace(copy.recipe_, provenance=story)
+    copy.learned_ = with_recipe(copy, provenance=story)
     copy.calibrate(build(pairs[4:6]), n_samples=2)
     copy.fit_quality(build([*pairs[5:6], *pairs[7:9]]), 2, severities=[1.0])
     assert (copy.quality_.n_scans, copy.calibration_.n_scans) == (3, 2)
@@ -296,13 +301,13 @@ SHEARED[0, 1] = 1.0
 def test_a_sheared_voxel_has_one_volume_everywhere(fitted, copy):
     image, label = ball(6)
     steps = replace(copy.recipe_.preprocess, spacing_mm=(2.0, math.sqrt(5), 2.0))
-    copy.recipe_ = replace(copy.recipe_, preprocess=steps)
+    copy.learned_ = with_recipe(copy, preprocess=steps)
     result = copy.predict((image, SHEARED), n_samples=4, seed=1)
     np.testing.assert_allclose(result.volumes_mm3, 8 * predicted(fitted).volumes_mm3)
     pair = [((image, SHEARED), (label, SHEARED))]
     prepared = nb.Dataset.from_files(pair).binarize().prepare()
     twice = [*prepared] * 2
-    sizes = cohort(twice, count_voxels(twice, 2), 1)
+    sizes = TrainingScans(twice, (), count_voxels(twice, 2), 1).cohort()
     assert sizes.log_mean[1] == pytest.approx(math.log(8 * label.sum()))
 
 
@@ -378,7 +383,7 @@ def test_a_model_without_the_record_says_what_it_cannot_check(copy):
     made = copy.recipe_.provenance
     old = replace(made.cohort, appearance=None)
     provenance = replace(made, cohort=old)
-    copy.recipe_ = replace(copy.recipe_, provenance=provenance)
+    copy.learned_ = with_recipe(copy, provenance=provenance)
     upside = ball(12)[0].max() - ball(12)[0]
     prediction = copy.predict((upside, np.eye(4)), n_samples=2, seed=0)
     assert not any("unlike the training" in flag for flag in prediction.flags)

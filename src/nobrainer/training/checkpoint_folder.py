@@ -2,11 +2,13 @@
 
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from os import PathLike
 from pathlib import Path
 
 from nobrainer.errors import InputError
+from nobrainer.system import check_writable
 from nobrainer.training.checkpoint import (
     BEST,
     INTERRUPTED,
@@ -17,6 +19,70 @@ from nobrainer.training.checkpoint import (
 
 CHECKPOINT_S = 300.0
 """Seconds after which an epoch that is still under way is kept."""
+
+
+def open_folder(
+    given: str | PathLike[str] | None, n_members: int, *, resume: bool
+) -> Path | None:
+    """The folder in which checkpoints are kept, made if need be; None for none.
+
+    Args:
+        given: what the user gave as the folder.
+        n_members: number of networks that are trained.
+        resume: whether the training goes on from checkpoints in it.
+
+    Raises:
+        InputError: the folder cannot be written, holds checkpoints that nobody asked to
+            resume, or those of another kind of model; or there is none to resume from.
+    """
+    if given is None:
+        if resume:
+            raise InputError(
+                "resume=True needs checkpoints: give a checkpoint_filepath, too"
+            )
+        return None
+    directory = Path(given)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{directory}: cannot be a folder for checkpoints "
+            f"({error.strerror}): give another checkpoint_filepath"
+        ) from error
+    check_writable(directory)
+    found = _members_in(directory)
+    if found and not resume:
+        raise InputError(
+            f"{directory}: holds checkpoints of an earlier training: go on "
+            "with resume=True, or give another folder"
+        )
+    _check_kind(directory, found, n_members)
+    return directory
+
+
+def member_folder(directory: Path | None, number: int, n_members: int) -> Path | None:
+    """Where the checkpoints of one network go: a folder of its own among several."""
+    if directory is None or n_members == 1:
+        return directory
+    return directory / f"member-{number}"
+
+
+def _members_in(directory: Path) -> list[str]:
+    """What has checkpoints in a folder: members of an ensemble, or "" for one model."""
+    lone = [""] if (directory / LAST).exists() else []
+    return lone + sorted(p.parent.name for p in directory.glob(f"member-*/{LAST}"))
+
+
+def _check_kind(directory: Path, found: Sequence[str], n_members: int) -> None:
+    """Refuse checkpoints of another kind of model, which would stay unused."""
+    members = [f"member-{number}" for number in range(n_members)]
+    if not set(found) <= set([""] if n_members == 1 else members):
+        raise InputError(
+            f"{directory}: cannot resume: its checkpoints are of "
+            f"{'one model' if found[0] == '' else f'an ensemble of {len(found)}'}, "
+            f"this is {'one model' if n_members == 1 else f'one of {n_members}'}: "
+            "give another checkpoint directory"
+        )
 
 
 class CheckpointFolder:

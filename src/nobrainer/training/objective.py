@@ -80,3 +80,18 @@ class Elbo(nn.Module):
             kl = model_divergence(self.model)
         data = self.loss(logits, label)
         return Loss(data + self.kl_factor * kl, data, kl, logits)
+
+
+def make_objective(
+    network: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], n_voxels: int
+) -> Elbo | Supervised:
+    """What training minimises: the `Elbo` of a network with a `kl_weight`.
+
+    Args:
+        network: the network to train.
+        loss: maps logits and labels to a mean per voxel.
+        n_voxels: voxels of the training volumes.
+    """
+    if hasattr(network, "kl_weight"):
+        return Elbo(network, loss, n_voxels)
+    return Supervised(network, loss)

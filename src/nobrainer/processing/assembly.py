@@ -1,0 +1,137 @@
+"""From the tiles of one scan to its maps, on the scan's own grid."""
+
+import warnings
+from collections.abc import Callable
+
+import nibabel as nib
+import numpy as np
+
+from nobrainer.appearance import measure
+from nobrainer.data.labels import LabelTable
+from nobrainer.data.preprocess import background_value, preprocess_image
+from nobrainer.errors import UnusualScanWarning
+from nobrainer.inference.predict import TileResult
+from nobrainer.inference.predictor import Predictor
+from nobrainer.io import ImageSource, read_image, to_nibabel
+from nobrainer.memory import require_memory
+from nobrainer.processing.learned import Learned
+from nobrainer.processing.prediction import Prediction
+from nobrainer.quality import unlike_training
+from nobrainer.volume import Volume, restore
+
+MAPS = ("label", "variance", "entropy", "mutual_information")
+
+
+def predict_scan(
+    learned: Learned,
+    predictor: Predictor,
+    source: ImageSource,
+    name: str,
+    *,
+    labels: LabelTable,
+    label_only: bool,
+    probabilities: bool,
+    on_pass: Callable[[int, int], None],
+) -> nib.Nifti1Image | Prediction:
+    """Read a scan, predict it, and bring the maps back to its grid.
+
+    Args:
+        learned: the model.
+        predictor: its network, and how it is applied.
+        source: the scan.
+        name: what tables and pages call the scan.
+        labels: the classes, and their values in the label map.
+        label_only: give the label map alone.
+        probabilities: keep the mean class probabilities, too.
+        on_pass: called with (done, total) after each pass over the scan.
+
+    Warns: `UnusualScanWarning` for what is unlike the training scans.
+
+    Raises:
+        InputError: the scan cannot be used, or there is too little memory.
+    """
+    volume = read_image(source)
+    scan = preprocess_image(volume, learned.recipe.preprocess)
+    maps = _Maps(volume, scan, predictor.n_classes, probabilities=probabilities)
+    volumes_mm3, structures = learned.measure(
+        predictor,
+        scan.data,
+        scan.geometry,
+        background_value(scan.data),
+        labels=labels,
+        on_tile=maps.keep,
+        on_pass=on_pass,
+    )
+    grids_mm = scan.geometry.spacing_mm, volume.geometry.spacing_mm
+    appearance = measure(scan.data, maps.working["label"], *grids_mm)
+    flags = unlike_training(structures, learned.cohort, appearance)
+    if flags:
+        # The line of the user's call is two functions up.
+        warnings.warn(f"{name}: {'; '.join(flags)}", UnusualScanWarning, stacklevel=3)
+    label = maps.label_image(labels)
+    if label_only:
+        return label
+    return Prediction(
+        label=label,
+        variance=maps.image("variance"),
+        entropy=maps.image("entropy"),
+        mutual_information=maps.image("mutual_information"),
+        probabilities=maps.probability_image() if probabilities else None,
+        volumes_mm3=volumes_mm3,
+        structures=structures,
+        seed=predictor.sampling.seed,
+        labels=labels,
+        data=learned.recipe.data,
+        scan=to_nibabel(volume.data, volume),
+        name=name,
+        appearance=appearance,
+        flags=flags,
+    )
+
+
+class _Maps:
+    """The maps of one scan: on the working grid, then on the grid of the scan.
+
+    A map leaves the working grid when its image is made.
+    """
+
+    def __init__(
+        self, volume: Volume, scan: Volume, n_classes: int, *, probabilities: bool
+    ) -> None:
+        self._volume, self._scan = volume, scan
+        n_maps = len(MAPS) + (n_classes if probabilities else 0)
+        # Each map is kept on the working grid, then brought to the grid of the scan.
+        needed_bytes = 4 * n_maps * (scan.data.size + volume.data.size)
+        require_memory(volume.source, needed_bytes, "predict it")
+        shape = scan.data.shape
+        self.working = {kind: np.zeros(shape, np.float32) for kind in MAPS[1:]}
+        self.working["label"] = np.zeros(shape, np.min_scalar_type(n_classes - 1))
+        self._mean = None
+        if probabilities:
+            self._mean = np.zeros((n_classes, *shape), np.float32)
+
+    def keep(self, tile: TileResult) -> None:
+        """Take the statistics of a tile."""
+        for kind in MAPS:
+            self.working[kind][tile.where] = getattr(tile, kind)
+        if self._mean is not None:
+            self._mean[:, *tile.where] = tile.probabilities
+
+    def image(self, kind: str) -> nib.Nifti1Image:
+        """A map of real numbers as an image on the scan's grid."""
+        return to_nibabel(self._restored(self.working.pop(kind)), self._volume)
+
+    def label_image(self, labels: LabelTable) -> nib.Nifti1Image:
+        """The label map on the scan's grid, with the values of the classes."""
+        native = self._restored(self.working.pop("label"), labels=True)
+        return to_nibabel(labels.to_values(native), self._volume)
+
+    def probability_image(self) -> nib.Nifti1Image:
+        """Mean class probabilities (I, J, K, C) on the scan's grid."""
+        assert self._mean is not None
+        native = [self._restored(one) for one in self._mean]
+        return to_nibabel(np.stack(native, axis=-1), self._volume)
+
+    def _restored(self, values: np.ndarray, *, labels: bool = False) -> np.ndarray:
+        grids = self._scan.geometry, self._volume.geometry
+        return restore(values, *grids, labels=labels)

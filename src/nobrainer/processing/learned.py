@@ -1,0 +1,258 @@
+"""All that a model has learned, in one record; a bundle is its form on disk."""
+
+import secrets
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from torch import nn
+
+from nobrainer import bundle, models
+from nobrainer.bayes.draws import is_stochastic
+from nobrainer.checks import check_choice
+from nobrainer.data.labels import LabelTable
+from nobrainer.data.preprocess import NORMALIZERS
+from nobrainer.errors import InputError
+from nobrainer.inference.moments import MOST_DRAWS
+from nobrainer.inference.predict import Sampling, Scaling, TileResult
+from nobrainer.inference.predictor import Predictor
+from nobrainer.models.check import load_weights
+from nobrainer.models.registry import OWN, Model, at_most, builder_of
+from nobrainer.posthoc import Calibration, Intervals, QualityModel
+from nobrainer.quality import FEATURES
+from nobrainer.recipe import Cohort, Recipe
+from nobrainer.structures import Structure, StructureSums
+from nobrainer.training.checkpoint import read_checkpoint
+from nobrainer.training.engine import default_device, inference_dtype
+from nobrainer.types import Shape3
+from nobrainer.volume import Geometry
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """A trained network, with everything that is known of it.
+
+    network: the network, in evaluation mode.
+    recipe: how it was made.
+    labels: the names, colours and ids of its classes.
+    history: a row for each epoch of the training.
+    calibration: how its logits are scaled, and its intervals of volumes; None before
+        `calibrate`.
+    quality: how the quality of its results is predicted; None before `fit_quality`.
+    """
+
+    network: nn.Module
+    recipe: Recipe
+    labels: LabelTable
+    history: tuple[dict[str, Any], ...]
+    calibration: Calibration | None = None
+    quality: QualityModel | None = None
+
+    @classmethod
+    def read(cls, path: str | Path, base_model: Model | None) -> Self:
+        """What a bundle, or a checkpoint file of a training, holds.
+
+        Args:
+            path: the folder of the bundle, or the file.
+            base_model: the user's own network or what builds it; None for a model whose
+                name is in the registry.
+
+        Raises:
+            InputError: what is there is missing, damaged or newer than this software,
+                or is not what its own recipe says.
+        """
+        if Path(path).is_file():
+            checkpoint = read_checkpoint(Path(path))
+            saved = bundle.Bundle(
+                checkpoint.recipe,
+                checkpoint.model_weights,
+                checkpoint.labels,
+                checkpoint.history,
+            )
+        else:
+            saved = bundle.load(path)
+        name = saved.recipe.model.name
+        if base_model is None and name.startswith(OWN):
+            raise InputError(
+                f"{path}: was made with a network of your own, {name}, whose "
+                "code is not kept: give it, Segmentation.load(..., base_model=...)"
+            )
+        try:
+            network = _rebuild(name if base_model is None else base_model, saved)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        return cls(
+            network.eval(),
+            saved.recipe,
+            saved.labels,
+            saved.history,
+            saved.calibration,
+            saved.quality,
+        )
+
+    def write(self, directory: str | Path, *, overwrite: bool) -> Path:
+        """Write a bundle that `read` reads; returns its folder."""
+        content = bundle.Bundle(
+            self.recipe,
+            self.network.state_dict(),
+            self.labels,
+            self.history,
+            self.calibration,
+            self.quality,
+        )
+        return bundle.save(content, directory, overwrite=overwrite)
+
+    @property
+    def cohort(self) -> Cohort | None:
+        """What the training scans were like; None where that is not on record."""
+        return self.recipe.provenance.cohort
+
+    def n_draws(self, asked: int) -> int:
+        """How many draws to make where so many are asked for.
+
+        A network that cannot draw makes none, which is one pass.
+        """
+        return asked if is_stochastic(self.network) else 0
+
+    def predictor(
+        self,
+        n_draws: int,
+        seed: int | None,
+        block_shape: Sequence[int] | None = None,
+        batch_size: int = 1,
+        precision: str = "float32",
+    ) -> Predictor:
+        """The network and how it is applied, its calibration included.
+
+        Args:
+            n_draws: number of draws that the user asks for as `n_samples`.
+            seed: seed of the draws; None takes a fresh one.
+            block_shape: voxels of a tile; None lets the memory decide.
+            batch_size: number of slabs in one pass.
+            precision: "float32" or "bfloat16".
+
+        Raises:
+            InputError: an argument is out of bounds, or not possible on this machine.
+        """
+        n_draws = self.n_draws(n_draws)
+        if batch_size < 1:
+            raise InputError(f"batch_size must be >= 1, got {batch_size}")
+        if not 0 <= n_draws <= MOST_DRAWS:
+            raise InputError(f"n_samples must be from 0 to {MOST_DRAWS}, got {n_draws}")
+        block: Shape3 | None = None
+        if block_shape is not None:
+            if np.shape(block_shape) != (3,) or min(block_shape) < 1:
+                raise InputError(
+                    f"block_shape must be three positive integers, got {block_shape!r}"
+                )
+            block = (int(block_shape[0]), int(block_shape[1]), int(block_shape[2]))
+        if seed is None:
+            seed = secrets.randbelow(2**31)
+        scaling = None
+        if self.calibration is not None:
+            scaling = Scaling(self.calibration.weight, self.calibration.bias)
+        device = default_device()
+        return Predictor(
+            self.network,
+            self.recipe.data.n_classes,
+            Sampling(seed, n_draws, block, batch_size),
+            device,
+            inference_dtype(precision, device),
+            scaling,
+        )
+
+    def intervals(self, predictor: Predictor) -> Intervals | None:
+        """What makes intervals of volumes, for the number of draws they hold for.
+
+        Where a predictor makes another number of draws there are none, and a warning.
+        """
+        if self.calibration is None or self.calibration.intervals is None:
+            return None
+        intervals, n_draws = self.calibration.intervals, predictor.n_passes
+        if n_draws == intervals.n_draws:
+            return intervals
+        if predictor.sampling.n_draws:
+            warnings.warn(
+                f"no conformal intervals: they hold for {intervals.n_draws} draws, got "
+                f"{n_draws}: predict with as many, or calibrate with these",
+                stacklevel=2,
+            )
+        return None
+
+    def measure(
+        self,
+        predictor: Predictor,
+        image: np.ndarray,
+        geometry: Geometry,
+        background: float,
+        *,
+        labels: LabelTable | None = None,
+        on_tile: Callable[[TileResult], None] = lambda tile: None,
+        on_pass: Callable[[int, int], None] = lambda done, total: None,
+    ) -> tuple[np.ndarray, tuple[Structure, ...]]:
+        """Predict a scan and measure its structures.
+
+        Args:
+            predictor: this network, and how it is applied.
+            image: (I, J, K), preprocessed as in training.
+            geometry: the grid of the image.
+            background: value of the endless field around the image.
+            labels: names and values of the classes; default those of the training.
+            on_tile, on_pass: called as a `Predictor` calls them.
+
+        Returns:
+            (n_passes, C) volume of each class in each draw, mm³; and a row for each
+            structure.
+        """
+        sums = StructureSums(predictor.n_classes)
+
+        def add(tile: TileResult) -> None:
+            sums.add(tile)
+            on_tile(tile)
+
+        counts = predictor(image, background, add, on_pass=on_pass)
+        volumes_mm3 = counts * geometry.voxel_mm3
+        return volumes_mm3, sums.table(
+            volumes_mm3,
+            labels or self.labels,
+            self.intervals(predictor),
+            () if self.cohort is None else self.cohort.never_seen,
+        )
+
+    def check_quality_draws(self, n_draws: int) -> None:
+        """Raise `InputError` where quality was learned with another number of draws."""
+        if self.quality is not None and n_draws != self.quality.n_draws:
+            raise InputError(
+                f"prediction has {n_draws} draws, quality was learned with "
+                f"{self.quality.n_draws}: predict with as many, or fit_quality with "
+                "these"
+            )
+
+
+def _rebuild(source: Model, saved: bundle.Bundle) -> nn.Module:
+    """The network of a bundle; `InputError` where it does not go with its recipe."""
+    config, data = saved.recipe.model, saved.recipe.data
+    # Not only where the arguments say it: a model has a number of its own otherwise.
+    usual = signature(builder_of(source)).parameters.get("n_classes")
+    n_classes = config.args.get("n_classes", usual.default if usual else None)
+    if n_classes not in (None, Parameter.empty, data.n_classes):
+        raise InputError(
+            f"the recipe's network has n_classes={n_classes}, its data {data.n_classes}"
+        )
+    if len(saved.labels.names) != data.n_classes:
+        raise InputError(
+            f"its labels are {len(saved.labels.names)}, the classes {data.n_classes}"
+        )
+    NORMALIZERS.check(saved.recipe.preprocess.normalize)
+    for name in () if saved.quality is None else saved.quality.features:
+        check_choice("feature of quality.json", name, FEATURES)
+    # A Bayesian layer is built from a plain one, which is not among the weights.
+    n_numbers = 2 * sum(weight.numel() for weight in saved.weights.values())
+    with at_most(n_numbers):
+        network = models.build(source, **config.args)
+    load_weights(network, saved.weights)
+    return network

@@ -1,0 +1,77 @@
+"""What a model comes from, written down when it is trained: files and software."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from nobrainer.io import is_synthetic
+from nobrainer.processing.dataset import Dataset
+from nobrainer.processing.training_scans import TrainingScans
+from nobrainer.provenance import checksum
+from nobrainer.recipe import FileRecord, Provenance
+
+SOFTWARE = ("nobrainer", "torch", "pyro-ppl", "monai", "lightning-fabric", "nibabel")
+"""The packages whose versions a training may depend on."""
+
+
+def describe_origins(
+    train: Dataset,
+    validate: Dataset | None,
+    scans: TrainingScans,
+    member_seeds: tuple[int, ...],
+    started: str,
+) -> Provenance:
+    """The origins of a model whose training is about to begin.
+
+    Args:
+        train: scans to train on.
+        validate: scans to validate on.
+        scans: the same scans, prepared.
+        member_seeds: seed of each member's training; none of a single model.
+        started: when the training started, ISO 8601 in UTC. It also stands for the end,
+            which is not known yet.
+    """
+    return Provenance(
+        started=started,
+        ended=started,
+        versions=software_versions(),
+        files=file_records(train, validate),
+        metrics={},
+        cohort=scans.cohort(),
+        member_seeds=member_seeds,
+        n_synthetic=sum(is_synthetic(scan.image) for scan in train.data),
+        n_maps=sum(scan.is_map for scan in train.data),
+    )
+
+
+def software_versions() -> dict[str, str]:
+    """The version of each package of `SOFTWARE`, and of Python."""
+    return {name: version(name) for name in SOFTWARE} | {
+        "python": platform.python_version()
+    }
+
+
+def file_records(train: Dataset, validate: Dataset | None) -> tuple[FileRecord, ...]:
+    """Name, role and checksum of every file that training reads."""
+    found: list[tuple[Path, str]] = []
+    for dataset, role in ((train, "train"), (validate, "validate")):
+        for scan in dataset.data if dataset else ():
+            if scan.paths is not None:
+                image, label = scan.paths
+                found.append((image, f"{role}-image"))
+                if label is not None:
+                    found.append((label, f"{role}-label"))
+    if not found:
+        return ()
+    # The names that the user gave: links are not followed to where they point.
+    absolute = [Path(os.path.abspath(path)) for path, _ in found]
+    root = Path(os.path.commonpath([path.parent for path in absolute]))
+    records = []
+    for path, (_, role) in zip(absolute, found, strict=True):
+        digest = checksum(path)
+        # Files that share nothing but the root would be named by their absolute paths.
+        shared = root != Path(root.anchor)
+        name = (path.relative_to(root) if shared else Path(*path.parts[-2:])).as_posix()
+        records.append(FileRecord(name, role, digest, path.stat().st_size))  # type: ignore[arg-type]
+    return tuple(records)

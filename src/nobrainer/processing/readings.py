@@ -1,0 +1,434 @@
+"""What is read from a trained model: how good it is, how sure, which scan is next."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+from torch import nn
+
+from nobrainer.calibration import Method, calibrate
+from nobrainer.data.entries import Entry, Scan
+from nobrainer.data.labels import LabelTable
+from nobrainer.data.prepare import Prepared
+from nobrainer.data.preprocess import background_value, preprocess_image
+from nobrainer.errors import InputError
+from nobrainer.evaluation import Evaluation, evaluate
+from nobrainer.io import ImageSource, read_image
+from nobrainer.naming import repeats, scan_names
+from nobrainer.posthoc import Calibration, QualityModel
+from nobrainer.processing import seen
+from nobrainer.processing.dataset import Dataset
+from nobrainer.processing.guard import Batch
+from nobrainer.processing.learned import Learned
+from nobrainer.processing.prediction import BatchError, Prediction
+from nobrainer.processing.progress import ProgressBar
+from nobrainer.quality import Case, assess, check_enough, fit_quality
+from nobrainer.quality.examples import collect_examples
+from nobrainer.ranking import Ranked, check_strategy, rank
+from nobrainer.recipe import Recipe
+from nobrainer.structures import Structure
+from nobrainer.training.engine import default_device, is_first_process
+
+
+class Readings:
+    """A trained model, and what can be read from it; `Segmentation` is one.
+
+    learned_: everything that `fit` or `load` found; absent before.
+    """
+
+    learned_: Learned
+
+    @property
+    def model_(self) -> nn.Module:
+        """The trained network."""
+        return self.learned_.network
+
+    @property
+    def recipe_(self) -> Recipe:
+        """How the model was made."""
+        return self.learned_.recipe
+
+    @property
+    def labels_(self) -> LabelTable:
+        """The names, colours and ids of the classes."""
+        return self.learned_.labels
+
+    @property
+    def history_(self) -> tuple[dict[str, Any], ...]:
+        """A row for each epoch of the training."""
+        return self.learned_.history
+
+    @property
+    def calibration_(self) -> Calibration | None:
+        """What `calibrate` found; None before."""
+        return self.learned_.calibration
+
+    @property
+    def quality_(self) -> QualityModel | None:
+        """What `fit_quality` found; None before."""
+        return self.learned_.quality
+
+    @property
+    def device(self) -> str:
+        """The device that predictions are computed on, such as "cpu" or "cuda"."""
+        return str(default_device())
+
+    def evaluate(
+        self,
+        dataset: Dataset,
+        n_samples: int = 10,
+        seed: int = 0,
+        *,
+        block_shape: Sequence[int] | None = None,
+        batch_size: int = 1,
+        surfaces: bool = True,
+        allow_seen: bool = False,
+        verbose: bool = True,
+    ) -> Evaluation:
+        """Compare predictions with the labels of a dataset, one scan at a time.
+
+        Args:
+            dataset: scans with labels.
+            n_samples: number of draws; a deterministic model makes one pass.
+            seed, block_shape, batch_size: as in `predict`.
+            surfaces: also measure distances between surfaces, which takes longer.
+            allow_seen: also take scans that the model was trained, validated or
+                calibrated on, or that its quality was learned from. Figures on them
+                are too good: `seen` of their rows and `warning` say so. Such scans
+                are known by the checksums of their files, those in memory are not.
+            verbose: show progress: a bar on a terminal, else a line a scan.
+
+        Returns: tidy rows (subject, region, structure, metric, value, seen), and
+            curves; see `nobrainer.evaluation`.
+
+        Raises:
+            InputError: a dataset that is not like the model's, or scans that the model
+                has used before.
+            BatchError: some scans could not be used; `results` is the evaluation of
+                the others.
+        """
+        learned = self._check_dataset(dataset)
+        if not allow_seen:
+            seen.check_unused(dataset, learned)
+        used = seen.used_before(dataset, learned) if allow_seen else []
+        predictor = learned.predictor(n_samples, seed, block_shape, batch_size)
+        batch = Batch()
+        with ProgressBar(verbose=verbose) as bar:
+            bar.begin_scans(len(dataset))
+
+            @contextmanager
+            def each(name: str) -> Iterator[None]:
+                with bar.scan(name), batch.scan(name):
+                    yield
+
+            evaluation = evaluate(
+                predictor,
+                dataset.iterate(learned.recipe.preprocess, shown=True, each=batch.scan),
+                labels=learned.labels,
+                intervals=learned.intervals(predictor),
+                surfaces=surfaces,
+                seen={scan.shown: use for scan, use in used},
+                each=each,
+            )
+        shown = {row.subject for row in evaluation}
+        whom = {whom for name, whom in dataset.shown_subjects.items() if name in shown}
+        evaluation = replace(evaluation, n_subjects=len(whom))
+        if batch.problems:
+            raise BatchError(evaluation, batch.problems)
+        return evaluation
+
+    def calibrate(
+        self,
+        dataset: Dataset,
+        method: Method = "temperature",
+        coverage: float | None = None,
+        n_samples: int = 10,
+        seed: int = 0,
+        *,
+        block_shape: Sequence[int] | None = None,
+        batch_size: int = 1,
+        verbose: bool = True,
+    ) -> Self:
+        """Fit what makes probabilities, and intervals of volumes, mean what they say.
+
+        `predict` and `evaluate` then use it, and `save` keeps it. An earlier
+        calibration is replaced, and what `fit_quality` learned is dropped: calibrate
+        first.
+
+        Args:
+            dataset: scans with labels that training has not seen; files that it was
+                fitted to are refused. Scans that it was validated on are not, though
+                the best weights were chosen by them.
+            method: "temperature", or "vector" for a weight and a bias per class.
+            coverage: share of scans, in (0, 1), whose true volumes shall lie in the
+                intervals of structure volumes, 0.9 say; None fits no intervals.
+            n_samples, seed, block_shape, batch_size: as in `predict`; a
+                deterministic model makes one pass.
+            verbose: show progress: a bar on a terminal, else a line a scan.
+
+        Returns: self, with `calibration_`.
+
+        Raises:
+            InputError: scans that training has seen or without labels, or too few
+                for the coverage.
+        """
+        learned = self._check_held_out(dataset)
+        dataset.warn_of_subjects(stacklevel=2)
+        predictor = learned.predictor(n_samples, seed, block_shape, batch_size)
+        with ProgressBar(verbose=verbose) as bar:
+            bar.begin_scans(len(dataset))
+
+            def volumes(scans: Sequence[int]) -> Iterator[Prepared]:
+                some = replace(
+                    dataset, data=tuple(dataset.data[scan] for scan in scans)
+                )
+                for volume in some.iterate(learned.recipe.preprocess, shown=True):
+                    with bar.scan(volume.name):
+                        yield volume
+
+            calibration = calibrate(
+                predictor, volumes, dataset.subjects, method=method, coverage=coverage
+            )
+        calibration = replace(calibration, checksums=seen.scan_checksums(dataset))
+        # It changes what the model of quality was fitted on.
+        self.learned_ = replace(learned, calibration=calibration, quality=None)
+        return self
+
+    def fit_quality(
+        self,
+        dataset: Dataset,
+        n_samples: int = 10,
+        seed: int = 0,
+        *,
+        severities: Sequence[float] = (1 / 3, 2 / 3, 1.0),
+        block_shape: Sequence[int] | None = None,
+        batch_size: int = 1,
+        verbose: bool = True,
+    ) -> Self:
+        """Learn to tell how good a segmentation is without a reference.
+
+        Each scan is predicted as it is and under every simulated shift of
+        `nobrainer.data.shifts` at each severity, so that there are bad segmentations
+        to learn from. `quality` then uses it, and `save` keeps it.
+
+        Args:
+            dataset: scans with labels of three subjects or more, which training has
+                not seen.
+            n_samples, seed, block_shape, batch_size: as in `predict`; a
+                deterministic model makes one pass.
+            severities: severities of each shift, in (0, 1].
+            verbose: show progress: a bar on a terminal, else lines.
+
+        Returns: self, with `quality_`.
+
+        Raises:
+            InputError: scans that training has seen or without labels, or too few.
+        """
+        learned = self._check_held_out(dataset)
+        dataset.warn_of_subjects(stacklevel=2)
+        predictor = learned.predictor(n_samples, seed, block_shape, batch_size)
+        check_enough(dataset.subjects)
+
+        def prepare(scan: Scan) -> Prepared:
+            one = replace(dataset, data=(scan,))
+            return next(one.iterate(learned.recipe.preprocess))
+
+        with ProgressBar(verbose=verbose) as bar:
+            bar.begin("learning quality", len(dataset))
+            examples = collect_examples(
+                predictor,
+                dataset.data,
+                dataset.subjects,
+                prepare,
+                labels=learned.labels,
+                cohort=learned.cohort,
+                severities=severities,
+                progress=bar.advance,
+            )
+        quality = fit_quality(examples, predictor.n_passes)
+        quality = replace(quality, checksums=seen.scan_checksums(dataset))
+        self.learned_ = replace(learned, quality=quality)
+        return self
+
+    def quality(self, prediction: Prediction, threshold: float = 0.8) -> Case:
+        """Score a prediction of this model without a reference, and say why to look.
+
+        Args:
+            prediction: what `predict` returned, with several draws where the model can
+                draw.
+            threshold: score, in [0, 1], below which the score is a reason to look.
+
+        Returns: the score, the features that it comes from and the reasons; see
+            `nobrainer.quality`. Without `fit_quality` the score is the mean pairwise
+            Dice of the draws.
+
+        Raises:
+            InputError: a prediction of another model, or with another number of draws
+                than quality was learned with.
+        """
+        learned = self._check_fitted()
+        is_ours = isinstance(prediction, Prediction) and (
+            prediction.labels.numbered() == learned.labels.numbered()
+        )
+        if not is_ours:
+            raise InputError(
+                "prediction must be what predict of this model returned for "
+                "n_samples > 0"
+            )
+        learned.check_quality_draws(len(prediction.volumes_mm3))
+        return assess(
+            prediction.name,
+            prediction.structures,
+            learned.cohort,
+            learned.quality,
+            threshold=threshold,
+            scan=prediction.appearance,
+        )
+
+    def rank(
+        self,
+        scans: Sequence[ImageSource],
+        strategy: str = "entropy",
+        n_samples: int = 10,
+        seed: int = 0,
+        *,
+        block_shape: Sequence[int] | None = None,
+        batch_size: int = 1,
+        verbose: bool = True,
+    ) -> list[Ranked]:
+        """Order unlabelled scans by how much a label for them is wanted.
+
+        Args:
+            scans: paths, nibabel images or (array, affine) tuples.
+            strategy: a name of `nobrainer.ranking.STRATEGIES`.
+            n_samples, seed, block_shape, batch_size: as in `predict`.
+            verbose: show progress: a bar on a terminal, else lines.
+
+        Returns: names and scores, most wanted first.
+
+        Raises:
+            InputError: an unknown strategy, one that needs draws for a model that
+                cannot draw, or a scan that is given twice.
+            BatchError: some scans could not be used; `results` ranks the others.
+        """
+        learned = self._check_fitted()
+        check_strategy(strategy, n_draws=learned.n_draws(n_samples))
+        predictor = learned.predictor(n_samples, seed, block_shape, batch_size)
+        if twice := repeats(s for s in scans if isinstance(s, str | PathLike)):
+            raise InputError("\n".join(twice))
+        names = scan_names(
+            [
+                str(source) if isinstance(source, str | PathLike) else f"scans[{n}]"
+                for n, source in enumerate(scans)
+            ]
+        )
+        tables: dict[str, tuple[Structure, ...]] = {}
+        batch = Batch()
+        with ProgressBar(verbose=verbose) as bar:
+            bar.begin_scans(len(scans))
+            for name, source in zip(names, scans, strict=True):
+                with bar.scan(name), batch.scan(source):
+                    scan = preprocess_image(
+                        read_image(source), learned.recipe.preprocess
+                    )
+                    _, tables[name] = learned.measure(
+                        predictor,
+                        scan.data,
+                        scan.geometry,
+                        background_value(scan.data),
+                        on_pass=bar.advance,
+                    )
+        ranked = rank(tables, strategy, seed)
+        if batch.problems:
+            raise BatchError(ranked, batch.problems)
+        return ranked
+
+    def dataset(self, files: Iterable[Entry]) -> Dataset:
+        """Scans, with or without labels, prepared as those that the model learned from.
+
+        Args:
+            files: as for `Dataset.from_files`.
+
+        Raises:
+            InputError: files that cannot be used, or a model whose labels were
+                binarized by a function, which is not kept: binarize them yourself.
+        """
+        recipe = self._check_fitted().recipe
+        data = recipe.data
+        if data.binarize == "callable":
+            raise InputError(
+                f"the model's labels were binarized by {data.binarize_name}, which is "
+                "not kept with it: use Dataset.from_files(...).binarize(function)"
+            )
+        return replace(
+            Dataset.from_files(files, n_classes=data.n_classes),
+            config=data,
+            labels=self.labels_,
+            normalizer=recipe.preprocess.normalize,
+            outliers=recipe.preprocess.outliers,
+            spacing_mm=recipe.preprocess.spacing_mm,
+        )
+
+    def n_draws(self, n_samples: int) -> int:
+        """How many draws there are where `predict` is asked for `n_samples`."""
+        return self._check_fitted().predictor(n_samples, 0).n_passes
+
+    def coverage(self, n_samples: int) -> float | None:
+        """The share of scans whose true volumes lie in the conformal intervals.
+
+        Args:
+            n_samples: what `predict` is asked for: intervals hold for the number of
+                draws that they were fitted with.
+
+        Returns: None where there are no intervals for so many draws.
+        """
+        calibration = self.calibration_
+        intervals = None if calibration is None else calibration.intervals
+        if intervals is None or intervals.n_draws != self.n_draws(n_samples):
+            return None
+        return intervals.coverage
+
+    def check_quality(self, n_samples: int) -> None:
+        """Raise `InputError` unless `quality` can score what has so many draws."""
+        self._check_fitted().check_quality_draws(self.n_draws(n_samples))
+
+    def check_unused(self, dataset: Dataset) -> None:
+        """Raise `InputError` for scans that the model has used, which flatter it."""
+        seen.check_unused(dataset, self._check_fitted())
+
+    def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the model as a folder that `load` reads; returns the folder.
+
+        An existing bundle is replaced only with `overwrite=True`. Of the processes
+        of a training on several devices only the first one writes.
+        """
+        learned = self._check_fitted()
+        if not is_first_process():
+            return Path(directory)
+        return learned.write(directory, overwrite=overwrite)
+
+    def _check_fitted(self) -> Learned:
+        """What the model has learned; `InputError` where that is nothing yet."""
+        if not hasattr(self, "learned_"):
+            raise InputError("this Segmentation is not fitted: call fit or load first")
+        return self.learned_
+
+    def _check_dataset(self, dataset: Dataset) -> Learned:
+        """Refuse a dataset without labels, or whose classes are not the model's."""
+        learned = self._check_fitted()
+        dataset.check_labelled()
+        if dataset.n_classes != learned.recipe.data.n_classes:
+            raise InputError(
+                f"the dataset has n_classes={dataset.n_classes}, the model "
+                f"{learned.recipe.data.n_classes}: make the dataset with the model's"
+            )
+        return learned
+
+    def _check_held_out(self, dataset: Dataset) -> Learned:
+        """Refuse a dataset that does not fit, or scans that taught the weights."""
+        learned = self._check_dataset(dataset)
+        seen.check_not_trained_on(dataset, learned)
+        return learned

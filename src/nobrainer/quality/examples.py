@@ -1,0 +1,131 @@
+"""Examples for the quality model: predictions of labelled scans, also degraded ones."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from nobrainer.appearance import measure
+from nobrainer.bayes.draws import mix_seed
+from nobrainer.data.entries import Scan
+from nobrainer.data.labels import LabelTable
+from nobrainer.data.prepare import Prepared
+from nobrainer.data.shifts import SHIFTS, shifted
+from nobrainer.errors import InputError
+from nobrainer.inference.predict import TileResult
+from nobrainer.inference.predictor import Predictor
+from nobrainer.io import read_image, read_labels
+from nobrainer.metrics.overlap import confusion, dice
+from nobrainer.quality.feature import features
+from nobrainer.quality.fit import Example
+from nobrainer.recipe import Cohort
+from nobrainer.structures import StructureSums
+
+
+def collect_examples(
+    predictor: Predictor,
+    scans: Sequence[Scan],
+    subjects: Sequence[str],
+    prepare: Callable[[Scan], Prepared],
+    *,
+    labels: LabelTable,
+    cohort: Cohort | None,
+    severities: Sequence[float],
+    progress: Callable[[int, int], None],
+) -> list[Example]:
+    """Predict every scan as it is and under every simulated shift.
+
+    Args:
+        predictor: the network, and how it is applied; its seed is that of the shifts,
+            too.
+        scans: scans with labels, which training has not seen.
+        subjects: whom each scan shows.
+        prepare: reads and preprocesses a scan as the network learned scans.
+        labels: names of the classes.
+        cohort: what the training scans were like, if that is on record.
+        severities: severities of each shift, in (0, 1].
+        progress: called with (predictions done, predictions in all) at first and after
+            each.
+
+    Returns:
+        An example for each prediction, except where nothing labelled is left in the
+        field of view.
+
+    Raises:
+        InputError: a scan cannot be used, or is a label map.
+    """
+    examples = []
+    total = len(scans) * (1 + len(SHIFTS) * len(severities))
+    never_seen = () if cohort is None else cohort.never_seen
+    progress(0, total)
+    versions = degraded_scans(scans, severities, predictor.sampling.seed)
+    for done, (number, is_shifted, scan) in enumerate(versions):
+        volume = prepare(scan)
+        comparison = _Comparison(volume, predictor.n_classes)
+        counts = predictor(volume.image, volume.background, comparison.add)
+        scores = dice(comparison.confusion)[1:]
+        # A shift can push all that is labelled out of the field of view.
+        if not np.isnan(scores).all():
+            geometry = volume.geometry
+            found = features(
+                comparison.sums.table(
+                    counts * geometry.voxel_mm3, labels, None, never_seen
+                ),
+                cohort,
+                measure(
+                    volume.image, comparison.label, geometry.spacing_mm, volume.voxel_mm
+                ),
+            )
+            mean = float(np.nanmean(scores))
+            examples.append(Example(subjects[number], found, mean, is_shifted))
+        progress(done + 1, total)
+    return examples
+
+
+def degraded_scans(
+    scans: Sequence[Scan], severities: Sequence[float], seed: int
+) -> Iterator[tuple[int, bool, Scan]]:
+    """Each labelled scan as it is, then under every simulated shift, one at a time.
+
+    Args:
+        scans: scans with labels.
+        severities: severities of each shift, in (0, 1].
+        seed: seed of what is random in a shift.
+
+    Yields: the scan's number in `scans`, whether it is shifted, and the scan.
+
+    Raises:
+        InputError: one is a label map.
+    """
+    for number, scan in enumerate(scans):
+        assert scan.label is not None
+        if scan.is_map:
+            raise InputError(
+                f"{scan.name}: is a label map, and shifts are simulated on scans: give "
+                "scans with labels"
+            )
+        yield number, False, scan
+        image, label = read_image(scan.image), read_labels(scan.label)
+        for name in SHIFTS:
+            for severity in severities:
+                key = mix_seed(seed, scan.shown, name)
+                moved = shifted(image, label, name, severity, key)
+                image_entry, label_entry = ((v.data, v.affine) for v in moved)
+                yield number, True, replace(scan, image=image_entry, label=label_entry)
+
+
+class _Comparison:
+    """One scan's labels against its prediction, tile by tile."""
+
+    def __init__(self, volume: Prepared, n_classes: int) -> None:
+        assert volume.label is not None
+        self._truth = volume.label
+        self.label = np.empty_like(volume.label)
+        self.confusion = np.zeros((n_classes, n_classes), np.int64)
+        self.sums = StructureSums(n_classes)
+
+    def add(self, tile: TileResult) -> None:
+        truth = self._truth[tile.where]
+        self.confusion += confusion(truth, tile.label, len(self.confusion))
+        self.label[tile.where] = tile.label
+        self.sums.add(tile)

@@ -1,0 +1,83 @@
+"""The part of a training's loss that looks at the labels: by name or of one's own."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nobrainer.checks import check_choice
+from nobrainer.errors import InputError
+from nobrainer.losses import LOSSES
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Maps logits (B, C, I, J, K) and labels (B, I, J, K) to a mean over voxels."""
+USUAL = "cross_entropy"
+
+
+@dataclass(frozen=True)
+class DataLoss:
+    """The data term of the loss, as the user asked for it.
+
+    given: name of `nobrainer.losses.LOSSES`, or a function of logits and labels; None
+        stands for cross-entropy.
+    class_weights: one weight for each class, "auto" for inverse frequency, or None for
+        equal weights; only with a named loss.
+
+    Raises:
+        InputError: an unknown name, or class weights beside a function.
+    """
+
+    given: str | Loss | None = None
+    class_weights: Sequence[float] | str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.given, str):
+            LOSSES.check(self.given)
+        elif self.given is not None and self.class_weights is not None:
+            raise InputError(
+                "class_weights go with a named loss: put them into your own loss"
+            )
+
+    @property
+    def name(self) -> str:
+        """What the recipe calls the loss; of a function it cannot keep the code."""
+        if self.given is None:
+            return USUAL
+        if isinstance(self.given, str):
+            return self.given
+        kind = getattr(self.given, "__qualname__", type(self.given).__qualname__)
+        return f"callable:{kind}"
+
+    def known_weights(self, n_classes: int) -> tuple[float, ...] | None:
+        """The weight of each class, as far as it is known before labels are read.
+
+        None stands for equal weights, and for "auto", whose weights follow from the
+        labels.
+
+        Raises:
+            InputError: the weights are not one number for each of `n_classes`.
+        """
+        given = self.class_weights
+        if given is None:
+            return None
+        if isinstance(given, str):
+            check_choice("class_weights", given, ["auto"])
+            return None
+        # The keys of a mapping would be taken for the weights.
+        if isinstance(given, Mapping) or len(given) != n_classes:
+            raise InputError(
+                f"class_weights must be {n_classes} numbers, one a class, got {given!r}"
+            )
+        try:
+            return tuple(map(float, given))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"class_weights must be numbers, got {given!r}") from error
+
+    def build(self, weights: tuple[float, ...] | None) -> Loss:
+        """The function to minimise, with these weights of the classes."""
+        if callable(self.given):
+            return self.given
+        return LOSSES[self.given or USUAL](
+            None if weights is None else torch.tensor(weights)
+        )

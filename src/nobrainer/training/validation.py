@@ -1,0 +1,66 @@
+"""The Dice of whole validation volumes, measured after each epoch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from nobrainer.data.labels import LabelTable
+from nobrainer.data.prepare import Prepared
+from nobrainer.errors import InputError
+from nobrainer.inference.predict import Sampling, TileResult
+from nobrainer.inference.predictor import Predictor
+from nobrainer.metrics.overlap import confusion, dice
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """Measures a network on prepared scans with labels.
+
+    volumes: the scans.
+    labels: names of the classes.
+    device: device that the network runs on.
+
+    Raises:
+        InputError: no scan has a voxel of a class but background.
+    """
+
+    volumes: Sequence[Prepared]
+    labels: LabelTable
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        if not any(v.label is not None and v.label.any() for v in self.volumes):
+            raise InputError("dataset_validate has no voxel of a class but background")
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Dice of the posterior mean, mean over scans.
+
+        Returns:
+            "validation_dice_NAME" of each class but background that a scan has, and
+            "validation_dice", the mean of those.
+        """
+        n_classes = len(self.labels.names)
+        mean_weights = Sampling(seed=0, n_draws=0)
+        predictor = Predictor(model, n_classes, mean_weights, self.device)
+        scores = [_dice_of(predictor, volume)[1:] for volume in self.volumes]
+        per_class = np.ma.masked_invalid(scores).mean(axis=0).filled(np.nan)
+        named = zip(self.labels.names[1:], per_class, strict=True)
+        figures = {f"validation_dice_{name}": float(v) for name, v in named if v == v}
+        return figures | {"validation_dice": float(np.mean(list(figures.values())))}
+
+
+def _dice_of(predictor: Predictor, volume: Prepared) -> np.ndarray:
+    """Dice of each class of one scan (C,); NaN where neither side has the class."""
+    truth, n_classes = volume.label, predictor.n_classes
+    assert truth is not None
+    table = np.zeros((n_classes, n_classes), np.int64)
+
+    def count(tile: TileResult) -> None:
+        nonlocal table
+        table += confusion(truth[tile.where], tile.label, n_classes)
+
+    predictor(volume.image, volume.background, count)
+    return dice(table)
