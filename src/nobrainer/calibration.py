@@ -80,9 +80,8 @@ def calibrate(
         The scaling, with `intervals` where `coverage` is given.
 
     Raises:
-        InputError: unknown method, a coverage that so many subjects cannot give or
-            that is asked of one draw of a model that could make more, a subject
-            without labels or without foreground.
+        InputError: unknown method, a coverage that so few subjects or one draw cannot
+            give, a subject without labels or without foreground.
 
     Sources: Guo et al., "On calibration of modern neural networks", ICML 2017; Lei et
     al., "Distribution-free predictive inference for regression", JASA 113 (2018).
@@ -90,11 +89,11 @@ def calibrate(
     check_choice("calibration method", method, get_args(Method))
     if not subjects:
         raise InputError("scans to calibrate on must be at least 1, got 0")
-    people = sorted(set(subjects))
+    n_people = len(set(subjects))
     halved = method == "vector" and coverage is not None
     n_draws = predictor.n_passes
     if coverage is not None:
-        n_left = len(people) // 2 if halved else len(people)
+        n_left = n_people // 2 if halved else n_people
         _check_coverage(coverage, n_left, halved)
         if n_draws < 2 and is_stochastic(predictor.model):
             raise InputError(
@@ -107,15 +106,7 @@ def calibrate(
         min(VOXELS_PER_SUBJECT, LOGIT_BYTES // bytes_per_voxel), _FEWEST_VOXELS
     )
 
-    # The scans that intervals come from: one of each subject, or of half of them.
-    lone = [subjects.index(one) for one in people]
-    scans = list(range(len(subjects)))
-    if halved:
-        rng = np.random.default_rng(predictor.sampling.seed)
-        order = rng.permutation(len(people))
-        lone = [lone[place] for place in order[: len(people) // 2]]
-        taken = {subjects[scan] for scan in lone}
-        scans = [scan for scan in scans if subjects[scan] not in taken]
+    scans, lone = _divide(subjects, predictor.sampling.seed, halved=halved)
     collected = collect(plain, volumes(scans), voxels_per_subject=n_voxels)
     fitted = fit_scaling(
         [subject.logits for subject in collected],
@@ -130,8 +121,7 @@ def calibrate(
     if coverage is None:
         return fitted
     if halved:
-        scaling = Scaling(fitted.weight, fitted.bias)
-        scaled = replace(plain, scaling=scaling)
+        scaled = replace(plain, scaling=Scaling(fitted.weight, fitted.bias))
         collected = collect(scaled, volumes(lone), voxels_per_subject=0)
     else:
         collected = [collected[scan] for scan in lone]
@@ -141,6 +131,25 @@ def calibrate(
         coverage,
     )
     return replace(fitted, intervals=intervals)
+
+
+def _divide(
+    subjects: Sequence[str], seed: int, *, halved: bool
+) -> tuple[list[int], list[int]]:
+    """Numbers of the scans that the scaling comes from, and of those for intervals.
+
+    Intervals come from one scan of each subject, or of a random half of the subjects,
+    whose scans then do not serve the scaling.
+    """
+    people = sorted(set(subjects))
+    lone = [subjects.index(one) for one in people]
+    scans = list(range(len(subjects)))
+    if halved:
+        order = np.random.default_rng(seed).permutation(len(people))
+        lone = [lone[place] for place in order[: len(people) // 2]]
+        taken = {subjects[scan] for scan in lone}
+        scans = [scan for scan in scans if subjects[scan] not in taken]
+    return scans, lone
 
 
 def collect(
@@ -236,14 +245,9 @@ def fit_scaling(
     """
     check_choice("calibration method", method, get_args(Method))
     n_classes = logits[0].shape[-1]
-    subjects = [
-        (torch.from_numpy(scores), torch.from_numpy(truth))
-        for scores, truth in zip(logits, truths, strict=True)
-    ]
-
-    counts = np.array([np.bincount(y, minlength=n_classes) for y in truths])
-    seen_by = np.count_nonzero(counts, axis=0) >= min(2, len(counts))
-    common = torch.from_numpy((counts.sum(0) >= _FEWEST_OF_CLASS) & seen_by)
+    pairs = zip(logits, truths, strict=True)
+    subjects = [(torch.from_numpy(z), torch.from_numpy(y)) for z, y in pairs]
+    common = torch.from_numpy(_common_classes(truths, n_classes))
 
     def scaling(values: Tensor) -> tuple[Tensor, Tensor]:
         deviation = values.new_zeros(n_classes)
@@ -271,10 +275,7 @@ def fit_scaling(
         assert point.grad is not None
         return total, point.grad.numpy()
 
-    limits = [_LOG_WEIGHT_LIMIT]
-    if method == "vector":
-        for limit in (_LOG_WEIGHT_LIMIT, _BIAS_LIMIT):
-            limits += [limit if enough else 0.0 for enough in common]
+    limits = _limits(common.tolist() if method == "vector" else ())
     start = np.zeros(len(limits))
     best = scipy.optimize.minimize(
         loss,
@@ -299,6 +300,25 @@ def fit_scaling(
         nll_before=before,
         nll_after=after,
     )
+
+
+def _common_classes(truths: Sequence[np.ndarray], n_classes: int) -> np.ndarray:
+    """Which classes have enough voxels, in enough subjects, to be fitted apart."""
+    counts = np.array([np.bincount(y, minlength=n_classes) for y in truths])
+    seen_by = np.count_nonzero(counts, axis=0) >= min(2, len(counts))
+    return (counts.sum(0) >= _FEWEST_OF_CLASS) & seen_by
+
+
+def _limits(common: Sequence[bool]) -> list[float]:
+    """How far from 0 each number of the fit may go: 0 for a class that is not fitted.
+
+    Args:
+        common: of each class whether it is fitted; none of them under one temperature.
+    """
+    limits = [_LOG_WEIGHT_LIMIT]
+    for limit in (_LOG_WEIGHT_LIMIT, _BIAS_LIMIT):
+        limits += [limit if enough else 0.0 for enough in common]
+    return limits
 
 
 def _nll(logits: Tensor, truth: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -139,14 +139,18 @@ class Prediction:
         return to_nibabel(self.labels.to_values(classes), volume)
 
 
-class BatchError(InputError):
+Results = TypeVar("Results")
+
+
+class BatchError(InputError, Generic[Results]):
     """Some of several inputs could not be predicted.
 
-    `results` has a prediction or None for each input (after `evaluate` and `rank`
-    the evaluation and the ranking of the others), `problems` the messages.
+    results: a prediction or None for each input; after `evaluate` and `rank` the
+        evaluation and the ranking of the others.
+    problems: the messages, a line for each input that has no result.
     """
 
-    def __init__(self, results: Any, problems: list[str]) -> None:
+    def __init__(self, results: Results, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.results = results
         self.problems = problems

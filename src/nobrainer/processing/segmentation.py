@@ -97,33 +97,29 @@ class Segmentation(Readings):
         verbose: bool = True,
         options: TrainingOptions | None = None,
     ) -> Self:
-        """Train on a dataset; all its files are read and checked before the first step.
+        """Train on a dataset; all its files are checked before the first step.
 
         Args:
             dataset_train: scans with labels.
-            dataset_validate: scans on which the Dice of whole volumes is measured
-                after each epoch (with the posterior mean); the model keeps its best
-                weights by it.
+            dataset_validate: scans on which the Dice of whole volumes is measured after
+                each epoch, with the posterior mean; the best weights by it are kept.
             epochs: number of passes of `patches_per_volume` patches per volume.
             optimizer: class of the optimiser.
             opt_args: its arguments; default {"lr": DEFAULT_LEARNING_RATE}.
             loss: "cross_entropy" (default), "dice", "dice_ce", or a function of logits
-                (B, C, I, J, K) and labels (B, I, J, K). A Bayesian model adds
-                kl_weight · KL / n_weights.
+                (B, C, I, J, K) and labels (B, I, J, K); a Bayesian model adds its KL.
             class_weights: one weight per class, or "auto" for inverse frequency.
             seed: seed of initial weights, patches and weight draws.
-            warm_start: a trained deterministic model (or its folder) of the same
-                network, at whose weights the posterior means begin.
+            warm_start: a trained deterministic model of the same network, or its
+                folder, at whose weights the posterior means begin.
             resume: go on from the last checkpoint in `checkpoint_filepath`, if any.
             verbose: show progress: a bar on a terminal, else lines.
-            options: what else can be said of a training: schedule of the learning rate,
-                gradients, when to stop, precision and devices.
+            options: schedule, gradients, when to stop, precision and devices.
 
         Returns: self.
 
         Raises:
-            InputError: files or arguments that cannot be used, or training labels
-                without foreground.
+            InputError: files or arguments that cannot be used.
             DivergedError: a loss was not finite; names the batch's files.
         """
         options = options or TrainingOptions()
@@ -273,33 +269,28 @@ class Segmentation(Readings):
         """Segment a scan, or several.
 
         Each of `n_samples` draws of the weights is applied to the whole scan. A scan
-        that is unlike the training scans, or whose segmentation is, gets an
-        `UnusualScanWarning` that says why; a `Prediction` keeps the reasons in
-        `flags`. The result does not depend on `block_shape` or `batch_size` (except
-        for networks with global operations, such as `unet` with instance norm).
+        or segmentation unlike those of the training gets an `UnusualScanWarning`; a
+        `Prediction` keeps the reasons in `flags`. `block_shape` and `batch_size` change
+        no result, but for networks with global operations (`unet` with instance norm).
 
         Args:
             x: a path, a nibabel image or an (array, affine) tuple; or a list of them.
-            batch_size: number of slabs in one pass: more are faster, and take more
-                memory.
+            batch_size: number of slabs in one pass; more of them take more memory.
             block_shape: voxels of a tile along each axis; None lets the memory decide.
             n_samples: number of draws of the weights; 0 is one pass with the posterior
-                mean. None takes 10 of a model that can draw, and one pass of a
-                deterministic one, which has no more than that in any case.
+                mean. None takes 10 of a model that can draw, one pass of another.
             seed: seed of the draws; None takes a fresh one, which the result records.
             probabilities: also keep the mean class probabilities.
-            class_numbers: label maps carry the numbers 0, 1, 2, ... of the classes;
-                else the values of the training's label files (FreeSurfer's ids, say)
-                where every class has one, see `LabelTable.values`.
+            class_numbers: give label maps the numbers 0, 1, 2, ... of the classes in
+                place of `LabelTable.values`, those of the training's label files.
             precision: "float32", or "bfloat16", faster on a device that has it.
             verbose: show progress: a bar on a terminal, else a line a scan.
-            on_pass: is called with how many passes over the scan are done, and of how
-                many.
+            on_pass: is called with (passes over the scan that are done, all of them).
 
-        Returns: a `Prediction`, which unpacks into label, variance and entropy. For
-            n_samples=0, and for a deterministic model where n_samples is not given,
-            the label image alone, unless there are to be probabilities. For a list, a
-            list of them.
+        Returns: a `Prediction`, which unpacks into label, variance and entropy; for a
+            list, a list of them. Without draws, that is for n_samples=0 or a
+            deterministic model by default, the label image alone unless there are to
+            be probabilities.
 
         Raises:
             InputError: a scan or argument that cannot be used.
