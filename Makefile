@@ -39,7 +39,7 @@ demo: $(INSTALLED) ## train, predict and draw on embedded data, into demo-output
 test: lint $(INSTALLED) ## lint, types, pages, then every test
 	site=$$(mktemp -d) && trap 'rm -rf $$site' EXIT && \
 	  $(BIN)/mkdocs build --strict --quiet --site-dir $$site
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 check: lint ## lint, types and the quickest tests, in less than a minute
 	$(BIN)/pytest $(wildcard $(QUICK:%=tests/%*))

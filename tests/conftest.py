@@ -24,6 +24,19 @@ from nobrainer.training.engine import default_device, has_bfloat16
 from nobrainer.utils import get_data
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slowest files first, so that no worker is left alone with one at the end.
+
+    A file whose tests take long says so: `pytestmark = pytest.mark.slow(seconds=60)`.
+    """
+
+    def seconds(item: pytest.Item) -> float:
+        mark = item.get_closest_marker("slow")
+        return mark.kwargs["seconds"] if mark else 0
+
+    items.sort(key=seconds, reverse=True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_dir(
     tmp_path_factory: pytest.TempPathFactory, worker_id: str

@@ -9,6 +9,7 @@ from textwrap import dedent
 
 import pytest
 
+pytestmark = pytest.mark.slow(seconds=150)
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 FENCE = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
