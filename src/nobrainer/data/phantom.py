@@ -24,7 +24,8 @@ from nobrainer.io import SYNTHETIC, write
 
 Array = NDArray[np.float32]
 
-# Names the cache's directory: raise it whenever a change alters any voxel or header.
+# Part of the name of the cache's directory: raise it with every change that alters a
+# voxel or a header.
 GENERATION = 2
 
 _FIELD_OF_VIEW_MM = (192.0, 240.0, 216.0)
@@ -45,13 +46,61 @@ _SIGNALS = {
 
 
 class _Atlas(NamedTuple):
-    """Maps in MNI space, blurred to the size of a voxel."""
+    """Maps in MNI space, (I, J, K) each, blurred to the size of a voxel.
+
+    grey, white: share of grey and of white matter in each voxel, 0 to 1.
+    depth_mm: distance from the brain's surface, positive inside.
+    ventricles: share of lateral ventricle, 0 to 1.
+    affine: (4, 4), from voxels to MNI space in mm.
+    """
 
     grey: Array
     white: Array
-    depth_mm: Array  # distance from the brain's surface, positive inside
+    depth_mm: Array
     ventricles: Array
     affine: NDArray[np.float64]
+
+
+class _Space(NamedTuple):
+    """The grid of one subject's scan, and where the atlas lies under it.
+
+    rng: what draws all that differs from subject to subject.
+    shape: voxels along each axis.
+    lattice: points along each axis of the coarse lattice for smooth fields.
+    mni: place of each voxel in MNI space in mm, (3, I, J, K).
+    at: the same in voxels of the atlas.
+    resolution_mm: edge of the cubic voxels.
+    """
+
+    rng: np.random.Generator
+    shape: tuple[int, ...]
+    lattice: tuple[int, ...]
+    mni: Array
+    at: Array
+    resolution_mm: float
+
+    def sample(self, values: Array, mode: str = "constant") -> Array:
+        """Values of an atlas map at the voxels of the scan, linearly interpolated."""
+        return ndimage.map_coordinates(values, self.at, order=1, mode=mode)
+
+    def noise(self, sigma_mm: float) -> Array:
+        """A smooth random field of unit variance at the voxels of the scan."""
+        field = _smooth_noise(self.rng, self.lattice, sigma_mm / _LATTICE_MM)
+        return _to_shape(field, self.shape)
+
+
+class _Surfaces(NamedTuple):
+    """How deep each voxel lies below the surfaces of a head, in mm, (I, J, K) each.
+
+    Depths are positive inside: of the brain, the fluid around it, the skull, the skin.
+    `bone_mm` is the thickness of the skull.
+    """
+
+    in_brain_mm: Array
+    in_csf_mm: Array
+    in_bone_mm: Array
+    in_skin_mm: Array
+    bone_mm: Array
 
 
 @lru_cache(maxsize=2)
@@ -100,14 +149,14 @@ def _atlas(resolution_mm: float) -> _Atlas:
 def _smooth_noise(
     rng: np.random.Generator, shape: tuple[int, ...], sigma: float
 ) -> Array:
-    """Gaussian random field of unit variance, correlated over `sigma` voxels."""
+    """A Gaussian random field of unit variance, correlated over `sigma` voxels."""
     noise = rng.standard_normal(shape, np.float32)
     noise = ndimage.gaussian_filter(noise, sigma, mode="reflect")
     return noise / noise.std()
 
 
 def _to_shape(field: Array, shape: tuple[int, ...]) -> Array:
-    """Linear interpolation of a lattice that spans the same box as `shape`."""
+    """Interpolate a lattice linearly onto a grid of `shape` that spans the same box."""
     factors = [n / m for n, m in zip(shape, field.shape, strict=True)]
     return ndimage.zoom(field, factors, order=1)
 
@@ -138,7 +187,7 @@ def _deformation(
 
 
 def _pose(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Random affine (4, 4) from the head in the scanner to the MNI atlas."""
+    """A random affine (4, 4) from the head in the scanner to the MNI atlas."""
     # The MNI template is larger than an average brain.
     scale = np.diag(1 / (rng.normal(0.91, 0.015) * rng.normal(1, 0.015, 3)))
     pitch, roll, yaw = np.deg2rad(rng.normal(0, (4, 1.5, 1.5)))
@@ -159,10 +208,18 @@ def _inside(level_mm: Array, resolution_mm: float) -> Array:
 def _brain_tissue(
     rng: np.random.Generator, grey: Array, white: Array, resolution_mm: float
 ) -> Array:
-    """Shares (3, I, J, K) of white matter, grey matter and CSF in each voxel.
+    """Draw the shares of white matter, grey matter and CSF in each voxel.
 
-    The maps are means over many people: raising them to a power takes back the blur
-    of that mean, and noise in the exponent moves the folds of each subject.
+    The maps are means over many people. Raising them to a power takes back the blur
+    of that mean; noise in the exponent moves the folds from subject to subject.
+
+    Args:
+        rng: what draws.
+        grey, white: share of grey and of white matter in the atlas, (I, J, K).
+        resolution_mm: edge of the voxels.
+
+    Returns:
+        (3, I, J, K), with the sum 1 in each voxel.
     """
     shares = np.stack((white, grey, rng.uniform(1.3, 1.9) * (1 - grey - white)))
     shares = np.maximum(shares, 1e-3) ** 2
@@ -174,7 +231,7 @@ def _brain_tissue(
 def _as_stored(
     data: NDArray[np.generic], affine: NDArray[np.float64], orientation: str
 ) -> nib.Nifti1Image:
-    """The image a scanner would store: axes in its own order, world unchanged."""
+    """The image as a scanner would store it: axes in another order, same world."""
     wanted = nib.orientations.axcodes2ornt(orientation)
     given = nib.orientations.io_orientation(affine)
     image = nib.Nifti1Image(data, affine).as_reoriented(
@@ -193,7 +250,7 @@ def make_subject(
     """Make one synthetic T1-weighted head and its labels.
 
     Args:
-        seed: the subject; the same seed gives the same voxels.
+        seed: number of the subject; the same seed gives the same voxels.
         resolution_mm: edge of the cubic voxels, 1 to 10 mm.
 
     Returns:
@@ -212,14 +269,39 @@ def make_subject(
         )
     rng = np.random.default_rng(seed)
     atlas = _atlas(float(resolution_mm))
-
-    # The scanner's grid, in RAS order until the very end.
-    shape = tuple(round(extent / resolution_mm) for extent in _FIELD_OF_VIEW_MM)
-    lattice = tuple(round(extent / _LATTICE_MM) + 1 for extent in _FIELD_OF_VIEW_MM)
     corner = np.array([-96.0, -138.0, -118.0]) + rng.normal(0, (1, 2, 2))
     isocentre_mm = rng.normal(0, (0.5, 15, 15)).round(2)
+    # In RAS order until the very end.
     affine = nib.affines.from_matvec(np.eye(3) * resolution_mm, corner)
+    space = _draw_space(rng, atlas, affine, resolution_mm)
+    in_brain_mm = space.sample(atlas.depth_mm, "nearest") + 0.5 * space.noise(8)
+    grey, white = space.sample(atlas.grey), space.sample(atlas.white)
+    shares = _brain_tissue(rng, grey, white, resolution_mm)
+    surfaces = _draw_surfaces(space, in_brain_mm)
+    image = _draw_image(space, shares, surfaces)
 
+    tissue = shares.argmax(axis=0)
+    tissue[(tissue == 2) & (space.sample(atlas.ventricles) > 0.5)] = 3
+    is_right = (space.mni[0] > 0).astype(int)
+    labels = np.where(in_brain_mm > 0, _IDS[is_right, tissue], np.uint8(0))
+
+    affine[:3, 3] += isocentre_mm
+    orientation = _ORIENTATIONS[seed % len(_ORIENTATIONS)]
+    return (
+        _as_stored(image.round().astype(np.int16), affine, orientation),
+        _as_stored(labels, affine, orientation),
+    )
+
+
+def _draw_space(
+    rng: np.random.Generator,
+    atlas: _Atlas,
+    affine: NDArray[np.float64],
+    resolution_mm: float,
+) -> _Space:
+    """Draw shape and pose of a head, and with them where the atlas lies."""
+    shape = tuple(round(extent / resolution_mm) for extent in _FIELD_OF_VIEW_MM)
+    lattice = tuple(round(extent / _LATTICE_MM) + 1 for extent in _FIELD_OF_VIEW_MM)
     displacement = _deformation(rng, lattice, _LATTICE_MM)
     to_mni = (_pose(rng) @ affine).astype(np.float32)
     moved = np.indices(shape, np.float32)
@@ -229,31 +311,39 @@ def make_subject(
     mni += to_mni[:3, 3, None, None, None]
     step_mm, origin = atlas.affine[0, 0], atlas.affine[:3, 3, None, None, None]
     at = (mni - origin.astype(np.float32)) / np.float32(step_mm)
+    return _Space(rng, shape, lattice, mni, at, resolution_mm)
 
-    def sample(values: Array, mode: str = "constant") -> Array:
-        return ndimage.map_coordinates(values, at, order=1, mode=mode)
 
-    def lattice_noise(sigma_mm: float) -> Array:
-        return _to_shape(_smooth_noise(rng, lattice, sigma_mm / _LATTICE_MM), shape)
-
-    depth_mm = sample(atlas.depth_mm, "nearest") + 0.5 * lattice_noise(8)
-    shares = _brain_tissue(rng, sample(atlas.grey), sample(atlas.white), resolution_mm)
-
-    # Depths below the surfaces of CSF, skull and skin, which also wraps neck and face.
-    x, y, z = mni
+def _draw_surfaces(space: _Space, in_brain_mm: Array) -> _Surfaces:
+    """Draw how thick fluid, skull and scalp are; skin also wraps neck and face."""
+    x, y, z = space.mni
     thickness_mm = np.array([(1, 2), (4.5, 7), (4, 8)])
     csf_mm, bone_mm, scalp_mm = (
-        mean * (1 + 0.2 * lattice_noise(20)) for mean in rng.uniform(*thickness_mm.T)
+        mean * (1 + 0.2 * space.noise(20))
+        for mean in space.rng.uniform(*thickness_mm.T)
     )
-    in_csf_mm = depth_mm + csf_mm
+    in_csf_mm = in_brain_mm + csf_mm
     in_bone_mm = in_csf_mm + bone_mm
     neck_mm = 58 - np.hypot(x, 0.9 * (y + 30)) - np.maximum(z + 50, 0)
     face_mm = 58 - np.sqrt(x**2 + (0.8 * (y - 28)) ** 2 + (0.8 * (z + 68)) ** 2)
     in_skin_mm = np.maximum(in_bone_mm + scalp_mm, np.maximum(neck_mm, face_mm))
+    return _Surfaces(in_brain_mm, in_csf_mm, in_bone_mm, in_skin_mm, bone_mm)
 
+
+def _draw_image(space: _Space, shares: Array, surfaces: _Surfaces) -> Array:
+    """Draw the intensities of a head, (I, J, K), in arbitrary units.
+
+    Args:
+        space: the grid of the scan.
+        shares: share of white matter, grey matter and fluid in each voxel of the brain,
+            (3, I, J, K).
+        surfaces: how deep voxels lie in the head.
+    """
+    rng, resolution_mm = space.rng, space.resolution_mm
+    in_brain_mm, in_csf_mm, in_bone_mm, in_skin_mm, bone_mm = surfaces
     signal = {name: s * rng.normal(1, 0.05) for name, s in _SIGNALS.items()}
-    # Flesh: fat under the skin; deeper muscle with islands of fat and pockets of air.
-    islands = 6 * _smooth_noise(rng, shape, 5 / resolution_mm)
+    # Flesh is fat under the skin, and muscle with islands of fat and air further down.
+    islands = 6 * _smooth_noise(rng, space.shape, 5 / resolution_mm)
     fat = _inside(np.maximum(5 - in_skin_mm, islands - 6), resolution_mm)
     air = _inside(np.minimum(in_skin_mm - 12, -islands - 10), resolution_mm)
     flesh = signal["muscle"] + (signal["fat"] - signal["muscle"]) * fat
@@ -265,29 +355,20 @@ def make_subject(
         for name, share in zip(("white", "grey", "csf"), shares, strict=True)
     )
 
-    image = np.zeros(shape, np.float32)
+    image = np.zeros(space.shape, np.float32)
     for layer, level_mm in (
         (flesh, in_skin_mm),
         (bone, in_bone_mm),
         (signal["csf"], in_csf_mm),
-        (brain, depth_mm),
+        (brain, in_brain_mm),
     ):
         image += _inside(level_mm, resolution_mm) * (layer - image)
-    image *= np.exp(rng.uniform(0.06, 0.14) * lattice_noise(50))  # the coil's bias
-    noise = rng.uniform(0.015, 0.035) * rng.standard_normal((2, *shape), np.float32)
+    image *= np.exp(rng.uniform(0.06, 0.14) * space.noise(50))  # the coil's bias
+    shape = (2, *space.shape)
+    noise = rng.uniform(0.015, 0.035) * rng.standard_normal(shape, np.float32)
     image = np.hypot(image + noise[0], noise[1])  # Rician: modulus of a complex signal
     image *= rng.uniform(400, 1200)
-
-    tissue = shares.argmax(axis=0)
-    tissue[(tissue == 2) & (sample(atlas.ventricles) > 0.5)] = 3
-    labels = np.where(depth_mm > 0, _IDS[(x > 0).astype(int), tissue], np.uint8(0))
-
-    affine[:3, 3] += isocentre_mm
-    orientation = _ORIENTATIONS[seed % len(_ORIENTATIONS)]
-    return (
-        _as_stored(image.round().astype(np.int16), affine, orientation),
-        _as_stored(labels, affine, orientation),
-    )
+    return image
 
 
 def write_subjects(
