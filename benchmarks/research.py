@@ -85,10 +85,10 @@ def main() -> None:
                 max_experiments=EXPERIMENTS,
                 budget_hours=2.0,
                 proposer=proposer,
-                pruner="none",
                 space=space,
-                train_minutes=TRAIN_MINUTES,
-                n_draws=2,
+                options=nb.research.RunOptions(
+                    pruner="none", train_minutes=TRAIN_MINUTES, n_draws=2
+                ),
                 seed=seed,
                 view=Lines(),
             )

@@ -4,15 +4,16 @@ import json
 import os
 import sys
 import time
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from landscape import Landscape
+from nobrainer.research.budget import Budget
+from nobrainer.research.folder import StudyFolder
 from nobrainer.research.proposers import PROPOSERS, Proposal
-from nobrainer.research.records import Settings
+from nobrainer.research.records import Settings, Split
 from nobrainer.research.space import Space, family_space
-from nobrainer.research.study import SETTINGS, WORKERS, Study
+from nobrainer.research.study import Study
 from nobrainer.research.worker import Presence
 
 SPACE = family_space("bayesian_vnet")
@@ -98,24 +99,22 @@ def work(
     **changes,
 ):
     folder.mkdir(exist_ok=True)
-    chosen = settings(**changes)
-    (folder / SETTINGS).write_text(json.dumps(asdict(chosen)))
-    with ExitStack() as stack:
-        worker = stack.enter_context(Presence(folder / WORKERS))
+    chosen, places = settings(**changes), StudyFolder(folder)
+    places.settings.write_text(json.dumps(asdict(chosen)))
+    with Presence(places.workers) as worker:
         return Study(
-            folder,
+            places,
             chosen,
             space,
             task or Landscape(),
             propose or PROPOSERS["random"](),
-            ["a", "b"],
+            Split(train=(), validate=(), test=("a", "b")),
             storage=storage,
             worker=worker.name,
             environment={"PYTHONPATH": os.pathsep.join([HERE, *sys.path])},
-            max_experiments=n,
-            deadline=time.monotonic() + budget_s,
-            run_s=run_s,
-            memory_bytes=memory_bytes or 10**10,
+            budget=Budget(
+                time.monotonic() + budget_s, n, memory_bytes or 10**10, run_s
+            ),
             view=view or Notes(),
         ).work()
 

@@ -71,12 +71,29 @@ INSIDE = {
         fit
         feature
     """,
+    "research": """
+        entry
+        study task
+        proposers ending forecast next_run split size
+        llm results
+        chat shared report
+        endpoint trial_storage budget folder
+        optuna_study storage_log database
+        records space trial worker
+        judge ranges child
+        journal
+    """,
+    "research.report": """
+        page
+        words facts history importance parameters curves tradeoffs paired
+        tables style
+    """,
 }
 ENGINE = "nobrainer/training/engine.py"
 FABRIC = "nobrainer/training/fabric.py"
 # Whatever ends a trial is a row of the journal, whatever ends the work on a scan a
 # line about the scan.
-CATCHES_ALL = {"nobrainer/research/trial.py", "nobrainer/processing/guard.py"}
+CATCHES_ALL = {"nobrainer/research/child.py", "nobrainer/processing/guard.py"}
 PRINTS = "nobrainer/cli/outputs.py"
 PLACE = re.compile(r"nobrainer(\.\w+)+:\w+")
 ASKS_FOR_HARDWARE = re.compile(

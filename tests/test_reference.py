@@ -15,7 +15,7 @@ import torch
 import nobrainer
 from nobrainer.cli import main
 from nobrainer.glossary import OF_REGIONS, OF_SEVERAL_SCANS, OF_STRUCTURES, SCORES
-from nobrainer.processing.segmentation import DEFAULT_LEARNING_RATE
+from nobrainer.training.options import DEFAULT_LEARNING_RATE
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 API = (REFERENCE / "api.md").read_text()

@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from nobrainer.errors import InputError
+from nobrainer.research.endpoint import Endpoint
 from nobrainer.research.journal import Row
-from nobrainer.research.llm import Endpoint
 from nobrainer.research.proposers import (
     MODEL_SHARE,
     PROPOSERS,
@@ -24,7 +23,8 @@ from nobrainer.research.proposers import (
     propose_by_model,
     propose_tpe,
 )
-from nobrainer.research.space import Choice, Integer, Space, family_space
+from nobrainer.research.ranges import Choice, Integer
+from nobrainer.research.space import Space, family_space
 
 SPACE = family_space("bayesian_vnet")
 DICE = ("dice",)
@@ -405,68 +405,6 @@ def test_the_key_is_nowhere(
     for text in (proposal.note, str(proposal), caplog.text):
         assert KEY not in text and KEY[:9] not in text
     assert len(proposal.note) < 350 and proposal.note.isprintable()
-
-
-def test_repr_of_an_endpoint_hides_the_key() -> None:
-    endpoint = Endpoint("openai", "http://localhost", "a-model", KEY)
-    assert KEY not in repr(endpoint) and "a-model" in repr(endpoint)
-
-
-OPENAI = {"OPENAI_API_KEY": KEY, "NOBRAINER_LLM_MODEL": "m"}
-ANTHROPIC = {"ANTHROPIC_API_KEY": KEY, "NOBRAINER_LLM_MODEL": "m"}
-
-
-@pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        (OPENAI, ("openai", "https://api.openai.com/v1", KEY, 60)),
-        (ANTHROPIC, ("anthropic", "https://api.anthropic.com", KEY, 60)),
-        (
-            {"OPENAI_BASE_URL": "http://[::1]:8000/v1/", "NOBRAINER_LLM_MODEL": "m"},
-            ("openai", "http://[::1]:8000/v1", "", 60),
-        ),
-        (
-            OPENAI | ANTHROPIC | {"NOBRAINER_LLM_PROVIDER": "openai"},
-            ("openai", "https://api.openai.com/v1", KEY, 60),
-        ),
-        (
-            ANTHROPIC | {"OPENAI_API_KEY": " ", "NOBRAINER_LLM_TIMEOUT_S": "2.5"},
-            ("anthropic", "https://api.anthropic.com", KEY, 2.5),
-        ),
-    ],
-)
-def test_environment_chooses_the_endpoint(
-    environ: dict[str, str], expected: tuple[Any, ...]
-) -> None:
-    found = Endpoint.from_environment(environ)
-    assert (found.provider, found.address, found.key, found.timeout_s) == expected
-    assert found.model == "m"
-
-
-@pytest.mark.parametrize(
-    ("environ", "named"),
-    [
-        ({}, "OPENAI_API_KEY or ANTHROPIC_API_KEY"),
-        ({"OPENAI_API_KEY": KEY}, "NOBRAINER_LLM_MODEL"),
-        (OPENAI | ANTHROPIC, "NOBRAINER_LLM_PROVIDER"),
-        (OPENAI | {"NOBRAINER_LLM_PROVIDER": "openia"}, "NOBRAINER_LLM_PROVIDER"),
-        (OPENAI | {"NOBRAINER_LLM_PROVIDER": "anthropic"}, "ANTHROPIC_API_KEY"),
-        (ANTHROPIC | {"NOBRAINER_LLM_PROVIDER": "openai"}, "OPENAI_API_KEY"),
-        (OPENAI | {"OPENAI_BASE_URL": "api.openai.com"}, "OPENAI_BASE_URL"),
-        (OPENAI | {"OPENAI_BASE_URL": "http://h:port/v1"}, "OPENAI_BASE_URL"),
-        (OPENAI | {"OPENAI_BASE_URL": f"https://u:{KEY}@h"}, "OPENAI_BASE_URL"),
-        (ANTHROPIC | {"ANTHROPIC_BASE_URL": "file:///etc"}, "ANTHROPIC_BASE_URL"),
-        (OPENAI | {"OPENAI_API_KEY": f"{KEY}\nX: y"}, "OPENAI_API_KEY"),
-        (OPENAI | {"OPENAI_API_KEY": f"'{KEY}'"}, "OPENAI_API_KEY"),
-        (OPENAI | {"NOBRAINER_LLM_TIMEOUT_S": "soon"}, "NOBRAINER_LLM_TIMEOUT_S"),
-        (OPENAI | {"NOBRAINER_LLM_TIMEOUT_S": "nan"}, "NOBRAINER_LLM_TIMEOUT_S"),
-        (OPENAI | {"NOBRAINER_LLM_TIMEOUT_S": "0"}, "NOBRAINER_LLM_TIMEOUT_S"),
-    ],
-)
-def test_a_wrong_environment_is_named(environ: dict[str, str], named: str) -> None:
-    with pytest.raises(InputError, match=f"^{named} must ") as caught:
-        Endpoint.from_environment(environ)
-    assert KEY not in str(caught.value)
 
 
 @pytest.mark.parametrize("works", [True, False])

@@ -22,7 +22,8 @@ from nobrainer.research.proposers import (
     propose_random,
     propose_tpe,
 )
-from nobrainer.research.space import Choice, Float, Integer, Range, Space, family_space
+from nobrainer.research.ranges import Choice, Float, Integer, Range
+from nobrainer.research.space import Space, family_space
 
 SPACE = family_space("bayesian_vnet")
 SMALL = Space("vnet", {"levels": Choice((2, 3, 4)), "base_filters": Integer(8, 11)})

@@ -8,15 +8,10 @@ import pytest
 from nobrainer import models
 from nobrainer.errors import InputError
 from nobrainer.processing.dataset import Dataset
-from nobrainer.processing.segmentation import DEFAULT_LEARNING_RATE, Segmentation
-from nobrainer.research.space import (
-    Choice,
-    Float,
-    Integer,
-    Setting,
-    Space,
-    family_space,
-)
+from nobrainer.processing.segmentation import Segmentation
+from nobrainer.research.ranges import Choice, Float, Integer
+from nobrainer.research.space import Setting, Space, family_space
+from nobrainer.training.options import DEFAULT_LEARNING_RATE, TrainingOptions
 
 each_family = pytest.mark.parametrize("family", models.available_models())
 
@@ -101,7 +96,7 @@ def test_training_defaults_are_those_of_dataset_and_fit(tmp_path) -> None:
     ]
     assert setting.augment == config.augment
     assert setting.gradient_clip is None
-    assert signature(Segmentation.fit).parameters["gradient_clip"].default is None
+    assert TrainingOptions().gradient_clip is None
     assert signature(Segmentation.fit).parameters["loss"].default is None
     assert setting.loss == "cross_entropy"
 

@@ -13,13 +13,20 @@ from landscape import Landscape
 from landscape_study import SPACE, Notes, of, settings, values, work
 from nobrainer.cli import main
 from nobrainer.errors import InputError
-from nobrainer.research import study
+from nobrainer.research import entry
 from nobrainer.research.database import public_url
-from nobrainer.research.journal import JOURNAL, Journal, Row, append_lines, read_journal
+from nobrainer.research.entry import read
+from nobrainer.research.folder import (
+    JOURNAL,
+    SETTINGS,
+    SPLIT,
+    STORAGE,
+    TEST,
+    StudyFolder,
+)
+from nobrainer.research.journal import Journal, Row, append_lines, read_journal
 from nobrainer.research.judge import _Replay, judge
-from nobrainer.research.records import Settings
-from nobrainer.research.study import SETTINGS, SPLIT, TEST, read
-from nobrainer.research.trial_storage import STORAGE, TrialStorage
+from nobrainer.research.trial_storage import TrialStorage
 from nobrainer.research.worker import Presence
 
 
@@ -55,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
     model = folder / "runs/0000/model"
     model.mkdir(parents=True)
     (model / "dice.json").write_text("0.8")
-    storage = TrialStorage(folder, settings(), None)
+    storage = TrialStorage(folder / STORAGE, settings(), None)
     storage.restore(rows(8))
     number = storage.take_number()
     storage.start(replace(rows(9)[8], number=number, of=number, state="running"), SPACE)
@@ -238,7 +245,7 @@ def test_a_storage_that_was_removed_is_made_anew(folder: Path) -> None:
     notes = Notes()
     work(folder, propose=of([]), n=9, view=notes)
     assert "made anew from journal.jsonl: 8 runs" in notes.said[0]
-    storage = TrialStorage(folder, settings(), None)
+    storage = TrialStorage(folder / STORAGE, settings(), None)
     known = {row.number: row for row in storage.ended()}
     assert [known[number] for number in range(8)] == rows(8)
     # The next number is free.
@@ -247,7 +254,7 @@ def test_a_storage_that_was_removed_is_made_anew(folder: Path) -> None:
 
 def test_numbers_without_a_row_are_lost(folder: Path) -> None:
     (folder / STORAGE).unlink()
-    storage = TrialStorage(folder, settings(), None)
+    storage = TrialStorage(folder / STORAGE, settings(), None)
     storage.restore([row for row in rows(8) if row.number != 3])
     assert [row.state for row in storage.ended() if row.number == 3] == ["lost"]
     assert storage.take_number() == 8
@@ -279,7 +286,7 @@ def test_objectives_are_known(folder: Path, objectives: list[str]) -> None:
 def test_a_split_has_its_parts(folder: Path, split: object) -> None:
     (folder / SPLIT).write_text(json.dumps(split))
     with pytest.raises(InputError, match=f"{SPLIT}: must have the scans"):
-        study._read_split(folder)
+        StudyFolder(folder).read_split()
 
 
 @pytest.mark.parametrize("name", ["workers", ".lock"])
@@ -292,7 +299,7 @@ def test_what_is_of_the_wrong_kind_is_one_line(folder: Path, name: str) -> None:
     assert len(read(folder).rows) == 8
     with (
         pytest.raises(InputError, match="cannot be used for a study"),
-        study._refusing(folder),
+        StudyFolder(folder).refusing(),
     ):
         work(folder, n=9)
 
@@ -303,7 +310,7 @@ def test_what_the_system_refuses_is_one_line(
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(study, "read_journal", refuse)
+    monkeypatch.setattr(entry, "read_journal", refuse)
     code, said = nobrainer_("research", "status", "--working-dir", folder)
     assert code == 2 and said.count("\n") == 1
     assert f"{folder / JOURNAL}: cannot be used for a study: Permission denied" in said
@@ -362,7 +369,7 @@ def test_no_message_shows_a_password(tmp_path: Path, url: str) -> None:
     code, said = nobrainer_("research", *args)
     assert code == 2 and "hunt" not in said and "er2" not in said
     try:
-        TrialStorage(tmp_path, settings(), url)
+        TrialStorage(tmp_path / STORAGE, settings(), url)
     except InputError as error:
         assert "hunt" not in str(error) and "er2" not in str(error)
     else:
@@ -370,51 +377,6 @@ def test_no_message_shows_a_password(tmp_path: Path, url: str) -> None:
 
 
 # --- what fits
-
-
-@pytest.mark.parametrize(
-    ("budget", "wanted", "each"),
-    [
-        # 0.9 * 480 min in 15 + 1 + 3 runs, less five minutes.
-        (480, 15, 17.736),
-        # 0.9 * 60 in 19 runs, less a third.
-        (60, 15, 1.894),
-        # 10.8 min hold ten runs of a minute: 7 recipes, the repeats of them counted.
-        (12, 15, 0.58),
-        # Too short for two recipes: a third of a fourth of two minutes.
-        (3, 15, 0.166),
-    ],
-)
-def test_trainings_are_as_long_as_the_budget_allows(
-    budget: float, wanted: int, each: float
-) -> None:
-    assert study._train_minutes(budget, wanted) == each
-
-
-@pytest.mark.parametrize(
-    ("budget", "minutes", "said"),
-    [
-        (480, 17.736, None),
-        (60, 1.894, None),
-        (12, 0.58, "holds about 7 of 15 recipes"),
-        (3, 0.166, "no more than the default recipe"),
-        # 54 min hold four runs of 13.5, less 4.5: two recipes.
-        (60, 9, "holds about 2 of 15 recipes"),
-        (1, None, None),
-    ],
-)
-def test_a_short_budget_is_told_before_the_first_run(
-    budget: float, minutes: float | None, said: str | None
-) -> None:
-    notes = Notes()
-    study._say_what_fits(notes, budget, 15, _timed(minutes))
-    assert len(notes.said) == (said is not None)
-    if said is not None:
-        assert said in notes.said[0]
-
-
-def _timed(minutes: float | None) -> Settings:
-    return settings(train_minutes=minutes)
 
 
 def test_the_test_stays_locked_without_a_challenger(tmp_path: Path) -> None:

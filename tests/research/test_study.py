@@ -7,25 +7,26 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Thread
 
-import psutil
 import pytest
 
 import landscape_study
 from landscape import GOES_WRONG, Landscape
 from landscape_study import SPACE, Notes, of, settings, values, work
 from nobrainer.errors import InputError
-from nobrainer.research import study
+from nobrainer.research import entry
+from nobrainer.research.entry import read
+from nobrainer.research.folder import JOURNAL, STORAGE, TEST
 from nobrainer.research.journal import (
     INFEASIBLE,
-    JOURNAL,
     Row,
     experiments,
     read_journal,
 )
-from nobrainer.research.study import TEST, read
+from nobrainer.research.records import RunOptions
 from nobrainer.research.trial_storage import TrialStorage
 
 HERE = Path(landscape_study.__file__)
@@ -82,9 +83,9 @@ def test_the_number_of_classes_is_that_of_the_mapping(
         settled.append(settings)
         raise InputError("enough")
 
-    monkeypatch.setattr(study, "_open", keep)
+    monkeypatch.setattr(entry, "_open", keep)
     with pytest.raises(InputError, match="enough"):
-        study.run(tmp_path / "s", **asked)
+        entry.run(tmp_path / "s", options=RunOptions(**asked))
     assert (settled[0].n_classes, settled[0].binarize) == (n_classes, binarize)
 
 
@@ -192,6 +193,8 @@ def begin(folder, n, pause_s):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A suite run in the background of a shell ignores it, and its children do.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
 
@@ -201,22 +204,12 @@ def running(folder, number):
     return (folder / "runs" / f"{number:04d}" / "log.txt").exists()
 
 
-def wait_until(condition, process, timeout=60):
+def wait_until(condition, process, timeout=200):
     until = time.monotonic() + timeout
     while not condition():
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < until
         time.sleep(0.02)
-
-
-def own_processes(folder):
-    """Processes of runs whose study is in the folder."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "environ"]):
-        line = " ".join(process.info["cmdline"] or ())
-        if "nobrainer.research.trial" in line and process.cwd() == os.getcwd():
-            found.append(process)
-    return found
 
 
 def test_a_kill_loses_the_running_trial_and_nothing_else(tmp_path):
@@ -249,7 +242,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path):
     wait_until(lambda: running(folder, 1), process)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    _, text = process.communicate(timeout=30)
+    _, text = process.communicate(timeout=200)
     assert "interrupted in run 1, which is lost: the same command goes on" in text
     rows = journal(folder)
     assert [row.state for row in rows] == ["done", "lost"]
@@ -264,7 +257,7 @@ def test_three_workers_one_killed_twelve_distinct_trials(tmp_path):
     workers = [begin(folder, 12, 0.5) for _ in range(3)]
     wait_until(lambda: len(list((folder / "runs").glob("*"))) >= 6, workers[0])
     os.killpg(workers[1].pid, signal.SIGKILL)
-    texts = [worker.communicate(timeout=120)[1] for worker in workers]
+    texts = [worker.communicate(timeout=200)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, -signal.SIGKILL, 0], texts
     rows = journal(folder)
     tried = [row for row in experiments(rows) if row.state == "done"]
@@ -409,7 +402,7 @@ def test_workers_that_die_between_two_writes_leave_no_hole(tmp_path):
     folder = tmp_path / "s"
     work(folder, n=2)
     (folder / TEST).unlink()
-    storage = TrialStorage(folder, settings(), None)
+    storage = TrialStorage(folder / STORAGE, settings(), None)
     # A number without a row, and a row that ended but was not closed.
     empty = storage.take_number()
     ended = storage.take_number()

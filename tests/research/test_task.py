@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +10,27 @@ import pytest
 
 import nobrainer as nb
 from nobrainer.errors import InputError
-from nobrainer.research.journal import JOURNAL, read_journal
+from nobrainer.research.folder import JOURNAL, SPLIT
+from nobrainer.research.journal import read_journal
+from nobrainer.research.records import RunOptions
 from nobrainer.research.space import family_space
-from nobrainer.research.study import SPLIT
 from nobrainer.research.task import SegmentationTask
 
 SMALL = {
     "max_experiments": 2,
     "budget_hours": 0.1,
     "proposer": "random",
+    "seed": 3,
     "train_minutes": 0.01,
     "n_draws": 2,
-    "seed": 3,
 }
+OPTIONS = {field.name for field in fields(RunOptions)}
+
+
+def search(folder, model_family="bayesian_vnet", **given):
+    """Run a study; what is an option of its runs becomes one."""
+    options = {name: given.pop(name) for name in OPTIONS & given.keys()}
+    return nb.research.run(folder, model_family, options=RunOptions(**options), **given)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +54,7 @@ def table(tmp_path_factory):
 @pytest.fixture(scope="module")
 def study(table, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study") / "of" / "meshnets"
-    snapshot = nb.research.run(folder, "bayesian_meshnet", data=table, **SMALL)
+    snapshot = search(folder, "bayesian_meshnet", data=table, **SMALL)
     return folder, snapshot
 
 
@@ -125,7 +133,7 @@ def test_a_study_goes_on_as_it_began_or_not_at_all(study, table, changed, words)
     before = {p: p.read_bytes() for p in folder.glob("*.*")}
     given = {"model_family": "bayesian_meshnet", "data": table, **SMALL, **changed}
     with pytest.raises(InputError, match=words):
-        nb.research.run(folder, **given)
+        search(folder, **given)
     assert {p: p.read_bytes() for p in folder.glob("*.*")} == before
 
 
@@ -133,7 +141,7 @@ def test_other_scans_are_refused(study, table, tmp_path):
     fewer = tmp_path / "fewer.csv"
     fewer.write_text("\n".join(table.read_text().splitlines()[:-1]))
     with pytest.raises(InputError, match="begun with other scans"):
-        nb.research.run(study[0], "bayesian_meshnet", data=fewer, **SMALL)
+        search(study[0], "bayesian_meshnet", data=fewer, **SMALL)
 
 
 @pytest.mark.parametrize(
@@ -153,14 +161,14 @@ def test_other_scans_are_refused(study, table, tmp_path):
 def test_bad_arguments_leave_nothing_behind(tmp_path, table, changed, words):
     folder = tmp_path / "new"
     with pytest.raises(InputError, match=words):
-        nb.research.run(folder, **{"data": table, **SMALL, **changed})
+        search(folder, **{"data": table, **SMALL, **changed})
     assert not (folder / "study.json").exists()
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, table):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(InputError, match=r"not a study's \(thesis\.tex\)"):
-        nb.research.run(tmp_path, data=table, **SMALL)
+        search(tmp_path, data=table, **SMALL)
     assert [path.name for path in tmp_path.iterdir() if path.suffix] == ["thesis.tex"]
 
 
@@ -168,7 +176,7 @@ def test_two_subjects_are_too_few(tmp_path, table):
     few = tmp_path / "few.csv"
     few.write_text("\n".join(table.read_text().splitlines()[:5]))
     with pytest.raises(InputError, match="3 subjects or more"):
-        nb.research.run(tmp_path / "study", data=few, **SMALL)
+        search(tmp_path / "study", data=few, **SMALL)
 
 
 def test_values_become_arguments_of_the_training(table):

@@ -1,45 +1,30 @@
 """`nobrainer research`: search for a better recipe, and read what came of it."""
 
-import csv
-import io
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from math import fsum
 from pathlib import Path
-from typing import Any
 
 import click
-from rich.console import Console
 
 import nobrainer as nb
-from nobrainer.cli.options import JSON
-from nobrainer.cli.outputs import (
-    echo,
-    echo_columns,
-    figure_text,
-    make_directory,
-    refuse_existing,
-    to_json,
+from nobrainer.cli.options import JSON, gather
+from nobrainer.cli.outputs import echo, make_directory, refuse_existing, to_json
+from nobrainer.cli.study_options import (
+    Classes,
+    EachRun,
+    Judging,
+    Search,
+    make_run_options,
 )
-from nobrainer.cli.study_view import (
-    choose_view,
-    clock,
-    count_tried,
-    default_values,
-    draw_runs,
-    elapsed_s,
-    memory_text,
-    summarise_study,
-    verdict_of,
+from nobrainer.cli.study_table import choose_format, tabulate_runs
+from nobrainer.cli.study_text import (
+    describe_rows,
+    describe_study,
+    echo_result,
+    echo_run,
+    echo_status,
 )
-from nobrainer.errors import InputError, in_one_line, printable
-from nobrainer.glossary import OF_RUNS
+from nobrainer.cli.study_view import choose_view
+from nobrainer.errors import InputError
 from nobrainer.io import write_text
-from nobrainer.research.journal import JOURNAL, STATES, Row
-from nobrainer.research.judge import OBJECTIVES
-from nobrainer.research.records import Snapshot
-from nobrainer.research.report.words import summarise_findings
 
 WORKING_DIR = click.option(
     "--working-dir",
@@ -53,11 +38,6 @@ STORAGE = click.option(
     metavar="URL",
     help="Database that the workers share.  [default: a file in the study's folder]",
 )
-_LOG_LINES = 10
-_CURVE_LINES = 20
-_MOST_DRAWN = 1000
-"""Rows of a table, which takes its time to be laid out."""
-_BAR = 40
 
 
 @click.group()
@@ -77,114 +57,7 @@ def research() -> None:
 
 @research.command()
 @WORKING_DIR
-@click.option(
-    "--model-family",
-    metavar="NAME",
-    default="bayesian_vnet",
-    show_default=True,
-    help="Model whose recipe is searched for.",
-)
-@click.option(
-    "--max-experiments",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=15,
-    show_default=True,
-    help="Recipes to try, the default one among them; repeats do not count.",
-)
-@click.option(
-    "--budget-hours",
-    metavar="H",
-    type=click.FloatRange(min=0, min_open=True),
-    default=8.0,
-    show_default=True,
-    help="End within a minute of this time, whatever a run does.",
-)
-@click.option(
-    "--data",
-    "table",
-    metavar="CSV",
-    type=click.Path(path_type=Path),
-    help="Table with the columns features,labels: a scan and its labels per row.  "
-    "[default: the sample data]",
-)
-@click.option(
-    "--n-classes",
-    metavar="N",
-    type=int,
-    help="Classes, with background.  [default: those of --relabel, else 2]",
-)
-@click.option(
-    "--binarize",
-    is_flag=True,
-    help="Every label but 0 is foreground; so it is, too, without --relabel.",
-)
-@click.option(
-    "--relabel",
-    metavar="NAME|FILE",
-    help="Classes from label values, as in `nobrainer train`.",
-)
-@click.option(
-    "--proposer",
-    metavar="NAME",
-    default="tpe",
-    show_default=True,
-    help="random, grid, tpe, llm or mixed, see above.",
-)
-@click.option(
-    "--objective",
-    "objectives",
-    metavar="NAME",
-    multiple=True,
-    default=("dice",),
-    show_default=True,
-    help="dice, nll or aurc on the validation scans; may be repeated.",
-)
-@click.option(
-    "--pruner",
-    metavar="NAME",
-    default="asha",
-    show_default=True,
-    help="What ends hopeless runs early: asha, hyperband or none.",
-)
-@click.option(
-    "--space",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Ranges to search, as `nobrainer research space` prints them.",
-)
-@click.option(
-    "--train-minutes",
-    metavar="M",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Training time of each run.  [default: a share of the budget]",
-)
-@click.option(
-    "--epochs",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="Epochs of each run, at most.",
-)
-@click.option(
-    "--n-samples",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="Draws of the weights that a run is judged by.",
-)
-@click.option(
-    "--run-minutes",
-    metavar="M",
-    type=click.FloatRange(min=0, min_open=True),
-    help="End a run that takes longer, judging included.",
-)
-@click.option(
-    "--memory-gb",
-    metavar="GB",
-    type=click.FloatRange(min=0, min_open=True),
-    help="End a run that uses more memory.  [default: what is free]",
-)
+@gather(search=Search, classes=Classes, judging=Judging, each_run=EachRun)
 @STORAGE
 @click.option(
     "--seed",
@@ -197,22 +70,10 @@ def research() -> None:
 @JSON
 def run(
     working_dir: Path,
-    model_family: str,
-    max_experiments: int,
-    budget_hours: float,
-    table: Path | None,
-    n_classes: int | None,
-    binarize: bool,
-    relabel: str | None,
-    proposer: str,
-    objectives: tuple[str, ...],
-    pruner: str,
-    space: Path | None,
-    train_minutes: float | None,
-    epochs: int | None,
-    n_samples: int,
-    run_minutes: float | None,
-    memory_gb: float | None,
+    search: Search,
+    classes: Classes,
+    judging: Judging,
+    each_run: EachRun,
     storage: str | None,
     seed: int,
     as_json: bool,
@@ -252,22 +113,14 @@ def run(
         with choose_view() as view:
             snapshot = nb.research.run(
                 working_dir,
-                model_family,
-                data=table,
-                max_experiments=max_experiments,
-                budget_hours=budget_hours,
-                proposer=proposer,
-                pruner=pruner,
-                objectives=objectives,
-                space=space,
-                n_classes=n_classes,
-                binarize=binarize or None,
-                relabel=relabel,
-                train_minutes=train_minutes,
-                epochs=epochs,
-                n_draws=n_samples,
-                run_minutes=run_minutes,
-                memory_gb=memory_gb,
+                search.model_family,
+                data=search.table,
+                max_experiments=search.max_experiments,
+                budget_hours=search.budget_hours,
+                proposer=judging.proposer,
+                objectives=judging.objectives,
+                space=judging.space,
+                options=make_run_options(classes, judging, each_run),
                 storage=storage,
                 seed=seed,
                 view=view,
@@ -279,7 +132,7 @@ def run(
     if as_json:
         echo(to_json(describe_study(snapshot, working_dir)))
     else:
-        _echo_result(snapshot, working_dir)
+        echo_result(snapshot, working_dir)
 
 
 @research.command()
@@ -297,22 +150,9 @@ def status(working_dir: Path, storage: str | None, as_json: bool) -> None:
     snapshot = nb.research.read(working_dir, storage)
     if as_json:
         story = describe_study(snapshot, working_dir)
-        story["rows"] = [
-            asdict(row) | {"verdict": verdict_of(row, snapshot.standing)}
-            for row in snapshot.rows
-        ]
-        echo(to_json(story))
+        echo(to_json(story | {"rows": describe_rows(snapshot)}))
         return
-    console = Console(highlight=False)
-    if snapshot.rows:
-        console.print(draw_runs(snapshot, snapshot.rows[-_MOST_DRAWN:]))
-    if len(snapshot.rows) > _MOST_DRAWN:
-        n_hidden = len(snapshot.rows) - _MOST_DRAWN
-        echo(f"{n_hidden} earlier runs are not shown: see `research export`")
-    for line in summarise_study(snapshot):
-        echo(line)
-    _echo_findings(snapshot)
-    _echo_files(working_dir)
+    echo_status(snapshot, working_dir)
 
 
 @research.command()
@@ -331,7 +171,7 @@ def show(number: int, working_dir: Path, storage: str | None) -> None:
     if number not in rows:
         there = f"{min(rows)} to {max(rows)}" if rows else "none yet"
         raise InputError(f"{working_dir}: has no run {number}: its runs are {there}")
-    _echo_run(rows[number], snapshot, working_dir)
+    echo_run(rows[number], snapshot, working_dir)
 
 
 @research.command()
@@ -358,15 +198,10 @@ def export(
       nobrainer research export --working-dir ./research/bayesian_vnet \\
           --output runs.csv
     """
-    suffix = ".tsv" if output is None else output.suffix.lower()
-    if suffix not in _FORMATS:
-        raise InputError(
-            f"{output}: unknown suffix {suffix!r}: give a name that ends in "
-            f"{', '.join(_FORMATS)}"
-        )
+    write = choose_format(output)
     if output is not None:
         refuse_existing([output], overwrite=overwrite)
-    text = _FORMATS[suffix](tabulate_runs(nb.research.read(working_dir, storage)))
+    text = write(tabulate_runs(nb.research.read(working_dir, storage)))
     if output is None:
         echo(text, nl=False)
     else:
@@ -385,219 +220,3 @@ def space(family: str) -> None:
       nobrainer research space bayesian_vnet > space.toml
     """
     echo(nb.research.family_space(family).to_toml().rstrip("\n"))
-
-
-def describe_study(snapshot: Snapshot, working_dir: Path) -> dict[str, Any]:
-    """What `--json` prints of a study: who is best, by how much, and where it lies."""
-    standing, test = snapshot.standing, snapshot.test
-    return {
-        "family": snapshot.settings.family,
-        "proposer": snapshot.settings.proposer,
-        "objectives": snapshot.settings.objectives,
-        "n_runs": sum(row.state != "running" for row in snapshot.rows),
-        "n_running": sum(row.state == "running" for row in snapshot.rows),
-        "n_tried": count_tried(snapshot.rows),
-        "champion": _describe_run(snapshot, standing.champion),
-        "baseline": _describe_run(snapshot, standing.baseline),
-        "spread": standing.spread,
-        "waiting": standing.waiting,
-        "test": None if test is None else asdict(test),
-        "files": {name: str(path) for name, path in _files(working_dir).items()},
-    }
-
-
-def tabulate_runs(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """The runs of a study as rows with the same columns; None for what is not there."""
-    rows = snapshot.rows
-    values = dict.fromkeys(name for row in rows for name in row.values)
-    figures = dict.fromkeys(name for row in rows for name in row.figures)
-    return [
-        {
-            "run": row.number,
-            "role": row.role,
-            "of": row.of,
-            "state": row.state,
-            "verdict": verdict_of(row, snapshot.standing),
-            "reason": printable(in_one_line(row.reason)),
-            "proposer": row.proposer,
-            "note": printable(in_one_line(row.note)),
-            "seed": row.seed,
-            "started": row.started,
-            "seconds": row.seconds,
-            "peak_memory_bytes": row.peak_memory_bytes,
-            "worker": row.worker,
-        }
-        | {f"value.{name}": row.values.get(name) for name in values}
-        | {f"figure.{name}": row.figures.get(name) for name in figures}
-        for row in rows
-    ]
-
-
-def _separate(delimiter: str) -> Callable[[Sequence[Mapping[str, Any]]], str]:
-    """A writer of delimited text; what is None is left empty."""
-
-    def write(rows: Sequence[Mapping[str, Any]]) -> str:
-        text = io.StringIO()
-        columns = list(rows[0]) if rows else []
-        writer = csv.DictWriter(text, columns, delimiter=delimiter, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue()
-
-    return write
-
-
-_FORMATS: dict[str, Callable[[Sequence[Mapping[str, Any]]], str]] = {
-    ".csv": _separate(","),
-    ".tsv": _separate("\t"),
-    ".json": lambda rows: f"{to_json(rows)}\n",
-}
-
-
-def _describe_run(snapshot: Snapshot, number: int | None) -> dict[str, Any] | None:
-    """A judged run: its values and its figures, averaged over its seeds."""
-    if number is None:
-        return None
-    (row,) = [row for row in snapshot.rows if row.number == number]
-    seeds = _seeds(snapshot, number)
-    return {
-        "run": number,
-        "values": row.values,
-        "n_seeds": len(seeds),
-        "validation": {
-            name: fsum(seed[name] for seed in seeds) / len(seeds)
-            for name in row.figures
-            if all(name in seed for seed in seeds)
-        },
-    }
-
-
-def _seeds(snapshot: Snapshot, number: int) -> list[dict[str, float]]:
-    """The figures of a run and of its repeats."""
-    return [
-        row.figures for row in snapshot.rows if row.of == number and row.state == "done"
-    ]
-
-
-def _files(working_dir: Path) -> dict[str, Path]:
-    """What a study has to show, as far as it is there."""
-    places = {"best model": "best", "report": "report.html", "journal": JOURNAL}
-    paths = {name: working_dir / place for name, place in places.items()}
-    return {name: path for name, path in paths.items() if path.exists()}
-
-
-def _echo_files(working_dir: Path) -> None:
-    for name, path in _files(working_dir).items():
-        echo(f"{name}: {path}")
-
-
-def _echo_findings(snapshot: Snapshot) -> None:
-    """Print the sentences of the report: what was found and what cannot be said."""
-    echo()
-    for paragraph in summarise_findings(snapshot):
-        echo(click.wrap_text(paragraph, 80) + "\n")
-
-
-def _echo_result(snapshot: Snapshot, working_dir: Path) -> None:
-    """Print champion and baseline side by side, and where the best model lies."""
-    champion = _describe_run(snapshot, snapshot.standing.champion)
-    baseline = _describe_run(snapshot, snapshot.standing.baseline)
-    if champion is None or baseline is None:
-        echo("no champion: the baseline is not done")
-        _echo_files(working_dir)
-        return
-    pairs = {"validation": (champion["validation"], baseline["validation"])}
-    test = snapshot.test
-    if test is not None:
-        pairs["test"] = (test.figures["champion"], test.figures["baseline"])
-    lines = [
-        [
-            f"{part} {OF_RUNS[name].brief}",
-            figure_text(best.get(name, float("nan")), 4),
-            figure_text(first.get(name, float("nan")), 4),
-        ]
-        for part, (best, first) in pairs.items()
-        for name in OBJECTIVES
-    ]
-    header = [f"champion, run {champion['run']}", f"baseline, run {baseline['run']}"]
-    echo_columns(["", *header], lines)
-    for line in summarise_study(replace(snapshot, remaining_s=None)):
-        echo(line)
-    _echo_findings(snapshot)
-    _echo_files(working_dir)
-
-
-def _echo_run(row: Row, snapshot: Snapshot, working_dir: Path) -> None:
-    """Print a run, section by section."""
-    facts = {
-        "role": f"repeat of {row.of}" if row.role == "repeat" else row.role,
-        "state": f"{row.state}: {STATES[row.state]}",
-        "verdict": verdict_of(row, snapshot.standing),
-        "reason": row.reason,
-        "proposed by": row.proposer,
-        "note": row.note,
-        "seed": str(row.seed),
-        "started": row.started,
-        "time": clock(elapsed_s(row)),
-        "peak memory": memory_text(row.peak_memory_bytes),
-        "worker": row.worker,
-    }
-    if row.size is not None:
-        facts["parameters"] = f"{row.size.parameters:,}"
-    _echo_title(f"run {row.number}")
-    for name, value in facts.items():
-        if value:
-            echo(f"  {name:<14} {in_one_line(str(value))}")
-
-    defaults = default_values(snapshot.rows)
-    _echo_title("values")
-    names = dict.fromkeys((*row.values, *defaults))
-    lines = [
-        [f"  {name}", *(_value_text(of.get(name)) for of in (row.values, defaults))]
-        for name in names
-    ]
-    echo_columns(["", f"run {row.number}", "default"], lines)
-
-    if row.figures:
-        _echo_title("figures on the validation scans")
-        columns = {f"run {row.number}": row.figures}
-        for other in snapshot.rows:
-            if other.number == snapshot.standing.baseline != row.number:
-                columns["baseline"] = other.figures
-        lines = [
-            [
-                f"  {OF_RUNS[name].brief if name in OF_RUNS else name}",
-                *(
-                    figure_text(of.get(name, float("nan")), 4)
-                    for of in columns.values()
-                ),
-            ]
-            for name in row.figures
-        ]
-        echo_columns(["", *columns], lines)
-
-    if row.curve:
-        _echo_title("validation Dice while it trained")
-        last = len(row.curve) - 1
-        n_lines = min(_CURVE_LINES, len(row.curve))
-        picks = {round(i * last / max(n_lines - 1, 1)) for i in range(n_lines)}
-        for share, dice in (row.curve[i] for i in sorted(picks)):
-            bar = "#" * round(_BAR * min(max(dice, 0), 1))
-            echo(f"  {100 * share:3.0f} %  {dice:.3f}  {bar}")
-
-    log = working_dir / "runs" / f"{row.number:04d}" / "log.txt"
-    if log.is_file():
-        _echo_title(f"log, its end: {log}")
-        text = log.read_text(encoding="utf-8", errors="replace")
-        for line in text.splitlines()[-_LOG_LINES:]:
-            echo(f"  {line}")
-
-
-def _echo_title(text: str) -> None:
-    echo(text, bold=True)
-
-
-def _value_text(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value).strip('"')

@@ -63,6 +63,18 @@ def check_block(network: nn.Module, block_shape: Shape3) -> None:
         )
 
 
+def check_patch(network: nn.Module, block_shape: Shape3) -> None:
+    """Raise `InputError` for a block that pooling does not take or makes one voxel."""
+    check_block(network, block_shape)
+    stride: int = network.stride  # type: ignore[assignment]
+    if all(side == stride for side in block_shape):
+        raise InputError(
+            f"block_shape must be more than {stride} voxels wide, which pooling makes "
+            f"one, got {_sides(block_shape)}: give longer sides or fewer "
+            "levels"
+        )
+
+
 def check_training(
     build: Callable[[], nn.Module],
     block_shape: Shape3,

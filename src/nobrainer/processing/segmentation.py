@@ -30,13 +30,11 @@ from nobrainer.provenance import now
 from nobrainer.recipe import Recipe
 from nobrainer.training.checkpoint_folder import open_folder
 from nobrainer.training.data_loss import DataLoss, Loss
-from nobrainer.training.options import TrainingOptions
+from nobrainer.training.options import DEFAULT_LEARNING_RATE, TrainingOptions
 from nobrainer.training.validation import Validation
 
 Source = TypeVar("Source", bound=ImageSource)
 
-DEFAULT_LEARNING_RATE = 3e-3
-"""Learning rate of Adam where `fit` is given no `opt_args`."""
 DEFAULT_DRAWS = 10
 """Number of draws of a model that can draw where `predict` is not told how many."""
 

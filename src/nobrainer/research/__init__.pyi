@@ -1,11 +1,12 @@
+from .entry import read as read
+from .entry import run as run
+from .ranges import Choice as Choice
+from .ranges import Float as Float
+from .ranges import Integer as Integer
 from .records import FinalResult as FinalResult
+from .records import RunOptions as RunOptions
 from .records import Settings as Settings
 from .records import Snapshot as Snapshot
 from .records import View as View
-from .space import Choice as Choice
-from .space import Float as Float
-from .space import Integer as Integer
 from .space import Space as Space
 from .space import family_space as family_space
-from .study import read as read
-from .study import run as run

@@ -16,7 +16,6 @@ from typing import Any
 from nobrainer.errors import InputError
 from nobrainer.json_records import build_record, parse_json
 
-JOURNAL = "journal.jsonl"
 ROLES = ("baseline", "proposal", "repeat")
 STATES = {
     "running": "under way",

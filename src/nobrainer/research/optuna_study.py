@@ -16,7 +16,8 @@ from optuna.trial import TrialState, create_trial
 from nobrainer.glossary import OF_RUNS
 from nobrainer.research.journal import INFEASIBLE, Row
 from nobrainer.research.judge import judge
-from nobrainer.research.space import Choice, Float, Integer, Range, Space
+from nobrainer.research.ranges import Choice, Float, Integer, Range
+from nobrainer.research.space import Space
 
 # Optuna announces each study on standard error, and one is made for each proposal;
 # its warnings would spoil the table of a search. What fails is raised.

@@ -13,10 +13,13 @@ from optuna.samplers import RandomSampler, TPESampler
 from nobrainer.bayes.draws import mix_seed
 from nobrainer.errors import InputError
 from nobrainer.registry import Registry
+from nobrainer.research.chat import AnswerError
+from nobrainer.research.endpoint import Endpoint
 from nobrainer.research.journal import Row
-from nobrainer.research.llm import AnswerError, Endpoint, ask_for_values
+from nobrainer.research.llm import ask_for_values
 from nobrainer.research.optuna_study import to_distributions, to_study
-from nobrainer.research.space import Choice, Float, Integer, Range, Space
+from nobrainer.research.ranges import Choice, Float, Integer, Range
+from nobrainer.research.space import Space
 
 MODEL_SHARE = 0.3
 """At most this share of the proposals of `mixed` is asked of the language model."""

@@ -1,27 +1,102 @@
 """What is fixed before a study begins, what it came to, and how it stands."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
-from nobrainer.research.journal import Row
+from nobrainer.checks import check_count, check_positive
+from nobrainer.recipe import SearchRecord
+from nobrainer.research.journal import Row, Size
 from nobrainer.research.judge import Difference, Standing
+
+Rows = tuple[tuple[str, ...], ...]
+"""(scan, labels, subject) of each scan; the subject is "" or left out if not known."""
+Report = Callable[[tuple[float, float]], None]
+"""Takes a point of a curve: (share of the training that is over, 0 to 1; validation
+Dice)."""
+Scores = dict[str, dict[str, dict[str, float]]]
+"""By the name of a model: "figures", its means over the test subjects, and "subjects",
+the mean Dice of each subject."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The scans of each part; all scans of a subject are in one part."""
+
+    train: Rows
+    validate: Rows
+    test: Rows
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How each run of a study is made.
+
+    n_classes: number of classes, background among them; None is as many as `relabel`
+        makes, else 2.
+    binarize: whether every label but 0 is one class; None is True for two classes
+        without `relabel`.
+    relabel: name or file of a mapping from label values to classes; None for none.
+    train_minutes: minutes of each training; where `epochs` is None, too, they are
+        computed from the budget.
+    epochs: most epochs of each training; None is no limit but the minutes.
+    n_draws: number of draws of the weights by which a run is judged.
+    pruner: a name of `PRUNERS`; ends hopeless runs early by their validation curve,
+        where there is one objective.
+    run_minutes: minutes, judging included, after which a run is ended; None sets no
+        limit of its own.
+    memory_gb: gigabytes of main memory above which a run is ended; None is what is
+        free.
+
+    Raises:
+        InputError: a number that is below its least value.
+    """
+
+    n_classes: int | None = None
+    binarize: bool | None = None
+    relabel: str | None = None
+    train_minutes: float | None = None
+    epochs: int | None = None
+    n_draws: int = 3
+    pruner: str = "asha"
+    run_minutes: float | None = None
+    memory_gb: float | None = None
+
+    def __post_init__(self) -> None:
+        check_count("n_draws", self.n_draws, 1)
+        if self.epochs is not None:
+            check_count("epochs", self.epochs, 1)
+        for name in ("train_minutes", "run_minutes", "memory_gb"):
+            value = getattr(self, name)
+            if value is not None:
+                check_positive(name, value)
+
+    @property
+    def has_no_length(self) -> bool:
+        """Whether the length of each training is left to the budget."""
+        return self.train_minutes is None and self.epochs is None
 
 
 @dataclass(frozen=True)
 class Settings:
     """What must not change while a study runs, or its runs could not be compared.
 
-    family: the registered model that is searched over.
-    space: its parameters' ranges, as `Space.to_toml` writes them.
-    objectives: what is judged, the first one first.
-    proposer, pruner: their names.
+    family: name of the registered model that is searched over.
+    space: ranges of its parameters, as `Space.to_toml` writes them.
+    objectives: names of `OBJECTIVES` by which runs are judged, the main one first.
+    proposer: name of who proposes values, an entry of `PROPOSERS`.
+    pruner: name of what ends hopeless runs, an entry of `PRUNERS`.
     seed: seed of the split, the proposals and the trainings.
-    train_minutes: of each run's training; None where `epochs` alone ends it.
-    epochs: of each run's training at most.
-    n_draws: draws of the weights, for judging.
-    n_classes, binarize, relabel: how labels are made into classes.
-    n_train, n_validate, n_test: subjects of each part.
-    started: ISO 8601 in UTC; `versions` of the software.
+    train_minutes: minutes of each run's training; None where `epochs` alone ends it.
+    epochs: most epochs of each run's training.
+    n_draws: number of draws of the weights by which a run is judged.
+    n_classes: number of classes, background among them.
+    binarize: whether every label but 0 is one class.
+    relabel: name or file of a mapping from label values to classes; None for none.
+    n_train, n_validate, n_test: number of subjects of each part.
+    started: time at which the study began, ISO 8601 in UTC.
+    versions: version of each package that decides what a run does.
     storage: where workers agree on who does what: "" for a file in the study's folder,
         else a database's URL, without its password.
     """
@@ -50,9 +125,12 @@ class Settings:
 class FinalResult:
     """Champion and baseline on the locked test split, scored once.
 
-    figures: "champion" and "baseline" -> "dice", "nll", "aurc" and more, means over
+    champion, baseline: numbers of their runs.
+    scored: time at which they were scored, ISO 8601 in UTC.
+    figures: of "champion" and "baseline": "dice", "nll", "aurc" and more, means over
         the subjects.
-    subjects: "champion" and "baseline" -> subject -> mean Dice.
+    subjects: of "champion" and "baseline": the mean Dice of each subject.
+    difference: champion minus baseline.
     """
 
     champion: int
@@ -67,11 +145,15 @@ class FinalResult:
 class Snapshot:
     """A study as it stands.
 
-    rows: by number, those under way included (state "running").
-    remaining_s: of this command's budget, None for no budget or no running command.
-    max_experiments: distinct recipes to try, the baseline among them; None where no
-        command runs.
-    test: None until the test split is scored.
+    settings: what was fixed before run 0.
+    rows: rows of all runs in the order of their numbers, those under way included
+        (state "running").
+    standing: what the judge makes of the rows.
+    remaining_s: seconds that are left of this command's budget; None where no command
+        runs.
+    max_experiments: number of distinct recipes to try, the baseline among them; None
+        where no command runs.
+    test: scores on the test split; None until it is scored.
     """
 
     settings: Settings
@@ -86,13 +168,53 @@ class View(Protocol):
     """What shows how a study goes on."""
 
     def show(self, snapshot: Snapshot) -> None:
-        """The study stands so; called about once a second."""
+        """Show the study as it stands; called about once a second."""
 
     def tell(self, row: Row, standing: Standing) -> None:
-        """A run has ended."""
+        """Tell that a run has ended."""
 
     def say(self, text: str) -> None:
-        """A sentence on what happens."""
+        """Say a sentence on what happens."""
+
+
+class SilentView:
+    """Shows nothing."""
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show nothing."""
+
+    def tell(self, row: Row, standing: Standing) -> None:
+        """Tell nothing."""
+
+    def say(self, text: str) -> None:
+        """Say nothing."""
+
+
+class Task(Protocol):
+    """What a study repeats; see `SegmentationTask`.
+
+    It is picklable, as are the values that it is given and returns.
+    """
+
+    def run(
+        self, values: Mapping[str, Any], seed: int, folder: str, report: Report
+    ) -> dict[str, float]:
+        """Train and judge once."""
+
+    def score(self, folders: Mapping[str, str], test: Rows, report: Report) -> Scores:
+        """Apply trained models to the test scans."""
+
+    def size(self, values: Mapping[str, Any]) -> Size | None:
+        """Count the network, None where there is nothing to count."""
+
+    def n_steps(self, values: Mapping[str, Any]) -> int:
+        """Count the optimiser's steps in all epochs."""
+
+    def publish(self, folder: Path, best: Path, search: SearchRecord) -> None:
+        """Copy a run's model to where the best one is kept."""
+
+    def gpus(self) -> bool:
+        """Whether each worker should own a GPU."""
 
 
 def describe_values(values: dict[str, Any]) -> str:

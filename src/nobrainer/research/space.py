@@ -3,10 +3,8 @@
 How models are judged is not among them.
 """
 
-import json
-import math
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
@@ -17,112 +15,23 @@ from nobrainer.checks import (
     check_count,
     check_positive,
     check_share,
-    is_number,
 )
 from nobrainer.data.augment import AUGMENTATIONS
 from nobrainer.errors import InputError
 from nobrainer.losses import LOSSES
-from nobrainer.models.check import imagined
+from nobrainer.models.check import check_patch, imagined
 from nobrainer.models.ensemble import MEMBERS
-from nobrainer.processing.segmentation import DEFAULT_LEARNING_RATE
-from nobrainer.research.cost import check_patch
+from nobrainer.research.ranges import (
+    Choice,
+    Float,
+    Range,
+    Scalar,
+    list_corners,
+    read_range,
+    write_range,
+)
+from nobrainer.training.options import DEFAULT_LEARNING_RATE
 from nobrainer.types import Shape3
-
-Scalar = str | int | float | bool
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of some values; whole numbers among others become floats.
-
-    >>> print(Choice((0, 0.1)))
-    one of 0.0, 0.1
-    """
-
-    values: tuple[Scalar, ...]
-
-    def __post_init__(self) -> None:
-        values = tuple(self.values)
-        for value in values:
-            finite = not isinstance(value, float) or math.isfinite(value)
-            if not isinstance(value, Scalar) or not finite:
-                raise InputError(
-                    f"choices must be texts, numbers or booleans, got {value!r}"
-                )
-        if any(isinstance(value, float) for value in values):
-            values = tuple(float(v) if is_number(v) else v for v in values)
-        if not values:
-            raise InputError("choices must list a value or more, got none: add some")
-        twice = [value for value in values if values.count(value) > 1]
-        if twice:
-            raise InputError(
-                f"choices must be different, got {twice[0]!r} twice: leave one out"
-            )
-        object.__setattr__(self, "values", values)
-
-    def __str__(self) -> str:
-        return f"one of {', '.join(map(str, self.values))}"
-
-    def find(self, value: object) -> Scalar | None:
-        """The choice that equals `value`, or None."""
-        same = isinstance(value, bool)
-        return next(
-            (v for v in self.values if v == value and isinstance(v, bool) == same), None
-        )
-
-
-@dataclass(frozen=True)
-class Integer:
-    """A whole number from `low` to `high`, both included; `log`: spread by factors."""
-
-    low: int
-    high: int
-    log: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("low", "high"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise InputError(f"{name} must be a whole number, got {value!r}")
-        _check_bounds(self.low, self.high, log=self.log)
-
-    def __str__(self) -> str:
-        return f"a whole number from {self.low} to {self.high}"
-
-    def find(self, value: object) -> int | None:
-        """`value` where it is inside, or None."""
-        if not isinstance(value, int) or isinstance(value, bool):
-            return None
-        return value if self.low <= value <= self.high else None
-
-
-@dataclass(frozen=True)
-class Float:
-    """A number from `low` to `high`, both included; `log`: spread by factors."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("low", "high"):
-            value = getattr(self, name)
-            if not is_number(value):
-                raise InputError(f"{name} must be a number, got {value!r}")
-            object.__setattr__(self, name, float(value))
-        _check_bounds(self.low, self.high, log=self.log)
-
-    def __str__(self) -> str:
-        return f"a number from {self.low:g} to {self.high:g}"
-
-    def find(self, value: object) -> float | None:
-        """`value` as a float where it is inside, or None."""
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return None
-        return float(value) if self.low <= value <= self.high else None
-
-
-Range = Choice | Integer | Float
 
 
 @dataclass(frozen=True)
@@ -208,17 +117,9 @@ class Space:
             "parameter, with\n# choices, or with low and high and, if wanted, "
             "log = true and integer = true.\n"
         ]
-        for name, range_ in self.ranges.items():
-            lines: dict[str, Any]
-            if isinstance(range_, Choice):
-                lines = {"choices": range_.values}
-            else:
-                lines = {"low": range_.low, "high": range_.high}
-                lines |= {"log": True} if range_.log else {}
-                lines |= {"integer": True} if isinstance(range_, Integer) else {}
-            # What JSON writes of these, TOML reads.
-            text = (f"{k} = {json.dumps(v)}\n" for k, v in lines.items())
-            parts.append(f"[{name}]\n{''.join(text)}")
+        parts += [
+            f"[{name}]\n{write_range(span)}" for name, span in self.ranges.items()
+        ]
         return "\n".join(parts)
 
     @classmethod
@@ -236,7 +137,7 @@ class Space:
             raise InputError(f"the space of {family} is not TOML: {error}") from error
         if not tables:
             raise InputError(f"the space of {family} has no parameter: add a table")
-        ranges = {name: _named(name, _read_range, t) for name, t in tables.items()}
+        ranges = {name: _named(name, read_range, t) for name, t in tables.items()}
         space = cls(family, ranges)
         known = space._known()
         for name in ranges:
@@ -246,7 +147,7 @@ class Space:
                 raise InputError(
                     f"{name} must be whole numbers: give integer = true, or choices"
                 )
-            for value in _corners(range_):
+            for value in list_corners(range_):
                 _named(name, space._try, name, value)
         return space
 
@@ -265,7 +166,9 @@ class Space:
         if self.family != "ensemble":
             return _arguments(self.family) | _DEFAULTS
         known: dict[str, Any] = {"member": MEMBERS[0][0], "n_members": len(MEMBERS)}
-        for member in _corners(self.ranges.get("member", Choice((known["member"],)))):
+        for member in list_corners(
+            self.ranges.get("member", Choice((known["member"],)))
+        ):
             known |= _named("member", _arguments, member)
         return known | _DEFAULTS
 
@@ -284,7 +187,7 @@ class Space:
             {other: corner}
             for other, range_ in self.ranges.items()
             if other != name and (other not in _FIELDS or other == "block_shape")
-            for corner in _corners(range_)
+            for corner in list_corners(range_)
         ]
         refusals: list[InputError] = []
         for other in ({}, *others):
@@ -336,48 +239,6 @@ def _arguments(model: str) -> dict[str, Any]:
         if isinstance(parameter.default, Scalar)
         and name not in ("in_channels", "n_classes")
     }
-
-
-def _read_range(table: Any) -> Range:
-    """A range from its TOML table."""
-    if not isinstance(table, dict):
-        raise InputError(
-            f"must be a table with choices, or with low and high, got {table!r}"
-        )
-    if "choices" in table:
-        _check_keys(table, ("choices",))
-        if not isinstance(table["choices"], list):
-            raise InputError(f"choices must be a list, got {table['choices']!r}")
-        return Choice(tuple(table["choices"]))
-    _check_keys(table, ("low", "high", "log", "integer"))
-    for key in ("low", "high"):
-        if key not in table:
-            raise InputError(f"{key} is missing: give low and high, or choices")
-    flags = {key: table.get(key, False) for key in ("log", "integer")}
-    for key, flag in flags.items():
-        if not isinstance(flag, bool):
-            raise InputError(f"{key} must be true or false, got {flag!r}")
-    kind = Integer if flags["integer"] else Float
-    return kind(table["low"], table["high"], flags["log"])
-
-
-def _check_keys(table: Mapping[str, Any], known: Iterable[str]) -> None:
-    for key in table:
-        check_choice("key", key, known)
-
-
-def _check_bounds(low: float, high: float, *, log: bool) -> None:
-    if not low < high:
-        raise InputError(f"low must be below high, got {low} and {high}")
-    if log and low <= 0:
-        raise InputError(f"low must be > 0 with log = true, got {low}")
-
-
-def _corners(range_: Range) -> tuple[Scalar, ...]:
-    """All choices, or the two ends."""
-    if isinstance(range_, Choice):
-        return range_.values
-    return range_.low, range_.high
 
 
 def _named(name: str, function: Callable[..., Any], *args: Any) -> Any:

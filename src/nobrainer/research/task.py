@@ -3,7 +3,7 @@
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,34 +15,33 @@ from nobrainer.evaluation import Evaluation, summarise
 from nobrainer.glossary import OF_RUNS
 from nobrainer.io import read_geometry
 from nobrainer.processing.dataset import Dataset
-from nobrainer.processing.segmentation import DEFAULT_LEARNING_RATE, Segmentation
+from nobrainer.processing.segmentation import Segmentation
 from nobrainer.recipe import SearchRecord
-from nobrainer.research.cost import count_size
+from nobrainer.research.folder import MODEL
 from nobrainer.research.journal import Size
-from nobrainer.research.records import describe_values
+from nobrainer.research.records import Report, Rows, Scores, describe_values
+from nobrainer.research.size import count_size
 from nobrainer.research.space import Setting, Space
+from nobrainer.research.split import make_dataset
 from nobrainer.training.engine import default_device, gpu_ids
-from nobrainer.training.options import TrainingOptions
+from nobrainer.training.options import DEFAULT_LEARNING_RATE, TrainingOptions
 
-Rows = tuple[tuple[str, ...], ...]
-Report = Callable[[tuple[float, float]], None]
-
-MODEL = "model"
-"""Folder of a run's trained model inside the run's folder."""
 JUDGE_SEED = 0
-"""Of the draws on validation and test scans: the same for all runs."""
+"""Seed of the draws on validation and test scans: the same for all runs."""
 
 
 @dataclass(frozen=True)
 class SegmentationTask:
     """Training and judging of segmentation networks on one split of labelled scans.
 
-    space: the parameters that values are of.
+    space: the space that is searched.
     train, validate: (image, labels, subject) of each scan; the test split is not
         here, so that no training can see it.
-    n_classes, binarize, relabel: how labels are made into classes.
-    train_minutes, epochs: when a training ends; None leaves it to the epochs.
-    n_draws: draws of the weights, for judging; a deterministic model makes one pass.
+    n_classes, binarize, relabel: how labels are made into classes, as in `Settings`.
+    train_minutes: minutes of each training; None leaves its end to the epochs.
+    epochs: most epochs of each training.
+    n_draws: number of draws of the weights by which a run is judged; a deterministic
+        model makes one pass.
     """
 
     space: Space
@@ -61,11 +60,10 @@ class SegmentationTask:
         """Train with these values, judge on the validation scans, save the model.
 
         Args:
-            values: of parameters of the space; the others have their defaults.
+            values: values of parameters of the space; the others keep their defaults.
             seed: seed of the training.
             folder: folder of the run; the model goes into `MODEL` inside.
-            report: is given (share of the training that is over, validation Dice)
-                after each epoch.
+            report: gets a point of the curve after each epoch.
 
         Returns: figures, means over the validation subjects: "dice"; "nll", "aurc",
             "ece" and "auroc" near the foreground; "dice/NAME" of each structure; and
@@ -75,7 +73,7 @@ class SegmentationTask:
         setting = self.space.setting(values)
         train = self._dataset(self.train, setting)
         validate = self._dataset(self.validate, setting)
-        curve = _Curve(self, setting, report)
+        curve = _Curve(self, setting, train.batch_size, report)
         recipe = describe_values(dict(values)) or "the unchanged recipe"
         print(f"{setting.model}, seed {seed}: {recipe}", flush=True)
         segmentation = Segmentation(setting.model, setting.model_args).fit(
@@ -106,20 +104,18 @@ class SegmentationTask:
             "n_synthetic": float(segmentation.recipe_.provenance.n_synthetic),
         }
 
-    def score(
-        self, folders: Mapping[str, str], test: Rows, report: Report
-    ) -> dict[str, Any]:
+    def score(self, folders: Mapping[str, str], test: Rows, report: Report) -> Scores:
         """Apply trained models to the test scans.
 
         Args:
-            folders: folders of runs, by any name.
+            folders: folder of each run, by the name of its model.
             test: (image, labels, subject) of each scan.
             report: unused; nothing here can be ended early.
 
-        Returns: of each name {"figures": as of `run`, "subjects": subject -> mean Dice
-            of its structures}.
+        Returns: for each name the "figures", as `run` returns them, and of "subjects"
+            the mean Dice of the structures of each subject.
         """
-        scores = {}
+        scores: Scores = {}
         for name, folder in folders.items():
             segmentation = Segmentation.load(Path(folder) / MODEL)
             dataset = self._dataset(test, self.space.setting({}))
@@ -183,26 +179,6 @@ class SegmentationTask:
         )
 
 
-def make_dataset(
-    rows: Sequence[Sequence[str]],
-    n_classes: int,
-    *,
-    binarize: bool,
-    relabel: str | None,
-) -> Dataset:
-    """The scans with their labels made into classes.
-
-    A row is scan, labels and, where it is known, the subject.
-    """
-    names = ("image", "label", "subject")
-    dataset = Dataset.from_files(
-        [dict(zip(names, row, strict=False)) for row in rows], n_classes=n_classes
-    )
-    if relabel is not None:
-        dataset = dataset.relabel(relabel)
-    return dataset.binarize() if binarize else dataset
-
-
 def _n_members(setting: Setting) -> int:
     return len(setting.model_args.get("members", (None,)))
 
@@ -216,11 +192,15 @@ class _Curve:
     """How a training goes, epoch by epoch; the members of an ensemble in turn."""
 
     def __init__(
-        self, task: SegmentationTask, setting: Setting, report: Report
+        self,
+        task: SegmentationTask,
+        setting: Setting,
+        batch_size: int,
+        report: Report,
     ) -> None:
         self._epochs, self._minutes = task.epochs, task.train_minutes
         self._n_members = _n_members(setting)
-        self._batch_size = setting.batch_size or 2
+        self._batch_size = batch_size
         self._report = report
         self._seconds: dict[int, float] = defaultdict(float)
         self.train_s = 0.0

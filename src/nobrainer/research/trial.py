@@ -4,18 +4,14 @@ Whatever the function does there (crash, hang, print, fill the memory) comes bac
 the caller as an `Outcome`.
 """
 
-import faulthandler
 import os
 import pickle
 import re
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,14 +20,8 @@ from typing import Any, BinaryIO
 
 import psutil
 
-from nobrainer.errors import (
-    DivergedError,
-    InputError,
-    in_one_line,
-    is_out_of_memory,
-    tell,
-)
-from nobrainer.system import end_with_parent
+from nobrainer.errors import tell
+from nobrainer.research.child import LENGTH, MESSAGE_BYTES
 
 POLL_S = 0.1
 TIDY_S = 2.0  # for a process to exit after its function has returned
@@ -39,14 +29,12 @@ DIE_S = 10.0  # for a killed process to go: a dead network disk can hold it for 
 LOOK_SHARE = 0.05  # of the parent's time, at most, goes into looking at memory
 NEAR = 0.9  # of the cap on memory: who is killed there was most likely killed for it
 LOG_BYTES = 10 * 2**20
-MESSAGE_BYTES = 2**28
-LENGTH = struct.Struct("<Q")
 UNREADABLE = (
     *(pickle.UnpicklingError, AttributeError, EOFError, ImportError, OSError),
     *(LookupError, OverflowError, RuntimeError, TypeError, ValueError),
 )
 # -P: no file of the working directory stands in for a module.
-_PYTHON = (sys.executable, "-P", "-u", "-m")
+_CHILD = (sys.executable, "-P", "-u", "-m", "nobrainer.research.child")
 
 
 @dataclass(frozen=True)
@@ -184,7 +172,7 @@ class _Child:
             fds = calls.fileno(), messages.fileno()
             self.started = time.monotonic()
             self.process = subprocess.Popen(
-                [*_PYTHON, __name__, *map(str, (*fds, os.getpid()))],
+                [*_CHILD, *map(str, (*fds, os.getpid()))],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -304,90 +292,3 @@ def _shorten(log: BinaryIO) -> None:
     end = log.read(LOG_BYTES // 10)
     log.truncate(0)
     log.write(b"[what stood here was too long to keep]\n" + end)
-
-
-def _run_in_child(call: int, pipe: int, parent: int) -> None:
-    """The child: call the function and send what comes of it.
-
-    Args:
-        call: file descriptor of the pickled function and arguments.
-        pipe: file descriptor that messages are written to.
-        parent: process number of the caller.
-    """
-    end_with_parent(parent)
-    _guard(call, pipe)
-    faulthandler.enable()
-    os.set_inheritable(pipe, False)
-    lock, own_pid = threading.Lock(), os.getpid()
-
-    def send(kind: str, content: Any) -> None:
-        message = pickle.dumps((kind, content))
-        if len(message) > MESSAGE_BYTES:
-            raise ValueError(f"a message must be <= {MESSAGE_BYTES} bytes")
-        # A copy of this process, which the function may have forked, is not the trial.
-        if os.getpid() == own_pid:
-            with lock:
-                rest = LENGTH.pack(len(message)) + message
-                while rest:
-                    rest = rest[os.write(pipe, rest) :]
-
-    try:
-        with open(call, "rb") as file:
-            function, args = pickle.load(file)
-        result = function(*args, lambda message: send("report", message))
-        send("end", ("done", "", result, _read_peak_bytes()))
-    # Whatever a trial does is a row of its study, `sys.exit` too: nothing that its
-    # values can cause may end the search.
-    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001
-        traceback.print_exc()
-        send("end", (*_classify(error), None, _read_peak_bytes()))
-
-
-def _guard(call: int, pipe: int) -> None:
-    """Make sure that no process of this group outlives the parent.
-
-    A process of its own waits for the end of standard input, which the parent holds
-    open: a thread could not act while another holds the interpreter's lock. Its own
-    parent ends at once, so that the function has no child that it did not start.
-    """
-    if os.fork() == 0:
-        if os.fork() == 0:
-            os.close(call)
-            os.close(pipe)
-            while os.read(0, 1):
-                pass
-            os.killpg(0, signal.SIGKILL)
-        os._exit(0)
-    os.wait()
-    with open(os.devnull) as nothing:
-        os.dup2(nothing.fileno(), 0)
-    # Where memory runs out Linux shall end this and not the study. Elsewhere there
-    # is no such file.
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
-
-
-def _classify(error: BaseException) -> tuple[str, str]:
-    """State and reason of a trial that an exception ended."""
-    if isinstance(error, DivergedError):
-        return "diverged", in_one_line(str(error))
-    if isinstance(error, InputError):
-        return "refused", in_one_line(str(error))
-    if is_out_of_memory(error):
-        return "memory", tell(error)
-    return "crash", tell(error)
-
-
-def _read_peak_bytes() -> int:
-    """Most memory that this process has held; 0 where the system does not tell.
-
-    Not `ru_maxrss`, which starts from that of the parent.
-    """
-    with suppress(OSError):
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        return int(found[1]) * 1024 if found else 0
-    return 0
-
-
-if __name__ == "__main__":
-    _run_in_child(*map(int, sys.argv[1:]))

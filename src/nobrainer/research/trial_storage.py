@@ -19,8 +19,6 @@ from nobrainer.research.records import Settings
 from nobrainer.research.space import Space
 from nobrainer.research.storage_log import open_log
 
-STORAGE = "optuna.log"
-"""The storage of a study that is given none, in its folder."""
 _FEWEST = 4
 """Runs that must have come as far before one is given up."""
 _ALL_BUT_DONE = 0.9
@@ -41,12 +39,23 @@ PRUNERS = {
 class TrialStorage:
     """The runs of a study as trials of Optuna, each with its row.
 
-    `is_file` says whether the storage is a file in the study's folder.
+    Args:
+        log: path of the file that is the storage where there is no database.
+        settings: settings of the study.
+        url: URL of the database; None takes the file.
+        is_reader: whether nothing shall be written; the study must be there.
+
+    Attributes:
+        is_file: whether the storage is a file in the study's folder.
+
+    Raises:
+        InputError: the storage cannot be used.
+        KeyError: a reader found no study.
     """
 
     def __init__(
         self,
-        folder: Path,
+        log: Path,
         settings: Settings,
         url: str | None,
         *,
@@ -55,10 +64,10 @@ class TrialStorage:
         digest = sha256(json.dumps(asdict(settings), sort_keys=True).encode())
         name = f"{settings.family}-{digest.hexdigest()[:12]}"
         self.is_file = url is None
-        self._where = f"storage {public_url(url) or folder / STORAGE}"
+        self._where = f"storage {public_url(url) or log}"
         with refusing_storage(self._where, url):
             self._storage: BaseStorage = (
-                open_log(folder / STORAGE) if url is None else RDBStorage(url)
+                open_log(log) if url is None else RDBStorage(url)
             )
             self._study = (
                 # Asking for one that may be there writes to the storage.

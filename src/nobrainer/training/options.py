@@ -9,6 +9,8 @@ from nobrainer.system import check_cores
 from nobrainer.training.engine import check_devices
 
 SCHEDULES = ("cosine", "constant")
+DEFAULT_LEARNING_RATE = 3e-3
+"""Learning rate of Adam where a training is given no arguments of the optimiser."""
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from html_pages import BROWSER, DASH, Page, measure
 from nobrainer.errors import InputError
 from nobrainer.research.journal import Row
 from nobrainer.research.judge import Difference, bootstrap_difference, judge
+from nobrainer.research.ranges import Choice
 from nobrainer.research.records import FinalResult, Settings, Snapshot
 from nobrainer.research.report.history import draw_history, find_reigns
 from nobrainer.research.report.page import write_study
 from nobrainer.research.report.tradeoffs import pareto_front
-from nobrainer.research.space import Choice, Space, family_space
+from nobrainer.research.space import Space, family_space
 
 SPACE = family_space("bayesian_vnet")
 SETTINGS = Settings(

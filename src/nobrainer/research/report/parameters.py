@@ -16,6 +16,7 @@ from matplotlib.ticker import PercentFormatter
 from nobrainer.glossary import OF_RUNS
 from nobrainer.research.journal import Row
 from nobrainer.research.judge import Standing
+from nobrainer.research.ranges import Choice, Range
 from nobrainer.research.report.style import (
     BASELINE,
     CHAMPION,
@@ -24,7 +25,7 @@ from nobrainer.research.report.style import (
     shorten,
     signed,
 )
-from nobrainer.research.space import Choice, Range, Space
+from nobrainer.research.space import Space
 
 _COLOURS = {"higher": "viridis_r", "lower": "viridis"}
 """Colour map of what recipes reach, by which way is better: the best are dark."""

@@ -1,31 +1,13 @@
-"""What a run will take of memory and time, before it starts.
-
-Its size is counted; what a size costs on this machine is learned from the runs that
-were done.
-"""
+"""What a run will take of memory and time, learned from the runs that were done."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from scipy.optimize import nnls
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from nobrainer import models
-from nobrainer.bayes.draws import is_stochastic, plan_draws
-from nobrainer.bayes.ensemble import EnsembleNetwork
-from nobrainer.bayes.layers import StochasticLayer
-from nobrainer.errors import InputError
-from nobrainer.inference.moments import statistics_bytes
-from nobrainer.inference.predict import slab_planes
-from nobrainer.inference.tiles import round_up
-from nobrainer.models.check import BLENDED_SIDE, check_block, imagined
 from nobrainer.research.journal import Row, Size
-from nobrainer.types import Shape3
 
 PROCESS_BYTES, BYTES_PER_ACTIVATION, BYTES_PER_PARAMETER = 7.2e8, 4.7, 45.0
 """What the peak of memory is made of, before the rows tell better figures.
@@ -34,12 +16,6 @@ Measured for trainings of bayesian_vnet with 4 to 32 filters on 2 to 4 levels (C
 float32, Adam). A parameter takes more than its four bytes: its gradient, Adam's two
 averages, the drawn weight and the graph of its KL.
 """
-_PLANES = 5
-"""Numbers held where windows are blended: for each voxel of a window and channel at
-full resolution, and for each voxel of the scan and class."""
-_SLABS = 8
-"""Slabs held at once, at full resolution, where it is done slab by slab, besides the
-planes that later layers look back at."""
 _NOISE = 0.1
 """Expected relative error of a measured row."""
 _DOUBT = 0.5
@@ -58,64 +34,6 @@ class Forecast:
     memory_bytes: float | None
     step_s: float | None
     judge_s: float | None
-
-
-def count_size(
-    model: str,
-    model_args: Mapping[str, Any],
-    *,
-    n_classes: int,
-    batch_size: int,
-    block_shape: Shape3,
-    judge_shapes: Sequence[Shape3],
-    n_draws: int,
-) -> Size:
-    """Count a network and its work without building or applying it.
-
-    Activations are what is held at once: what the layers give for a training batch,
-    or what judging the largest scan holds, whichever is more. Of an ensemble,
-    whose members are trained one after the other, they and the step's operations are
-    those of its largest member; parameters are those of all.
-
-    Args:
-        model, model_args: of `nobrainer.models.build`.
-        n_classes: of the dataset.
-        batch_size, block_shape: of a training batch; the block in voxels.
-        judge_shapes: voxels of each scan that it is judged on, once prepared.
-        n_draws: that it is judged with; a deterministic model makes one pass.
-
-    Raises:
-        InputError: a model, argument or block that cannot be.
-    """
-    with imagined():
-        network = models.build(model, **{"n_classes": n_classes, **model_args})
-        members = (
-            list(network.members) if isinstance(network, EnsembleNetwork) else [network]
-        )
-        steps = [_count_step(member, batch_size, block_shape) for member in members]
-        plan = plan_draws(network, 0, n_draws if is_stochastic(network) else 0)
-        judged = [
-            [_count_judging(member, shape, n_classes) for shape in judge_shapes]
-            for member in members
-        ]
-    return Size(
-        parameters=sum(p.numel() for p in network.parameters() if p.requires_grad),
-        activations=max(held for counts in (steps, *judged) for held, _ in counts),
-        step_flop=max(flop for _, flop in steps),
-        judge_flop=sum(flop for draw in plan for _, flop in judged[draw.member]),
-    )
-
-
-def check_patch(network: nn.Module, block_shape: Shape3) -> None:
-    """Raise `InputError` for a block that pooling does not take or makes one voxel."""
-    check_block(network, block_shape)
-    stride: int = network.stride  # type: ignore[assignment]
-    if all(side == stride for side in block_shape):
-        raise InputError(
-            f"block_shape must be more than {stride} voxels wide, which pooling makes "
-            f"one, got {'x'.join(map(str, block_shape))}: give longer sides or fewer "
-            "levels"
-        )
 
 
 def forecast(rows: Iterable[Row], size: Size) -> Forecast | None:
@@ -277,55 +195,3 @@ def _fit(points: Measured) -> np.ndarray:
     )
     law[0] *= base
     return law
-
-
-def _count_step(
-    network: nn.Module, batch_size: int, block_shape: Shape3
-) -> tuple[int, float]:
-    """Outputs of all layers, and operations, of the forward pass of a batch."""
-    check_patch(network, block_shape)
-    activations = 0
-
-    def add(layer: nn.Module, inputs: Any, output: Tensor) -> None:
-        nonlocal activations
-        activations += output.numel()
-
-    hooks = [
-        layer.register_forward_hook(add)
-        for layer in network.modules()
-        # A stochastic layer has its posteriors inside.
-        if isinstance(layer, StochasticLayer) or not [*layer.children()]
-    ]
-    flop = _count_flop(network.train(), (batch_size, 1, *block_shape))
-    for hook in hooks:
-        hook.remove()
-    return activations, flop
-
-
-def _count_flop(network: nn.Module, shape: tuple[int, ...]) -> float:
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        network(torch.empty(shape))
-    return float(counter.get_total_flops())
-
-
-def _count_judging(
-    network: nn.Module, shape: Shape3, n_classes: int
-) -> tuple[int, float]:
-    """Numbers held, and operations, of a draw on a scan that has no empty margin."""
-    voxels, width = math.prod(shape), int(network.width)  # type: ignore[arg-type]
-    if network.halo is None:
-        side = round_up(BLENDED_SIDE, int(network.stride))
-        # A quarter of neighbouring windows is in both.
-        windows = math.prod(-(-max(0, n - side) // (side * 3 // 4)) + 1 for n in shape)
-        flop = windows * _count_flop(network.eval(), (1, 1, side, side, side))
-        return _PLANES * (width * side**3 + n_classes * voxels), flop
-    stride, halo = int(network.stride), int(network.halo)  # type: ignore[arg-type]
-    side = 2 * stride
-    per_voxel = _count_flop(network.eval(), (1, 1, side, side, side)) / side**3
-    # Some is computed beyond the scan's edges: about as if it were that much wider.
-    flop = per_voxel * math.prod(n + halo // 4 for n in shape)
-    planes = slab_planes(shape, width, n_classes, torch.device("cpu"), itemsize=4)
-    slabs = _SLABS * min(planes, shape[0]) + 2 * halo
-    buffers = width * shape[1] * shape[2] * slabs
-    return buffers + statistics_bytes(n_classes) * voxels // 4, flop

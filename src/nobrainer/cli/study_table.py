@@ -1,0 +1,78 @@
+"""The runs of a study as a table, and the formats in which it is written."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nobrainer.cli.outputs import to_json
+from nobrainer.cli.study_view import verdict_of
+from nobrainer.errors import InputError, in_one_line, printable
+from nobrainer.research.records import Snapshot
+
+Writer = Callable[[Sequence[Mapping[str, Any]]], str]
+"""Makes a text of rows that have the same columns."""
+
+
+def choose_format(output: Path | None) -> Writer:
+    """The writer of a file's suffix, TSV where there is no file.
+
+    Raises:
+        InputError: a suffix that is not known.
+    """
+    suffix = ".tsv" if output is None else output.suffix.lower()
+    if suffix not in _FORMATS:
+        raise InputError(
+            f"{output}: unknown suffix {suffix!r}: give a name that ends in "
+            f"{', '.join(_FORMATS)}"
+        )
+    return _FORMATS[suffix]
+
+
+def tabulate_runs(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """The runs of a study as rows with the same columns; None for what is not there."""
+    rows = snapshot.rows
+    values = dict.fromkeys(name for row in rows for name in row.values)
+    figures = dict.fromkeys(name for row in rows for name in row.figures)
+    return [
+        {
+            "run": row.number,
+            "role": row.role,
+            "of": row.of,
+            "state": row.state,
+            "verdict": verdict_of(row, snapshot.standing),
+            "reason": printable(in_one_line(row.reason)),
+            "proposer": row.proposer,
+            "note": printable(in_one_line(row.note)),
+            "seed": row.seed,
+            "started": row.started,
+            "seconds": row.seconds,
+            "peak_memory_bytes": row.peak_memory_bytes,
+            "worker": row.worker,
+        }
+        | {f"value.{name}": row.values.get(name) for name in values}
+        | {f"figure.{name}": row.figures.get(name) for name in figures}
+        for row in rows
+    ]
+
+
+def _separate(delimiter: str) -> Writer:
+    """A writer of delimited text; what is None is left empty."""
+
+    def write(rows: Sequence[Mapping[str, Any]]) -> str:
+        text = io.StringIO()
+        columns = list(rows[0]) if rows else []
+        writer = csv.DictWriter(text, columns, delimiter=delimiter, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+    return write
+
+
+_FORMATS: dict[str, Writer] = {
+    ".csv": _separate(","),
+    ".tsv": _separate("\t"),
+    ".json": lambda rows: f"{to_json(rows)}\n",
+}

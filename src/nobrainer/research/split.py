@@ -1,0 +1,94 @@
+"""The subjects of a study, parted into training, validation and test."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from nobrainer.bayes.draws import mix_seed
+from nobrainer.data.samples import get_data
+from nobrainer.data.table import read_table
+from nobrainer.errors import InputError
+from nobrainer.processing.dataset import Dataset
+from nobrainer.research.records import Rows, Settings, Split
+
+
+def list_scans(table: str | Path) -> list[tuple[str, str, str]]:
+    """Scan, labels and given subject of each row, by absolute paths, sorted.
+
+    Args:
+        table: path of a CSV table with the columns features,labels.
+    """
+    return sorted(
+        (os.path.abspath(row["image"]), os.path.abspath(row["label"]), row["subject"])
+        for row in read_table(Path(table))
+    )
+
+
+def split_subjects(
+    data: str | Path | None, settings: Settings
+) -> tuple[Split, dict[str, int]]:
+    """Part the subjects: a fifth each for validation and test, the rest to train.
+
+    Args:
+        data: path of a CSV table with the columns features,labels; None takes
+            `get_data()`.
+        settings: say how labels are made into classes, and the seed.
+
+    Returns: the scans of each part, and the number of subjects of each part.
+
+    Raises:
+        InputError: there are fewer than three subjects, or a file cannot be used.
+    """
+    rows = list_scans(get_data() if data is None else data)
+    dataset = make_dataset(
+        rows,
+        settings.n_classes,
+        binarize=settings.binarize,
+        relabel=settings.relabel,
+    )
+    n_subjects = len({*dataset.subjects})
+    if n_subjects < 3:
+        raise InputError(
+            f"a study needs 3 subjects or more, to train, validate and test on, got "
+            f"{n_subjects}: add scans to the table"
+        )
+    share = max(1, round(n_subjects / 5))
+    rest, test = dataset.split(share, seed=mix_seed(settings.seed, "test"))
+    train, validate = rest.split(share, seed=mix_seed(settings.seed, "validate"))
+    parts = {"train": train, "validate": validate, "test": test}
+    return (
+        Split(**{name: _list_rows(part) for name, part in parts.items()}),
+        {name: len({*part.subjects}) for name, part in parts.items()},
+    )
+
+
+def make_dataset(
+    rows: Sequence[Sequence[str]],
+    n_classes: int,
+    *,
+    binarize: bool,
+    relabel: str | None,
+) -> Dataset:
+    """The scans with their labels made into classes.
+
+    Args:
+        rows: (scan, labels, subject) of each scan; the subject where it is known.
+        n_classes: number of classes, background among them.
+        binarize: whether every label but 0 is one class.
+        relabel: name or file of a mapping from label values to classes.
+    """
+    names = ("image", "label", "subject")
+    dataset = Dataset.from_files(
+        [dict(zip(names, row, strict=False)) for row in rows], n_classes=n_classes
+    )
+    if relabel is not None:
+        dataset = dataset.relabel(relabel)
+    return dataset.binarize() if binarize else dataset
+
+
+def _list_rows(dataset: Dataset) -> Rows:
+    """The paths of each scan, and whom it shows, as far as that is known."""
+    return tuple(
+        (*(str(path) for path in scan.paths or ()), scan.subject or "")
+        for scan in dataset.data
+    )
