@@ -37,6 +37,62 @@ LAYERS = """
 # The order inside packages, written in the same way. A package that stands here names
 # every module that it has.
 INSIDE = {
+    "cli": """
+        calibrate data demo evaluate predict qc rank report research train
+        info assessment study_table study_text
+        quality_folder study_view
+        results scans
+        outputs options records study_options train_options
+    """,
+    "training": """
+        members
+        fit
+        checkpoint_folder validation
+        checkpoint
+        job fabric
+        options tally
+        averaging data_loss engine memory objective optimizer schedule
+    """,
+    "model_card": """
+        card
+        search training
+        markdown
+    """,
+    "bundle": """
+        bundle
+        place
+        contents
+    """,
+    "models": """
+        bayesian
+        check ensemble kwyk meshnet unet vnet
+        norm registry
+    """,
+    "bayes": """
+        draws
+        dropout kl warm_start
+        layers
+        posteriors ensemble
+        priors
+    """,
+    "data": """
+        cohort
+        patches store
+        prepare
+        targets
+        mapping synthesis
+        augment labels samples shifts
+        axes entries freesurfer phantom preprocess table
+    """,
+    "io": """
+        reading writing
+        headers
+    """,
+    "recipe": """
+        recipe
+        settings
+        cohort search synthesis
+    """,
     "metrics": """
         calibration overlap region surface uncertainty
     """,
@@ -287,3 +343,75 @@ def test_the_command_line_prints_in_one_place(module: str) -> None:
             assert name not in ("print", "click.echo", "click.secho"), (
                 f"{module}: {name}"
             )
+
+
+TESTS = Path(__file__).parent
+# These look at the whole house, not at one room of it.
+OF_THE_HOUSE = {"architecture", "docs", "house", "journeys", "nonsense", "reference"}
+OF_THE_HOUSE |= {"startup"}
+# Not yet divided by module.
+LONG = {
+    "cli/test_cli.py",
+    "cli/test_quality.py",
+    "cli/test_results.py",
+    "processing/test_dataset.py",
+    "processing/test_segmentation.py",
+}
+TEST_FILES = {
+    str(path.relative_to(TESTS)): path for path in sorted(TESTS.glob("**/test_*.py"))
+}
+
+
+def stands_apart(file: str, source: str) -> str:
+    """What keeps a file of tests from mirroring the source, or nothing.
+
+    It stands in the folder of a package, and is named after one of its modules or uses
+    that package. Without a folder it is named after a module or package, or is one of
+    the few that look at the whole house.
+
+    Args:
+        file: path of the file below `tests`.
+        source: its text.
+
+    """
+    *folders, name = file.removesuffix(".py").split("/")
+    package, stem = ".".join(["nobrainer", *folders]), name.removeprefix("test_")
+    folder = SRC.joinpath("nobrainer", *folders)
+    if not (folder / "__init__.py").exists():
+        return f"{file}: there is no package {package}"
+    rooms = {path.stem for path in folder.glob("*.py")}
+    rooms |= {path.parent.name for path in folder.glob("*/__init__.py")}
+    if any(f"{stem}_".startswith(f"{room}_") for room in rooms):
+        return ""
+    if not folders:
+        known = stem in OF_THE_HOUSE
+        return "" if known else f"{file}: nothing in nobrainer is called {stem}"
+    tree = ast.parse(source)
+    uses = {*imports(tree, "tests"), *reached(tree, "tests")}
+    is_used = any(f"{name}.".startswith(f"{package}.") for name in uses)
+    return "" if is_used else f"{file}: it uses nothing of {package}"
+
+
+@pytest.mark.parametrize("file", TEST_FILES)
+def test_tests_mirror_the_source(file: str) -> None:
+    text = TEST_FILES[file].read_text()
+    problem, n_lines = stands_apart(file, text), len(text.splitlines())
+    assert not problem, problem
+    assert n_lines <= 500 or file in LONG, (
+        f"{file} has {n_lines} lines: divide it by module"
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("bays/test_layers.py", ""),
+        ("test_layers.py", "from nobrainer.bayes import layers"),
+        ("bayes/test_dice.py", "from nobrainer.losses import dice"),
+        ("bayes/test_dice.py", "import nobrainer as nb\nnb.losses.dice"),
+    ],
+)
+def test_a_test_that_stands_elsewhere_is_found(file: str, source: str) -> None:
+    assert stands_apart(file, source)
+    assert not stands_apart("losses/test_dice.py", source)
+    assert not stands_apart("bayes/test_layers_on_a_gpu.py", source)
