@@ -9,6 +9,7 @@ from nobrainer.data.patches import (
     PatchSampler,
     crop,
     draw_origin,
+    extract_patches,
     index_voxels,
 )
 from nobrainer.data.prepare import Prepared, prepare_scan
@@ -219,3 +220,51 @@ def test_sampler_needs_labels():
     )
     with pytest.raises(InputError, match="bare: has no labels"):
         PatchSampler([bare], config(), seed=0)
+
+
+def test_extract_patches():
+    volume = np.arange(6 * 7 * 8, dtype=np.int16).reshape(6, 7, 8)
+    label = np.zeros(volume.shape, np.int16)
+    label[4, 5, 6] = 17
+    patches = extract_patches(volume, label, (3, 3, 3), n_patches=40)
+    assert len(patches) == 40
+    for patch, part in patches:
+        i, j, k = np.unravel_index(patch[0, 0, 0], volume.shape)
+        place = np.s_[i : i + 3, j : j + 3, k : k + 3]
+        assert np.array_equal(patch, volume[place])
+        assert np.array_equal(part, label[place])
+        assert (patch.dtype, part.dtype) == (np.int16, np.int16)
+    # Half are aimed at the one labelled voxel, few others meet it by chance.
+    assert 15 <= sum(part.any() for _, part in patches) <= 30
+    again = extract_patches(volume, label, (3, 3, 3), n_patches=40)
+    assert all(np.array_equal(a[0], b[0]) for a, b in zip(patches, again, strict=True))
+    binary = extract_patches(volume, label, (3, 3, 3), n_patches=40, binarize=True)
+    assert max(part.max() for _, part in binary) == 1
+    large = extract_patches(volume + 5, label, (9, 9, 9), n_patches=1)
+    assert large[0][0].shape == (9, 9, 9)
+    assert (large[0][0] == 5).sum() == 9**3 - volume.size + 1
+
+
+def test_extract_patches_makes_foreground_of_what_binarize_names():
+    label = np.arange(64, dtype=np.int16).reshape(4, 4, 4)
+
+    def foreground(chosen):
+        ((_, patch),) = extract_patches(label, label, (4, 4, 4), 1, binarize=chosen)
+        assert patch.dtype == (np.int16 if chosen is False else np.uint8)
+        return np.flatnonzero(patch).tolist()
+
+    assert foreground({17, 53}) == foreground([53, 17]) == [17, 53]
+    assert foreground(lambda values: values >= 60) == [60, 61, 62, 63]
+    assert foreground(True) == foreground(False) == list(range(1, 64))
+    for bad in (17, {}, (), {17: 1}, "17", None, {1.5}):
+        with pytest.raises(InputError, match="binarize"):
+            foreground(bad)
+
+
+def test_extract_patches_refuses_what_does_not_fit():
+    volume = np.zeros((4, 4, 4))
+    for label in (np.zeros((4, 4, 5)), np.zeros((4, 4))):
+        with pytest.raises(InputError, match="one shape"):
+            extract_patches(volume, label, (2, 2, 2))
+    with pytest.raises(InputError, match="n_patches"):
+        extract_patches(volume, volume, (2, 2, 2), n_patches=0)
