@@ -91,7 +91,7 @@ def test_integers_are_read_as_floats_where_floats_are_due(recipe):
         ("data.shuffle", 1, "shuffle must be bool, got 1"),
         ("training.epochs", True, "epochs must be int, got True"),
         ("training.max_minutes", True, "max_minutes must be float, got True"),
-        ("training.epochs", None, "epochs must be int, got None"),
+        ("training.seed", None, "seed must be int, got None"),
         ("data.relabel", {"2": "1"}, "relabel.2 must be int, got '1'"),
         ("data.binarize", "idz", "must be one of"),
         ("provenance.metrics", [], "metrics must be dict"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from nobrainer.errors import InputError
 from nobrainer.recipe import Synthesis
 from nobrainer.training.schedule import (
     SETTLED,
@@ -15,7 +16,7 @@ from nobrainer.training.schedule import (
     learning_rate_factor,
 )
 from recipes import make_recipe
-from trainings import FailsAt, fit, still
+from trainings import STEPS, FailsAt, fit, still
 
 
 def test_max_minutes_ends_training_with_a_decayed_rate(train):
@@ -133,6 +134,60 @@ def test_budget_of_a_recipe():
     assert Budget.of(short, 50) == Budget(70, 50, None, SETTLED)
     long = make_recipe(training={"epochs": 4, "max_minutes": None, "max_steps": 900})
     assert Budget.of(long, 50).steps == 200
+    endless = make_recipe(training={"epochs": None, "max_steps": 900})
+    assert Budget.of(endless, 50).steps == 900
+
+
+def test_a_budget_of_time_alone():
+    timed = Budget.of(make_recipe(training={"epochs": None, "max_minutes": 2.0}), 50)
+    assert timed == Budget(None, 50, 120.0, SETTLED)
+    assert [timed.steps_of(epoch) for epoch in (0, 10**6)] == [50, 50]
+    assert timed.progress(10**6, 30.0) == 0.25
+    assert timed.step == 0.0
+
+
+def test_a_training_without_end_is_refused():
+    with pytest.raises(InputError, match="nothing ends the training: give epochs, max"):
+        make_recipe(training={"epochs": None, "max_minutes": None})
+
+
+@pytest.mark.parametrize("n_steps", [2, 10])
+def test_max_steps_ends_training_at_that_batch(train, n_steps):
+    seen = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure=None):
+            seen.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    options = {"optimizer": Watched, "opt_args": {"lr": 0.2}}
+    fitted = fit(train, epochs=None, max_steps=n_steps, **options)
+    steps = [row["steps"] for row in fitted.history_]
+    assert steps == {2: [2], 10: [STEPS, STEPS, 2]}[n_steps]
+    # The rate falls over all of them: 0.05 of the ten steps is less than one.
+    decayed = [0.1 * (1 + math.cos(math.pi * k / n_steps)) for k in range(n_steps)]
+    assert seen == pytest.approx(decayed, rel=1e-9)
+    assert fitted.recipe_.training.epochs is None
+
+
+def test_the_last_of_max_steps_takes_what_is_accumulated(train):
+    seen = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure=None):
+            seen.append(1)
+            return super().step(closure)
+
+    fit(
+        *(train,),
+        epochs=None,
+        max_steps=STEPS + 3,
+        accumulate=2,
+        optimizer=Watched,
+        opt_args={"lr": 0.1},
+    )
+    # Two in the whole epoch; then one of two batches and one of the batch that is left.
+    assert len(seen) == 4
 
 
 def test_batch_norm_settles_late_on_images_of_random_contrast():

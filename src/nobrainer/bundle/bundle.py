@@ -80,19 +80,24 @@ def load(directory: str | Path) -> Bundle:
 
 
 def is_finished(
-    directory: Path, checkpoints: Path, epochs: int, max_minutes: float | None
+    directory: Path,
+    checkpoints: Path,
+    epochs: int | None,
+    max_steps: int | None,
+    max_minutes: float | None,
 ) -> bool:
     """Whether a model is the end of a training that would go on from its checkpoints.
 
     Args:
         directory: the model's directory, which may be missing.
         checkpoints: folder of the training's checkpoints.
-        epochs, max_minutes: what is asked for now. A training that was asked for less
-            is not finished.
+        epochs, max_steps, max_minutes: what is asked for now. A training that was
+            asked for less is not finished.
     """
     if not (directory / SUMS).is_file():
         return False
     saved = load(directory)
-    asked = saved.recipe.training.epochs, saved.recipe.training.max_minutes
+    before = saved.recipe.training
+    asked = before.epochs, before.max_steps, before.max_minutes
     rows = read_history(checkpoints)
-    return asked == (epochs, max_minutes) and list(saved.history) == rows
+    return asked == (epochs, max_steps, max_minutes) and list(saved.history) == rows

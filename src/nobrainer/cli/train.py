@@ -74,7 +74,8 @@ def train(
         and nb.bundle.is_finished(
             output_dir,
             checkpoints.checkpoint_dir,
-            training.epochs,
+            training.most_epochs,
+            training.max_steps,
             training.max_minutes,
         )
     )
@@ -97,14 +98,16 @@ def train(
     segmentation.fit(
         dataset,
         held_out,
-        epochs=training.epochs,
+        epochs=training.most_epochs,
         opt_args=None if rate is None else {"lr": rate},
         loss=training.loss,
         seed=seed,
         warm_start=training.warm_start,
         resume=checkpoints.resume,
         options=nb.TrainingOptions(
+            max_steps=training.max_steps,
             max_minutes=training.max_minutes,
+            averaging=training.averaging,
             precision=machine.precision,
             devices=machine.devices,
             num_workers=machine.workers,

@@ -12,6 +12,9 @@ from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
 from nobrainer.json_records import build_record
 
+DEFAULT_EPOCHS = 10
+"""Of a training that nothing else ends."""
+
 
 @dataclass(frozen=True)
 class Classes:
@@ -210,7 +213,21 @@ class Patches:
 class Training:
     """What is minimised, from where on, and for how long."""
 
-    epochs: Annotated[int, click.option("--epochs", default=10, show_default=True)]
+    epochs: Annotated[
+        int | None,
+        click.option(
+            "--epochs",
+            type=int,
+            help="Passes of the patches.  [default: 10, or what --max-steps and "
+            "--max-minutes allow]",
+        ),
+    ]
+    max_steps: Annotated[
+        int | None,
+        click.option(
+            "--max-steps", metavar="N", type=int, help="End after so many batches."
+        ),
+    ]
     learning_rate: Annotated[
         float | None,
         click.option("--learning-rate", type=float, help="Of Adam.  [default: 0.003]"),
@@ -241,6 +258,22 @@ class Training:
             help="End at this time, the learning rate decayed.",
         ),
     ]
+    averaging: Annotated[
+        float | None,
+        click.option(
+            "--averaging",
+            metavar="DECAY",
+            type=float,
+            help="Keep a moving average of the weights, 0.999 for instance.",
+        ),
+    ]
+
+    @property
+    def most_epochs(self) -> int | None:
+        """Largest number of epochs: as asked, or 10 where nothing else ends it."""
+        if self.epochs is not None or self.max_steps or self.max_minutes:
+            return self.epochs
+        return DEFAULT_EPOCHS
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class Segmentation(Readings):
         self,
         dataset_train: Dataset,
         dataset_validate: Dataset | None = None,
-        epochs: int = 1,
+        epochs: int | None = 1,
         optimizer: type[torch.optim.Optimizer] = torch.optim.Adam,
         opt_args: Mapping[str, Any] | None = None,
         loss: str | Loss | None = None,
@@ -101,7 +101,8 @@ class Segmentation(Readings):
             dataset_train: scans with labels.
             dataset_validate: scans on which the Dice of whole volumes is measured after
                 each epoch, with the posterior mean; the best weights by it are kept.
-            epochs: number of passes of `patches_per_volume` patches per volume.
+            epochs: number of passes of `patches_per_volume` patches per volume; None
+                where `options.max_steps` or `max_minutes` ends the training.
             optimizer: class of the optimiser.
             opt_args: its arguments; default {"lr": DEFAULT_LEARNING_RATE}.
             loss: "cross_entropy" (default), "dice", "dice_ce", or a function of logits

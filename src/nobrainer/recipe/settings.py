@@ -111,11 +111,12 @@ class TrainingConfig:
     """Everything that `fit` was asked for.
 
     `warm_start` is the SHA-256 of the deterministic weights that the posterior began
-    at, `warm_start_delta` its standard deviations as a share of these. `max_steps` are
-    batches; `averaging` is the decay of `WeightAverage`, None keeps the last weights.
+    at, `warm_start_delta` its standard deviations as a share of these. `epochs` is None
+    where only `max_steps`, which are batches, or `max_minutes` end the training.
+    `averaging` is the decay of a `WeightAverage`, None where the last weights are kept.
     """
 
-    epochs: int
+    epochs: int | None
     optimizer: str
     opt_args: dict[str, Any]
     loss: str
@@ -136,12 +137,15 @@ class TrainingConfig:
         plain = as_json_stores(self.opt_args, "optimizer arguments")
         object.__setattr__(self, "opt_args", plain)
         check_finite("opt_args", plain)
-        check_count("epochs", self.epochs, 1)
         check_count("seed", self.seed, 0, MOST_SEED)
         check_count("accumulate", self.accumulate, 1)
-        for name in ("patience", "max_steps"):
+        for name in ("epochs", "patience", "max_steps"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), 1)
+        if {self.epochs, self.max_steps, self.max_minutes} == {None}:
+            raise InputError(
+                "nothing ends the training: give epochs, max_steps or max_minutes"
+            )
         if self.averaging is not None and not (
             is_number(self.averaging) and 0 <= self.averaging < 1
         ):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 
 from nobrainer.posthoc import Calibration
-from nobrainer.recipe import Recipe
+from nobrainer.recipe import Recipe, TrainingConfig
 
 Facts = list[tuple[str, str]]
 """Terms and their descriptions."""
@@ -56,7 +56,7 @@ def _training_facts(model: Recipe) -> Facts:
         ),
         (
             "Training",
-            f"{training.epochs} epochs of {training.loss} by "
+            f"{_length(training)} of {training.loss} by "
             f"{training.optimizer} ({_listed(training.opt_args)}), schedule "
             f"{training.schedule}, precision {training.precision}",
         ),
@@ -65,6 +65,16 @@ def _training_facts(model: Recipe) -> Facts:
         ("Figures after it", _listed(story.metrics)),
         ("Software", _listed(story.versions, "{} {}")),
     ]
+
+
+def _length(training: TrainingConfig) -> str:
+    """What ends a training: the first of these limits that is reached."""
+    limits = (
+        (training.epochs, "epochs"),
+        (training.max_steps, "batches"),
+        (training.max_minutes, "minutes"),
+    )
+    return " or ".join(f"{n:g} {unit}" for n, unit in limits if n is not None)
 
 
 def _describe_calibration(calibration: Calibration) -> str:

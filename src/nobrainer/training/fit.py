@@ -281,7 +281,7 @@ class Training:
         factor = learning_rate_factor(
             self.config.schedule,
             self.budget.progress(steps, seconds),
-            1 / self.budget.steps,
+            self.budget.step,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = factor * group["initial_lr"]

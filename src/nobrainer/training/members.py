@@ -100,7 +100,7 @@ class TrainingPlan:
         args: dict[str, Any],
         n_classes: int,
         *,
-        epochs: int,
+        epochs: int | None,
         optimizer: type[Optimizer],
         opt_args: Mapping[str, Any],
         loss: DataLoss,
@@ -114,7 +114,7 @@ class TrainingPlan:
             given: the name of a model, a network, or what builds one.
             args: arguments of the model.
             n_classes: number of classes of the labels.
-            epochs: number of passes over the patches.
+            epochs: number of passes over the patches, None for no limit.
             optimizer: class of the optimiser.
             opt_args: arguments of the optimiser.
             loss: the data term of the loss.
@@ -146,6 +146,8 @@ class TrainingPlan:
             accumulate=options.accumulate,
             patience=options.patience,
             max_minutes=options.max_minutes,
+            max_steps=options.max_steps,
+            averaging=options.averaging,
             warm_start=None if begin is None else begin.sha256,
             warm_start_delta=None if begin is None else begin.delta,
         )

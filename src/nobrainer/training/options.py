@@ -23,8 +23,13 @@ class TrainingOptions:
     accumulate: number of batches whose mean gradient makes one step of the optimiser.
     patience: number of epochs without a better validation Dice after which training
         stops; None waits for the last epoch.
+    max_steps: number of batches at which training ends, if need be in the middle of an
+        epoch; each member of an ensemble has as many. None sets no limit.
     max_minutes: minutes at which training ends, with a learning rate that has decayed
         by then; the members of an ensemble share them. None sets no limit.
+    averaging: decay, in [0, 1), of an exponential moving average of the weights over
+        the steps of the optimiser, which is what is validated and kept: 0.999 averages
+        over about the last thousand. None keeps the weights as they are.
     warm_start_delta: initial standard deviations of a posterior that begins at trained
         weights, as a share of the sizes of these weights.
     precision: number format: "auto" (bf16-mixed on a GPU that has bfloat16, else
@@ -44,7 +49,9 @@ class TrainingOptions:
     gradient_clip: float | None = None
     accumulate: int = 1
     patience: int | None = None
+    max_steps: int | None = None
     max_minutes: float | None = None
+    averaging: float | None = None
     warm_start_delta: float = 0.05
     precision: str = "auto"
     devices: int = 1

@@ -43,13 +43,13 @@ def learning_rate_factor(schedule: str, progress: float, step: float) -> float:
 class Budget:
     """How long a training may last: in batches, in time, or both.
 
-    steps: batches of the whole training.
+    steps: batches of the whole training; None where they do not matter.
     steps_per_epoch: batches of an epoch.
     seconds: None where time does not matter.
     settled: share of the training after which batch norm uses its running figures.
     """
 
-    steps: int
+    steps: int | None
     steps_per_epoch: int
     seconds: float | None
     settled: float
@@ -58,11 +58,11 @@ class Budget:
     def of(cls, recipe: Recipe, steps_per_epoch: int) -> Self:
         """The budget that a recipe asks for."""
         config = recipe.training
-        steps = config.epochs * steps_per_epoch
-        if config.max_steps is not None:
-            steps = min(steps, config.max_steps)
+        limits = [] if config.max_steps is None else [config.max_steps]
+        if config.epochs is not None:
+            limits.append(config.epochs * steps_per_epoch)
         return cls(
-            steps=steps,
+            steps=min(limits, default=None),
             steps_per_epoch=steps_per_epoch,
             seconds=None if config.max_minutes is None else 60 * config.max_minutes,
             settled=SETTLED if recipe.data.synthesis is None else SETTLED_ON_MAPS,
@@ -70,6 +70,8 @@ class Budget:
 
     def steps_of(self, epoch: int) -> int:
         """Batches of an epoch, counted from 0: the last one may be a short one."""
+        if self.steps is None:
+            return self.steps_per_epoch
         left = self.steps - epoch * self.steps_per_epoch
         return max(0, min(left, self.steps_per_epoch))
 
@@ -79,10 +81,15 @@ class Budget:
 
     def progress(self, steps: int, seconds: float) -> float:
         """Share that is over after so many batches and seconds, whichever is more."""
-        by_steps = steps / self.steps
+        by_steps = 0.0 if self.steps is None else steps / self.steps
         return (
             by_steps if self.seconds is None else max(by_steps, seconds / self.seconds)
         )
+
+    @property
+    def step(self) -> float:
+        """Share of the training that one batch is; 0 where only time ends it."""
+        return 0.0 if self.steps is None else 1 / self.steps
 
     def is_settled(self, steps: int, seconds: float) -> bool:
         """Whether batch norm uses its running figures from now on."""
