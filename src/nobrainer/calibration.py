@@ -69,8 +69,8 @@ def calibrate(
     Args:
         predictor: the network, applied as prediction will apply it; a scaling that it
             holds is left out. Every scan has draws of its own.
-        volumes: gives the labelled scans of some numbers, in their order; training
-            must not have seen them.
+        volumes: a function that prepares the labelled scans of given numbers, in their
+            order; training must not have seen them.
         subjects: whom each scan shows.
         method: "temperature" or "vector".
         coverage: share of subjects whose true volume shall lie in its interval, in
@@ -232,8 +232,8 @@ def fit_scaling(
     fitted, it would be driven out of every prediction.
 
     Args:
-        logits: of each subject, (n_draws, n_voxels, C).
-        truths: of each subject, (n_voxels,) true classes.
+        logits: logits of each subject, (n_draws, n_voxels, C).
+        truths: true classes of each subject, (n_voxels,).
         method: "temperature" (the common factor 1/T alone) or "vector".
 
     Returns:
@@ -313,7 +313,7 @@ def _limits(common: Sequence[bool]) -> list[float]:
     """How far from 0 each number of the fit may go: 0 for a class that is not fitted.
 
     Args:
-        common: of each class whether it is fitted; none of them under one temperature.
+        common: whether each class is fitted; empty where there is one temperature.
     """
     limits = [_LOG_WEIGHT_LIMIT]
     for limit in (_LOG_WEIGHT_LIMIT, _BIAS_LIMIT):
@@ -338,8 +338,8 @@ def fit_intervals(
     holds its true volume with a probability of at least `coverage`.
 
     Args:
-        volumes_mm3: of each subject, (n_draws, C).
-        true_mm3: of each subject, (C,).
+        volumes_mm3: volumes of each subject in each draw, (n_draws, C), mm³.
+        true_mm3: true volumes of each subject, (C,), mm³.
         coverage: in (0, 1).
 
     Returns:

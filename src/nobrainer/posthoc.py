@@ -40,9 +40,10 @@ class Intervals:
     """Intervals of volumes, mean ± factor · `volume_spread`, that hold the truth.
 
     coverage: share of subjects, in (0, 1), whose true volume lies inside.
-    n_subjects: that the factors come from.
-    n_draws: of each prediction that they come from; the spread of fewer is another.
-    factors: of each class, >= 0; None where too few subjects have the class.
+    n_subjects: number of subjects that the factors come from.
+    n_draws: number of draws of each prediction that the factors come from. They hold
+        for predictions of as many draws, since the spread depends on their number.
+    factors: factor of each class, >= 0; None where too few subjects have the class.
     """
 
     coverage: float
@@ -76,15 +77,17 @@ class Calibration:
     """How logits are scaled before each draw's softmax: weight · logit + bias.
 
     method: "temperature" (one weight for all classes, no bias) or "vector".
-    weight, bias: of each class; weights are positive.
-    n_subjects: how many people the scaling was fitted on.
-    nll_before, nll_after: negative log-likelihood near the foreground on the voxels
-        it was fitted on, nats.
-    intervals: of the volumes that draws scaled like this give.
-    n_scans: how many scans the scaling was fitted on; None where `n_subjects` counted
-        scans.
-    checksums: SHA-256 of the files of all scans of the calibration, sorted; those of
-        scans in memory are not there.
+    weight: factor of each class's logit, positive.
+    bias: what is added to each class's logit.
+    n_subjects: number of people on whose scans the scaling was fitted.
+    nll_before, nll_after: negative log-likelihood, in nats, without and with the
+        scaling, on the voxels near the foreground that it was fitted on.
+    intervals: intervals of the volumes that draws with this scaling give; None where
+        none were fitted.
+    n_scans: number of scans that the scaling was fitted on; None where `n_subjects`
+        counted scans.
+    checksums: SHA-256 of the files of all scans of the calibration, sorted; scans in
+        memory have none.
     """
 
     method: Literal["temperature", "vector"]
@@ -146,19 +149,21 @@ class Calibration:
 class QualityModel:
     """A linear model of the Dice that a segmentation would have, and usual features.
 
-    features: names, see `nobrainer.quality.features`; the fields after it have one
-        number for each.
-    centre, scale: of the features, after `nobrainer.quality` has transformed them.
-    coefficients, intercept: of arcsin √Dice on standardised features.
+    features: names of the features, see `nobrainer.quality.features`. The tuples below
+        have one number for each of them.
+    centre, scale: mean and standard deviation of the features, after
+        `nobrainer.quality` has transformed them.
+    coefficients, intercept: the regression of arcsin √Dice on standardised features.
     low, high: limits that a feature of an ordinary scan seldom leaves.
-    n_subjects, n_cases: how many people and cases the model was fitted on; one person
-        can give several cases.
-    n_draws: draws of each prediction that it was fitted on; features depend on it.
-    error: mean absolute error of the predicted Dice of cases, most of them degraded on
-        purpose, of subjects left out of the fit.
-    n_scans: how many scans the cases were made of; None where that was not counted.
-    checksums: SHA-256 of the files of these scans, sorted; those of scans in memory
-        are not there.
+    n_subjects, n_cases: number of people and of cases that the model was fitted on;
+        one person can give several cases.
+    n_draws: number of draws of each prediction that the model was fitted on. It holds
+        for predictions of as many draws, since features depend on their number.
+    error: mean absolute error of the Dice predicted for subjects that were left out of
+        the fit; most of their scans were degraded on purpose.
+    n_scans: number of scans that the cases were made of; None where that was not
+        counted.
+    checksums: SHA-256 of the files of these scans, sorted; scans in memory have none.
     """
 
     features: tuple[str, ...]

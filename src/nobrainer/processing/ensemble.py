@@ -28,7 +28,7 @@ def Ensemble(
         members: the name of one model, of which there are `n_members`; or a list of
             names or (name, arguments) pairs, one for each member.
         model_args: arguments that all members share.
-        n_members: of the one model; a list has its own length.
+        n_members: number of members of the one model; a list has its own length.
         checkpoint_filepath: see `Segmentation`; each member has a folder in it.
 
     Returns: a `Segmentation` of the model "ensemble", to be fitted, saved and loaded
