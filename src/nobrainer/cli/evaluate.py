@@ -2,9 +2,10 @@
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,6 +34,10 @@ from nobrainer.formats import require_file
 from nobrainer.glossary import OF_REGIONS, OF_STRUCTURES
 from nobrainer.io import write_text
 from nobrainer.naming import count_scans
+from nobrainer.provenance import Result
+
+if TYPE_CHECKING:
+    from nobrainer.evaluation import Evaluation
 
 _STRUCTURES = ("dice", "hd95_mm", "surface_dice", "volume_error")
 _IN_PERCENT = ("volume_error", "covered", "conformal_covered")
@@ -109,65 +114,85 @@ def evaluate(
         seed=draws.seed,
         options={"surfaces": not no_surfaces},
     )
-    results = Results(
-        output_dir,
-        method,
-        segmentation.device,
-        overwrite=overwrite,
-        keeps=("problems", "story"),
-    )
+    device, keeps = segmentation.device, ("problems", "story")
+    results = Results(output_dir, method, device, overwrite=overwrite, keeps=keeps)
     results.open(["evaluation"], paths.values())
     inputs = [row[kind] for row in pairs for kind in ("image", "label")]
     files = {name: str(path) for name, path in paths.items()}
-    earlier = results.records().get("evaluation")
-    if earlier is not None and not earlier.data["problems"]:
-        earlier = results.find_done("evaluation", inputs, paths.values())
-        if earlier is not None:
-            story = earlier.data["story"] | {"files": files}
-            _echo_story(story, segmentation.labels_.names, as_json=as_json)
-            echo(
-                "nobrainer: the evaluation was done before and is not done again "
-                "(--overwrite does)",
-                err=True,
-            )
-            return
-    problems = list(absent)
+    earlier = _find_earlier(results, inputs, paths.values())
+    if earlier is not None:
+        story = earlier.data["story"] | {"files": files}
+        _echo_story(story, segmentation.labels_.names, as_json=as_json)
+        echo(
+            "nobrainer: the evaluation was done before and is not done again "
+            "(--overwrite does)",
+            err=True,
+        )
+        return
+    settings = {**asdict(draws), **method.options, "allow_seen": allow_seen}
     with results.work("evaluation", inputs, paths.values()) as work:
-        try:
-            evaluation = segmentation.evaluate(
-                dataset,
-                n_samples=draws.n_samples,
-                seed=draws.seed,
-                surfaces=not no_surfaces,
-                allow_seen=allow_seen,
-            )
-        except nb.BatchError as error:
-            evaluation, problems = error.results, [*absent, *error.problems]
+        evaluation, problems = _evaluate(segmentation, dataset, settings)
+        problems = [*absent, *problems]
         if not evaluation:
             end(ctx, problems)
         work.begin()
-        write_text(evaluation.to_tsv(), paths["metrics"], overwrite=True)
-        nb.report.write_evaluation(
-            evaluation,
-            paths["report"],
-            labels=segmentation.labels_,
-            model=segmentation.recipe_,
-            title=f"{model_dir.resolve().name} on {table.name}",
-            calibration=segmentation.calibration_,
-            overwrite=True,
-        )
-        story = {
-            "n_scans": evaluation.n_scans,
-            "n_subjects": evaluation.n_subjects,
-            "warning": evaluation.warning or None,
-            "seen": {row.subject: row.seen for row in evaluation if row.seen},
-            "n_samples": draws.n_samples,
-            "metrics": nb.summarise(evaluation),
-            "files": files,
-        }
+        title = f"{model_dir.resolve().name} on {table.name}"
+        _write(evaluation, paths, segmentation, title)
+        story = _tell(evaluation, draws.n_samples) | {"files": files}
         work.data = {"problems": problems, "story": story}
     _echo_story(story, segmentation.labels_.names, as_json=as_json)
     end(ctx, problems)
+
+
+def _evaluate(
+    segmentation: "nb.Segmentation", dataset: "nb.Dataset", settings: dict[str, Any]
+) -> tuple["Evaluation", list[str]]:
+    """The figures of the scans that can be used, and what is wrong with the others."""
+    try:
+        return segmentation.evaluate(dataset, **settings), []
+    except nb.BatchError as error:
+        return error.results, error.problems
+
+
+def _write(
+    evaluation: "Evaluation",
+    paths: Mapping[str, Path],
+    segmentation: "nb.Segmentation",
+    title: str,
+) -> None:
+    """Write the table of all figures, and the page that explains them."""
+    write_text(evaluation.to_tsv(), paths["metrics"], overwrite=True)
+    nb.report.write_evaluation(
+        evaluation,
+        paths["report"],
+        labels=segmentation.labels_,
+        model=segmentation.recipe_,
+        title=title,
+        calibration=segmentation.calibration_,
+        overwrite=True,
+    )
+
+
+def _tell(evaluation: "Evaluation", n_samples: int) -> dict[str, Any]:
+    """What is printed of an evaluation, and kept in its record."""
+    return {
+        "n_scans": evaluation.n_scans,
+        "n_subjects": evaluation.n_subjects,
+        "warning": evaluation.warning or None,
+        "seen": {row.subject: row.seen for row in evaluation if row.seen},
+        "n_samples": n_samples,
+        "metrics": nb.summarise(evaluation),
+    }
+
+
+def _find_earlier(
+    results: Results, inputs: Sequence[Path], files: Collection[Path]
+) -> Result | None:
+    """The record of the same evaluation, if it was done before without a problem."""
+    earlier = results.records().get("evaluation")
+    if earlier is None or earlier.data["problems"]:
+        return None
+    return results.find_done("evaluation", inputs, files)
 
 
 def _echo_story(
