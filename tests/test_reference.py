@@ -183,3 +183,26 @@ def test_the_shell_says_the_learning_rate_of_fit() -> None:
     assert isinstance(option, click.Option)
     assert f"[default: {rate}]" in str(option.help)
     assert f"| `--learning-rate X` | {rate} |" in CLI
+
+
+SOURCE = Path(nobrainer.__file__).parent
+WALK = REFERENCE.parent.joinpath("explanation", "architecture.md").read_text()
+# `name` (`place.py`) and `name` in `place.py`.
+HOPS = re.findall(r"`([\w.]+)`\s+(?:in\s+|\()`([\w/]+\.py)`", WALK)
+
+
+def test_the_walk_through_the_architecture_has_hops_to_check() -> None:
+    assert len(HOPS) > 30
+
+
+@pytest.mark.parametrize(("name", "place"), HOPS)
+def test_each_hop_of_the_walk_is_where_the_page_says(name: str, place: str) -> None:
+    found: ast.AST = ast.parse((SOURCE / place).read_text())
+    for part in name.split("."):
+        inner = {
+            node.name: node
+            for node in ast.iter_child_nodes(found)
+            if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        }
+        assert part in inner, f"{place} has no {name}"
+        found = inner[part]
