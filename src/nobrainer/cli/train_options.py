@@ -11,6 +11,7 @@ import nobrainer as nb
 from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
 from nobrainer.json_records import build_record
+from nobrainer.recipe import DataConfig
 
 DEFAULT_EPOCHS = 10
 """Of a training that nothing else ends."""
@@ -177,7 +178,7 @@ class Patches:
             metavar="A B C",
             nargs=3,
             type=int,
-            default=(32, 32, 32),
+            default=DataConfig.block_shape,
             show_default=True,
             help="Voxels of a patch.",
         ),
@@ -185,14 +186,17 @@ class Patches:
     batch_size: Annotated[
         int,
         click.option(
-            "--batch-size", default=2, show_default=True, help="Patches per batch."
+            "--batch-size",
+            default=DataConfig.batch_size,
+            show_default=True,
+            help="Patches per batch.",
         ),
     ]
     patches_per_volume: Annotated[
         int,
         click.option(
             "--patches-per-volume",
-            default=64,
+            default=DataConfig.patches_per_volume,
             show_default=True,
             help="Patches of each scan in an epoch.",
         ),
@@ -202,7 +206,7 @@ class Patches:
         click.option(
             "--augment",
             metavar="PROFILE",
-            default="none",
+            default=DataConfig.augment,
             show_default=True,
             help="none, standard or strong.",
         ),

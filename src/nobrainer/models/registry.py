@@ -37,7 +37,7 @@ FAILURES = (
 """What PyTorch and a network raise where arguments or shapes do not work."""
 
 
-def build(model: Model, **args: Any) -> nn.Module:
+def build(model: Model, **args: object) -> nn.Module:
     """Build a model, or a copy of a network that is given.
 
     Raises `InputError` for an unknown argument, with the near miss, for a network that

@@ -131,18 +131,12 @@ class Dataset:
         block_shape: Sequence[int] | None,
         n_classes: int | None,
     ) -> Self:
-        block = (32, 32, 32) if block_shape is None else check_block_shape(block_shape)
         if n_classes is not None and not is_count(n_classes, 2):
             raise InputError(f"n_classes must be an integer >= 2, got {n_classes!r}")
         asked = None if n_classes is None else int(n_classes)
-        config = DataConfig(
-            asked or 2,
-            block,
-            batch_size=2,
-            patches_per_volume=64,
-            foreground=0.5,
-            shuffle=False,
-        )
+        config = DataConfig(asked or 2)
+        if block_shape is not None:
+            config = replace(config, block_shape=check_block_shape(block_shape))
         labels = LabelTable.generic(config.n_classes)
         return cls(data=scans, config=config, labels=labels, asked_classes=asked)
 

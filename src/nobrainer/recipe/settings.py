@@ -69,15 +69,16 @@ class DataConfig:
     `binarize` is "none", "nonzero", "ids" (with `binarize_ids`) or "callable"
     (with `binarize_name`, for the reader: code is not stored). `synthesis` says how
     images were made from label maps, where there were any; `map_share` is the share of
-    patches of such images where scans were mixed with them.
+    patches of such images where scans were mixed with them. The defaults are those of
+    `Dataset`, of the command line and of the search.
     """
 
     n_classes: int
-    block_shape: tuple[int, int, int]
-    batch_size: int
-    patches_per_volume: int
-    foreground: float
-    shuffle: bool
+    block_shape: tuple[int, int, int] = (32, 32, 32)
+    batch_size: int = 2
+    patches_per_volume: int = 64
+    foreground: float = 0.5
+    shuffle: bool = False
     augment: str = "none"
     relabel: dict[str, int] | None = None
     binarize: Literal["none", "nonzero", "ids", "callable"] = "none"

@@ -21,6 +21,7 @@ from nobrainer.errors import InputError
 from nobrainer.losses import LOSSES
 from nobrainer.models.check import check_patch, imagined
 from nobrainer.models.ensemble import MEMBERS
+from nobrainer.recipe import DataConfig
 from nobrainer.research.ranges import (
     Choice,
     Float,
@@ -287,11 +288,11 @@ _FIELDS: dict[str, Callable[[str, Any], object]] = {
 """Fields of a training, and what refuses a wrong value."""
 _DEFAULTS: dict[str, Any] = {
     "learning_rate": DEFAULT_LEARNING_RATE,
-    "block_shape": "32x32x32",
-    "batch_size": 2,
-    "foreground": 0.5,
-    "patches_per_volume": 64,
-    "augment": "none",
+    "block_shape": "x".join(map(str, DataConfig.block_shape)),
+    "batch_size": DataConfig.batch_size,
+    "foreground": DataConfig.foreground,
+    "patches_per_volume": DataConfig.patches_per_volume,
+    "augment": DataConfig.augment,
     "loss": "cross_entropy",
     "gradient_clip": None,
 }
