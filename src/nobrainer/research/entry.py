@@ -64,10 +64,9 @@ def run(
 ) -> Snapshot:
     """Search for a better recipe; begin a study, join it, or go on with it.
 
-    Run 0 is the unchanged recipe, and once more with a second seed, which says how
-    much the seed alone changes. Then values are proposed, trained and judged on
-    validation subjects, one after the other. The test subjects are scored once, at
-    the end, with the best model and the baseline.
+    Run 0 is the unchanged recipe; a second seed says how much the seed alone changes.
+    Then values are proposed, trained and judged on validation subjects. The test
+    subjects are scored once, at the end, with the best model and the baseline.
 
     Args:
         working_dir: the study's folder; made if missing. Workers share it.
@@ -77,10 +76,8 @@ def run(
         budget_hours: hours within which this call ends.
         proposer: a name of `PROPOSERS`.
         objectives: names of `OBJECTIVES`; the first is what is shown.
-        space: TOML file with the ranges, see `Space.from_toml`; None is
-            `family_space`.
-        options: how each run is made: its classes, the length of its training, how it
-            is judged, and what ends it; None is `RunOptions()`.
+        space: TOML file for `Space.from_toml`; None is `family_space`.
+        options: how each run is made; None is `RunOptions()`.
         storage: URL of a database for many workers; None is a file in the folder.
         seed: seed of the split, the proposals and the trainings.
         view: shows how it goes; None shows nothing.
@@ -98,42 +95,21 @@ def run(
     check_count("max_experiments", max_experiments, 1)
     check_count("seed", seed, 0)
     check_choice("pruner", options.pruner, PRUNERS)
-    objectives = check_objectives(objectives)
     ranges = family_space(model_family)
     if space is not None:
         ranges = Space.from_toml(model_family, read_text(Path(space)))
-    n_classes, binarize = _choose_classes(options)
-    fresh = Settings(
-        family=model_family,
-        space=ranges.to_toml(),
-        objectives=objectives,
-        proposer=proposer,
-        pruner=options.pruner,
-        seed=seed,
-        train_minutes=_choose_minutes(options, 60 * budget_hours, max_experiments),
-        epochs=options.epochs or _NO_LIMIT,
-        n_draws=options.n_draws,
-        n_classes=n_classes,
-        binarize=binarize,
-        relabel=options.relabel,
-        n_train=0,
-        n_validate=0,
-        n_test=0,
-        started=datetime.now(UTC).isoformat(),
-        versions={name: version(name) for name in _DECIDING},
-        storage=public_url(storage),
-    )
+    minutes = _choose_minutes(options, 60 * budget_hours, max_experiments)
+    fresh = _settle(ranges, objectives, proposer, options, seed, minutes, storage)
     # Before anything is written: the language model's environment is checked here.
     propose = PROPOSERS[proposer]()
     folder = StudyFolder(Path(working_dir).resolve())
     with folder.refusing(), ExitStack() as stack:
         settings, split = _open(folder, fresh, data, options, storage)
-        if not folder.journal.exists():
-            shortage = describe_shortage(
-                60 * budget_hours, max_experiments, settings.train_minutes
-            )
-            if shortage is not None:
-                view.say(shortage)
+        shortage = describe_shortage(
+            60 * budget_hours, max_experiments, settings.train_minutes
+        )
+        if shortage is not None and not folder.journal.exists():
+            view.say(shortage)
         task = _make_task(ranges, settings, split)
         worker = stack.enter_context(Presence(folder.workers))
         gpus = _list_gpus(folder) if task.gpus() else []
@@ -195,6 +171,39 @@ def _read_running(
             raise
         warnings.warn(f"{error}; until then no run under way is shown", stacklevel=3)
         return []
+
+
+def _settle(
+    ranges: Space,
+    objectives: Sequence[str],
+    proposer: str,
+    options: RunOptions,
+    seed: int,
+    train_minutes: float | None,
+    storage: str | None,
+) -> Settings:
+    """The settings of a study that begins now; its subjects are not counted yet."""
+    n_classes, binarize = _choose_classes(options)
+    return Settings(
+        family=ranges.family,
+        space=ranges.to_toml(),
+        objectives=check_objectives(objectives),
+        proposer=proposer,
+        pruner=options.pruner,
+        seed=seed,
+        train_minutes=train_minutes,
+        epochs=options.epochs or _NO_LIMIT,
+        n_draws=options.n_draws,
+        n_classes=n_classes,
+        binarize=binarize,
+        relabel=options.relabel,
+        n_train=0,
+        n_validate=0,
+        n_test=0,
+        started=datetime.now(UTC).isoformat(),
+        versions={name: version(name) for name in _DECIDING},
+        storage=public_url(storage),
+    )
 
 
 def _choose_classes(options: RunOptions) -> tuple[int, bool]:

@@ -27,8 +27,8 @@ class Forecast:
     """What a run is expected to take; None for what no row has measured yet.
 
     memory_bytes: at its peak.
-    step_s: of one optimiser step.
-    judge_s: of judging it on all scans and draws.
+    step_s: seconds of one step of the optimiser.
+    judge_s: seconds of judging it on all scans and draws.
     """
 
     memory_bytes: float | None
@@ -49,8 +49,8 @@ def forecast(rows: Iterable[Row], size: Size) -> Forecast | None:
     Runs that did not end well used at least the memory that was seen.
 
     Args:
-        rows: of a study; those without sizes or measured figures teach nothing.
-        size: of the run to come.
+        rows: rows of a study; those without sizes or measured figures teach nothing.
+        size: size of the run to come.
     """
     sized = [(row, row.size) for row in rows if row.size is not None]
     done = [(row, found) for row, found in sized if row.state == "done"]
@@ -87,11 +87,11 @@ def why_not(
     """Why a run should not start, in words; None where nothing speaks against it.
 
     Args:
-        forecast: of the run; None says nothing.
+        forecast: what the run is expected to take; None says nothing.
         memory_bytes: that it may use; None for no limit.
         seconds: that are left for training and judging; None for no limit.
         train_s: at which its training is ended; None where its steps end it.
-        n_steps: of the optimiser at most, those of all members of an ensemble.
+        n_steps: most steps of the optimiser, those of all members of an ensemble.
     """
     if forecast is None:
         return None

@@ -56,7 +56,7 @@ class Size:
 class Row:
     """One run of a study: values of the space, trained and judged once.
 
-    number: of the run, from 0, unique in the study.
+    number: number of the run, from 0, unique in the study.
     role: "baseline", the unchanged recipe; "proposal"; or "repeat" of a run with
         another seed.
     of: the number of the run that a repeat repeats; else its own number.
@@ -67,7 +67,7 @@ class Row:
     figures: on the validation scans: "dice", "nll", "aurc" and more; where "done".
     curve: (share of the training that is over, 0 to 1; validation Dice), rising.
     size: counted before the start, where that was possible.
-    peak_memory_bytes: of its process, 0 where it never started.
+    peak_memory_bytes: most main memory of its process; 0 where it never started.
     started: ISO 8601 in UTC; `seconds` until its end; `worker`, who ran it.
     """
 

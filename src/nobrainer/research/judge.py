@@ -234,7 +234,7 @@ class _Replay:
         }
 
     def standing(self) -> Standing:
-        """What it comes to."""
+        """What the rows that were added amount to."""
         waiting: list[int] = []
         champion, spread = self._champion, None
         if champion is not None:

@@ -45,9 +45,11 @@ def count_size(
     those of its largest member; parameters are those of all.
 
     Args:
-        model, model_args: of `nobrainer.models.build`.
-        n_classes: of the dataset.
-        batch_size, block_shape: of a training batch; the block in voxels.
+        model: name of a registered model.
+        model_args: arguments of the model.
+        n_classes: number of classes, background among them.
+        batch_size: number of patches in a training batch.
+        block_shape: voxels of a patch along each axis.
         judge_shapes: voxels of each scan that it is judged on, once prepared.
         n_draws: that it is judged with; a deterministic model makes one pass.
 

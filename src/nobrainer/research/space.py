@@ -56,7 +56,8 @@ class Space:
     """The ranges that are searched, by parameter.
 
     family: a registered model.
-    ranges: of arguments of that model and of the fields of a training in `Setting`.
+    ranges: range of each parameter that is searched: of an argument of that model, or
+        of a field of a training in `Setting`.
         For "ensemble": `member`, a registered model, `n_members`, and the arguments
         of that member; they apply where a member takes them.
     """

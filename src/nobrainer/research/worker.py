@@ -144,7 +144,8 @@ def claim_gpu(folder: Path, gpus: Sequence[str]) -> Iterator[str | None]:
     """A GPU that no other worker of this host has, while the context lasts.
 
     Args:
-        folder: of the locks, the same for all workers; a killed worker's are free.
+        folder: folder of the locks, the same for all workers; the system frees the
+            lock of a worker that is killed.
         gpus: names of this host's GPUs.
 
     Yields:
