@@ -25,6 +25,8 @@ from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.segmentation import Segmentation
 from nobrainer.training.checkpoint import BEST, INTERRUPTED, LAST, read_checkpoint
 
+pytestmark = pytest.mark.slow(seconds=200)
+
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "bayesian_uncertainty.py"
 ORIGINAL = ROOT.parent / "shared" / "tutorial.py"

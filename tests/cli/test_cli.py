@@ -24,6 +24,8 @@ from nobrainer.cli.outputs import save_model
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 
+pytestmark = pytest.mark.slow(seconds=120)
+
 PROGRAM = [sys.executable, "-c", "from nobrainer.cli import main; main()"]
 AFFINE = np.diag([-2.0, 2.0, 2.0, 1.0])
 

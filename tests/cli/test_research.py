@@ -29,6 +29,8 @@ from study_rows import (
     study_rows,
 )
 
+pytestmark = pytest.mark.slow(seconds=80)
+
 
 def line_of(number: int, lines: list[str]) -> str:
     (line,) = [line for line in lines if line.startswith(f"{number} ")]

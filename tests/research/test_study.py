@@ -29,6 +29,8 @@ from nobrainer.research.journal import (
 from nobrainer.research.records import RunOptions
 from nobrainer.research.trial_storage import TrialStorage
 
+pytestmark = pytest.mark.slow(seconds=150)
+
 HERE = Path(landscape_study.__file__)
 
 

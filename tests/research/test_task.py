@@ -16,6 +16,8 @@ from nobrainer.research.records import RunOptions
 from nobrainer.research.space import family_space
 from nobrainer.research.task import SegmentationTask
 
+pytestmark = pytest.mark.slow(seconds=60)
+
 SMALL = {
     "max_experiments": 2,
     "budget_hours": 0.1,
