@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 # The most that the house allows: at the median, at the 90th percentile, at all.
 MODULE, FUNCTION = (149, 349, 499), (10, 35, 80)
-PARAMETERS, SHAPE_ONLY = 12, 1.6
+PARAMETERS, SHAPE_ONLY, TESTS = 12, 1.6, 500
 
 
 @dataclass(frozen=True)
@@ -236,9 +236,10 @@ def measure(source: Path, tests: Path) -> list[Measure]:
     public = [
         (f"{m.name}.{n}", f) for m in modules for n, f in public_functions(m.tree)
     ]
+    test_modules = read_modules(tests)
     checks = [
         function
-        for module in read_modules(tests)
+        for module in test_modules
         for name, function in functions(module.tree)
         if name.rpartition(".")[2].startswith("test_")
     ]
@@ -246,6 +247,7 @@ def measure(source: Path, tests: Path) -> list[Measure]:
     cycles = [", ".join(cycle) for cycle in import_cycles(modules)]
     late = sum(late_imports(module.tree) for module in modules)
     shape_only = 100 * sum(map(is_shape_only, checks)) / len(checks)
+    longest = max(test_modules, key=lambda module: module.n_lines)
     widths = sorted([(n_parameters(f), name) for name, f in public], reverse=True)
     widest = ", ".join(f"{name} ({n})" for n, name in widths[:3])
     return [
@@ -268,6 +270,9 @@ def measure(source: Path, tests: Path) -> list[Measure]:
         Measure("import cycles", len(cycles), 0, "; ".join(cycles)),
         Measure("imports inside functions", late, 0),
         Measure("% of tests look at shapes only", round(shape_only, 1), SHAPE_ONLY),
+        Measure(
+            "lines of a file of tests, largest", longest.n_lines, TESTS, longest.name
+        ),
     ]
 
 

@@ -354,8 +354,6 @@ LONG = {
     "cli/test_cli.py",
     "cli/test_quality.py",
     "cli/test_results.py",
-    "processing/test_dataset.py",
-    "processing/test_segmentation.py",
 }
 TEST_FILES = {
     str(path.relative_to(TESTS)): path for path in sorted(TESTS.glob("**/test_*.py"))

@@ -92,6 +92,7 @@ def test_the_house_is_counted(tmp_path: Path) -> None:
         ("import cycles", 1, "made.here, made.there"),
         ("imports inside functions", 1, ""),
         ("% of tests look at shapes only", 20.0, ""),
+        ("lines of a file of tests, largest", 22, "test_made"),
     ]
 
 
