@@ -28,7 +28,7 @@ class ProgressBar:
     """Progress on standard error: a bar on a terminal, else a line a scan or an epoch.
 
     Silent if `verbose` is false. Use it as a context manager; it is what training
-    calls a `Display`.
+    calls a `Progress`.
     """
 
     def __init__(self, *, verbose: bool) -> None:

@@ -109,8 +109,7 @@ class Segmentation(Readings):
                 (B, C, I, J, K) and labels (B, I, J, K); a Bayesian model adds its KL.
             class_weights: one weight per class, or "auto" for inverse frequency.
             seed: seed of initial weights, patches and weight draws.
-            warm_start: a trained deterministic model of the same network, or its
-                folder, at whose weights the posterior means begin.
+            warm_start: a trained deterministic model, or its folder, to begin at.
             resume: go on from the last checkpoint in `checkpoint_filepath`, if any.
             verbose: show progress: a bar on a terminal, else lines.
             options: schedule, gradients, when to stop, precision and devices.

@@ -26,7 +26,7 @@ from nobrainer.training.checkpoint import (
 )
 from nobrainer.training.checkpoint_folder import CHECKPOINT_S, CheckpointFolder
 from nobrainer.training.fabric import Fabric
-from nobrainer.training.job import Display, Job, Row
+from nobrainer.training.job import Job, Progress, Row
 from nobrainer.training.memory import kept_memory
 from nobrainer.training.objective import Loss
 from nobrainer.training.schedule import Budget, learning_rate_factor
@@ -43,14 +43,14 @@ class Training:
     says the same.
     """
 
-    def __init__(self, fabric: Fabric, job: Job, display: Display | None) -> None:
+    def __init__(self, fabric: Fabric, job: Job, progress: Progress | None) -> None:
         self.job = job
         self.config = job.recipe.training
         self.model = job.objective.model
         # channels_last_3d was measured up to 1.6 times faster on a CPU.
         self.model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.fabric = fabric
-        self.display = display if fabric.is_global_zero else None
+        self.progress = progress if fabric.is_global_zero else None
         self.history: list[Row] = []
         self.best: tuple[float, int] | None = None
         self.best_weights: dict[str, Tensor] | None = None
@@ -152,8 +152,8 @@ class Training:
         started = time.monotonic() - self.tally.seconds
         self.job.loader.dataset.set_epoch(epoch)  # type: ignore[attr-defined]
         self.objective.train()
-        if self.display:
-            self.display.begin_epoch(epoch + 1, self.budget.steps_of(epoch))
+        if self.progress:
+            self.progress.begin_epoch(epoch + 1, self.budget.steps_of(epoch))
         self._steps(epoch, started)
         self._check_weights(epoch + 1)
         row = self._row(epoch, time.monotonic() - started)
@@ -163,8 +163,8 @@ class Training:
         row = self.fabric.broadcast(row)
         self.history.append(row)
         self.tally = Tally()
-        if self.display:
-            self.display.end_epoch(row)
+        if self.progress:
+            self.progress.end_epoch(row)
         best = self.best is not None and self.best[1] == len(self.history)
         self.folder.keep(f"epoch {epoch + 1}", best=best)
         if self.job.on_epoch is not None and self.fabric.is_global_zero:
@@ -201,9 +201,9 @@ class Training:
             )
             self.tally.add(loss, batch["label"])
             self.tally.seconds = time.monotonic() - started
-            if self.display:
+            if self.progress:
                 rate = self.tally.patches / self.tally.seconds
-                self.display.step(self.tally.mean("total"), self.tally.dice(), rate)
+                self.progress.step(self.tally.mean("total"), self.tally.dice(), rate)
             if last and step + 1 < n_steps and now - kept >= CHECKPOINT_S:
                 kept = now
                 self.folder.keep(f"batch {step + 1} of epoch {epoch + 1}")

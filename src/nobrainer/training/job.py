@@ -16,7 +16,7 @@ from nobrainer.training.objective import Elbo, Supervised
 Row = dict[str, Any]
 
 
-class Display(Protocol):
+class Progress(Protocol):
     """What shows how training goes on."""
 
     def begin_epoch(self, epoch: int, n_steps: int) -> None:

@@ -36,7 +36,7 @@ from nobrainer.training.data_loss import DataLoss
 from nobrainer.training.engine import resolve_precision
 from nobrainer.training.fabric import Fabric
 from nobrainer.training.fit import Training
-from nobrainer.training.job import Display, Job
+from nobrainer.training.job import Job, Progress
 from nobrainer.training.objective import make_objective
 from nobrainer.training.optimizer import make_optimizer
 from nobrainer.training.options import TrainingOptions
@@ -222,7 +222,7 @@ class TrainingPlan:
         directory: Path | None,
         resume: bool,
         fabric: Fabric,
-        display: Display,
+        progress: Progress,
     ) -> Trained:
         """Train every member to its end.
 
@@ -234,7 +234,7 @@ class TrainingPlan:
             directory: folder of the checkpoints; None keeps none.
             resume: go on from the checkpoints in it.
             fabric: the devices to train on.
-            display: shows how training goes on.
+            progress: shows how training goes on.
         """
         loss = self.loss.build(recipe.training.class_weights)
         n_voxels = sum(volume.image.size for volume in volumes)
@@ -259,7 +259,7 @@ class TrainingPlan:
                 directory=folder,
                 on_epoch=self._on_epoch(number),
             )
-            loop = Training(fabric, job, display)
+            loop = Training(fabric, job, progress)
             if resume and folder is not None:
                 loop.resume(folder)
             rows = loop.run()
