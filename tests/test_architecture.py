@@ -107,6 +107,11 @@ INSIDE = {
     """,
     "figure": """
         charts slices
+        outlines
+    """,
+    "evaluation": """
+        compare
+        rows
     """,
     "report": """
         scan evaluation cohort

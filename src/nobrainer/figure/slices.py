@@ -1,32 +1,26 @@
 """Pictures of a scan, its segmentation and its uncertainty maps, slice by slice."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
 import nibabel as nib
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from nobrainer.checks import check_count
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
+from nobrainer.figure.outlines import add_legend, draw_outlines
 from nobrainer.io import ImageSource, read_image, read_labels, to_nibabel
 
 _PLANES = (("sagittal", "x"), ("coronal", "y"), ("axial", "z"))
 """For each world axis, the plane across it and the name of its coordinate."""
 _ENDS = (("L", "R"), ("P", "A"), ("I", "S"))
 """For each world axis, the letters at its low and at its high end."""
-_TRUTH_COLOUR = "white"
-_MOST_IN_LEGEND = 12
-"""Structures that a legend names; there is no room for more."""
 
 
 class Picture(Figure):
@@ -144,10 +138,10 @@ def draw_prediction(
         own[0].set_title(column.name)
         _add_colour_bar(figure, own, column)
     true_classes = None if true is None else table.to_classes(true)
-    handles = _outline(
+    handles = draw_outlines(
         panels[:, 1], slices, table.to_classes(predicted), true_classes, table
     )
-    _add_legend(figure, handles, n_columns=len(columns) - 1)
+    add_legend(figure, handles, n_columns=len(columns) - 1)
     return figure
 
 
@@ -229,19 +223,6 @@ def _add_colour_bar(figure: Figure, panels: np.ndarray, column: _Column) -> None
     bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
 
 
-def _add_legend(figure: Figure, handles: Sequence[Artist], n_columns: int) -> None:
-    if not handles:
-        return
-    legend = figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=min(len(handles), n_columns),
-        frameon=False,
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-
-
 def _frame(
     axis: Axes, upright: nib.Nifti1Image, normal: int, at: int, radiological: bool
 ) -> None:
@@ -278,69 +259,6 @@ def _frame(
             va="center",
             path_effects=[withStroke(linewidth=1.5, foreground="black")],
         )
-
-
-def _outline(
-    axes: np.ndarray,
-    slices: Sequence[tuple[int, int]],
-    predicted: np.ndarray,
-    true: np.ndarray | None,
-    table: LabelTable,
-) -> list[Artist]:
-    """Draw the outlines of every structure on the slices.
-
-    Args:
-        axes: panel of each slice.
-        slices: for each slice, the axis across it and its index along that axis.
-        predicted: (I, J, K), class numbers.
-        true: the same of the true labels, if they are known.
-        table: names and colours of the classes.
-
-    Returns:
-        What the legend shows of them.
-    """
-    shown: dict[int, int] = {}
-    for axis, (normal, at) in zip(axes, slices, strict=True):
-        if true is not None:
-            section = true.take(at, normal).T
-            for index in np.unique(section[section > 0]):
-                _contour(axis, section == index, _TRUTH_COLOUR, 3.0)
-        section = predicted.take(at, normal).T
-        classes, counts = np.unique(section[section > 0], return_counts=True)
-        for index, count in zip(classes.tolist(), counts.tolist(), strict=True):
-            shown[index] = shown.get(index, 0) + count
-            _contour(axis, section == index, table.colors[index], 1.2)
-    largest = sorted(shown, key=lambda index: -shown[index])[:_MOST_IN_LEGEND]
-    # Patches, because a thin white line is not seen on white.
-    handles: list[Artist] = [
-        Patch(facecolor=table.colors[n], edgecolor="gray", label=table.names[n])
-        for n in sorted(largest)
-    ]
-    if true is not None:
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=_TRUTH_COLOUR,
-                linewidth=3,
-                label="truth, beneath",
-                path_effects=[withStroke(linewidth=4, foreground="black")],
-            )
-        )
-    if len(shown) > len(largest):
-        more = f"and {len(shown) - len(largest)} more"
-        handles.append(Line2D([], [], linestyle="none", label=more))
-    return handles
-
-
-def _contour(axis: Axes, mask: np.ndarray, colour: str, width: float) -> None:
-    # One voxel of air around it closes the outline at the edge of the scan.
-    rows, columns = (np.arange(-1, n + 1) for n in mask.shape)
-    line = axis.contour(
-        columns, rows, np.pad(mask, 1), [0.5], colors=colour, linewidths=width
-    )
-    # A dark rim, so that a line is seen on tissue of its own brightness.
-    line.set_path_effects([withStroke(linewidth=width + 0.7, foreground="black")])
 
 
 def _positions(labels: np.ndarray, n_slices: int) -> np.ndarray:

@@ -1,12 +1,9 @@
-"""How good predictions and their uncertainty are on labelled volumes, as tidy rows."""
+"""Predictions against labels: every figure of one volume, tile by tile."""
 
-import csv
-import io
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import astuple, dataclass, fields
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -14,102 +11,22 @@ from nobrainer import metrics
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.prepare import Prepared
 from nobrainer.errors import InputError
+from nobrainer.evaluation.rows import Evaluation, Row
 from nobrainer.glossary import SCORES
 from nobrainer.inference.predict import TileResult
 from nobrainer.inference.predictor import Predictor
-from nobrainer.metrics.calibration import CalibrationSums, Reliability
+from nobrainer.metrics.calibration import CalibrationSums
 from nobrainer.metrics.overlap import confusion, dice, volume_errors
 from nobrainer.metrics.region import foreground_band
-from nobrainer.metrics.uncertainty import (
-    DetectionSums,
-    RiskCoverage,
-    aurc,
-    excess_aurc,
-)
+from nobrainer.metrics.uncertainty import DetectionSums
 from nobrainer.posthoc import Intervals
 from nobrainer.structures import StructureSums
 
 REGIONS = ("volume", "foreground")
+"""Where figures of all voxels are taken, see `Row`."""
 
-
-@dataclass(frozen=True)
-class Row:
-    """One figure of one subject.
-
-    subject: name of the scan.
-    region: "volume" (every voxel), or "foreground": the true foreground widened by 5
-        voxels along every axis, diagonals included, so that easy background does not
-        hide errors.
-    structure: name of the class, or "all" for a figure of all voxels of the region.
-    metric: what the figure is, see `evaluate`.
-    value: the figure; one that is not defined has no row.
-    seen: what the model has used the scan for before: "training", "validation",
-        "calibration" or "quality"; such figures are too good. Empty for a fresh scan.
-    """
-
-    subject: str
-    region: str
-    structure: str
-    metric: str
-    value: float
-    seen: str = ""
-
-
-@dataclass(frozen=True, repr=False)
-class Evaluation(Sequence[Row]):
-    """Rows of all subjects, and curves of all their voxels; a sequence of the rows.
-
-    rows: the figures, subject by subject.
-    reliability: of each region, the reliability curve.
-    risk_coverage: of each score of uncertainty, the risk-coverage curve of voxels of
-        the region "foreground"; "variance" and "mutual_information" are 0 for a
-        single pass and have no curve.
-    n_subjects: people whom the scans show, where that is known.
-    """
-
-    rows: tuple[Row, ...]
-    reliability: dict[str, Reliability]
-    risk_coverage: dict[str, RiskCoverage]
-    n_subjects: int | None = None
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Row, ...]: ...
-    def __getitem__(self, index: int | slice) -> Row | tuple[Row, ...]:
-        return self.rows[index]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __repr__(self) -> str:
-        n_subjects = len({row.subject for row in self.rows})
-        return f"Evaluation({n_subjects} scans, {len(self.rows)} figures)"
-
-    @property
-    def n_scans(self) -> int:
-        """How many scans have figures."""
-        return len({row.subject for row in self.rows})
-
-    @property
-    def warning(self) -> str:
-        """What to say above the figures where the model has used scans before."""
-        seen = {row.subject: row.seen for row in self.rows if row.seen}
-        if not seen:
-            return ""
-        uses = ", ".join(f"{n} in {use}" for use, n in Counter(seen.values()).items())
-        return (
-            f"The model has used {len(seen)} of these {self.n_scans} scans before "
-            f"({uses}): the figures are too good, and say little of other scans."
-        )
-
-    def to_tsv(self) -> str:
-        """The rows as a tab-separated table with a header, in full precision."""
-        text = io.StringIO()
-        writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-        writer.writerow([field.name for field in fields(Row)])
-        writer.writerows((*one[:-1], one[-1] or "n/a") for one in map(astuple, self))
-        return text.getvalue()
+Figure = tuple[str, str, str, float]
+"""Region, structure, metric and value of a row."""
 
 
 def evaluate(
@@ -122,9 +39,10 @@ def evaluate(
     seen: Mapping[str, str] | None = None,
     each: Callable[[str], AbstractContextManager[Any]] = nullcontext,
 ) -> Evaluation:
-    """Predict labelled volumes and compare, on the working grid.
+    """Predict labelled volumes and compare them with their labels.
 
-    One volume is held at a time, and probabilities of one tile of it.
+    This is done on the working grid of the model. One volume is held at a time, and
+    the probabilities of one tile of it.
 
     Args:
         predictor: the network, and how it is applied.
@@ -133,7 +51,8 @@ def evaluate(
         intervals: intervals of volumes, fitted on other subjects; None leaves out
             "conformal_covered".
         surfaces: also compare surfaces.
-        seen: what the model has used scans for before, by the names of the scans.
+        seen: what the model has used a scan for before, by the name of the scan; see
+            `Row`.
         each: gives, for a scan's name, the context in which the scan is compared. A
             scan whose error this context keeps has no rows.
 
@@ -189,67 +108,8 @@ def evaluate(
     )
 
 
-def summarise(rows: Sequence[Row]) -> dict[str, float]:
-    """Means over subjects.
-
-    Args:
-        rows: what `evaluate` returns.
-
-    Returns:
-        A metric of structures, such as "dice", is "dice/<structure>" for each
-        structure, and "dice", the mean of those. A metric of regions, such as "nll",
-        is "nll" of whole volumes and "nll/foreground". With two subjects or more,
-        "aurc_cases" and "e_aurc_cases" say how well the disagreement of draws (1 -
-        mean pairwise Dice of the subject's structures) orders subjects by their
-        error (1 - mean Dice), see `nobrainer.metrics.uncertainty.aurc`.
-
-    A structure counts where it has a row: a missed one, say, lowers "surface_dice",
-    but has no "hd95_mm".
-    """
-    values: dict[str, list[float]] = defaultdict(list)
-    of_structures: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        name = row.metric
-        if row.structure != "all":
-            name += f"/{row.structure}"
-            of_structures[row.metric].add(name)
-        elif row.region != "volume":
-            name += f"/{row.region}"
-        values[name].append(row.value)
-    means = {name: float(np.mean(found)) for name, found in values.items()}
-    whole = {
-        metric: float(np.mean([means[name] for name in sorted(names)]))
-        for metric, names in of_structures.items()
-    }
-    return whole | means | _summarise_cases(rows)
-
-
-def _summarise_cases(rows: Sequence[Row]) -> dict[str, float]:
-    """Whether the draws' disagreement orders subjects by their error."""
-    overlaps: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        if row.metric in ("dice", "pairwise_dice"):
-            overlaps[row.subject][row.metric].append(row.value)
-    cases = [
-        (1 - np.mean(found["pairwise_dice"]), 1 - np.mean(found["dice"]))
-        for found in overlaps.values()
-        if len(found) == 2
-    ]
-    if len(cases) < 2:
-        return {}
-    scores, risks = zip(*cases, strict=True)
-    return {
-        "aurc_cases": aurc(scores, risks),
-        "e_aurc_cases": excess_aurc(scores, risks),
-    }
-
-
-Figure = tuple[str, str, str, float]
-"""Region, structure, metric and value of a row."""
-
-
 class _Comparison:
-    """One volume's truth against its tiles as they come."""
+    """The labels of one volume against the tiles of its prediction, as they come."""
 
     def __init__(self, volume: Prepared, n_classes: int) -> None:
         if volume.label is None:
@@ -288,7 +148,14 @@ class _Comparison:
         intervals: Intervals | None,
         surfaces: bool,
     ) -> list[Figure]:
-        """The figures of each structure; `counts` are the draws' voxels."""
+        """Compute the figures of each structure.
+
+        Args:
+            counts: (n_draws, C) voxels of each class in each draw.
+            labels: names of the C classes.
+            intervals: intervals of volumes, if some were fitted.
+            surfaces: also compare surfaces.
+        """
         voxel_mm3 = self._geometry.voxel_mm3
         volumes_mm3 = counts * voxel_mm3
         true_mm3 = self._confusion.sum(1) * voxel_mm3
@@ -334,7 +201,11 @@ class _Comparison:
         return figures
 
     def rate_regions(self, scores: Iterable[str]) -> list[Figure]:
-        """The figures of each region, those of errors by the given scores only."""
+        """Compute the figures of each region.
+
+        Args:
+            scores: the scores of uncertainty that are asked to find errors.
+        """
         figures = []
         for region, sums in self.calibration.items():
             found = {m: getattr(sums, m) for m in ("nll", "brier", "ece", "mce", "ace")}
