@@ -18,7 +18,7 @@ from nobrainer.data.preprocess import is_head
 from nobrainer.recipe import TrainingAppearance
 
 FACES = ("left", "right", "posterior", "anterior", "inferior", "superior")
-"""Of the field of view: the low and the high end of each axis of a grid in RAS."""
+"""Faces of the field of view: the low and the high end of each axis of a RAS grid."""
 GROUPS = {
     "intensity": "the intensities of the head",
     "surroundings": "what is outside the head",
@@ -27,9 +27,9 @@ GROUPS = {
     "position": "the position of what was segmented",
     "voxels": "the size of its voxels",
 }
-"""What the statistics of a scan are about."""
+"""What the statistics of each group are about, in words."""
 MAX_DISTANCE = 20.0
-"""Standard deviations beyond which a distance is not told apart."""
+"""Largest distance, in standard deviations; larger ones count as this."""
 
 _QUANTILES = (1, 5, 25, 50, 75, 95, 99)
 _SHELL = 0.1
@@ -44,7 +44,8 @@ _SAMPLED = 2_000_000
 """Voxels on which the head is looked for."""
 
 _PRIOR_SD = dict.fromkeys(GROUPS, 0.1) | {"position": 0.05}
-"""What statistics of scans of one study were seen to vary by."""
+"""Standard deviations of the statistics of each group that were seen among the scans of
+one study."""
 _PRIOR_SCANS = 3
 _LEAST_LIMIT = 3.0
 _USUAL_PERCENT = 99
@@ -57,10 +58,10 @@ class Appearance:
     statistics: "group/what" -> value, see `GROUPS`; only those that are defined.
         Intensities are in standard deviations of the head's, counted from its mean;
         positions in radii of a ball as large as the foreground.
-    cut: of each of `FACES`, how much of the foreground lies on it: its largest area
-        just before the end of the field of view (within two voxels and 5 % of
-        its extent), or before slices of constant fill, as a share of its largest area
-        across that axis.
+    cut: how much of the foreground lies on each of `FACES`: its largest area just
+        before the end of the field of view (within two voxels and 5 % of its extent),
+        or before slices of constant fill, as a share of its largest area across that
+        axis.
     islands: share of the foreground outside its largest connected component.
     """
 

@@ -15,19 +15,20 @@ _BIDS_UNITS = {"": "1", "SD": "1", "nats": "nat", "mm³": "mm^3"}
 class Metric:
     """A figure, and how it is presented.
 
-    name: in full, without the unit.
+    name: its full name, without the unit.
     meaning: what it says, for the readers of a page; empty for a figure that only
         tables hold.
-    unit: as people write it; empty for shares, ratios and counts.
-    bounds: the values that it can have, where its unit does not say it all.
-    digits: decimals where people read it.
-    better: which way is better; empty where that depends.
-    short: head of a narrow column, without the unit; empty where `name` is short.
-    line: what a terminal calls it, unit included, where nothing explains it; empty
+    unit: its unit as people write it; empty for shares, ratios and counts.
+    bounds: the values that it can have, if the unit does not say it all.
+    digits: number of decimals that people are shown.
+    better: which way is better; empty if that depends.
+    short: its name at the head of a narrow column, without the unit; empty if `name` is
+        short enough.
+    line: its name on a terminal, with the unit, where no other text explains it; empty
         for a figure that the terminal leaves out.
-    definition: how it is computed, for the file that describes a table's columns;
-        empty where `meaning` says it.
-    source: for a figure of a search, what `summarise` calls it.
+    definition: how it is computed, for the file that describes the columns of a table;
+        empty if `meaning` says it.
+    source: for a figure of a search, its name in the result of `summarise`.
     """
 
     name: str
@@ -58,16 +59,16 @@ class Metric:
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
-        """What an optimiser does with it; for figures of which `better` is known."""
+        """What an optimiser does with it, if it has a `better` direction."""
         return "maximize" if self.better == "higher" else "minimize"
 
     @property
     def sign(self) -> int:
-        """1 where higher is better, -1 where lower is: its factor in a gain."""
+        """1 if higher is better, else -1: the factor that makes a gain positive."""
         return 1 if self.better == "higher" else -1
 
     def describe_column(self) -> dict[str, str]:
-        """What BIDS wants to know of a column: Description and Units."""
+        """Describe a column of a table as BIDS does: Description and Units."""
         return {
             "Description": self.definition or self.meaning,
             "Units": _BIDS_UNITS.get(self.unit, self.unit),
@@ -78,7 +79,8 @@ class Metric:
 
 
 SCORES = ("entropy", "variance", "mutual_information")
-"""What is asked to tell wrong voxels from right ones; a single pass has the first."""
+"""Scores of uncertainty that are to tell wrong voxels from right ones; a single pass
+has only the first."""
 
 OF_STRUCTURES = {
     "dice": Metric(
@@ -205,7 +207,7 @@ OF_DRAWS = {
         "labelled with the structure.",
     ),
 }
-"""Figures of a structure that need no labels, beside those of `OF_STRUCTURES`."""
+"""Further figures of a structure, which need no labels."""
 
 _OF_PROBABILITIES = {
     "nll": Metric(
@@ -253,7 +255,7 @@ _OF_PROBABILITIES = {
         line="adaptive calibration error",
     ),
 }
-# {} is the score.
+# {} stands for the name of the score.
 _OF_SCORES = {
     "auroc_{}": Metric(
         "AUROC of {}",
@@ -289,7 +291,8 @@ _OF_SCORES = {
 }
 
 
-def _about(metric: Metric, score: str) -> Metric:
+def _name_score(metric: Metric, score: str) -> Metric:
+    """The metric with the name of a score in the place of {}."""
     words = score.replace("_", " ")
     return replace(
         metric,
@@ -300,7 +303,7 @@ def _about(metric: Metric, score: str) -> Metric:
 
 
 OF_REGIONS = _OF_PROBABILITIES | {
-    name.format(score): _about(metric, score)
+    name.format(score): _name_score(metric, score)
     for name, metric in _OF_SCORES.items()
     for score in SCORES
 }
@@ -397,8 +400,7 @@ OF_SCANS = {
         "foreground.",
     ),
 }
-"""Figures of the segmentation of one scan without labels, from which its quality is
-told."""
+"""Figures of the segmentation of one scan that tell its quality without labels."""
 
 OF_SEVERAL_SCANS = {
     "aurc_cases": Metric(
@@ -415,7 +417,7 @@ OF_SEVERAL_SCANS = {
         definition="The same beyond the best order there is.",
     ),
 }
-"""What `summarise` adds for two scans or more."""
+"""Figures that `summarise` adds if there are two scans or more."""
 
 OF_RUNS = {
     "dice": replace(OF_STRUCTURES["dice"], source="dice"),
@@ -435,8 +437,8 @@ OF_RUNS = {
         source="auroc_entropy/foreground",
     ),
 }
-"""Figures by which a search judges a run: means over its scans, those of voxels near
-the structures."""
+"""Figures by which a search judges a run: means over the scans of its evaluation. Those
+of voxels are of the voxels near the structures."""
 
 OF_TRAINING = {
     "validation_dice": Metric(
@@ -445,4 +447,4 @@ OF_TRAINING = {
     "dice": Metric("Dice on training patches"),
     "loss": Metric("loss on training patches"),
 }
-"""Figures of the epoch whose weights a model has."""
+"""Figures of a training, of the epoch whose weights the model has."""

@@ -16,9 +16,10 @@ from nobrainer.structures import Structure, is_single_draw, mean_by_volume
 Tables = Mapping[str, Sequence[Structure]]
 
 STRATEGIES: Registry[Callable[[Tables, int], dict[str, float]]] = Registry("strategy")
-"""Functions of (structures of each scan, seed) that give each scan's score."""
+"""Strategies by name: functions that score every scan, given the structures of each
+scan and a seed."""
 OF_DRAWS = ("mutual_information", "pairwise_dice")
-"""Strategies that ask how far draws differ."""
+"""Names of the strategies that measure how far draws differ."""
 
 
 class Ranked(NamedTuple):
@@ -53,7 +54,15 @@ def rank(tables: Tables, strategy: str, seed: int) -> list[Ranked]:
 
 
 def check_strategy(strategy: str, *, n_draws: int) -> None:
-    """Raise `InputError` for an unknown strategy, or one that needs more draws."""
+    """Check that a strategy can be used.
+
+    Args:
+        strategy: name of a strategy.
+        n_draws: number of draws that each scan is predicted with.
+
+    Raises:
+        InputError: there is no such strategy, or it needs more draws.
+    """
     STRATEGIES.check(strategy)
     if n_draws < 2 and strategy in OF_DRAWS:
         raise _needs_draws(f"strategy {strategy!r}")
@@ -141,7 +150,7 @@ def to_tsv(ranked: Sequence[Ranked]) -> str:
 
 
 def _mean(values: Sequence[float], worst: float) -> float:
-    """The mean of those that are defined; `worst` where none is."""
+    """Average the values that are defined; `worst` if none is."""
     known = [value for value in values if not math.isnan(value)]
     return float(np.mean(known)) if known else worst
 

@@ -15,7 +15,7 @@ from nobrainer.io import read_geometry
 WIDTH_MM = 3.0
 """Standard deviation of the Gaussian that the entropy is averaged with."""
 LEVEL = 0.5
-"""Share of ln C that the averaged entropy of a region exceeds."""
+"""Share of ln C above which the averaged entropy makes a region."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Region:
     structure: name of the class that most of its voxels are labelled with.
     volume_mm3: its size, mm³.
     peak: the highest averaged entropy in it, nats; see `find_regions`.
-    x_mm, y_mm, z_mm: where that is, world millimetres to the right, to the front
+    x_mm, y_mm, z_mm: place of the peak, in world millimetres to the right, to the front
         and up.
     """
 
@@ -44,7 +44,7 @@ def find_regions(
     *,
     n_most: int = 10,
 ) -> tuple[Region, ...]:
-    """Find the areas of high entropy, those with the most entropy in all first.
+    """Find the areas of high entropy, the one with the largest sum of entropy first.
 
     Every boundary between structures is a thin line of high entropy, as it should
     be. So the entropy is averaged with a Gaussian of 3 mm first: a sheet of
@@ -54,8 +54,8 @@ def find_regions(
     Args:
         entropy: entropy of the mean class probabilities, (I, J, K), nats.
         classes: class of every voxel, (I, J, K), of the C classes of `labels`.
-        labels: the classes.
-        n_most: how many regions to return at most.
+        labels: names of the classes.
+        n_most: largest number of regions to return.
 
     Returns:
         Connected regions (26 neighbours) of averaged entropy above half of ln C.

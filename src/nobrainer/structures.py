@@ -104,7 +104,7 @@ class StructureSums:
         self._entropy, self._information = np.zeros((2, n_classes))
 
     def add(self, tile: TileResult) -> None:
-        """Take the statistics of one core; every voxel must come once."""
+        """Add the statistics of one tile; every voxel must come once."""
         n_draws = tile.votes[:, 0, 0, 0].sum()
         for index, votes in enumerate(tile.votes):
             chosen = votes[votes > 0].astype(np.int64)
@@ -124,13 +124,13 @@ class StructureSums:
         intervals: Intervals | None,
         never_seen: Collection[int] = (),
     ) -> tuple[Structure, ...]:
-        """The structures of the scan: every class but 0, also where it is absent.
+        """List the structures of the scan: every class but 0, also if it is absent.
 
         Args:
             volumes_mm3: (n_draws, C), volume of each class in each draw, mm³.
             labels: names of the C classes, and their values in the label map.
             intervals: what the conformal intervals are made with, if fitted.
-            never_seen: classes, by index, that no training scan had.
+            never_seen: indices of the classes that no training scan had.
         """
         n_draws = len(volumes_mm3)
         factors = intervals.factors if intervals else (None,) * len(labels.names)
@@ -184,9 +184,14 @@ def is_single_draw(structures: Sequence[Structure]) -> bool:
 
 
 def mean_by_volume(structures: Sequence[Structure], figure: str) -> float:
-    """Mean of a figure in nats over structures, weighted by volume.
+    """Average a figure in nats over structures, weighted by their volumes.
 
-    ln C, the worst there can be, where no structure has a value.
+    Args:
+        structures: the structures of one scan.
+        figure: "entropy" or "mutual_information".
+
+    Returns:
+        The mean; ln C, the worst value for C classes, if no structure has one.
     """
     pairs = [(getattr(one, figure), one.volume_mm3) for one in structures]
     known = [(value, mm3) for value, mm3 in pairs if not math.isnan(value)]
@@ -200,7 +205,7 @@ def to_tsv(tables: Mapping[str, Sequence[Structure]]) -> str:
     """The structures of some scans as one tidy table, tab-separated as in BIDS.
 
     Args:
-        tables: the structures of each subject.
+        tables: the structures of each subject, by the name of the subject.
 
     Returns:
         A row per subject and structure with the columns of `sidecar`, of which
@@ -223,7 +228,8 @@ def sidecar(coverage: float | None = None) -> dict[str, dict[str, str]]:
     """What the columns of `to_tsv` mean: BIDS JSON, Description and Units of each.
 
     Args:
-        coverage: share that the conformal intervals hold, where the table has them.
+        coverage: share of true volumes that the conformal intervals were fitted to
+            hold; None for a table without such intervals.
     """
     columns = {
         name: {"Description": text, "Units": "n/a"} for name, text in _ABOUT.items()

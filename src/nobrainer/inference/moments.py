@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 MOST_DRAWS = 32767
-"""Votes are counted in two bytes."""
+"""Most draws of one prediction, because votes are counted in two bytes."""
 _CHUNK = 2**18
 """Numbers that a CPU works on at a time, so that they stay in its cache."""
 
 
 def statistics_bytes(n_classes: int) -> int:
-    """What `RunningMoments` keeps of a voxel: means and votes, spread and entropy."""
+    """Bytes that `RunningMoments` keeps a voxel: means, votes, spread and entropy."""
     return (4 + 2) * n_classes + 4 + 4
 
 
@@ -50,9 +50,14 @@ class RunningMoments:
         self._n = 0
 
     def update(self, logits: Tensor) -> Tensor:
-        """Take one draw's logits (C, I, J, K); returns its labels (I, J, K).
+        """Add one draw.
 
-        They are fastest in the order in which channels_last_3d has them.
+        Args:
+            logits: (C, I, J, K) logits of the draw; fastest in the memory order of
+                channels_last_3d.
+
+        Returns:
+            The labels of the draw, (I, J, K).
         """
         n_classes, *shape = logits.shape
         rows = logits.permute(1, 2, 3, 0).reshape(-1, n_classes)
@@ -83,7 +88,7 @@ class RunningMoments:
         return label.reshape(shape)
 
     def result(self) -> Statistics:
-        """The statistics of the draws so far."""
+        """Compute the statistics of the draws so far."""
         n_classes = len(self._mean)
         label = torch.empty_like(self._squares, dtype=torch.int64)
         entropy = torch.empty_like(self._squares)

@@ -13,7 +13,7 @@ from nilearn.plotting import view_img
 from nobrainer.data.labels import LabelTable
 
 _MAX_VOXELS = 128
-"""Along an axis; the viewer holds each volume as one picture."""
+"""Most voxels along an axis; the viewer holds each volume as one picture."""
 _LEVELS = 32
 """Steps of grey and of a map's colours: more are hardly seen and make pages large."""
 _FAINT = 0.05
@@ -40,7 +40,7 @@ class Scan:
 
     Args:
         image: the scan, 3-D.
-        open_at_mm: where its viewers open, world millimetres.
+        open_at_mm: place where its viewers open, in world millimetres.
     """
 
     def __init__(self, image: nib.Nifti1Image, open_at_mm: Sequence[float]) -> None:
@@ -61,7 +61,7 @@ class Scan:
         self._ratio = 1.1 * max(j, k) / (j + 2 * i)
 
     def show_labels(self, label: nib.Nifti1Image, table: LabelTable) -> Viewer | None:
-        """The structures in their colours; None where there are none.
+        """Show the structures in their colours; None if there are none.
 
         Args:
             label: the label map, on the scan's grid.
@@ -80,13 +80,13 @@ class Scan:
     def show_map(
         self, title: str, image: nib.Nifti1Image, cmap: str, highest: float
     ) -> Viewer | None:
-        """A map from 0 to the highest value it can have; None where it is 0 all over.
+        """Show a map from 0 to its highest possible value; None if it is 0 everywhere.
 
         Args:
-            title: what it shows, with its unit.
+            title: name of the map, with its unit.
             image: the map, on the scan's grid.
             cmap: name of the colour map.
-            highest: value of the last colour, the same for every scan.
+            highest: value at the last colour, the same for every scan.
         """
         if not np.asarray(image.dataobj).any():
             return None
@@ -136,7 +136,7 @@ class Scan:
 
 
 def _round(share: np.ndarray) -> np.ndarray:
-    """Values in [0, 1], what is outside cut off, in a few steps."""
+    """Round values to a few steps in [0, 1]; what lies outside is clipped."""
     return np.round(np.clip(share, 0, 1) * (_LEVELS - 1)) / np.float32(_LEVELS - 1)
 
 
@@ -147,7 +147,7 @@ def _without_icon(html: str) -> str:
 
 
 def _linked(html: str) -> str:
-    """The viewer, which tells its page of every click and follows those of others."""
+    """The viewer with a script by which it follows clicks in the other viewers."""
     script = files("nobrainer.report").joinpath("linked.js").read_text("utf-8")
     # Before the last script, which makes the viewer by the function that ours wraps.
     start = html.rindex("<script")
