@@ -103,16 +103,11 @@ def draw_prediction(
     volume = read_image(image)
     # In millimetres, whatever the unit of the file.
     upright = nib.as_closest_canonical(nib.Nifti1Image(volume.data, volume.affine))
-    scan, predicted, true = _upright(upright), _upright(label), None
-    if truth is not None:
-        found = read_labels(truth)
-        true = _upright(to_nibabel(found.data, found))
-    for name, given in (("label", predicted), ("truth", true)):
-        if given is not None and given.shape != scan.shape:
-            raise InputError(
-                f"{name} must be on the scan's grid of {scan.shape} voxels, got "
-                f"{given.shape}: give the one that belongs to this scan"
-            )
+    scan, predicted = _upright(upright), _upright(label)
+    true = None if truth is None else _read_truth(truth)
+    _check_grid("label", predicted, scan)
+    if true is not None:
+        _check_grid("truth", true, scan)
     top = int(max(predicted.max(), 0 if true is None else true.max()))
     table = labels or LabelTable.generic(max(top + 1, 2))
     most = math.log(len(table.names))
@@ -143,6 +138,21 @@ def draw_prediction(
     )
     add_legend(figure, handles, n_columns=len(columns) - 1)
     return figure
+
+
+def _read_truth(truth: ImageSource) -> np.ndarray:
+    """The true labels, with axes to the right, to the front and up."""
+    found = read_labels(truth)
+    return _upright(to_nibabel(found.data, found))
+
+
+def _check_grid(name: str, labels: np.ndarray, scan: np.ndarray) -> None:
+    """Refuse labels that do not have the shape of the scan."""
+    if labels.shape != scan.shape:
+        raise InputError(
+            f"{name} must be on the scan's grid of {scan.shape} voxels, got "
+            f"{labels.shape}: give the one that belongs to this scan"
+        )
 
 
 def _scan_columns(scan: np.ndarray) -> list[_Column]:
