@@ -129,9 +129,8 @@ def rates(args: argparse.Namespace) -> None:
                     task.train,
                     epochs=10_000,
                     verbose=False,
-                    options=nb.TrainingOptions(
-                        max_minutes=args.round_minutes, precision=task.precision
-                    ),
+                    max_minutes=args.round_minutes,
+                    precision=task.precision,
                 )
                 .history_
             )
@@ -152,7 +151,7 @@ def train_one(name: str, seed: int, epochs: int, args: argparse.Namespace) -> st
         epochs=epochs,
         seed=seed,
         verbose=False,
-        options=nb.TrainingOptions(precision=task.precision),
+        precision=task.precision,
     )
     path = segmentation.save(bundle_of(args, name, seed))
     seconds = sum(row["seconds"] for row in segmentation.history_)

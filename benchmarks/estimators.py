@@ -29,7 +29,7 @@ def train_and_test(estimator: str, seed: int, seconds: float) -> dict[str, float
         nb.Dataset.from_files(files[:8]).batch(4).binarize().patches(per_volume=16),
         epochs=10_000,
         seed=seed,
-        options=nb.TrainingOptions(max_minutes=seconds / 60),
+        max_minutes=seconds / 60,
     )
     patches = sum(
         row["patches_per_s"] * row["seconds"] for row in segmentation.history_

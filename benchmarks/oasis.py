@@ -35,7 +35,8 @@ def train_and_test(name: str, args: argparse.Namespace) -> dict[str, float]:
         scans(args.data, TRAIN).batch(4).patches(per_volume=8),
         epochs=10_000,
         seed=args.seed,
-        options=nb.TrainingOptions(max_minutes=args.minutes, precision=args.precision),
+        max_minutes=args.minutes,
+        precision=args.precision,
     )
     steps = sum(
         round(row["seconds"] * row["patches_per_s"] / 4)

@@ -178,14 +178,13 @@ def build(pairs):
 
 TRAIN = """
 import json, sys
-from nobrainer import Dataset, Segmentation, TrainingOptions
+from nobrainer import Dataset, Segmentation
 
 pairs, folder, args, how = map(json.loads, sys.argv[1:])
 data = Dataset.from_files(pairs, (16, 16, 16)).batch(2).binarize()
 data = data.shuffle().augment().patches(per_volume=16)
 train, validate = data.split(1)
-options = TrainingOptions(num_workers=how.pop("num_workers", 0))
-Segmentation("bayesian_vnet", args, folder).fit(train, validate, options=options, **how)
+Segmentation("bayesian_vnet", args, folder).fit(train, validate, **how)
 """
 
 
@@ -291,19 +290,19 @@ def test_interrupted_training_says_where_its_weights_are(start, pairs, tmp_path)
 TWICE = """
 import json, os, sys
 import torch
-from nobrainer import Dataset, Segmentation, TrainingOptions
+from nobrainer import Dataset, Segmentation
 
 pairs, folder, args = map(json.loads, sys.argv[1:])
 data = Dataset.from_files(pairs, (16, 16, 16)).batch(2).binarize()
 train, validate = data.patches(per_volume=8).split(1)
-common = dict(opt_args={"lr": 0.02}, verbose=False)
+common = dict(devices=2, opt_args={"lr": 0.02}, verbose=False)
 sums = []
-for number, (epochs, options) in enumerate((
-    (4, TrainingOptions(devices=2, accumulate=2, gradient_clip=1.0)),
-    (100_000, TrainingOptions(devices=2, max_minutes=0.02)),
+for number, options in enumerate((
+    dict(epochs=4, accumulate=2, gradient_clip=1.0),
+    dict(epochs=100_000, max_minutes=0.02),
 )):
     seg = Segmentation("bayesian_vnet", args, f"{folder}-{number}")
-    seg.fit(train, validate, epochs=epochs, options=options, **common)
+    seg.fit(train, validate, **common, **options)
     state = seg.model_.state_dict().values()
     sums.append([t.double().sum().item() for t in state])
     rank = torch.distributed.get_rank()
@@ -343,12 +342,11 @@ def test_two_processes_train_one_model(pairs, tmp_path):
 
 FOREVER = """
 import json, sys
-from nobrainer import Dataset, Segmentation, TrainingOptions
+from nobrainer import Dataset, Segmentation
 
 pairs, folder, args = map(json.loads, sys.argv[1:])
 data = Dataset.from_files(pairs, (16, 16, 16)).batch(2).binarize().patches(per_volume=4)
-options = TrainingOptions(devices=2, num_workers=1)
-Segmentation("vnet", args, folder).fit(data, epochs=100_000, options=options)
+Segmentation("vnet", args, folder).fit(data, epochs=100_000, devices=2, num_workers=1)
 """
 
 

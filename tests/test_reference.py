@@ -97,10 +97,13 @@ def test_signatures_are_those_of_the_code(
     (function,) = ast.parse(f"def f({arguments}): ...").body
     assert isinstance(function, ast.FunctionDef)
     written = function.args
-    positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    positional = [p for p in parameters if p.kind not in named]
     by_name = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    others = [p.name for p in parameters if p.kind is p.VAR_KEYWORD]
     assert [a.arg for a in written.args] == [p.name for p in positional]
     assert [a.arg for a in written.kwonlyargs] == [p.name for p in by_name]
+    assert ([written.kwarg.arg] if written.kwarg else []) == others
     first = len(written.args) - len(written.defaults)
     defaults = [None] * first + list(written.defaults) + list(written.kw_defaults)
     for parameter, default in zip([*positional, *by_name], defaults, strict=True):

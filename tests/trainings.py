@@ -1,6 +1,5 @@
 """Small trainings on balls, for the tests of training."""
 
-from dataclasses import fields
 from functools import partial
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch.nn.functional as F
 
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.segmentation import Segmentation
-from nobrainer.training.options import TrainingOptions
 
 BLOCK = (16, 16, 16)
 SMALL = {"base_filters": 2, "levels": 2}
@@ -25,12 +23,7 @@ def build(pairs):
 
 
 def fit(dataset, validate=None, *, model="vnet", args=SMALL, folder=None, **given):
-    """Train; those of the arguments that are fields of the options are put there."""
-    names = {field.name for field in fields(TrainingOptions)} & given.keys()
-    options = TrainingOptions(**{name: given.pop(name) for name in names})
-    return Segmentation(model, args, folder).fit(
-        dataset, validate, options=options, **given
-    )
+    return Segmentation(model, args, folder).fit(dataset, validate, **given)
 
 
 sgd = partial(fit, optimizer=torch.optim.SGD, schedule="constant")

@@ -19,6 +19,5 @@ from .processing.prediction import BatchError as BatchError
 from .processing.prediction import Prediction as Prediction
 from .processing.segmentation import Segmentation as Segmentation
 from .recipe import Synthesis as Synthesis
-from .training.options import TrainingOptions as TrainingOptions
 
 __version__: str

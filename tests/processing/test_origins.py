@@ -9,7 +9,6 @@ import torch
 from nested_balls import BLOCK, TINY, ball, build, grid, write_ball
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.segmentation import Segmentation
-from nobrainer.training.options import TrainingOptions
 
 
 def test_recipe_records_what_was_used(pairs, tmp_path):
@@ -22,9 +21,10 @@ def test_recipe_records_what_was_used(pairs, tmp_path):
         loss="dice_ce",
         class_weights=[1, 2],
         seed=42,
-        options=TrainingOptions(
-            gradient_clip=0.5, accumulate=2, patience=5, max_minutes=10
-        ),
+        gradient_clip=0.5,
+        accumulate=2,
+        patience=5,
+        max_minutes=10,
     )
     recipe = fitted.recipe_
     assert recipe.model.args == TINY["bayesian_vnet"] | {"n_classes": 2}

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import fields
 
 import nibabel as nib
 import numpy as np
@@ -24,7 +25,7 @@ from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.ensemble import Ensemble
 from nobrainer.processing.prediction import BatchError
 from nobrainer.processing.segmentation import Segmentation
-from nobrainer.training.options import TrainingOptions
+from nobrainer.training.options import TrainingArguments, TrainingOptions
 
 # --- every model
 
@@ -306,17 +307,24 @@ def test_bad_scans_are_named(fitted, tmp_path):
         fitted.predict(Dataset.from_files([(noise, np.eye(4))]))
 
 
+def test_fit_takes_every_training_option_by_name(pairs):
+    names = {field.name for field in fields(TrainingOptions)}
+    assert names == TrainingArguments.__annotations__.keys()
+    model = Segmentation("vnet", TINY["vnet"])
+    with pytest.raises(InputError, match=r"argument of fit 'presicion'.*precision"):
+        model.fit(build(pairs[:1]), presicion="32-true")
+
+
 def test_each_epoch_is_told_with_its_row(pairs):
     rows = []
     lone = Segmentation("vnet", TINY["vnet"])
-    told = TrainingOptions(on_epoch=rows.append)
-    lone.fit(build(pairs[:1]), epochs=3, options=told)
+    lone.fit(build(pairs[:1]), epochs=3, on_epoch=rows.append)
     assert rows == list(lone.history_)
     # 8 patches of one volume in batches of 2.
     assert [(row["epoch"], row["steps"]) for row in rows] == [(1, 4), (2, 4), (3, 4)]
     rows.clear()
     members = Ensemble("vnet", TINY["vnet"], 2)
-    members.fit(build(pairs[:1]), epochs=2, options=told)
+    members.fit(build(pairs[:1]), epochs=2, on_epoch=rows.append)
     assert rows == list(members.history_)
     assert [row["member"] for row in rows] == [0, 0, 1, 1]
 

@@ -178,7 +178,7 @@ def test_a_warm_start_is_written_down(fitted, pairs, tmp_path):
         build(pairs[:2]),
         warm_start=folder,
         opt_args={"lr": 1e-12},
-        options=nb.TrainingOptions(warm_start_delta=0.1),
+        warm_start_delta=0.1,
     )
     digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
     assert warm.recipe_.training.warm_start == digest

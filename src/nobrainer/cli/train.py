@@ -104,14 +104,12 @@ def train(
         seed=seed,
         warm_start=training.warm_start,
         resume=checkpoints.resume,
-        options=nb.TrainingOptions(
-            max_steps=training.max_steps,
-            max_minutes=training.max_minutes,
-            averaging=training.averaging,
-            precision=machine.precision,
-            devices=machine.devices,
-            num_workers=machine.workers,
-        ),
+        max_steps=training.max_steps,
+        max_minutes=training.max_minutes,
+        averaging=training.averaging,
+        precision=machine.precision,
+        devices=machine.devices,
+        num_workers=machine.workers,
     )
     if finished:
         # `fit` has seen that all is as it was, and trained nothing.

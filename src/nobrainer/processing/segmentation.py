@@ -6,7 +6,7 @@ from dataclasses import replace
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 import nibabel as nib
 import torch
@@ -30,7 +30,11 @@ from nobrainer.provenance import now
 from nobrainer.recipe import Recipe
 from nobrainer.training.checkpoint_folder import open_folder
 from nobrainer.training.data_loss import DataLoss, Loss
-from nobrainer.training.options import DEFAULT_LEARNING_RATE, TrainingOptions
+from nobrainer.training.options import (
+    DEFAULT_LEARNING_RATE,
+    TrainingArguments,
+    TrainingOptions,
+)
 from nobrainer.training.validation import Validation
 
 Source = TypeVar("Source", bound=ImageSource)
@@ -93,7 +97,7 @@ class Segmentation(Readings):
         warm_start: "Segmentation | str | PathLike[str] | None" = None,
         resume: bool = False,
         verbose: bool = True,
-        options: TrainingOptions | None = None,
+        **options: Unpack[TrainingArguments],
     ) -> Self:
         """Train on a dataset; all its files are checked before the first step.
 
@@ -112,7 +116,8 @@ class Segmentation(Readings):
             warm_start: a trained deterministic model, or its folder, to begin at.
             resume: go on from the last checkpoint in `checkpoint_filepath`, if any.
             verbose: show progress: a bar on a terminal, else lines.
-            options: schedule, gradients, when to stop, precision and devices.
+            **options: fields of `TrainingOptions` by name: schedule, gradients, when to
+                stop, precision, devices, worker processes.
 
         Returns: self.
 
@@ -120,8 +125,9 @@ class Segmentation(Readings):
             InputError: files or arguments that cannot be used.
             DivergedError: a loss was not finite; names the batch's files.
         """
-        options = options or TrainingOptions()
-        _check_datasets(dataset_train, dataset_validate, options.patience)
+        check_arguments("argument of fit", TrainingOptions, options)
+        settings = TrainingOptions(**options)
+        _check_datasets(dataset_train, dataset_validate, settings.patience)
         plan = training.TrainingPlan.create(
             self.base_model,
             self._args_for(dataset_train.n_classes),
@@ -131,14 +137,14 @@ class Segmentation(Readings):
             opt_args=opt_args or {"lr": DEFAULT_LEARNING_RATE},
             loss=DataLoss(loss, class_weights),
             seed=seed,
-            begin=_begin_at(warm_start, options.warm_start_delta),
-            options=options,
+            begin=_begin_at(warm_start, settings.warm_start_delta),
+            options=settings,
         )
         data, labels = dataset_train.config, dataset_train.labels
         plan.check(data, len(dataset_train) * data.patches_per_volume)
         folder = open_folder(self.checkpoint_filepath, plan.n_members, resume=resume)
         started = now()
-        fabric = training.make_fabric(plan.config.precision, options.devices)
+        fabric = training.make_fabric(plan.config.precision, settings.devices)
         _warn_of_lone_patches(dataset_train, plan.config.precision, fabric.device)
         with ProgressBar(verbose=verbose and fabric.is_global_zero) as bar:
             scans = TrainingScans.read(dataset_train, dataset_validate, bar)

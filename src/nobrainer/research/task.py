@@ -24,7 +24,7 @@ from nobrainer.research.size import count_size
 from nobrainer.research.space import Setting, Space
 from nobrainer.research.split import make_dataset
 from nobrainer.training.engine import default_device, gpu_ids
-from nobrainer.training.options import DEFAULT_LEARNING_RATE, TrainingOptions
+from nobrainer.training.options import DEFAULT_LEARNING_RATE
 
 JUDGE_SEED = 0
 """Seed of the draws on validation and test scans: the same for all runs."""
@@ -84,11 +84,9 @@ class SegmentationTask:
             loss=setting.loss,
             seed=seed,
             verbose=False,
-            options=TrainingOptions(
-                gradient_clip=setting.gradient_clip,
-                max_minutes=self.train_minutes,
-                on_epoch=curve.add,
-            ),
+            gradient_clip=setting.gradient_clip,
+            max_minutes=self.train_minutes,
+            on_epoch=curve.add,
         )
         # Training has chosen its epoch by them; runs are compared on nothing else.
         evaluation, judge_s = _evaluate(

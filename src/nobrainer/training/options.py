@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from nobrainer.checks import check_choice, check_count
 from nobrainer.system import check_cores
@@ -15,7 +15,7 @@ DEFAULT_LEARNING_RATE = 3e-3
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a training steps, when it ends, and what it runs on.
+    """How a training steps, ends and runs: `fit` takes each of these by its name.
 
     schedule: course of the learning rate: "cosine" rises over the first 5 % of the
         training and then decays to 0, "constant" stays where it starts.
@@ -65,3 +65,20 @@ class TrainingOptions:
         check_devices(self.devices)
         check_count("num_workers", self.num_workers, 0)
         check_cores("num_workers", self.num_workers)
+
+
+class TrainingArguments(TypedDict, total=False):
+    """The fields of `TrainingOptions` as keyword arguments, for type checkers."""
+
+    schedule: str
+    gradient_clip: float | None
+    accumulate: int
+    patience: int | None
+    max_steps: int | None
+    max_minutes: float | None
+    averaging: float | None
+    warm_start_delta: float
+    precision: str
+    devices: int
+    num_workers: int
+    on_epoch: Callable[[Mapping[str, Any]], None] | None
