@@ -110,10 +110,8 @@ def draw_prediction(
         _check_grid("truth", true, scan)
     top = int(max(predicted.max(), 0 if true is None else true.max()))
     table = labels or LabelTable.generic(max(top + 1, 2))
-    most = math.log(len(table.names))
-    columns = _scan_columns(scan) + _map_columns(
-        variance, entropy, mutual_information, most
-    )
+    columns = _scan_columns(scan)
+    columns += _map_columns(variance, entropy, mutual_information, len(table.names))
     reference = predicted if true is None or not true.any() else true
     slices = [
         (normal, at)
@@ -169,9 +167,10 @@ def _map_columns(
     variance: nib.Nifti1Image,
     entropy: nib.Nifti1Image,
     mutual_information: nib.Nifti1Image | None,
-    most: float,
+    n_classes: int,
 ) -> list[_Column]:
-    """The maps that are not 0 everywhere; `most` is the largest entropy, ln C."""
+    """The maps that are not 0 everywhere, with colours up to their largest values."""
+    most = math.log(n_classes)
     maps = (
         ("variance", variance, "magma", "of probabilities", PowerNorm(0.5, 0, 0.25)),
         ("entropy", entropy, "viridis", "nats", Normalize(0, most)),
