@@ -123,6 +123,26 @@ def test_info_tells_what_train_was_asked_for(model: Path) -> None:
     assert [row["epoch"] for row in story["history"]] == [1, 2, 3, 4, 5, 6]
 
 
+def test_train_ends_after_steps_and_works_at_a_spacing(
+    scans: Path, tmp_path: Path
+) -> None:
+    args = (
+        *("train", "--data", scans / "scans.csv", "--output-dir", tmp_path / "m"),
+        *("--binarize", "--model", "vnet", "--model-arg", "base_filters=1"),
+        *("--model-arg", "levels=1", "--block-shape", 8, 8, 8, "--spacing", 2, 2, 3),
+        *("--patches-per-volume", 1, "--max-steps", 3, "--averaging", 0.9),
+    )
+    result = nobrainer_(*args)
+    assert result.exit_code == 0, result.stderr
+    story = json.loads(nobrainer_("info", tmp_path / "m", "--json").stdout)
+    assert story["recipe"]["preprocess"]["spacing_mm"] == [2, 2, 3]
+    training = story["recipe"]["training"]
+    assert (training["epochs"], training["max_steps"]) == (None, 3)
+    assert training["averaging"] == 0.9
+    # Three scans in batches of two: two steps an epoch.
+    assert [row["steps"] for row in story["history"]] == [2, 1]
+
+
 def test_info_prints_a_table(model: Path) -> None:
     lines = nobrainer_("info", model).stdout.splitlines()
     assert lines[0] == "model"

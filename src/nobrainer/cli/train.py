@@ -87,6 +87,8 @@ def train(
         dataset, held_out = dataset.split(read_share_or_count(validate), seed=seed)
     for other in others:
         dataset = dataset.mix(other, sources.map_share)
+    if patches.spacing_mm is not None:
+        dataset = dataset.spacing(patches.spacing_mm)
     dataset = (
         dataset.batch(patches.batch_size)
         .shuffle()

@@ -183,6 +183,17 @@ class Patches:
             help="Voxels of a patch.",
         ),
     ]
+    spacing_mm: Annotated[
+        tuple[float, float, float] | None,
+        click.option(
+            "--spacing",
+            "spacing_mm",
+            metavar="R A S",
+            nargs=3,
+            type=float,
+            help="Voxel size in mm to work at.  [default: the median of the scans]",
+        ),
+    ]
     batch_size: Annotated[
         int,
         click.option(
