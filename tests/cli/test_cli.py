@@ -254,14 +254,14 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(
 def test_a_model_is_kept_elsewhere_when_its_place_is_full(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = nobrainer.bundle._write
+    write = nobrainer.bundle.place._write
 
     def write_elsewhere(path: Path, data: bytes) -> None:
         if path.is_relative_to(tmp_path / "full"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(path, data)
 
-    monkeypatch.setattr(nobrainer.bundle, "_write", write_elsewhere)
+    monkeypatch.setattr(nobrainer.bundle.place, "_write", write_elsewhere)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     trained = nobrainer.Segmentation.load(model)
     with pytest.raises(InputError, match="No space left on device") as caught:

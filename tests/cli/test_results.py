@@ -482,7 +482,7 @@ def test_overwriting_some_rows_keeps_the_others(
 PROGRAM = "from nobrainer.cli import main; main()"
 KILLED = """
 import os, signal, sys
-from nobrainer import io
+from nobrainer.io import writing
 from nobrainer.cli import main
 
 replace, left = os.replace, int(sys.argv.pop(1))
@@ -494,7 +494,7 @@ def replace_or_die(source, target):
         os.kill(os.getpid(), signal.SIGKILL)
     replace(source, target)
 
-io.os.replace = replace_or_die
+writing.os.replace = replace_or_die
 main()
 """
 
