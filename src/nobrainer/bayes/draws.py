@@ -19,13 +19,21 @@ from nobrainer.bayes.layers import BayesianLayer, StochasticLayer
 
 
 def mix_seed(seed: int, *names: object) -> int:
-    """A seed in [0, 2⁶³) that depends on all arguments, the same on every machine."""
+    """A seed in [0, 2⁶³) that depends on all arguments, the same on every machine.
+
+    Args:
+        seed: seed from which the new one is derived.
+        names: what the new seed is for; others give independent random numbers.
+    """
     text = "/".join(str(part) for part in (seed, *names))
     return int.from_bytes(sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def is_stochastic(model: nn.Module) -> bool:
-    """Whether two draws of `model` can differ: an ensemble's come of its members."""
+    """Whether two draws of `model` can differ.
+
+    Those of an ensemble do even without noise, as they come from different members.
+    """
     if isinstance(model, EnsembleNetwork) and len(model.members) > 1:
         return True
     return any(
@@ -36,9 +44,10 @@ def is_stochastic(model: nn.Module) -> bool:
 
 
 class Draw(NamedTuple):
-    """Which network a draw is: `seed` of its weights, `member` of an ensemble.
+    """Which network a draw is.
 
-    The seed None stands for the posterior mean.
+    seed: seed of the weights; None stands for the posterior mean.
+    member: number of the ensemble's member; 0 where the model is no ensemble.
     """
 
     seed: int | None
@@ -65,7 +74,7 @@ def plan_draws(model: nn.Module, seed: int, n_draws: int) -> list[Draw]:
 
 
 def _members(model: nn.Module) -> list[nn.Module]:
-    """The members of an ensemble; the model itself where it is none."""
+    """The members of an ensemble, or the model itself as the only one."""
     return list(model.members) if isinstance(model, EnsembleNetwork) else [model]
 
 
@@ -77,13 +86,20 @@ class DrawnConv3d(nn.Conv3d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """As `torch.nn.Conv3d`."""
+        """Convolve x (B, C_in, I, J, K) to (B, C_out, I', J', K')."""
         if isinstance(self.padding, str) or self.padding_mode != "zeros":
             return super().forward(x)
         return self.convolve(x, self.padding)
 
     def convolve(self, x: Tensor, padding: tuple[int, ...]) -> Tensor:
-        """As `torch.nn.Conv3d` with another padding by zeros."""
+        """Convolve with another padding than the layer's own.
+
+        Args:
+            x: images (B, C_in, I, J, K).
+            padding: zeros that are added on both sides of each axis, in voxels.
+
+        Returns: (B, C_out, I', J', K').
+        """
         other = padding, self.stride, self.dilation, self.groups
         if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
             stride, dilation, groups = other[1:]
@@ -108,7 +124,10 @@ class ChannelMask(nn.Module):
         self.seed: int | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Multiply x (B, C, I, J, K) by the draw's mask; identity for the mean."""
+        """Multiply the channels of x (B, C, I, J, K) by the draw's mask.
+
+        For the posterior mean, the seed None, x is returned as it is.
+        """
         if self.seed is None:
             return x
         generator = torch.Generator().manual_seed(self.seed)
@@ -147,7 +166,17 @@ class Draws:
     Only one draw's weights exist at a time (for each member of an ensemble), so memory
     does not grow with the number of draws. The model is read again by every `set`,
     never changed.
+
+    Args:
+        model: the network, with or without randomness, or an ensemble.
+        device: where the plain network lives; None is the CPU.
+        dtype: number format of the plain network's weights.
     """
+
+    networks: list[nn.Module]
+    network: nn.Module
+    device: torch.device
+    dtype: torch.dtype
 
     def __init__(
         self,
@@ -162,7 +191,12 @@ class Draws:
         self.dtype = dtype
 
     def set(self, seed: int | None, member: int = 0) -> Self:
-        """Make `network` a draw of `member`; None stands for the posterior mean."""
+        """Make `network` a draw.
+
+        Args:
+            seed: seed of the weights; None stands for the posterior mean.
+            member: number of the ensemble's member that is drawn.
+        """
         twin = self._twins[member]
         twin.set(seed)
         self.network = twin.network
@@ -239,9 +273,13 @@ class _Twin:
 def realise(model: nn.Module, seed: int | None, member: int = 0) -> nn.Module:
     """The plain network, in eval mode, that is draw `seed` of `model`.
 
-    None gives the posterior mean; of an ensemble, the draw is one of `member`. Batch
-    norm that directly follows a convolution in an `nn.Sequential` is folded into it.
-    The same seed gives the same weights on every device.
+    Batch norm that directly follows a convolution in an `nn.Sequential` is folded into
+    it. The same seed gives the same weights on every device.
+
+    Args:
+        model: the network, which is not changed.
+        seed: seed of the weights; None stands for the posterior mean.
+        member: number of the ensemble's member that is drawn.
     """
     return Draws(model).set(seed, member).network
 

@@ -1,7 +1,7 @@
 """Dropout of whole channels, by name: at a fixed rate, or at rates that are learned.
 
-Every entry of `DROPOUTS` takes the number of channels and the rate, to which a learned
-one is set at the start.
+Every entry of `DROPOUTS` takes the number of channels and the dropout rate. Where
+rates are learned, that is the rate at the start.
 """
 
 import math
@@ -27,8 +27,13 @@ DROPOUTS: Registry[Callable[[int, float], nn.Module]] = Registry("dropout_type")
 
 @DROPOUTS.register("spatial")
 def spatial(channels: int, rate: float) -> nn.Module:
-    """Every channel is off with probability `rate`, in [0, 1); the others / (1 - rate).
+    """Turn every channel off at one fixed rate; divide the others by (1 - rate).
 
+    Args:
+        channels: number of channels; the rate is the same for each.
+        rate: probability that a channel is off, in [0, 1).
+
+    Raises: InputError where the rate is out of range.
     Source: Tompson et al. 2015; Gal, Ghahramani 2016, with draws at prediction.
     """
     if not isinstance(rate, int | float) or not 0 <= rate < 1:
@@ -38,7 +43,14 @@ def spatial(channels: int, rate: float) -> nn.Module:
 
 @DROPOUTS.register("concrete")
 def concrete(channels: int, rate: float) -> nn.Module:
-    """Every channel has a rate of its own, which is learned and starts at `rate`."""
+    """Turn every channel off at a rate of its own, which is learned.
+
+    Args:
+        channels: number of channels.
+        rate: rate of every channel at the start, in [0.05, 0.95].
+
+    Raises: InputError where the rate is out of range.
+    """
     if not isinstance(rate, int | float) or not LEAST <= rate <= MOST:
         raise InputError(
             f"dropout_rate must lie in [{LEAST}, {MOST}] with dropout_type='concrete', "
@@ -76,6 +88,7 @@ class ConcreteDropout3d(StochasticLayer):
         prior: the prior's probability r that a gate is open, between 0 and 1.
 
     Input and output (B, C, I, J, K).
+    Raises: InputError where an argument is out of range.
     Source: Gal, Hron, Kendall 2017, Concrete dropout, arXiv:1705.07832 (there one rate
     a layer); McClure et al. 2019, doi 10.3389/fninf.2019.00067 (one a filter).
     """
@@ -106,7 +119,7 @@ class ConcreteDropout3d(StochasticLayer):
 
     @property
     def keep_probability(self) -> Tensor:
-        """p of each channel (C,), in [0.05, 0.95]."""
+        """Probability p that each channel's gate is open (C,), in [0.05, 0.95]."""
         # Read around PyroModule's attribute hook, as `BayesianLayer.posteriors` does.
         logit = self._parameters["logit"]
         assert logit is not None
@@ -137,7 +150,13 @@ class ConcreteDropout3d(StochasticLayer):
 
     @torch.no_grad()
     def draw(self, generator: torch.Generator | None) -> Tensor:
-        """One gate a channel (C,), 0 or 1, or p where `generator` is None."""
+        """Draw the gate of each channel.
+
+        Args:
+            generator: source of the random numbers, on the CPU; None asks for the mean.
+
+        Returns: (C,), 0 for shut and 1 for open; the probabilities p as the mean.
+        """
         p = self.keep_probability
         if generator is None:
             return p

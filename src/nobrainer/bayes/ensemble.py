@@ -24,21 +24,31 @@ class EnsembleNetwork(nn.Module):
     Source: Lakshminarayanan, Pritzel, Blundell 2017, section 2.4.
     """
 
+    stride: int
+    halo: int | None
+    width: int
+
     def __init__(self, members: Iterable[nn.Module]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
         strides = [int(m.stride) for m in self.members]  # type: ignore[arg-type]
         halos = [m.halo for m in self.members]
         self.stride = math.lcm(*strides)
-        self.halo: int | None = None
+        self.halo = None
         if None not in halos:
-            # Cores start on the common grid; so must windows, for the pooling of every
-            # member to join the same voxels as in the whole volume.
+            # Cores start on the common grid. Windows must too, so that the pooling of
+            # every member joins the same voxels as in the whole volume.
             reach = max(int(h) for h in halos)  # type: ignore[arg-type]
             self.halo = -(-reach // self.stride) * self.stride
         self.width = max(int(m.width) for m in self.members)  # type: ignore[arg-type]
 
     def forward(self, x: Images) -> Logits:
-        """Log mean probabilities (B, n_classes, I, J, K) of images."""
+        """Logarithms of the members' mean probabilities.
+
+        Args:
+            x: images (B, in_channels, I, J, K).
+
+        Returns: logits (B, n_classes, I, J, K).
+        """
         logs = torch.stack([member(x).log_softmax(1) for member in self.members])
         return logs.logsumexp(0) - math.log(len(self.members))

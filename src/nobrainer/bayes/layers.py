@@ -39,7 +39,7 @@ was measured to reach a lower Dice."""
 class StochasticLayer(PyroModule):
     """A layer that draws at named Pyro sites and has a divergence from its prior.
 
-    site: the layer's place in its model, with which the names of its sites begin.
+    site: the layer's name in its model, with which the names of its sites begin.
     """
 
     site: str
@@ -58,7 +58,7 @@ class StochasticLayer(PyroModule):
 
     @property
     def n_weights(self) -> int:
-        """Over how many weights or gates the divergences are sums."""
+        """Number of weights or gates that the divergences sum over."""
         raise NotImplementedError
 
     @property
@@ -80,6 +80,8 @@ class BayesianLayer(StochasticLayer):
         posterior_scale: initial posterior standard deviation, as a fraction of the
             standard deviation of the layer's initial weights.
         estimator: one of `ESTIMATORS`.
+
+    Raises: InputError where an argument is unknown or out of range.
     """
 
     prior_type: str
@@ -121,7 +123,7 @@ class BayesianLayer(StochasticLayer):
         self.prior()
 
     def posteriors(self) -> dict[str, Posterior]:
-        """The posteriors by weight name: "weight", and "bias" where it has one."""
+        """The posteriors by weight name: "weight", and "bias" if the layer has one."""
         # Read around PyroModule's attribute hook, which would enter the parameters
         # into Pyro's global store, where two models with the same site names
         # overwrite each other.
@@ -145,9 +147,9 @@ class BayesianLayer(StochasticLayer):
         return sum(posterior.mean.numel() for posterior in self.posteriors().values())
 
     def prepare(self) -> None:
-        """Make the prior and every q(w) once for all that comes until `release`.
+        """Make the prior and every q(w) once, and keep them until `release`.
 
-        See `Posterior.hold` for what may be drawn here.
+        `Posterior.hold` says what may be drawn here already.
         """
         self._held_prior = self.prior()
         one_draw = not self.training or self.estimator in ("shared", "flipout")
@@ -160,7 +162,7 @@ class BayesianLayer(StochasticLayer):
         return self._held_prior is not None
 
     def release(self) -> None:
-        """End what `prepare` began."""
+        """Forget what `prepare` has made, so that changed parameters count again."""
         self._held_prior = None
         for posterior in self.posteriors().values():
             posterior.release()
@@ -181,21 +183,21 @@ class BayesianLayer(StochasticLayer):
         return pyro.sample(self.site_name(name), q.to_event())
 
     def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The layer's plain operation with the given weight."""
+        """Apply the layer's plain operation with one weight for the batch."""
         raise NotImplementedError
 
     def operate_per_example(
         self, x: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
-        """As `operate`, with a weight (B, ...) and bias (B, ...) for each example."""
+        """As `operate`, with weights (B, ...) and biases (B, ...), one per example."""
         raise NotImplementedError
 
     def twin(self) -> nn.Module:
-        """The deterministic `torch.nn` layer of the same shape, weights unset."""
+        """A deterministic `torch.nn` layer of the same shape, its weights unset."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """Draw weights and apply the layer; x as for the `torch.nn` layer."""
+        """Draw weights and apply them; shapes are those of the `torch.nn` layer."""
         if not (self.training and self.is_random) or self.estimator == "shared":
             weight = self._sample("weight")
             assert weight is not None
@@ -240,6 +242,7 @@ class BayesianConv3d(BayesianLayer):
 
     Args: those of `torch.nn.Conv3d`, then those of `BayesianLayer`.
     Input (B, C_in, I, J, K), output (B, C_out, I', J', K').
+    Raises: InputError for a padding by anything but zeros.
     """
 
     def __init__(
@@ -282,11 +285,8 @@ class BayesianConv3d(BayesianLayer):
             layer, posterior, prior_type, prior_args, posterior_scale, estimator
         )
         self._plain = plain
-        self.stride, self.padding, self.dilation = (
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-        )
+        self.stride, self.padding = layer.stride, layer.padding
+        self.dilation = layer.dilation
         self.groups, self.out_channels = groups, out_channels
 
     def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -312,7 +312,7 @@ class BayesianConv3d(BayesianLayer):
         return y.reshape(n, self.out_channels, *y.shape[2:])
 
     def twin(self) -> nn.Conv3d:
-        """A plain convolution of the same shape on the CPU, weights unset."""
+        """A plain convolution of the same shape on the CPU, its weights unset."""
         return self._plain(device="cpu")
 
 
@@ -344,34 +344,34 @@ class BayesianLinear(BayesianLayer):
         self.in_features, self.out_features, self.bias = in_features, out_features, bias
 
     def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """x @ weight.T + bias with one weight (C_out, C_in)."""
+        """x @ weight.T + bias, with one weight (C_out, C_in) for the batch."""
         return F.linear(x, weight, bias)
 
     def operate_per_example(
         self, x: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
-        """As `operate`, each example with its own weight."""
+        """As `operate`, with a weight of its own for each example (B, C_out, C_in)."""
         y = torch.einsum("b...i,boi->b...o", x, weight)
         if bias is None:
             return y
         return y + bias.reshape(len(x), *(1,) * (x.ndim - 2), -1)
 
     def twin(self) -> nn.Linear:
-        """A plain linear layer of the same shape on the CPU, weights unset."""
+        """A plain linear layer of the same shape on the CPU, its weights unset."""
         return nn.Linear(self.in_features, self.out_features, self.bias)
 
 
 @contextmanager
 def one_draw(model: nn.Module) -> Iterator[None]:
-    """Make what the Bayesian layers of `model` need for one pass and its divergence.
+    """Prepare the Bayesian layers of `model` for one pass and its divergence.
 
-    Inside, each q(w) is made once; and weights that serve a whole batch and have one
-    Gaussian as their prior are drawn once, with their divergence. All together ahead of
-    the pass: between convolutions, which push everything else out of the cache, the
-    same was measured to take a quarter longer.
+    Inside, each q(w) is made once. Weights that serve a whole batch and have a Gaussian
+    prior are drawn once, together with their divergence. All of it happens ahead of the
+    pass: it was measured to take a quarter longer between the convolutions, which push
+    everything else out of the cache.
 
-    No parameter may change inside, and going back must not run the layers again, as
-    checkpoints of activations do.
+    Inside, no parameter may change, and the backward pass must not run the layers
+    again, as activation checkpointing does.
     """
     layers = [
         layer

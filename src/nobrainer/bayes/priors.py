@@ -22,7 +22,7 @@ PRIORS: Registry = Registry("prior")
 
 
 def is_constant_normal(prior: Distribution) -> TypeGuard[Normal]:
-    """Whether it is one Gaussian for all weights, with nothing to be learned."""
+    """Whether `prior` is one Gaussian for all weights, with nothing to be learned."""
     return (
         isinstance(prior, Normal)
         and not prior.batch_shape
@@ -34,7 +34,14 @@ def is_constant_normal(prior: Distribution) -> TypeGuard[Normal]:
 def standard_normal(
     *, scale: float = 1.0, device: torch.device | None = None
 ) -> Distribution:
-    """N(0, scale²)."""
+    """The Gaussian N(0, scale²).
+
+    Args:
+        scale: standard deviation, > 0.
+        device: where the parameters live; None is torch's default device.
+
+    Raises: InputError where `scale` is not positive.
+    """
     check_positive("scale", scale)
     mean, spread = torch.tensor([0.0, scale], device=device)
     return Normal(mean, spread, validate_args=False)
@@ -42,7 +49,16 @@ def standard_normal(
 
 @PRIORS.register("laplace")
 def laplace(*, scale: float = 1.0, device: torch.device | None = None) -> Distribution:
-    """Laplace(0, scale), of density exp(-|w| / scale) / (2 scale): it favours zeros."""
+    """The Laplace distribution, which favours weights near 0.
+
+    Its density is exp(-|w| / scale) / (2 scale).
+
+    Args:
+        scale: mean absolute weight, > 0.
+        device: where the parameters live; None is torch's default device.
+
+    Raises: InputError where `scale` is not positive.
+    """
     check_positive("scale", scale)
     return Laplace(*torch.tensor([0.0, scale], device=device))
 
@@ -55,8 +71,15 @@ def spike_and_slab(
     slab_probability: float = 0.5,
     device: torch.device | None = None,
 ) -> Distribution:
-    """The scale mixture π N(0, slab²) + (1 - π) N(0, spike²).
+    """The mixture π N(0, slab²) + (1 - π) N(0, spike²) of two Gaussians.
 
+    Args:
+        spike_scale: standard deviation of the narrow Gaussian, > 0.
+        slab_scale: standard deviation of the wide Gaussian, > 0.
+        slab_probability: weight π of the wide Gaussian, between 0 and 1.
+        device: where the parameters live; None is torch's default device.
+
+    Raises: InputError where an argument is out of range.
     Source: Blundell et al. 2015, Weight Uncertainty in Neural Networks, eq. 7.
     """
     check_positive("spike_scale", spike_scale)

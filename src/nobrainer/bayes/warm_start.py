@@ -8,7 +8,7 @@ from nobrainer.checks import check_positive
 from nobrainer.errors import InputError
 
 LEAST_SCALE = 1e-6
-"""Standard deviation of weights so close to 0 that delta · |w| is below it."""
+"""Lower bound of the standard deviation, for weights w with a smaller delta · |w|."""
 
 
 def warm_start(bayesian: nn.Module, trained: nn.Module, delta: float = 0.05) -> None:
@@ -19,7 +19,7 @@ def warm_start(bayesian: nn.Module, trained: nn.Module, delta: float = 0.05) -> 
     an argument of the model, which its recipe must be able to rebuild.
 
     Args:
-        bayesian: with Bayesian layers; changed in place.
+        bayesian: network with Bayesian layers, which is changed in place.
         trained: the same network with plain layers.
         delta: standard deviation as a fraction of the weight, positive.
 

@@ -36,5 +36,11 @@ def available_models() -> list[str]:
 
 
 def get(name: str) -> Callable[..., nn.Module]:
-    """What builds the model `name`; InputError with the near miss if unknown."""
+    """The class or function that builds a model.
+
+    Args:
+        name: one of `available_models`.
+
+    Raises: InputError with the nearest name where `name` is unknown.
+    """
     return MODELS[name]

@@ -1,4 +1,4 @@
-"""The same networks with Bayesian convolutions."""
+"""V-Net and MeshNet with Bayesian convolutions."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -47,6 +47,9 @@ def bayesian_vnet(
         posterior_scale: initial posterior standard deviation as a fraction of that
             of the initial weights.
         estimator: how training draws; see `nobrainer.bayes.layers.ESTIMATORS`.
+
+    Returns: a `VNet`, with the `kl_weight` as an attribute.
+    Raises: InputError where an argument is unknown or out of range.
     """
     network = partial(
         VNet,
@@ -87,6 +90,9 @@ def bayesian_meshnet(
             dropout_type: see `MeshNet`.
         prior_type, prior_args, kl_weight, posterior_scale, estimator: see
             `bayesian_vnet`.
+
+    Returns: a `MeshNet`, with the `kl_weight` as an attribute.
+    Raises: InputError where an argument is unknown or out of range.
     """
     network = partial(
         MeshNet,

@@ -1,7 +1,7 @@
-"""Whether a network can do what is asked of it, found out before it is trained.
+"""Find out before training whether a network can do what is asked of it.
 
-Networks of one's own are measured like those of the registry, because the `halo` and
-`stride` that they state decide how a volume is predicted.
+A user's own network is measured like those of the registry, because the `halo` and
+`stride` that it states decide how a volume is predicted.
 """
 
 import logging
@@ -24,26 +24,26 @@ from nobrainer.types import Shape3
 T = TypeVar("T")
 
 BLENDED_SIDE = 96
-"""Voxels of a window along each axis, for networks that are not local."""
+"""Side of a window in voxels, for networks that are not local."""
 _FAR = 128
-"""Voxels beyond the halo in which a network is looked for that looks further."""
+"""How far beyond the stated halo a network's true reach is searched for, in voxels."""
 _TOLERANCE = 1e-3
-"""Share of the output's spread that rounding may change."""
+"""Difference that counts as rounding, as a fraction of the output's spread."""
 
 
 @contextmanager
 def imagined() -> Iterator[None]:
-    """Make tensors inside have shapes but no numbers.
+    """Give the tensors that are made inside a shape, but no numbers.
 
-    So a network of any size is built and applied at once: nothing is allocated,
+    A network of any size is then built and applied at once: nothing is allocated,
     computed or drawn, and random states stay as they are.
     """
-    # It logs what it cannot do before it raises it.
+    # PyTorch logs what it cannot do, and then raises an error that says it as well.
     log = logging.getLogger("torch._subclasses.fake_tensor")
     before = log.level
     log.setLevel(logging.CRITICAL + 1)
     try:
-        # Checks of a distribution's parameters would ask for numbers.
+        # Pyro's checks of a distribution's parameters would need numbers.
         with FakeTensorMode(), pyro.validation_enabled(False):
             yield
     finally:
@@ -51,7 +51,14 @@ def imagined() -> Iterator[None]:
 
 
 def check_block(network: nn.Module, block_shape: Shape3) -> None:
-    """Raise `InputError` for a block that a network's pooling does not take."""
+    """Check that a network's pooling divides a block evenly.
+
+    Args:
+        network: a network with a `stride`.
+        block_shape: voxels of the block along each axis.
+
+    Raises: InputError where a side is no multiple of the stride.
+    """
     stride: int = network.stride  # type: ignore[assignment]
     if any(side % stride for side in block_shape):
         down = [max(stride, side // stride * stride) for side in block_shape]
@@ -64,7 +71,15 @@ def check_block(network: nn.Module, block_shape: Shape3) -> None:
 
 
 def check_patch(network: nn.Module, block_shape: Shape3) -> None:
-    """Raise `InputError` for a block that pooling does not take or makes one voxel."""
+    """Check that a network can be trained on patches of a block's shape.
+
+    Args:
+        network: a network with a `stride`.
+        block_shape: voxels of a patch along each axis.
+
+    Raises: InputError where pooling does not divide the block evenly, or leaves a
+        single voxel, which batch norm cannot normalise.
+    """
     check_block(network, block_shape)
     stride: int = network.stride  # type: ignore[assignment]
     if all(side == stride for side in block_shape):
@@ -81,13 +96,15 @@ def check_training(
     batch_sizes: Sequence[int],
     n_classes: int,
 ) -> None:
-    """Raise `InputError` unless a network takes batches of blocks, forward and back.
+    """Check that a network takes batches of patches, forward and backward.
 
     Args:
-        build: makes the network.
-        block_shape: voxels of a patch.
-        batch_sizes: patches of each kind of batch that an epoch has.
-        n_classes: channels that its output must have.
+        build: function that makes the network.
+        block_shape: voxels of a patch along each axis.
+        batch_sizes: the sizes, in patches, that the batches of an epoch have.
+        n_classes: number of classes, which the network must have as output channels.
+
+    Raises: InputError where a batch fails, or gives logits of another shape.
     """
 
     def step(size: int) -> tuple[int, ...]:
@@ -114,7 +131,13 @@ def check_training(
 
 
 def check_window(build: Callable[[], nn.Module]) -> None:
-    """Raise `InputError` where a network without a halo does not take its window."""
+    """Check that a network without a halo takes the windows that are blended.
+
+    Args:
+        build: function that makes the network.
+
+    Raises: InputError where it cannot be applied to such a window.
+    """
     network = build()
     if network.halo is not None:
         return
@@ -133,7 +156,7 @@ def check_window(build: Callable[[], nn.Module]) -> None:
 
 
 def _try(step: Callable[[], T]) -> T:
-    """Do something without numbers if that is possible, else with some."""
+    """Run a step without numbers if that is possible, otherwise with real ones."""
     try:
         with imagined():
             return step()
@@ -143,10 +166,15 @@ def _try(step: Callable[[], T]) -> T:
 
 
 def check_reach(network: nn.Module) -> None:
-    """Raise `InputError` where a network looks further than it says.
+    """Check that a network looks no further than its halo says.
 
-    Prediction relies on what it says: volumes are cut into windows that begin on the
-    grid of `stride` and overlap by `halo`.
+    Prediction relies on it: volumes are cut into windows that begin on the grid of
+    `stride` and overlap by `halo`.
+
+    Args:
+        network: a network with a `stride` and a `halo`; a halo of None always passes.
+
+    Raises: InputError where the halo or the stride is wrong.
     """
     halo: int | None = network.halo  # type: ignore[assignment]
     if halo is None:
@@ -182,9 +210,9 @@ def _check_halo(network: nn.Module, axis: int, halo: int, stride: int) -> None:
 
 
 def _is_local(network: nn.Module, axis: int, halo: int, stride: int) -> bool:
-    """Whether what lies further than `halo` from a core does not touch its output.
+    """Whether a core's output is free of what lies further than `halo` from it.
 
-    NaN is put there: it goes through every operation, whatever the weights are.
+    NaN is put there, because it goes through every operation, whatever the weights.
     """
     margin = halo + _FAR // stride * stride
     shape = [2 * stride] * 3
@@ -196,7 +224,7 @@ def _is_local(network: nn.Module, axis: int, halo: int, stride: int) -> bool:
 
 
 def _check_stride(network: nn.Module, axis: int, halo: int, stride: int) -> None:
-    """A window that is moved along the grid must give the same."""
+    """Raise unless a window gives the same output when it is moved by one stride."""
     shape = [2 * stride] * 3
     shape[axis] = 2 * halo + 2 * stride
     image = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -213,10 +241,14 @@ def _check_stride(network: nn.Module, axis: int, halo: int, stride: int) -> None
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put weights into a network, or raise `InputError` where they are not its own.
+    """Put weights into a network after checking that they are its own.
 
-    Every weight of the network must be there and no other, each of its shape and
-    number format, and finite.
+    Args:
+        network: the network, which is changed in place.
+        weights: tensors by their names in the network's `state_dict`.
+
+    Raises: InputError where one is missing, unknown, of another shape or number format,
+        or not finite, or where a variance is below 0.
     """
     state = network.state_dict()
     for name in dict.fromkeys([*state, *weights]):

@@ -13,7 +13,7 @@ from nobrainer.models.registry import build
 
 Member = tuple[str, Mapping[str, Any]]
 MEMBERS: tuple[Member, ...] = (("vnet", {}), ("vnet", {}), ("vnet", {}))
-"""What an ensemble is made of where nothing is said."""
+"""The members of an ensemble by default: three V-Nets."""
 MOST_MEMBERS = 100
 
 
@@ -30,6 +30,7 @@ def ensemble(
         members: two or more pairs of a model's name and its arguments, like
             [["vnet", {"levels": 3}], ["bayesian_meshnet", {}]].
 
+    Raises: InputError where there are fewer than two members, or one cannot be built.
     Source: Lakshminarayanan, Pritzel, Blundell 2017, Simple and scalable predictive
     uncertainty estimation using deep ensembles.
     """

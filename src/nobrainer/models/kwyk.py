@@ -18,15 +18,15 @@ SCALE = 1e-4
 RATE = 0.1
 """Rate of the Bernoulli dropout; the learned rates start from it."""
 TEMPERATURE = 0.02
-"""Of the relaxed gates."""
+"""Temperature of the relaxed gates; see `ConcreteDropout3d`."""
 
 
 class Kwyk(nn.Module):
-    """Dilated 3³ convolutions at full resolution, and a 1³ one that classifies.
+    """Dilated 3³ convolutions at full resolution, then a 1³ one that classifies.
 
-    Each layer is a convolution, then dropout, then ReLU, without batch norm. A
-    filter's weights have a length and a direction (weight normalisation), a model has
-    a Gaussian prior on them, and its training minimises a divergence from it.
+    Each layer is a convolution, then dropout, then ReLU, without batch norm. A filter's
+    weights have a length and a direction (weight normalisation). The weights have a
+    Gaussian prior, from which training minimises their divergence.
 
     Args:
         in_channels: channels of the image.
@@ -45,6 +45,12 @@ class Kwyk(nn.Module):
     Source: McClure et al. 2019, Knowing what you know in brain segmentation using
     Bayesian deep neural networks, doi 10.3389/fninf.2019.00067.
     """
+
+    stride: int
+    halo: int
+    width: int
+    streams: bool
+    kl_weight: float | str
 
     def __init__(
         self,

@@ -21,12 +21,18 @@ class MeshNet(nn.Module):
         dilations: dilation of each 3³ convolution, in voxels.
         dropout_rate: rate of whole-channel dropout after each layer, in [0, 1).
         dropout_type: "spatial" or "concrete"; see `VNet`.
-        conv: what makes a convolution: `nn.Conv3d` or a Bayesian one.
+        conv: class of the convolutions, `nn.Conv3d` or a Bayesian one.
 
     Input (B, in_channels, I, J, K); output logits (B, n_classes, I, J, K).
     Source: Fedorov et al. 2017, End-to-end learning of brain tissue segmentation
     from imperfect labeling; the default dilations are those of McClure et al. 2019.
     """
+
+    stride: int
+    halo: int
+    width: int
+    streams: bool
+    kl_weight: float | str
 
     def __init__(
         self,
@@ -67,7 +73,7 @@ class MeshNet(nn.Module):
         self.width = base_filters
         self.streams = True
         if dropout_type == "concrete":
-            self.kl_weight: float | str = "elbo"
+            self.kl_weight = "elbo"
         name_sites(self)
 
     def forward(self, x: Images) -> Logits:

@@ -7,20 +7,21 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 _WIDTH = 512
-"""Channels to pretend: enough for a CPU's vectors, few enough to put together."""
+"""Most channels of a widened image: enough to fill a CPU's vectors, and few enough
+that putting their figures together again costs nothing."""
 
 
 class BatchNorm3d(nn.BatchNorm3d):
-    """`torch.nn.BatchNorm3d`, which it equals but for rounding.
+    """`torch.nn.BatchNorm3d`, faster on a CPU; it differs by rounding only.
 
-    PyTorch's kernels for channels_last_3d go along the channels, and those that do not
-    fill a CPU's vectors one by one: 8 channels were measured to take five times as long
-    as they need. Here neighbouring voxels count as further channels, whose figures are
-    put together.
+    PyTorch's kernels for channels_last_3d go along the channels. Where these do not
+    fill a CPU's vectors, they are taken one by one: 8 channels were measured to take
+    five times as long as they need. Here neighbouring voxels count as further channels,
+    whose figures are put together afterwards.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise x (B, C, I, J, K) channel by channel."""
+        """Normalise x (B, C, I, J, K) channel by channel to (B, C, I, J, K)."""
         n = _voxels_at_once(x) if self._is_usual(x) else 1
         mean, variance = self.running_mean, self.running_var
         if n == 1 or mean is None or variance is None or self.momentum is None:
@@ -41,9 +42,9 @@ class BatchNorm3d(nn.BatchNorm3d):
         return y
 
     def _is_usual(self, x: Tensor) -> bool:
-        """Whether what is written for the usual case holds for this one."""
-        # What a function of ours makes of a subclass, MONAI's for one, counts as a
-        # view, which no one may change in place.
+        """Whether the fast way can be taken; if not, PyTorch's own is."""
+        # From a subclass of Tensor, such as MONAI's, `_Normalise` would return what
+        # PyTorch counts as a view, which may not be changed in place.
         return (
             type(x) is Tensor
             and x.device.type == "cpu"
@@ -59,7 +60,8 @@ class BatchNorm3d(nn.BatchNorm3d):
 class _Normalise(torch.autograd.Function):
     """(x - mean) / √(variance + eps) · weight + bias.
 
-    `of_batch`: mean and variance are those of x, and the gradient goes through them.
+    of_batch: whether mean and variance are those of x; then the gradient goes through
+        them as well.
     """
 
     @staticmethod
@@ -74,7 +76,7 @@ class _Normalise(torch.autograd.Function):
         n: int,
         of_batch: bool,
     ) -> Tensor:
-        # The running figures go on changing.
+        # Copies, because the running figures go on changing.
         mean, variance = mean.repeat(n), variance.repeat(n)
         y = torch.empty_like(x)
         unused = weight.new_empty(0)
@@ -101,7 +103,7 @@ class _Normalise(torch.autograd.Function):
         weight = weight.repeat(n)
         gradient = gradient.contiguous(memory_format=torch.channels_last_3d)
         wide = _widen(x, n)
-        # As if mean and variance were constants.
+        # First the gradient as if mean and variance were constants.
         by_x, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
             _widen(gradient, n),
             wide,
@@ -116,8 +118,8 @@ class _Normalise(torch.autograd.Function):
         )
         by_weight, by_bias = by_weight.view(n, -1).sum(0), by_bias.view(n, -1).sum(0)
         if ctx.of_batch:
-            # And the part that goes through them: with z = (x - mean) / σ,
-            # -(z · by_weight + by_bias) · weight / (σ · voxels). By the kernel that
+            # Then the part that goes through them, with z = (x - mean) / σ:
+            # -(z · by_weight + by_bias) · weight / (σ · voxels). The forward kernel
             # makes z, because it centres x in float32.
             inverse = torch.rsqrt(variance + ctx.eps)
             factor = -weight * inverse * (x.shape[1] / x.numel())
@@ -132,7 +134,7 @@ class _Normalise(torch.autograd.Function):
 
 
 def _voxels_at_once(x: Tensor) -> int:
-    """How many neighbouring voxels count as one: a power of 2; 1 where that is best."""
+    """How many neighbouring voxels are joined, a power of 2; 1 joins none."""
     n_channels = x.shape[1]
     if n_channels % 16 == 0:
         return 1
@@ -145,16 +147,19 @@ def _voxels_at_once(x: Tensor) -> int:
 def _figures(x: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Means and population variances of the channels of x."""
     wide = _widen(x, n)
-    # They say in which precision to answer.
+    # The two blank tensors only say in which precision the figures are wanted.
     blank = torch.zeros(wide.shape[1])
     means, variances = torch.batch_norm_update_stats(wide, blank, blank.clone(), 0.0)
     means, variances = means.view(n, -1), variances.view(n, -1)
     mean = means.mean(0)
-    # Within the groups of voxels, and between them.
+    # The variance within the groups of voxels, plus that between them.
     return mean, variances.mean(0) + (means - mean).square().mean(0)
 
 
 def _widen(x: Tensor, n: int) -> Tensor:
-    """View of x (B, C, I, J, K), channels last, as (1, n · C, voxels / n, 1)."""
+    """View x (B, C, I, J, K), whose channels are last in memory, with n · C channels.
+
+    Returns: (1, n · C, voxels / n, 1).
+    """
     rows = x.permute(0, 2, 3, 4, 1).view(-1, n * x.shape[1])
     return rows.t()[None, :, :, None]

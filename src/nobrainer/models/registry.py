@@ -1,12 +1,16 @@
 """The registry of models: what an entry is, and how one is built.
 
 An entry builds an `nn.Module` that maps images (B, in_channels, I, J, K) to logits
-(B, n_classes, I, J, K) and carries three integers for prediction: `stride`, the
-pooling grid in voxels; `halo`, how far beyond a stride-aligned core its output
-looks, or None where an operation is global; `width`, its channels at full
-resolution. Where it does not say, it is taken to be global. `streams` is True where
-all its operations are known to `nobrainer.inference.operations`, which is faster than
-windows with a halo. A model with a divergence from a prior also carries `kl_weight`.
+(B, n_classes, I, J, K). It carries attributes for prediction:
+
+- `stride`: step of its pooling grid, in voxels;
+- `halo`: how far beyond a core on that grid its output looks, in voxels, or None where
+  an operation is global; a network without this attribute is taken to be global;
+- `width`: number of its channels at full resolution;
+- `streams`: True where `nobrainer.inference.operations` knows all its operations, which
+  is faster than windows with a halo.
+
+A model with a divergence from a prior also carries `kl_weight`.
 """
 
 import copy
@@ -25,10 +29,10 @@ from nobrainer.registry import Registry
 
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
 Model = str | nn.Module | Callable[..., nn.Module]
-"""A model of the registry by name, or a network of one's own: the network itself, a
+"""The name of a registered model, or a user's own network: the network itself, its
 class, or a function that builds it."""
 OWN = "callable:"
-"""Begins the name of a network of one's own in a recipe."""
+"""Prefix of the name that a recipe gives to a user's own network."""
 MOST_PARAMETERS = 2_000_000_000
 FAILURES = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError),
@@ -38,10 +42,15 @@ FAILURES = (
 
 
 def build(model: Model, **args: object) -> nn.Module:
-    """Build a model, or a copy of a network that is given.
+    """Build a model, or copy a network that is given.
 
-    Raises `InputError` for an unknown argument, with the near miss, for a network that
-    cannot be built with these arguments, and for one of more than `MOST_PARAMETERS`.
+    Args:
+        model: name of a registered model, a class or function that builds one, or a
+            network.
+        args: arguments of the model.
+
+    Raises: InputError for an unknown argument, with the nearest name; for a network
+        that cannot be built; and for one of more than `MOST_PARAMETERS` weights.
     """
     make, name = builder_of(model), name_of(model)
     check_arguments(f"argument of model {name!r}", make, args)
@@ -65,13 +74,16 @@ def build(model: Model, **args: object) -> nn.Module:
 
 
 def builder_of(model: Model) -> Callable[..., nn.Module]:
-    """The function or class that builds a model."""
+    """The function or class that builds a model.
+
+    Raises: InputError where `model` is none, or its name is unknown.
+    """
     if isinstance(model, str):
         return MODELS[model]
     if isinstance(model, nn.Module):
         return lambda: copy.deepcopy(model)
     if callable(model):
-        # Some of Python's own types do not say what they take.
+        # Some built-in types of Python have no signature.
         with suppress(ValueError):
             signature(model)
             return model
@@ -82,7 +94,7 @@ def builder_of(model: Model) -> Callable[..., nn.Module]:
 
 
 def name_of(model: Model) -> str:
-    """What a recipe calls a model: its name or, without one, the place of its code."""
+    """The name of a model in a recipe: its own, or the place of a user's code."""
     if isinstance(model, str):
         return model
     code = type(model) if isinstance(model, nn.Module) else model
@@ -91,13 +103,19 @@ def name_of(model: Model) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says in its first line, or else its type."""
+    """The first line of an exception's message, or its type where it has none."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 @contextmanager
 def at_most(n_numbers: int) -> Iterator[None]:
-    """Stop the building of a network inside once it has more weights than that."""
+    """Stop the building of a network inside once it has too many weights.
+
+    Args:
+        n_numbers: how many weights it may have.
+
+    Raises: InputError as soon as it has more.
+    """
     count = 0
 
     def add(_module: nn.Module, _name: str, parameter: Tensor | None) -> None:
@@ -118,7 +136,7 @@ def at_most(n_numbers: int) -> Iterator[None]:
 
 
 def _complete(name: str, network: nn.Module) -> None:
-    """Fill in what a network does not say, and check what it says."""
+    """Check a network's attributes for prediction, and add those that are missing."""
     widths = [p.shape[0] for p in network.parameters() if p.ndim]
     usual = {"stride": 1, "halo": None, "width": max(widths, default=1)}
     for attribute, value in usual.items():

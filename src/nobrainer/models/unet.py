@@ -30,6 +30,12 @@ class UNet(nn.Module):
     Source: Ronneberger et al. 2015; Kerfoot et al. 2018 (MONAI's form).
     """
 
+    stride: int
+    halo: int | None
+    width: int
+    streams: bool
+    kl_weight: float | str
+
     def __init__(
         self,
         in_channels: int = 1,
@@ -59,14 +65,14 @@ class UNet(nn.Module):
                 channels: int = block.N.num_features  # type: ignore[assignment, union-attr]
                 block.D = DROPOUTS[dropout_type](channels, dropout_rate)
         self.stride = 2 ** (levels - 1)
-        # On the coarsest grid a core of one voxel needs two more on the right: one for
-        # the transposed convolutions, one for the bottom's; the way down adds less
-        # than one. (Measured by the tests.)
+        # On the coarsest grid a core of one voxel needs two more on its right: one for
+        # the transposed convolutions, one for the convolution at the bottom. The way
+        # down adds less than one. (The tests measure this.)
         self.halo = 2 * self.stride if norm == "batch" else None
         self.width = 2 * base_filters
         self.streams = norm == "batch"
         if dropout_type == "concrete":
-            self.kl_weight: float | str = "elbo"
+            self.kl_weight = "elbo"
         name_sites(self)
 
     def forward(self, x: Images) -> Logits:

@@ -15,7 +15,7 @@ from nobrainer.types import Images, Logits
 def _block(
     conv: Callable[..., nn.Module], c_in: int, c_out: int, kernel: int, stride: int = 1
 ) -> nn.Sequential:
-    # Batch norm undoes a bias, so the convolution has none.
+    """A convolution without bias, which batch norm would undo, and its batch norm."""
     padding = kernel // 2 if stride == 1 else 0
     return nn.Sequential(
         conv(c_in, c_out, kernel, stride=stride, padding=padding, bias=False),
@@ -50,7 +50,7 @@ class VNet(nn.Module):
     skip connections. Unlike it: 3³ kernels, two convolutions a level, batch norm,
     skips that add, and up-sampling as a 1³ convolution followed by nearest
     neighbour. So all weights are convolution weights, any of them can be Bayesian,
-    and every operation is local (prediction can be tiled exactly).
+    and every operation is local, so that tiles predict exactly what the whole would.
 
     Args:
         in_channels: channels of the image.
@@ -59,13 +59,19 @@ class VNet(nn.Module):
         levels: number of resolutions, at least 1.
         dropout_rate: rate of whole-channel dropout after each block, in [0, 1).
         dropout_type: "spatial", at that rate, or "concrete", at learned rates that
-            start from it (then in [0.05, 0.95]) and have a divergence: the model
-            carries `kl_weight` "elbo".
-        conv: what makes a convolution: `nn.Conv3d` or a Bayesian one.
+            start from it (then in [0.05, 0.95]). Learned rates have a divergence from
+            a prior, so the model carries `kl_weight` "elbo".
+        conv: class of the convolutions, `nn.Conv3d` or a Bayesian one.
 
     Input (B, in_channels, I, J, K) with I, J, K multiples of `stride`; output
     logits (B, n_classes, I, J, K).
     """
+
+    stride: int
+    halo: int
+    width: int
+    streams: bool
+    kl_weight: float | str
 
     def __init__(
         self,
@@ -103,7 +109,7 @@ class VNet(nn.Module):
         self.width = base_filters
         self.streams = True
         if dropout_type == "concrete":
-            self.kl_weight: float | str = "elbo"
+            self.kl_weight = "elbo"
         name_sites(self)
 
     def forward(self, x: Images) -> Logits:
@@ -124,9 +130,9 @@ class VNet(nn.Module):
 def _halo(levels: int) -> int:
     """Voxels beyond a stride-aligned core that its output depends on.
 
-    Walk back from the output: each level's decoder widens the need by its two
-    convolutions, the next level sees it at half the resolution; then the same
-    way up through the encoders.
+    The need is followed back from the output. Each level's decoder widens it by its two
+    convolutions, and the next level sees it at half the resolution. Then the encoders
+    widen it in the same way on the path back up.
     """
     needs = [2]
     for _ in range(levels - 1):

@@ -1,4 +1,4 @@
-"""Posteriors q(w) by name: a family a file, each with its parts in the same order."""
+"""Posteriors q(w) by name: one family per file, its parts always in the same order."""
 
 from nobrainer.bayes.posteriors.mean_field import MeanFieldNormal, WeightNormal
 from nobrainer.bayes.posteriors.posterior import POSTERIORS, Posterior

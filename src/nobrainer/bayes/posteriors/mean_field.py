@@ -39,19 +39,19 @@ from nobrainer.checks import check_positive
 
 
 class IndependentNormal(Posterior):
-    """Independent Gaussians N(mean, scale²), whatever parameters those two are made of.
+    """Independent Gaussians N(mean, scale²).
 
-    A subclass has the parameters. All else of the family is here.
+    A subclass says which parameters give the mean and the scale; the rest is here.
     """
 
     def distribution(self) -> "WeightNormal":
         """q(w), with the weight's shape as its batch shape."""
-        # Weights that are not finite are training's to report, which names the batch.
+        # No validation: training reports weights that are not finite, with the batch.
         return WeightNormal(self.mean, self.scale, validate_args=False)
 
     @torch.no_grad()
     def draw(self, generator: torch.Generator | None) -> Tensor:
-        """mean + scale · noise of the generator; the mean where that is None."""
+        """mean + scale · noise; see `Posterior.draw`."""
         if generator is None:
             return self.mean.detach()
         noise = torch.randn(self.mean.shape, generator=generator)
@@ -65,9 +65,9 @@ class IndependentNormal(Posterior):
         return super().divergence(prior)
 
     def hold(self, prior: Distribution, *, draw: bool) -> None:
-        """Make q(w); with a draw for the batch and its divergence where both are asked.
+        """Make q(w), and with a Gaussian prior the batch's draw and its divergence.
 
-        See `Posterior.hold` for the arguments.
+        Args: see `Posterior.hold`.
         """
         q = self.distribution()
         if draw and is_constant_normal(prior):
@@ -101,23 +101,23 @@ class MeanFieldNormal(IndependentNormal):
 
     @torch.no_grad()
     def assign(self, mean: Tensor, scale: Tensor) -> None:
-        """Give q(w) these means, and these standard deviations > 0."""
+        """Set the means, and the standard deviations > 0, of the weight's shape."""
         self.mean.copy_(mean)
         self.rho.copy_(_inverse_softplus(scale))
 
 
 def _inverse_softplus(value: Tensor) -> Tensor:
-    """The rho with softplus(rho) = value > 0; expm1 keeps a small value's digits."""
+    """The rho with softplus(rho) = value > 0; expm1 keeps the digits of small ones."""
     # In float64, which not every device has.
     wide = value.detach().cpu().double()
     return (wide + torch.log(-torch.expm1(-wide))).to(value)
 
 
 class Prepared(NamedTuple):
-    """A draw that was made ahead, and the divergence that was made with it.
+    """A draw that was made ahead of the pass, together with its divergence.
 
-    prior: the prior of that divergence.
-    weight: the draw, of the weight's shape.
+    prior: the prior p(w) of the divergence.
+    weight: the drawn weight, of the weight's shape.
     divergence: KL(q‖prior) summed over the weights, in nats.
     """
 
@@ -127,22 +127,22 @@ class Prepared(NamedTuple):
 
 
 class WeightNormal(Normal):
-    """Pyro's Normal, with the noise of a sample in the order in memory of the means.
+    """Pyro's Normal, whose samples have their noise in the means' order in memory.
 
-    Tensors in two orders were measured to take twice as long to add up.
+    Adding tensors of two memory orders was measured to take twice as long.
     """
 
     prepared: Prepared | None = None
 
     def prepare(self, prior: distributions.Normal) -> None:
-        """Make now what `rsample()` and `divergence(prior)` give from then on."""
+        """Make the sample and the divergence that are returned from now on."""
         weight, divergence = _DrawAndDivergence.apply(
             self.loc, self.scale, prior.loc, prior.scale, True
         )
         self.prepared = Prepared(prior, weight, divergence)
 
     def divergence(self, prior: distributions.Normal) -> Tensor:
-        """KL(q‖prior) summed, in nats, from one Gaussian that is not learned."""
+        """KL(q‖prior) in nats, summed, from a Gaussian prior that is not learned."""
         if self.prepared is not None and self.prepared.prior is prior:
             return self.prepared.divergence
         return _DrawAndDivergence.apply(
@@ -165,14 +165,14 @@ class WeightNormal(Normal):
 
 
 class _DrawAndDivergence(torch.autograd.Function):
-    """KL(N(mean, scale²)‖N(loc, spread²)) summed; and a draw, where one is asked for.
+    """KL(N(mean, scale²)‖N(loc, spread²)) summed, and a draw where one is asked for.
 
-    `kl_divergence` gives the same, and keeps a dozen tensors of the weights' size for
-    its gradient where the closed form needs two: this was measured five times faster. A
-    draw that is made with its divergence shares memory that is in the cache, and has
-    one gradient where two would have to be added.
+    `kl_divergence` gives the same number, but for its gradient keeps a dozen tensors of
+    the weights' size, where the closed form needs two: this was measured five times
+    faster. A draw made together with its divergence finds its numbers in the cache, and
+    needs one gradient where two would have to be added.
 
-    Returns: mean + scale · noise, or None; and the divergence, in nats.
+    Returns: the draw, mean + scale · noise, or None; and the divergence, in nats.
     """
 
     @staticmethod
@@ -209,7 +209,7 @@ class _DrawAndDivergence(torch.autograd.Function):
 
 
 def _fill_normal(values: Tensor) -> Tensor:
-    """Fill a tensor that has no gaps in memory with N(0, 1) noise, in that order."""
+    """Fill a tensor without gaps in memory with N(0, 1) noise, in memory order."""
     # `randn_like` fills channels-last orders eight times slower.
     values.as_strided((values.numel(),), (1,)).normal_()
     return values

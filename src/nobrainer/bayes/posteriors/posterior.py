@@ -1,4 +1,4 @@
-"""What layers, draws and the training loss ask of a posterior q(w), whatever it is.
+"""What layers, draws and the training loss ask of every posterior q(w).
 
 A family of posteriors is one class in one file, with its parts in this order:
 
@@ -39,7 +39,7 @@ class Posterior(nn.Module):
         self._held: TorchDistribution | None = None
 
     def assign(self, mean: Tensor, scale: Tensor) -> None:
-        """Give q(w) these means and standard deviations, both of the weight's shape."""
+        """Set the means and the standard deviations, both of the weight's shape."""
         raise NotImplementedError
 
     def distribution(self) -> TorchDistribution:
@@ -58,9 +58,9 @@ class Posterior(nn.Module):
     def divergence(self, prior: Distribution) -> Tensor:
         """KL(q‖prior) summed over the weights, in nats.
 
-        Exact where `torch.distributions` knows a closed form. Else one Monte-Carlo
-        sample a weight from torch's global generator, log q(w) - log p(w), which has no
-        bias and a gradient through the sample.
+        It is exact where `torch.distributions` knows a closed form. Otherwise it is
+        estimated by one Monte-Carlo sample per weight from torch's global generator,
+        log q(w) - log p(w), which has no bias and a gradient through the sample.
 
         Args:
             prior: p(w) of a single weight.
@@ -73,17 +73,17 @@ class Posterior(nn.Module):
             return (q.log_prob(w) - prior.log_prob(w)).sum()
 
     def hold(self, prior: Distribution, *, draw: bool) -> None:
-        """Make q(w) once for all that is asked until `release`.
+        """Make q(w) once, and keep it until `release`.
 
         Args:
-            prior: p(w), the divergence from which is going to be asked for.
-            draw: whether one draw is going to serve the whole batch. A family may then
-                make it here, together with its divergence.
+            prior: p(w) of a single weight, from which the divergence will be taken.
+            draw: whether one draw will serve the whole batch. A family may then make
+                it here, together with its divergence.
         """
         self._held = self.distribution()
 
     def release(self) -> None:
-        """End what `hold` began, so that changed parameters give another q(w)."""
+        """Forget the q(w) of `hold`, so that changed parameters count again."""
         self._held = None
 
     def current(self) -> TorchDistribution:

@@ -29,11 +29,11 @@ from nobrainer.bayes.posteriors.mean_field import IndependentNormal
 from nobrainer.bayes.posteriors.posterior import POSTERIORS, Posterior
 
 TINY = 1e-12
-"""Stands in for a length or a standard deviation of 0, which nothing divides by."""
+"""Replaces a length or a standard deviation of 0, by which nothing can be divided."""
 
 
 class WeightNormalised(Posterior):
-    """Exactly known weights g · v / ‖v‖.
+    """Weights g · v / ‖v‖ without uncertainty.
 
     Args:
         mean: initial weights (filters, ...).
@@ -59,7 +59,7 @@ class WeightNormalised(Posterior):
 
     @torch.no_grad()
     def assign(self, mean: Tensor, scale: Tensor) -> None:
-        """Make `mean` the weights; a point has no `scale`."""
+        """Make `mean` (filters, ...) the weights; `scale` is not used by a point."""
         _copy(self.g, self.v, mean)
 
     def distribution(self) -> Delta:
@@ -109,13 +109,13 @@ class WeightNormalisedNormal(IndependentNormal):
 
     @torch.no_grad()
     def assign(self, mean: Tensor, scale: Tensor) -> None:
-        """Give q(w) these means, and these standard deviations > 0."""
+        """Set the means, and the standard deviations > 0, of the weight's shape."""
         _copy(self.g, self.v, mean)
         self.a.copy_(scale)
 
 
 def _split(weight: Tensor) -> tuple[nn.Parameter, nn.Parameter | None]:
-    """Lengths g (filters, 1, ...) and directions v of a weight; v is None of a bias."""
+    """Lengths g (filters, 1, ...) and directions v of a weight; a bias has no v."""
     weight = weight.detach().clone()
     if weight.ndim <= 1:
         return nn.Parameter(weight), None
@@ -123,12 +123,12 @@ def _split(weight: Tensor) -> tuple[nn.Parameter, nn.Parameter | None]:
 
 
 def _join(g: Tensor, v: Tensor | None) -> Tensor:
-    """The weight (filters, ...) of these lengths and directions."""
+    """The weight (filters, ...) that has these lengths and directions."""
     return g if v is None else g * v / _length(v)
 
 
 def _copy(g: Tensor, v: Tensor | None, weight: Tensor) -> None:
-    """Overwrite lengths and directions by those of a weight."""
+    """Overwrite lengths and directions with those of a weight."""
     g.copy_(weight if v is None else _length(weight))
     if v is not None:
         v.copy_(weight)
