@@ -33,7 +33,7 @@ MAX_DISTANCE = 20.0
 
 _QUANTILES = (1, 5, 25, 50, 75, 95, 99)
 _SHELL = 0.1
-"""Thickness of what lies around the foreground, in radii of a ball as large."""
+"""Thickness of the shell around the foreground, in radii of a ball of its volume."""
 _END = 0.05
 """Thickness of an end of the field of view, as a share of the foreground's extent: a
 network often stops a little before a face, and resampling blurs it by two voxels."""
@@ -41,7 +41,7 @@ _FLAT = 0.1
 """Share of the head's standard deviation within which a slice counts as constant."""
 _LEAST_SPREAD = 0.01
 _SAMPLED = 2_000_000
-"""Voxels on which the head is looked for."""
+"""Number of voxels, about, that are taken of a larger scan."""
 
 _PRIOR_SD = dict.fromkeys(GROUPS, 0.1) | {"position": 0.05}
 """Standard deviations of the statistics of each group that were seen among the scans of
@@ -105,7 +105,7 @@ def measure(
     ]
     outside = sample[~head]
     found["surroundings/mean"] = (float(outside.mean(dtype=np.float64)) - mean) / sd
-    # Empty surroundings have no spread: it is taken for a small one.
+    # Empty surroundings have a spread of 0, which has no logarithm.
     spread = float(outside.std(dtype=np.float64)) / sd
     found["surroundings/spread"] = math.log(spread + _LEAST_SPREAD)
     if not areas[0].any():
@@ -165,7 +165,7 @@ def summarise(scans: Sequence[Appearance]) -> TrainingAppearance:
     farthest = [max(groups.values()) for groups in apart] or [0.0]
 
     def usual_most(values: Sequence[Any]) -> np.ndarray:
-        # Of up to 100 scans the largest.
+        # For up to 100 scans this is the largest value.
         return np.percentile(values, _USUAL_PERCENT, axis=0, method="higher")
 
     return TrainingAppearance(
@@ -311,7 +311,7 @@ def _cut(
         constant = image.max(others) - image.min(others) <= flat
         depth = 2 + math.ceil(_END * np.count_nonzero(area))
         for step in (-1, 1):
-            # Beyond the last slice the field of view ends, as before constant fill.
+            # The field of view ends after the last slice, or before constant fill.
             ends = np.append(constant[::step], True)[1:]
             faces = np.flatnonzero(~constant[::step] & ends)
             outer = area[::step]

@@ -22,9 +22,9 @@ from nobrainer.posthoc import Calibration, Intervals, volume_spread
 Method = Literal["temperature", "vector"]
 
 VOXELS_PER_SUBJECT = 20_000
-"""Voxels near the foreground on which a scaling is fitted, per subject at most."""
+"""Most voxels near the foreground that a scan gives to the fit of a scaling."""
 LOGIT_BYTES = 1_000_000_000
-"""What the logits of all subjects may take; beyond it each gives fewer voxels."""
+"""Most memory for the logits of all scans; each gives fewer voxels to stay below it."""
 
 _FEWEST_VOXELS = 1_000
 _LOG_WEIGHT_LIMIT = log(20)
@@ -61,10 +61,11 @@ def calibrate(
 ) -> Calibration:
     """Fit a scaling of the logits and, if asked, intervals of the volumes.
 
-    One temperature changes no draw's labels, so that all subjects serve both. Vector
-    scaling can change them: a random half of the subjects serves the scaling, and the
-    rest, predicted with it, the intervals, which so owe nothing to the scaling's fit.
-    Intervals take the first scan of each subject: several would not be independent.
+    One temperature changes no draw's labels, so the scaling and the intervals are both
+    fitted on all subjects. Vector scaling can change labels. Then the scaling is fitted
+    on a random half of the subjects, and the intervals on the other half, predicted
+    with that scaling. Intervals use only the first scan of each subject, because
+    several scans of one person are not independent.
 
     Args:
         predictor: the network, applied as prediction will apply it; a scaling that it
@@ -80,8 +81,8 @@ def calibrate(
         The scaling, with `intervals` where `coverage` is given.
 
     Raises:
-        InputError: unknown method, a coverage that so few subjects or one draw cannot
-            give, a subject without labels or without foreground.
+        InputError: the method is unknown, a scan has no labels or no foreground, or
+            the coverage needs more subjects, or more than one draw.
 
     Sources: Guo et al., "On calibration of modern neural networks", ICML 2017; Lei et
     al., "Distribution-free predictive inference for regression", JASA 113 (2018).
@@ -160,16 +161,17 @@ def collect(
 ) -> list[Collected]:
     """Predict labelled volumes, keeping logits at a few voxels, and volumes.
 
-    Every volume has draws and voxels of its own, by the seed and its name: a draw
-    moves the volumes of all scans alike, so that draws shared by all of them would
-    say too little of a scan that is predicted with others. One volume is held at a
-    time.
+    The seed and the name of a scan decide its draws and its voxels. Every scan has
+    draws of its own, because a draw moves the volumes of all scans in the same
+    direction: with shared draws the scans would not be independent. One scan is held
+    in memory at a time.
 
     Args:
         predictor: the network, and how it is applied; its scaling changes the
             volumes, not the logits.
         volumes: prepared subjects with labels.
-        voxels_per_subject: at most so many voxels, 0 for volumes only.
+        voxels_per_subject: most voxels of a scan whose logits are kept; 0 keeps
+            volumes only.
 
     Returns:
         One record per subject, in order.
@@ -228,8 +230,8 @@ def fit_scaling(
     What is calibrated is what prediction gives: the mean of the draws' softmax of
     weight · logit + bias. Every subject counts the same. A weight of class c is a
     common factor times a deviation. A class with fewer than 100 of the voxels, or
-    that only one of several subjects has, keeps the common factor and a bias of 0:
-    fitted, it would be driven out of every prediction.
+    that only one of several subjects has, keeps the common factor and a bias of 0. A
+    fit of its own would drive the class out of every prediction.
 
     Args:
         logits: logits of each subject, (n_draws, n_voxels, C).
@@ -363,7 +365,7 @@ def fit_intervals(
     )
     spread = volume_spread(mean, sd)
     gap = np.abs(truth - mean)
-    # Without any predicted volume the spread is 0: no factor reaches the truth.
+    # Where no draw has the structure the spread is 0, and no factor reaches the truth.
     score = np.divide(gap, spread, out=np.full_like(gap, np.inf), where=spread > 0)
     present = (truth > 0) | (mean > 0)
     factors = [
@@ -389,7 +391,7 @@ def _subjects_needed(coverage: float) -> int:
 
 
 def _rounded_up(value: float) -> int:
-    """The ceiling, blind to rounding: 0.9 / (1 - 0.9) is a little above 9."""
+    """The ceiling, in spite of rounding: 0.9 / (1 - 0.9) comes out just above 9."""
     return ceil(round(value, 9))
 
 

@@ -1,8 +1,8 @@
 """Checks of one value that a user gives: its type, its range, or the choice it names.
 
 Every check returns nothing, or raises `InputError` with the name of the value, the rule
-that it breaks, and what was given. What a check knows of more than one value, of a file
-or of a network, stands in the room of that thing.
+that it breaks, and what was given. A check that needs more than one value, a file or a
+network stands in the module about that thing.
 """
 
 import math
@@ -24,7 +24,7 @@ _LONGEST = 80
 
 
 def shorten(value: object) -> str:
-    """A value as Python writes it, for a message; of a long one the beginning."""
+    """A value as Python writes it, for a message; a long text is cut."""
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
@@ -37,7 +37,17 @@ def is_number(value: object) -> TypeGuard[int | float]:
 
 
 def check_count(name: str, value: object, least: int, most: int | None = None) -> None:
-    """Raise `InputError` unless `value` is a whole number from `least` to `most`."""
+    """Check that a value is a whole number from `least` to `most`.
+
+    Args:
+        name: what the message calls the value, here and in all checks below.
+        value: what the user gave.
+        least: the smallest allowed number.
+        most: the largest allowed number; None allows any.
+
+    Raises:
+        InputError: the value is anything else; True and False are no numbers.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InputError(
             f"{name} must be a whole number >= {least}, got {shorten(value)}"
@@ -47,7 +57,15 @@ def check_count(name: str, value: object, least: int, most: int | None = None) -
 
 
 def check_positive(name: str, value: object) -> None:
-    """Raise `InputError` unless `value` is a finite number above 0."""
+    """Check that a value is a finite number above 0.
+
+    Args:
+        name: what the message calls the value.
+        value: what the user gave.
+
+    Raises:
+        InputError: the value is anything else.
+    """
     if not is_number(value) or value <= 0:
         raise InputError(
             f"{name} must be a number > 0 and finite, got {shorten(value)}"
@@ -55,19 +73,43 @@ def check_positive(name: str, value: object) -> None:
 
 
 def check_share(name: str, value: object) -> None:
-    """Raise `InputError` unless `value` is a number from 0 to 1, both allowed."""
+    """Check that a value is a number from 0 to 1, both allowed.
+
+    Args:
+        name: what the message calls the value.
+        value: what the user gave.
+
+    Raises:
+        InputError: the value is anything else.
+    """
     if not is_number(value) or not 0 <= value <= 1:
         raise InputError(f"{name} must be a number from 0 to 1, got {shorten(value)}")
 
 
 def check_between(name: str, value: object) -> None:
-    """Raise `InputError` unless `value` lies between 0 and 1, neither allowed."""
+    """Check that a value is a number between 0 and 1, neither allowed.
+
+    Args:
+        name: what the message calls the value.
+        value: what the user gave.
+
+    Raises:
+        InputError: the value is anything else.
+    """
     if not is_number(value) or not 0 < value < 1:
         raise InputError(f"{name} must be between 0 and 1, got {shorten(value)}")
 
 
 def check_finite(name: str, value: object) -> None:
-    """Raise `InputError` for NaN or infinity in a value, however deep it lies."""
+    """Check that a value holds neither NaN nor infinity, however deep inside.
+
+    Args:
+        name: what the message calls the value.
+        value: a number, or dictionaries and lists of numbers; all else passes.
+
+    Raises:
+        InputError: a number is not finite; its place in the value is named.
+    """
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{name} must be finite, got {value}")
     inner = value.items() if isinstance(value, dict) else ()
@@ -76,7 +118,15 @@ def check_finite(name: str, value: object) -> None:
 
 
 def check_choice(kind: str, given: object, known: Iterable[str]) -> None:
-    """Raise `InputError` unless `given` is one of the `known` names.
+    """Check that a name is one of the known names.
+
+    Args:
+        kind: what the names are names of, for the message.
+        given: the name that the user gave.
+        known: all names that are allowed.
+
+    Raises:
+        InputError: the name is not among them; the closest one is suggested.
 
     >>> check_choice("estimator", "local", ("shared", "local"))
     """
@@ -86,7 +136,13 @@ def check_choice(kind: str, given: object, known: Iterable[str]) -> None:
 
 
 def near_miss(kind: str, given: object, known: Iterable[str]) -> InputError:
-    """The error for an unknown name, which suggests the closest known one."""
+    """The error for an unknown name, which suggests the closest known one.
+
+    Args:
+        kind: what the names are names of.
+        given: the name that the user gave.
+        known: all names that are allowed.
+    """
     names = sorted(known)
     close = get_close_matches(str(given), names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
@@ -96,7 +152,15 @@ def near_miss(kind: str, given: object, known: Iterable[str]) -> InputError:
 def check_arguments(
     kind: str, function: Callable[..., Any], args: Mapping[str, Any]
 ) -> None:
-    """Raise `InputError` when `args` holds a name that `function` does not take.
+    """Check that a function takes every argument that the user gave.
+
+    Args:
+        kind: what the arguments are called in the message.
+        function: the function or class to be called.
+        args: the arguments, by name.
+
+    Raises:
+        InputError: the function takes no argument by one of the names.
 
     >>> check_arguments("model argument", lambda levels: levels, {"levels": 2})
     """
@@ -106,7 +170,12 @@ def check_arguments(
 
 
 def takes(function: Callable[..., Any], name: str) -> bool:
-    """Whether `function` takes an argument by this name."""
+    """Whether a function takes an argument by this name, also by way of `**kwargs`.
+
+    Args:
+        function: a function or a class.
+        name: the name of the argument.
+    """
     kinds = {p.kind for p in signature(function).parameters.values()}
     return Parameter.VAR_KEYWORD in kinds or name in _named(function)
 
@@ -120,16 +189,29 @@ def _named(function: Callable[..., Any]) -> list[str]:
 
 
 def check_size(in_channels: object, n_classes: object, base_filters: object) -> None:
-    """Raise `InputError` unless a network's channels and classes are in bounds."""
+    """Check that a network's channels and classes are in bounds.
+
+    Args:
+        in_channels: number of channels of the image, 1 to `MOST_FILTERS`.
+        n_classes: number of classes with background, 2 to `MOST_CLASSES`.
+        base_filters: number of filters of the first layer, 1 to `MOST_FILTERS`.
+
+    Raises:
+        InputError: one of them is no whole number in its range.
+    """
     check_count("in_channels", in_channels, 1, MOST_FILTERS)
     check_count("n_classes", n_classes, 2, MOST_CLASSES)
     check_count("base_filters", base_filters, 1, MOST_FILTERS)
 
 
 def check_dilations(dilations: object) -> None:
-    """Raise `InputError` unless `dilations` lists whole numbers of at least 1, voxels.
+    """Check the dilations of a network's layers.
 
-    There is one for each layer.
+    Args:
+        dilations: the dilation of each layer in voxels, 1 to `MOST_DILATION`.
+
+    Raises:
+        InputError: this is no list of such numbers, or one for too many layers.
     """
     if not isinstance(dilations, Sequence) or not dilations:
         raise InputError(f"dilations must list whole numbers, got {shorten(dilations)}")
@@ -139,7 +221,14 @@ def check_dilations(dilations: object) -> None:
 
 
 def check_kl_weight(value: object) -> None:
-    """Raise `InputError` unless `value` is "elbo" or a finite number of at least 0."""
+    """Check that a weight of the KL divergence can be used.
+
+    Args:
+        value: "elbo", or a finite number of at least 0.
+
+    Raises:
+        InputError: the value is anything else.
+    """
     if value != "elbo" and not (is_number(value) and value >= 0):
         raise InputError(
             f"kl_weight must be 'elbo' or a number >= 0, got {shorten(value)}"

@@ -13,7 +13,7 @@ _OUT_OF_MEMORY = re.compile(
 )
 
 _NAMED = 3
-"""Files with the same problem as another that its line names."""
+"""How many further files with the same problem a line names."""
 
 
 class InputError(ValueError):

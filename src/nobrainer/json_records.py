@@ -141,14 +141,14 @@ class _Field(NamedTuple):
 
 @cache
 def _fields(kind: type) -> dict[str, _Field]:
-    # Resolving the hints takes longer than all else that is done for a journal's row.
+    # Kept, because resolving type hints is the slowest part of reading a row.
     hints = get_type_hints(kind)
     return {f.name: _Field(hints[f.name], "since" in f.metadata) for f in fields(kind)}
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
     """Turn a JSON value into what the type hint says, refusing every other type."""
-    if type(value) is hint:  # Most are, and a journal has millions.
+    if type(value) is hint:  # The quick way: a journal has millions of values.
         return value
     if isinstance(hint, UnionType):
         if value is None:
@@ -189,7 +189,7 @@ def as_json_stores(args: Mapping[str, Any], what: str) -> dict[str, Any]:
         what: what they are called in a message.
 
     Raises:
-        InputError: a value is nothing that JSON can store.
+        InputError: JSON cannot store one of the values.
     """
     try:
         stored: dict[str, Any] = json.loads(json.dumps(args))

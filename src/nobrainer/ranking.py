@@ -78,7 +78,7 @@ def mean_entropy(tables: Tables, seed: int) -> dict[str, float]:
 def mean_mutual_information(tables: Tables, seed: int) -> dict[str, float]:
     """Mean mutual information of class and draw in the predicted foreground, nats.
 
-    What the draws disagree on, without what all of them find undecided.
+    It is high where the draws disagree, and not where every draw by itself is unsure.
 
     Source: Houlsby et al., "Bayesian active learning for classification and
     preference learning", arXiv:1112.5745 (2011), eq. 2.
@@ -104,8 +104,8 @@ def disagreement(tables: Tables, seed: int) -> dict[str, float]:
 def balanced_entropy(tables: Tables, seed: int) -> dict[str, float]:
     """Mean over structures of their mean entropy, plus noise; nats.
 
-    Small structures count as much as large ones. The Gumbel noise, as wide as the
-    scores themselves, keeps a batch from holding near-duplicates of the one scan
+    Small structures count as much as large ones. The Gumbel noise is as wide as the
+    scores themselves. It keeps a batch from consisting of near-duplicates of the scan
     that is wanted most.
 
     Source: Kirsch et al., "Stochastic batch acquisition", arXiv:2106.12059 (2021),
@@ -123,11 +123,12 @@ def balanced_entropy(tables: Tables, seed: int) -> dict[str, float]:
 
 @STRATEGIES.register("random")
 def chance(tables: Tables, seed: int) -> dict[str, float]:
-    """Drawn without replacement, in proportion to the predicted foreground's volume.
+    """A random order, in which scans with more predicted foreground tend to come first.
 
-    What the other strategies have to beat: a scan cut down to a few slices teaches
-    less than a whole head, whatever the network makes of it. The score is the log
-    volume (of at least 1 mm³) plus Gumbel noise.
+    Scans are drawn without replacement, in proportion to the volume of the foreground.
+    This is what the other strategies have to beat: a scan that is cut down to a few
+    slices teaches less than a whole head. The score is the log volume (of at least
+    1 mm³) plus Gumbel noise.
 
     Source: Kool et al., "Stochastic beams and where to find them", ICML 2019, 2.3,
     for drawing without replacement by Gumbel noise.

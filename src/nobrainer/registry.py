@@ -35,7 +35,12 @@ class Registry(Mapping[str, T], Generic[T]):
         return add
 
     def locate(self, name: str, place: str) -> None:
-        """Add an entry that loads on first use, from `place`, "package.module:name"."""
+        """Add an entry that loads on first use.
+
+        Args:
+            name: the name of the entry.
+            place: where the entry is defined, as "package.module:name".
+        """
         self._entries[name] = partial(resolve_name, place)
 
     def check(self, name: str) -> None:

@@ -24,9 +24,9 @@ from nobrainer.posthoc import Intervals, volume_spread
 class Structure:
     """What the draws say about one structure of one scan; NaN where undefined.
 
-    Of a structure that no training scan had, everything is undefined: the network
-    cannot know it. One that no draw finds has a volume of 0 and no interval, since that
-    all draws miss it does not make it certain.
+    Everything is undefined for a structure that no training scan had, because the
+    network cannot know it. A structure that no draw finds has a volume of 0 and no
+    interval: all draws can miss a structure that is there.
 
     index: number of the class, by which arrays such as `volumes_mm3` are ordered.
     value: what stands for the structure in the label map.
@@ -148,7 +148,7 @@ class StructureSums:
             unit = float(volume_spread(mean, sd))
             width = math.nan if factor is None else factor * unit
             if not mean:
-                # Around a volume of 0 they would have no width, as if it were sure.
+                # An interval of no width would claim that the volume is surely 0.
                 half = width = math.nan
             low, high = _around(mean, half * math.sqrt(1 + 1 / n_draws))
             conformal_low, conformal_high = _around(mean, width)
@@ -216,7 +216,7 @@ def to_tsv(tables: Mapping[str, Sequence[Structure]]) -> str:
     writer.writerow(_COLUMNS)
     for subject, structures in tables.items():
         for one in structures:
-            # An sd of 0 would read as if it were sure that there is nothing.
+            # A table with an sd of 0 would claim that the structure is surely absent.
             sd_mm3 = one.volume_sd_mm3 if one.status == "found" else math.nan
             row = {"subject": subject, "status": one.status, **asdict(one)}
             row |= {"index": one.value, "volume_sd_mm3": sd_mm3}

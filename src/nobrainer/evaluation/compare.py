@@ -177,8 +177,9 @@ class _Comparison:
             covered = _covers(one.volume_low_mm3, true, one.volume_high_mm3)
             conformal = _covers(one.conformal_low_mm3, true, one.conformal_high_mm3)
             if one.status == "not found":
-                # It has no interval, so none holds the true volume: left out, what
-                # the network misses would make the intervals look better.
+                # Without an interval the true volume is not covered. If such cases
+                # were left out, structures that the network misses would make the
+                # intervals look better.
                 factor = intervals.factors[index] if intervals else None
                 covered = 0.0 if len(counts) > 1 else np.nan
                 conformal = np.nan if factor is None else 0.0
