@@ -67,7 +67,7 @@ def load(directory: str | Path) -> Bundle:
     contents = {
         name: read_file(directory / name)
         for name in LISTED
-        # What a model can lack is both in the list and in the directory, or in none.
+        # An optional file is both in the list and in the directory, or in neither.
         if name not in OPTIONAL or name.encode() in sums or (directory / name).exists()
     }
     if sums != list_checksums(contents):
@@ -86,13 +86,16 @@ def is_finished(
     max_steps: int | None,
     max_minutes: float | None,
 ) -> bool:
-    """Whether a model is the end of a training that would go on from its checkpoints.
+    """Whether a saved model is already the result of the training that is asked for.
 
     Args:
         directory: the model's directory, which may be missing.
-        checkpoints: folder of the training's checkpoints.
-        epochs, max_steps, max_minutes: what is asked for now. A training that was
-            asked for less is not finished.
+        checkpoints: folder of the training's checkpoints, from which it would go on.
+        epochs, max_steps, max_minutes: the limits that are asked for now. A model that
+            was trained with other limits is not the result.
+
+    Raises:
+        InputError: the model that is there is damaged.
     """
     if not (directory / SUMS).is_file():
         return False

@@ -31,7 +31,7 @@ QUALITY = "quality.json"
 CARD = "README.md"
 CROISSANT = "croissant.json"
 SUMS = "SHA256SUMS"
-# What is fitted after training, and the card, which older models do not have.
+# Some models lack these: what is fitted after training, and the card of older models.
 OPTIONAL = (CALIBRATION, QUALITY, CARD)
 LISTED = (WEIGHTS, RECIPE, LABELS, HISTORY, *OPTIONAL, CROISSANT)
 
@@ -172,7 +172,16 @@ def list_checksums(contents: Mapping[str, bytes]) -> bytes:
 
 
 def find_damaged(sums: bytes, contents: Mapping[str, bytes]) -> str:
-    """The file to blame for checksums that are not those of the contents."""
+    """The file to blame for checksums that are not those of the contents.
+
+    Args:
+        sums: the list of checksums as it was saved.
+        contents: the files by name, as they are now.
+
+    Returns:
+        The name of the first file that differs; that of the list itself where it does
+        not list the files of a model.
+    """
     recorded, actual = sums.split(b"\n"), list_checksums(contents).split(b"\n")
     if len(recorded) == len(actual):
         rows = zip(contents, recorded, actual, strict=False)
@@ -183,7 +192,16 @@ def find_damaged(sums: bytes, contents: Mapping[str, bytes]) -> str:
 
 
 def parse_file(path: Path, parse: Callable[[bytes], T], data: bytes) -> T:
-    """Parse what a file holds; an error names the file."""
+    """Parse what a file holds.
+
+    Args:
+        path: the file, for the message.
+        parse: turns the bytes into what they stand for.
+        data: the bytes of the file.
+
+    Raises:
+        InputError: the bytes cannot be parsed.
+    """
     try:
         return parse(data)
     except (ValueError, SafetensorError) as error:  # JSON, Unicode, InputError
@@ -191,11 +209,18 @@ def parse_file(path: Path, parse: Callable[[bytes], T], data: bytes) -> T:
 
 
 def refuse_newer_recipe(data: bytes) -> None:
-    """Raise `InputError` for the recipe of a format newer than this software's."""
+    """Check that this software knows the format of a recipe; damage passes.
+
+    Args:
+        data: the bytes of `recipe.json`.
+
+    Raises:
+        InputError: the format is newer than this software's.
+    """
     try:
         raw = parse_json(data, "recipe")
     except InputError:
-        return  # Damage is the checksum's to report.
+        return  # The checksums report a damaged file.
     refuse_newer(raw)
 
 

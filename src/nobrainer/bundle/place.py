@@ -62,14 +62,22 @@ def put(
 
 
 def check_place(directory: str | Path, *, overwrite: bool) -> None:
-    """Raise `InputError` where `save` would, so that it is known before long work."""
+    """Check that a model can be saved in a directory, before long work begins.
+
+    Args:
+        directory: the directory for the model.
+        overwrite: whether a model that is there may be replaced.
+
+    Raises:
+        InputError: the directory is taken, or cannot be written.
+    """
     target = Path(directory).resolve()
     is_taken(target, overwrite=overwrite)
     check_writable(_beside(target, NEW), shown=directory)
 
 
 def digest(path: str | Path) -> str:
-    """The SHA-256 by which a model, with its calibration, is told from all others.
+    """The SHA-256 that identifies a model, its calibration included.
 
     Args:
         path: a model's directory, or a file with a checkpoint.
@@ -80,14 +88,23 @@ def digest(path: str | Path) -> str:
 
 
 def is_taken(target: Path, *, overwrite: bool) -> bool:
-    """Whether a model is there that may be replaced.
+    """Whether there is a model in a directory that is to be replaced.
 
-    Raises `InputError` for what must be kept. A model that a killed save has left
-    beside its place is put back first.
+    A model that a killed save has left beside its place is put back first.
+
+    Args:
+        target: the directory, without links.
+        overwrite: whether a model that is there may be replaced.
+
+    Returns:
+        False where the directory is missing or empty.
+
+    Raises:
+        InputError: something is there that must be kept.
     """
     kept = find(target)
     if kept != target:
-        # Where it cannot be, nothing can be saved either, which comes out then.
+        # Where this is not possible saving fails, too, and says why.
         with suppress(OSError):
             kept.rename(target)
     if not target.exists():
@@ -99,8 +116,8 @@ def is_taken(target: Path, *, overwrite: bool) -> bool:
         return False
     sums = read_file(target / SUMS) if (target / SUMS).is_file() else b""
     listed = {line[66:].decode(errors="replace") for line in sums.splitlines()}
-    # What a model has written is in its list, and nothing but files. Many folders have
-    # a README or a recipe.json that is somebody's own.
+    # Only files in the list of checksums are a model's. Many folders have a README or a
+    # recipe.json that is somebody's own.
     ours = {n for n in {*LISTED} & listed | {SUMS} if (target / n).is_file()}
     foreign = sorted(names - ours)
     if foreign or not {RECIPE, WEIGHTS} <= names:
@@ -117,12 +134,12 @@ def is_taken(target: Path, *, overwrite: bool) -> bool:
 
 
 def _beside(target: Path, kind: str) -> Path:
-    """A name beside a model's for the time of saving, which says who saves."""
+    """A path beside a model's place while it is saved, with the process's number."""
     return target.with_name(f".{target.name}.{os.getpid()}{kind}")
 
 
 def _siblings(target: Path, kind: str) -> list[Path]:
-    """What `_beside` named for a model, in any process."""
+    """The paths that `_beside` has named for a model, in any process."""
     if not target.parent.is_dir():
         return []
     pattern = re.compile(rf"\.{re.escape(target.name)}\.\d+{re.escape(kind)}")
@@ -141,7 +158,7 @@ def _clear(target: Path) -> None:
     for kind in (NEW, OLD):
         for path in _siblings(target, kind):
             pid = int(path.name.split(".")[-2])
-            # A name of this process is that of an earlier one with its number.
+            # With this process's number it comes from an earlier one that had it.
             if pid == os.getpid() or not psutil.pid_exists(pid):
                 _remove(path)
 
@@ -168,7 +185,7 @@ def read_file(path: Path) -> bytes:
     Raises:
         InputError: it is missing, cannot be read, or is a pipe or a device.
     """
-    # A pipe would be waited for, and a device has no end.
+    # Reading a pipe would wait for ever, and a device has no end.
     if path.exists() and not path.is_file():
         raise InputError(
             f"{path}: cannot be read (it is no regular file); copy the model again"

@@ -96,8 +96,8 @@ class Evaluation(Sequence[Row]):
 def summarise(rows: Sequence[Row]) -> dict[str, float]:
     """Average the figures of an evaluation over subjects.
 
-    A structure counts where it has a row: a missed one, say, lowers "surface_dice", but
-    has no "hd95_mm".
+    A structure counts wherever it has a row. One that the network missed, for example,
+    lowers "surface_dice", but has no "hd95_mm".
 
     Args:
         rows: what `evaluate` returned.

@@ -23,7 +23,7 @@ _STYLES = (
 _MOST_NAMED = 6
 """Flagged cases whose names a chart shows; more would cover each other."""
 _MOST_DOTS = 100
-"""Most subjects of whom each has a dot."""
+"""Most subjects for which a chart shows a dot each."""
 _LINEAR_UP_TO = 50
 """Largest volume over the smallest above which the axis is logarithmic, because the
 smallest would vanish on a linear one."""
@@ -235,7 +235,7 @@ def _draw_scores(
             ha="right" if right else "left",
             fontsize="x-small",
             parse_math=False,
-            # Else long names leave no room for the panel.
+            # Without this, long names leave no room for the panel.
             in_layout=False,
         )
 

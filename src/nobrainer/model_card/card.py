@@ -41,7 +41,7 @@ def model_card(
         labels: Its classes.
         calibration: How its probabilities are scaled, if that was fitted.
         quality: How the Dice of its results is predicted, if that was fitted.
-        n_epochs: Epochs that it was trained for, over all members of an ensemble.
+        n_epochs: Number of epochs of its training, summed over an ensemble's members.
 
     Returns:
         Markdown with tables; the same records give the same text.

@@ -6,11 +6,16 @@ import re
 from collections.abc import Iterable, Sequence
 
 ABSENT = "\N{EN DASH}"
-"""Stands for a figure that was not taken or is not defined."""
+"""Stands for a figure that was not measured or is not defined."""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table with a heading for each column; cells are values as `show` has them."""
+    """Write a table in Markdown.
+
+    Args:
+        head: the heading of each column.
+        rows: the values of each row, written as `show` writes them.
+    """
     cells = [[mark(show(cell)) for cell in row] for row in rows]
     lines = [head, ["---"] * len(head), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -15,7 +15,12 @@ _TOLD = ("data.n_classes", "data.relabel", "data.binarize", "model.args.n_classe
 
 
 def tell_data(recipe: Recipe, labels: LabelTable) -> str:
-    """What the model learned from: how many scans, and what became of their labels."""
+    """The section on the scans, and on how their labels became classes.
+
+    Args:
+        recipe: how the model was made.
+        labels: its classes.
+    """
     roles = Counter(record.role for record in recipe.provenance.files)
     files = (
         table(["files", "number"], roles.items())
@@ -73,7 +78,12 @@ def _classes_made(data: DataConfig, labels: LabelTable) -> str:
 
 
 def tell_training(recipe: Recipe, n_epochs: int) -> str:
-    """How long the model was trained, and a table of its settings."""
+    """The section on how long the model was trained, with a table of its settings.
+
+    Args:
+        recipe: how the model was made.
+        n_epochs: number of epochs, summed over the members of an ensemble.
+    """
     settings = {
         part: asdict(getattr(recipe, part))
         for part in ("model", "preprocess", "data", "training")
@@ -101,7 +111,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
 
 
 def tell_figures(recipe: Recipe) -> str:
-    """The figures of the training, of which the validation's come first."""
+    """The section on the figures of the training, those of the validation first."""
     metrics = recipe.provenance.metrics
     per_class = "validation_dice_"
     titles = {key: metric.name for key, metric in OF_TRAINING.items()}

@@ -154,7 +154,12 @@ def deviations(structures: Sequence[Structure], cohort: Cohort) -> dict[str, flo
 
 
 def missing(structures: Sequence[Structure], cohort: Cohort) -> list[str]:
-    """Names of the structures that the training scans have and this scan lacks."""
+    """Names of the structures that the training scans have and this scan lacks.
+
+    Args:
+        structures: the structures of one scan.
+        cohort: volumes of the same classes in the training scans.
+    """
     return [
         one.name
         for one in structures
@@ -169,6 +174,10 @@ def appearance_of(cohort: Cohort | None) -> TrainingAppearance | None:
 
 def cut_beyond(scan: Appearance, training: TrainingAppearance) -> list[float]:
     """How much more of the foreground is cut than in the training scans.
+
+    Args:
+        scan: what the scan looks like.
+        training: what the training scans look like.
 
     Returns:
         For each of `nobrainer.appearance.FACES`, the share of the scan minus the

@@ -16,8 +16,8 @@ class TrainingAppearance:
     names: the names of the statistics; `mean` and `sd` have one number for each.
     limit: distance from the training scans, in standard deviations, that an ordinary
         scan seldom has.
-    cut: of each face of the field of view (left, right, posterior, anterior,
-        inferior, superior) the largest share, in [0, 1], of the foreground on it.
+    cut: the largest share, in [0, 1], of the foreground on each face of the field of
+        view: left, right, posterior, anterior, inferior, superior.
     islands: largest share, in [0, 1], of the foreground outside its largest component.
     """
 
@@ -43,12 +43,14 @@ class TrainingAppearance:
 class Cohort:
     """How large the classes are in the training scans, and what scans look like.
 
-    `n_subjects`: people whom they show. `log_mean` and `log_sd`: mean and sample
-    standard deviation of ln(volume in mm³) of each class over the scans; None where
-    fewer than two of them have it. `n_having`: how many scans have a voxel of each
-    class; empty where that is not on record. `n_scans`: how many scans there are; None
-    where `n_subjects` counted scans, as older formats did. `appearance`: what the scans
-    look like; None where it was not measured.
+    n_subjects: number of people whom the scans show.
+    log_mean, log_sd: mean and sample standard deviation over the scans of ln(volume in
+        mm³) of each class; None for a class that fewer than two scans have.
+    n_having: number of scans that have a voxel of each class; empty where that is not
+        on record.
+    appearance: what the scans look like; None where it was not measured.
+    n_scans: number of scans; None where `n_subjects` counted scans, as in older
+        formats.
     """
 
     n_subjects: int

@@ -18,7 +18,7 @@ from nobrainer.recipe.settings import (
 )
 
 FORMAT_VERSION = 4
-"""Of `recipe.json`; what older versions lack is marked by `since`."""
+"""Version of the format of `recipe.json`; `since` marks what older versions lack."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,15 @@ class FileRecord:
 class Provenance:
     """When, with what software and on which files the weights were trained.
 
-    `started` and `ended` are ISO 8601 in UTC; `versions` maps package to version;
-    `metrics` holds the figures of the saved weights (`validation_dice`, ...);
-    `cohort` the sizes of the classes; `member_seeds` the seed of each member's
-    training where the model is an ensemble; `search` the study that chose it;
-    `n_synthetic` how many of the training scans say that they are synthetic; `n_maps`
-    how many of them are label maps, of which training made its images.
+    started, ended: times of the training, ISO 8601 in UTC.
+    versions: version of each package, by its name.
+    files: the files that training read.
+    metrics: figures of the saved weights by name, such as "validation_dice".
+    cohort: how large the classes are in the training scans, and what these look like.
+    member_seeds: seed of each member's training; empty unless the model is an ensemble.
+    search: the study that chose the settings; None without one.
+    n_synthetic: number of training scans whose files say that they are synthetic.
+    n_maps: number of label maps from which training made its images.
     """
 
     started: str
@@ -60,16 +63,16 @@ class Provenance:
 
     @property
     def caution(self) -> str:
-        """A sentence for whoever uses a model of synthetic scans; else empty.
+        """A warning for users of a model of synthetic scans; empty for any other model.
 
-        Images made from label maps of real heads are not such scans: they are as varied
-        as they are so that a model is of use on real ones.
+        Images made from label maps of real heads do not count as synthetic scans: they
+        vary so much that a model learns to segment real scans from them.
         """
         return caution_about(self.n_synthetic)
 
 
 def caution_about(n_synthetic: int) -> str:
-    """What to say of a model that so many synthetic scans trained; empty for none."""
+    """The warning about a model that was trained on so many synthetic scans."""
     if not n_synthetic:
         return ""
     scans = f"{n_synthetic} synthetic scan{'s' * (n_synthetic != 1)}"
@@ -115,15 +118,21 @@ class Recipe:
         raw = parse_json(text, "recipe")
         refuse_newer(raw)
         recipe = build_record(cls, raw, "recipe")
-        # What is read from an older format is kept in today's.
+        # Saved again, a recipe of an older format is written in today's.
         return replace(recipe, format_version=FORMAT_VERSION)
 
 
 def refuse_newer(raw: object) -> None:
-    """Raise `InputError` when a parsed recipe's format is newer than this software's.
+    """Check that this software knows the format of a recipe.
 
-    To be asked before anything else is interpreted: a newer format may change all
-    the rest.
+    This comes before anything else is interpreted, since a newer format may change
+    all the rest.
+
+    Args:
+        raw: the recipe as parsed JSON.
+
+    Raises:
+        InputError: the format is newer than this software's.
     """
     version = raw.get("format_version") if isinstance(raw, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:

@@ -16,20 +16,21 @@ class SearchRecord:
     objectives: figures that were judged, the first one first.
     seed: seed of the study: its split, proposals and trainings.
     run: number of the run whose weights these are.
-    n_runs, n_failed: runs that ended, those with a second seed included, and those of
-        them that failed.
-    n_train, n_validate, n_test: subjects of each part of the split.
-    n_train_scans, n_validate_scans, n_test_scans: their scans; None where that is not
-        on record.
+    n_runs, n_failed: number of runs that ended, repeats with a second seed included,
+        and number of those that failed.
+    n_train, n_validate, n_test: number of subjects in each part of the split.
+    n_train_scans, n_validate_scans, n_test_scans: number of their scans; None where
+        that is not on record.
     started, ended: times of the study, ISO 8601 in UTC.
-    space: of each parameter the fields of its range: `values`, or `low`, `high`, `log`.
-    values: of this run, by parameter; none where it is the unchanged recipe.
+    space: the range of each parameter, by its name: `values`, or `low`, `high`, `log`.
+    values: values of this run, by parameter; empty for the unchanged recipe.
     validation, baseline_validation: figures of this run and of the unchanged recipe on
         the validation subjects, means over them and over seeds: "dice" (0 to 1), "nll"
         (nats) and "aurc" (0 to 1) near the foreground.
-    spread: of each objective, the standard deviation between seeds, in its unit; empty
-        where nothing was trained twice.
-    test, baseline_test: figures of both on the test subjects, scored once; None before.
+    spread: standard deviation of each objective between seeds, in the objective's
+        unit; empty where nothing was trained twice.
+    test, baseline_test: figures of both on the test subjects; None until these were
+        scored, which happens once.
     test_difference: Dice on the test subjects, this run's minus the baseline's: mean,
         low and high end of the 95 % interval of a bootstrap over the subjects.
     """

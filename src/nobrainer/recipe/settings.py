@@ -38,11 +38,12 @@ Outliers = Literal["kept", "clipped"]
 class PreprocessConfig:
     """What happens to a scan before the network sees it, in training and prediction.
 
-    `orientation`: axis codes of the working grid. `spacing_mm`: voxel size of the
-    working grid per axis, None keeps the scan's own. `normalize`: name of the
-    intensity normalisation (see `nobrainer.data.preprocess.NORMALIZERS`). `outliers`:
-    whether fills and extreme intensities are clipped before it; models of formats 1 to
-    3 learned from scans that kept them.
+    orientation: axis codes of the working grid, such as "RAS".
+    spacing_mm: voxel size of the working grid along each axis; None keeps the scan's.
+    normalize: name of the intensity normalisation, see
+        `nobrainer.data.preprocess.NORMALIZERS`.
+    outliers: whether fills and extreme intensities are clipped before it, or kept;
+        models of formats 1 to 3 learned from scans that kept them.
     """
 
     orientation: str = "RAS"
@@ -65,12 +66,22 @@ class PreprocessConfig:
 class DataConfig:
     """How patches and targets were made from the files.
 
-    `relabel` is the mapping from the files' label values to class indices;
-    `binarize` is "none", "nonzero", "ids" (with `binarize_ids`) or "callable"
-    (with `binarize_name`, for the reader: code is not stored). `synthesis` says how
-    images were made from label maps, where there were any; `map_share` is the share of
-    patches of such images where scans were mixed with them. The defaults are those of
-    `Dataset`, of the command line and of the search.
+    The defaults are those of `Dataset`, of the command line and of the search.
+
+    n_classes: number of classes, background among them.
+    block_shape: voxels of a patch along each axis.
+    batch_size: number of patches in a batch.
+    patches_per_volume: number of patches that an epoch takes of each volume.
+    foreground: share of the patches, in [0, 1], that are centred near foreground.
+    shuffle: whether the order of the volumes is drawn anew in every round.
+    augment: name of the profile of random changes.
+    relabel: class of each label value of the files; None keeps the label values.
+    binarize: how label values become two classes: "none", "nonzero", "ids" (with
+        `binarize_ids`) or "callable" (with `binarize_name`, the name of a function
+        whose code is not stored).
+    synthesis: how images were made from label maps; None where there were none.
+    map_share: share of the patches that such images gave, where they were mixed with
+        scans.
     """
 
     n_classes: int
@@ -111,10 +122,15 @@ class DataConfig:
 class TrainingConfig:
     """Everything that `fit` was asked for.
 
-    `warm_start` is the SHA-256 of the deterministic weights that the posterior began
-    at, `warm_start_delta` its standard deviations as a share of these. `epochs` is None
-    where only `max_steps`, which are batches, or `max_minutes` end the training.
-    `averaging` is the decay of a `WeightAverage`, None where the last weights are kept.
+    The fields have the names and units of `fit` and of its options. Those that need
+    more words:
+
+    epochs: number of epochs; None where `max_steps`, in batches, or `max_minutes` end
+        the training.
+    warm_start: SHA-256 of the deterministic weights at which the posterior began.
+    warm_start_delta: standard deviations of the posterior then, as a share of these
+        weights.
+    averaging: decay of a `WeightAverage`; None where the last weights are kept.
     """
 
     epochs: int | None

@@ -22,16 +22,16 @@ def _usual_contrasts() -> dict[str, float]:
 class Synthesis:
     """How images are made from label maps, see `nobrainer.data.synthesis`.
 
-    What is drawn is drawn anew for every image, uniformly from its range unless said
-    otherwise; 0 (of `gamma` 1) leaves a step out. Signals before noise lie between 0
-    and about 1.
+    Every number is drawn anew for every image, uniformly from its range unless said
+    otherwise. A value of 0 leaves a step out, for `gamma` a value of 1. Signals before
+    noise lie between 0 and about 1.
 
     Shape:
         rotation_deg: largest component of the rotation vector, 0 to 180.
         scale: largest change of size along each axis, as a share, below 1.
         shear: largest shift along one axis for each step along another.
-        translation_mm: largest shift along each axis, of images whose place is not
-            chosen otherwise, as that of training patches is.
+        translation_mm: largest shift along each axis. Training patches are not shifted,
+            because their place is chosen in another way.
         warp_mm: largest standard deviation of the velocity whose flow deforms the head.
         warp_length_mm: distance of the points between which this velocity is smooth.
         flip: probability that left and right are swapped, in image and labels.
@@ -63,8 +63,8 @@ class Synthesis:
         crop_share: the most that it loses on each face, as a share of the image's
             length along that axis, below 0.5.
         strip: probability that the skull is stripped.
-        imperfect: share of these where a rim of the brain is lost or one of other
-            tissue is left.
+        imperfect: share of the stripped heads in which a rim of the brain is lost, or
+            a rim of other tissue is left.
         strip_mm: scale of that rim.
 
     pairs: label values of left and right partners beside those whose FreeSurfer names

@@ -101,12 +101,23 @@ def inline_figure(figure: Figure, alt: str) -> Markup:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Write a number with so many decimals; a dash where it is not defined."""
+    """Write a number, or a dash where it is not defined.
+
+    Args:
+        value: the number; NaN and infinity are not defined.
+        digits: number of decimals.
+    """
     return f"{value:.{digits}f}" if math.isfinite(value) else _ABSENT
 
 
 def span(low: float, high: float, digits: int = 3) -> str:
-    """Write an interval with so many decimals; a dash where it is not defined."""
+    """Write an interval, or a dash where it is not defined.
+
+    Args:
+        low: its lower end.
+        high: its upper end.
+        digits: number of decimals.
+    """
     if not (math.isfinite(low) and math.isfinite(high)):
         return _ABSENT
     return f"{low:.{digits}f} to {high:.{digits}f}"
