@@ -1,4 +1,4 @@
-"""Talk to a language model by HTTP: a talk is posted, its words come back.
+"""Talk to a language model by HTTP: post the messages, get its answer.
 
 Speaks OpenAI's chat completions and Anthropic's messages.
 """
@@ -21,17 +21,20 @@ _MOST_ANSWER_BYTES = 1 << 20
 _MOST_ANSWER_CHARACTERS = 20_000
 _MOST_ANSWER_TOKENS = 4096
 _BUSY = (408, 429, 500, 502, 503, 504, 529)
-"""HTTP states after which another try may succeed."""
+"""HTTP status codes after which another try may succeed."""
 
 
 class AnswerError(Exception):
-    """The language model gave no values that can be used; says why, in one line."""
+    """The language model gave no values that can be used; the message says why."""
 
 
 class TryAgainError(Exception):
-    """This try failed, another may not.
+    """This try failed, but another one may succeed.
 
-    `wait_s`: how long to wait first; `answer`: what the model said, if it spoke.
+    Args:
+        why: why it failed, in one line.
+        wait_s: seconds to wait before the next try.
+        answer: what the model said; "" where it gave no answer.
     """
 
     def __init__(self, why: str, *, wait_s: float = 0.0, answer: str = "") -> None:
@@ -41,10 +44,20 @@ class TryAgainError(Exception):
 
 
 def send(endpoint: Endpoint, talk: list[dict[str, str]], limit_s: float) -> str:
-    """Post the talk and return what the model says, within the limit.
+    """Post the messages of a conversation and return the model's answer.
 
-    In a thread of its own, because no setting of `requests` bounds the name look-up
-    or an answer that drips; a thread that is given up ends with its connection.
+    The request runs in a thread of its own, because no setting of `requests` limits
+    the time of a name look-up or of an answer that arrives byte by byte. A thread that
+    is given up ends with its connection.
+
+    Args:
+        endpoint: the language model and how to reach it.
+        talk: the messages so far, each with "role" and "content".
+        limit_s: seconds within which the answer must be there.
+
+    Raises:
+        AnswerError: there is no answer in time, or another try would fail, too.
+        TryAgainError: this request failed, but another one may succeed.
     """
     if limit_s <= 0:
         raise AnswerError(_late(endpoint))
@@ -67,11 +80,12 @@ def send(endpoint: Endpoint, talk: list[dict[str, str]], limit_s: float) -> str:
 
 
 def _late(endpoint: Endpoint) -> str:
+    """The message for an answer that did not come in time."""
     return f"no usable answer within {endpoint.timeout_s:g} s"
 
 
 def _post(endpoint: Endpoint, talk: list[dict[str, str]], limit_s: float) -> str:
-    """One request; the text of its answer."""
+    """Send one request and return the text of its answer."""
     until = time.monotonic() + limit_s
     path = {"openai": "/chat/completions", "anthropic": "/v1/messages"}
     body: dict[str, Any] = {"model": endpoint.model, "messages": talk}
@@ -90,10 +104,10 @@ def _post(endpoint: Endpoint, talk: list[dict[str, str]], limit_s: float) -> str
         with requests.post(
             endpoint.address + path[endpoint.provider],
             json=body,
-            auth=sign,  # or a .netrc would replace the key
+            auth=sign,  # without it a .netrc would replace the key
             stream=True,
             timeout=limit_s,
-            allow_redirects=False,  # the key is for this host
+            allow_redirects=False,  # the key is meant for this host alone
         ) as response:
             _check_status(response, until)
             content = _read_body(response, until)
@@ -111,7 +125,7 @@ def _post(endpoint: Endpoint, talk: list[dict[str, str]], limit_s: float) -> str
 
 
 def _check_status(response: requests.Response, until: float) -> None:
-    """Raise what the status says, with the server's words."""
+    """Raise the error that the HTTP status means, with the server's own message."""
     if response.status_code == 200:
         return
     raw = _parse(_read_body(response, until))
@@ -125,7 +139,7 @@ def _check_status(response: requests.Response, until: float) -> None:
 
 
 def _wait_asked_s(text: str | None) -> float:
-    """Seconds to wait by a Retry-After header: a number of seconds or a date.
+    """Seconds to wait according to a Retry-After header: a number or a date.
 
     Source: RFC 9110, section 10.2.3.
     """
@@ -142,6 +156,7 @@ def _wait_asked_s(text: str | None) -> float:
 
 
 def _read_body(response: requests.Response, until: float) -> bytes:
+    """Read what a server sends, until the time is up; refuse what is too long."""
     content = b""
     for chunk in response.iter_content(1 << 8):
         content += chunk
@@ -153,7 +168,7 @@ def _read_body(response: requests.Response, until: float) -> bytes:
 
 
 def _find_text(provider: str, content: bytes) -> str:
-    """What the model says in the body of an answer."""
+    """Find the model's text in the body of an answer."""
     raw = _parse(content)
     try:
         if provider == "openai":
@@ -172,7 +187,7 @@ def _find_text(provider: str, content: bytes) -> str:
 
 
 def _parse(content: bytes) -> Any:
-    """JSON, or None for what is none."""
+    """Parse JSON; None for anything else."""
     try:
         return json.loads(content)
     except (ValueError, RecursionError):

@@ -17,19 +17,20 @@ from nobrainer.research.shared import SharedRuns
 from nobrainer.research.trial import run_trial
 
 _COMPARED = ("done", "pruned")
-"""States of a recipe that was compared with the default one."""
+"""States in which a recipe was compared with the default one."""
 
 
 class Ending:
-    """Scores the test split when nobody is at work any more.
+    """Scores the test split once no worker is busy with a run any more.
 
     Args:
         shared: the runs of the study.
-        results: what gets the scores.
-        task: what scores models.
-        test: the scans of the test split.
+        results: the best model and the page, which get the scores.
+        task: the training and judging that the study repeats; it scores models.
+        test: (scan, labels, subject) of each scan of the test split.
         budget: what this worker may spend.
-        environment: variables of the process that scores.
+        environment: variables that the process that scores has besides those of this
+            process.
         view: shows how it goes.
     """
 
@@ -59,7 +60,7 @@ class Ending:
 
         Args:
             is_done: whether nothing is left to try.
-            on_wait: called about ten times a second.
+            on_wait: called about ten times a second while the scoring goes on.
         """
         try:
             left_s = self._budget.left_s(time.monotonic())
@@ -86,7 +87,8 @@ class Ending:
         if busy:
             self._view.say("other workers go on; the last one scores the test split")
             return
-        self._results.write_page()  # Should scoring fail, the page is up to date.
+        # Before the scoring, so that the page is up to date if that fails.
+        self._results.write_page()
         self._view.say(f"scoring the test split, once: runs {baseline} and {champion}")
         scores = self._score({"baseline": baseline, "champion": champion}, on_wait)
         if scores is None:
@@ -101,7 +103,14 @@ class Ending:
     def _score(
         self, numbers: Mapping[str, int], on_wait: Callable[[], None]
     ) -> Scores | None:
-        """The scores of runs, by name; None where they could not be scored."""
+        """Score the models of some runs on the test split, in a process of its own.
+
+        Args:
+            numbers: number of each run, by the name of its scores.
+            on_wait: called about ten times a second.
+
+        Returns: the scores by these names; None where the scoring failed.
+        """
         folders = {name: str(self._folder.run(n)) for name, n in numbers.items()}
         outcome = run_trial(
             self._task.score,
@@ -125,7 +134,7 @@ class Ending:
     def _compare(
         self, champion: int, baseline: int, scores: Scores
     ) -> FinalResult | None:
-        """Champion against baseline; None where they share no scored subject."""
+        """Compare champion and baseline; None where they share no scored subject."""
         subjects = {
             name: only_finite(found["subjects"]) for name, found in scores.items()
         }
@@ -149,12 +158,16 @@ class Ending:
 
 
 def only_finite(figures: Mapping[str, float]) -> dict[str, float]:
-    """The figures that are defined."""
+    """The figures without those that are not defined (NaN or infinite)."""
     return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
 def _may_open(rows: Sequence[Row], standing: Standing, *, is_done: bool) -> bool:
-    """Whether there is something that the test split should decide on."""
+    """Whether the test split may be scored: it has something to decide.
+
+    Some recipe must have been compared with the default one, and either one has beaten
+    it or nothing is left to try.
+    """
     is_compared = any(r.role == "proposal" and r.state in _COMPARED for r in rows)
     is_beaten = standing.champion != standing.baseline
     return is_compared and (is_beaten or is_done)

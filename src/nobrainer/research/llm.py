@@ -33,16 +33,19 @@ def ask_for_values(
     *,
     is_new: Callable[[dict[str, Any]], bool],
 ) -> tuple[dict[str, Any], str]:
-    """Show the model the space and the whole journal and let it name values.
+    """Show a language model the space and the whole journal and let it name values.
 
-    An answer that cannot be used is told back, at most twice; a server that is busy
-    is waited for as long as it asks, within the endpoint's time-out.
+    Where an answer cannot be used the model is told why and asked again, at most twice.
+    A busy server is given the time that it asks for, within the endpoint's time-out.
 
     Args:
-        rows: the journal, with the rows under way.
-        is_new: whether values were not tried yet.
+        endpoint: the language model and how to reach it.
+        space: the space that is searched.
+        rows: rows of all runs, those under way included.
+        objectives: names of `OBJECTIVES` by which runs are judged.
+        is_new: tells whether values have not been tried yet.
 
-    Returns: values that `space.check` accepts, and the model's reason, one line.
+    Returns: values that `space.check` accepts, and the model's reason in one line.
 
     Raises:
         AnswerError: the model could not be reached, or named no such values.
@@ -71,7 +74,13 @@ def ask_for_values(
 
 
 def describe_study(space: Space, rows: Sequence[Row], objectives: Sequence[str]) -> str:
-    """What the model is shown: the space, the objectives and a line for each row."""
+    """The text that the model is shown: space, objectives, journal, and its task.
+
+    Args:
+        space: the space that is searched.
+        rows: rows of all runs; each becomes a line.
+        objectives: names of `OBJECTIVES` by which runs are judged.
+    """
     aims = ", ".join(f"{OF_RUNS[name].direction} {name}" for name in objectives)
     states = "\n".join(f"{name}: {STATES[name]}" for name in STATES)
     journal = "\n".join(_describe_row(row) for row in rows)
@@ -83,6 +92,7 @@ def describe_study(space: Space, rows: Sequence[Row], objectives: Sequence[str])
 
 
 def _describe_row(row: Row) -> str:
+    """A run as one line of JSON, with what helps to choose the next values."""
     shown = {
         "run": row.number,
         "role": row.role,
@@ -105,7 +115,7 @@ def _read_answer(
     space: Space,
     is_new: Callable[[dict[str, Any]], bool],
 ) -> tuple[dict[str, Any], str]:
-    """The values and the reason of an answer, checked."""
+    """Read values and reason from an answer; refuse values that cannot be tried."""
     raw = _find_object(answer)
     if raw is None:
         raise TryAgainError('no JSON object with "values" in the answer', answer=answer)
@@ -121,7 +131,7 @@ def _read_answer(
 
 
 def _find_object(text: str) -> dict[str, Any] | None:
-    """The last JSON object with "values" in a text with or without words around it."""
+    """Find the last JSON object with "values", whatever text stands around it."""
     decoder, found, start = json.JSONDecoder(), None, text.find("{")
     while start >= 0:
         try:
@@ -135,7 +145,7 @@ def _find_object(text: str) -> dict[str, Any] | None:
 
 
 def _tidy(endpoint: Endpoint, text: str) -> str:
-    """One short line without control characters and without the key."""
+    """Make a text one short line, without control characters and without the key."""
     # Spaces for control characters: else they could hide the key from the search.
     printable = "".join(c if c.isprintable() else " " for c in text)
     line = " ".join(printable.split())

@@ -1,4 +1,4 @@
-"""What is due before anything new is proposed: a function of the rows."""
+"""Which run is due before anything new is proposed, as a function of the rows."""
 
 import json
 from collections import Counter
@@ -10,9 +10,9 @@ from nobrainer.research.journal import Row
 from nobrainer.research.judge import Standing
 
 MOST_LOST = 3
-"""Times that a run is lost with its worker before it is left alone."""
+"""How often a run may be lost with its worker before it is not started again."""
 DEFAULT = "default"
-"""Who proposed the baseline, and so its repeats."""
+"""Name of the proposer of the baseline, and so of its repeats."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class NextRun:
     """A run that has no number yet.
 
     role: "baseline", "proposal", or "repeat" of a run with another seed.
-    values: its values, by the names of the space.
-    proposer: who proposed them.
-    note: what was said of them, in one line.
-    of: number of the run that it repeats; None for no repeat.
+    values: value of each parameter, by its name in the space.
+    proposer: name of who proposed them.
+    note: what the proposer says about them, in one line.
+    of: number of the run that it repeats; None where it is no repeat.
     """
 
     role: str
@@ -39,10 +39,10 @@ def find_due(
     standing: Standing,
     defaults: dict[str, Any],
 ) -> NextRun | None:
-    """The run that is due, None where something new may be proposed.
+    """Find the run that is due; None where something new may be proposed.
 
-    That is the baseline, then a repeat that the judge waits for, then a proposal that
-    was lost with its worker.
+    The baseline comes first, then a repeat that the judge waits for, then a proposal
+    that was lost with its worker.
 
     Args:
         rows: rows of the runs that have ended.
@@ -75,15 +75,20 @@ def find_due(
 
 
 def values_told(values: dict[str, Any], proposer: str) -> dict[str, Any]:
-    """The values that training is told: none for the unchanged recipe.
+    """The values that training gets: none for the unchanged recipe.
 
-    Its row has those of the default values that the space can say.
+    The row of the baseline lists its default values where they lie in the space.
+    Training must not get these, or the recipe would no longer be the unchanged one.
+
+    Args:
+        values: values of the run's row.
+        proposer: proposer of the run's row.
     """
     return {} if proposer == DEFAULT else values
 
 
 def _key(row: Row) -> str:
-    """What a run is a run of, by which a lost one is told to have been run again."""
+    """Identify what a run does, so that a lost run and its second try have one key."""
     if row.role == "repeat":
         return f"repeat {row.of}"
     return row.role + json.dumps(row.values, sort_keys=True)

@@ -1,4 +1,4 @@
-"""A study as Optuna has it: ranges, directions, and rows as trials."""
+"""Conversion of a study to Optuna: ranges, directions, and rows as trials."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def to_distribution(span: Range) -> BaseDistribution:
-    """The range as Optuna has it."""
+    """Convert a range to Optuna's distribution."""
     match span:
         case Choice(values):
             return CategoricalDistribution(values)
@@ -36,30 +36,30 @@ def to_distribution(span: Range) -> BaseDistribution:
 
 
 def to_distributions(space: Space) -> dict[str, BaseDistribution]:
-    """The ranges of a space as Optuna has them, by parameter."""
+    """Convert the ranges of a space to Optuna's distributions, by parameter."""
     return {name: to_distribution(span) for name, span in space.ranges.items()}
 
 
 def to_directions(objectives: Sequence[str]) -> list[StudyDirection]:
-    """Which way each objective is better, as Optuna has it."""
+    """Say for each objective whether Optuna shall minimise or maximise it."""
     return [StudyDirection[OF_RUNS[name].direction.upper()] for name in objectives]
 
 
 def to_study(
     space: Space, rows: Sequence[Row], objectives: Sequence[str]
 ) -> optuna.Study:
-    """The rows as an Optuna study in memory, a trial for each recipe.
+    """Convert rows to an Optuna study in memory, with one trial for each recipe.
 
-    Repeats are no trials: the value of a trial is the mean over the seeds of its
-    recipe. Rows that cannot be trained are pruned trials with a violated constraint,
-    which TPE takes for worse than all others; rows that were lost say nothing and are
-    left out. The attribute "run" of a trial is its row's number.
+    Repeats are no trials of their own: the value of a trial is the mean over the seeds
+    of its recipe. Recipes that could not be trained become pruned trials with a
+    violated constraint, which TPE ranks below all others. Lost runs say nothing and are
+    left out. The attribute "run" of a trial is the number of its row.
 
     Args:
         space: the space that is searched.
         rows: the rows of a study, those under way included.
-        objectives: names of `OBJECTIVES`; the curves, which are of Dice, are
-            intermediate values (by percent of the training) where Dice is the only one.
+        objectives: names of `OBJECTIVES`. Where Dice is the only one, the validation
+            curves, which show Dice, become intermediate values by percent of training.
     """
     study = optuna.create_study(
         directions=to_directions(objectives),

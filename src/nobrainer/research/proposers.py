@@ -22,7 +22,7 @@ from nobrainer.research.ranges import Choice, Float, Integer, Range
 from nobrainer.research.space import Space
 
 MODEL_SHARE = 0.3
-"""At most this share of the proposals of `mixed` is asked of the language model."""
+"""Largest share of the proposals of `mixed` for which the language model is asked."""
 _MODEL_FAILED = "language model failed"
 _N_RANDOM = 5
 _TPE_TRIES = 20
@@ -33,9 +33,11 @@ _MOST_GRID_POINTS = 1_000_000
 
 @dataclass(frozen=True)
 class Proposal:
-    """Values to try, complete and inside the space.
+    """Values to try.
 
-    proposer: who proposed them; note: what they said of it, in one line.
+    values: a value inside its range for each parameter of the space.
+    proposer: name of the proposer that found them.
+    note: what it says about them, in one line; "" for nothing.
     """
 
     values: dict[str, Any]
@@ -44,11 +46,12 @@ class Proposal:
 
 
 Proposer = Callable[[Space, Sequence[Row], Sequence[str], int], Proposal | None]
-"""(space, rows, objectives, seed) -> what to try; None where all has been tried."""
+"""Takes the space, the rows of all runs, the names of the objectives and a seed;
+returns what to try next, or None where all values of the space have been tried."""
 
 PROPOSERS: Registry[Callable[[], Proposer]] = Registry("proposer")
-"""Makes a proposer; raises `InputError` where it needs a language model and the
-environment names none."""
+"""Functions that make a proposer, by its name; they raise `InputError` where the
+proposer needs a language model and the environment names none."""
 
 
 @PROPOSERS.register("random")
@@ -95,7 +98,16 @@ def _make_mixed() -> Proposer:
 def propose_random(
     space: Space, rows: Sequence[Row], objectives: Sequence[str], seed: int
 ) -> Proposal | None:
-    """Values drawn uniformly from their ranges (of their logarithm where log)."""
+    """Draw values uniformly from their ranges, on a log scale where the range says so.
+
+    Args:
+        space: the space that is searched.
+        rows: rows of all runs of the study; their values are not proposed again.
+        objectives: names of `OBJECTIVES`; they play no part here.
+        seed: seed of the draw.
+
+    Returns: new values; None where all of the space have been tried.
+    """
     taken = _tried(space, rows)
     if len(taken) >= _count_points(space):
         return None
@@ -107,7 +119,15 @@ def propose_random(
 def propose_tpe(
     space: Space, rows: Sequence[Row], objectives: Sequence[str], seed: int
 ) -> Proposal | None:
-    """Values that look like the best ones so far and unlike the rest; random at first.
+    """Propose values like the best ones so far and unlike the rest; random at first.
+
+    Args:
+        space: the space that is searched.
+        rows: rows of all runs of the study, from which it learns.
+        objectives: names of `OBJECTIVES` by which runs are judged.
+        seed: seed of the search for the most promising values.
+
+    Returns: new values; None where all of the space have been tried.
 
     Source: Watanabe 2023, Tree-Structured Parzen Estimator,
     https://arxiv.org/abs/2304.11127, as Optuna implements it.
@@ -116,7 +136,7 @@ def propose_tpe(
     if len(taken) >= _count_points(space):
         return None
     study = to_study(space, rows, objectives)
-    # Without any trained recipe TPE would take the least bad failure for good.
+    # Without any trained recipe TPE would take the least bad failure for a good one.
     is_blind = not any(row.state == "done" for row in rows)
     study.sampler = TPESampler(
         n_startup_trials=len(rows) + 1 if is_blind else _N_RANDOM,
@@ -133,9 +153,17 @@ def propose_tpe(
 def propose_grid(
     space: Space, rows: Sequence[Row], objectives: Sequence[str], seed: int
 ) -> Proposal | None:
-    """The first point of the grid that is in no row; the order is the space's own.
+    """Propose the next point of a grid that no run has tried.
 
-    All choices, and up to four numbers of each other range, both its ends included.
+    The grid has all choices, and up to four numbers of each other range, both of its
+    ends included. Its points come in a random order that depends on the space alone.
+
+    Args:
+        space: the space that is searched.
+        rows: rows of all runs of the study; their values are not proposed again.
+        objectives, seed: not used; every proposer takes them.
+
+    Returns: new values; None where the whole grid has been tried.
 
     Raises:
         InputError: the grid has more than a million points.
@@ -165,7 +193,18 @@ def propose_by_model(
     objectives: Sequence[str],
     seed: int,
 ) -> Proposal | None:
-    """Values that a language model names; TPE's, with a note why, where it fails."""
+    """Propose the values that a language model names, or those of TPE where it fails.
+
+    Args:
+        endpoint: the language model and how to reach it.
+        space: the space that is searched.
+        rows: rows of all runs of the study, which the model is shown.
+        objectives: names of `OBJECTIVES` by which runs are judged.
+        seed: seed of TPE, if it is needed.
+
+    Returns: new values, where the model failed with a note that says why; None where
+        all of the space have been tried.
+    """
     taken = _tried(space, rows)
     if len(taken) >= _count_points(space):
         return None
@@ -185,7 +224,7 @@ def propose_by_model(
 
 
 def _is_models_turn(rows: Sequence[Row]) -> bool:
-    """Whether asking the model now keeps it within its share, failures included."""
+    """Whether the model may be asked now within its share; failed calls count, too."""
     proposals = [row for row in rows if row.role == "proposal"]
     asked = sum(
         row.proposer == "llm" or row.note.startswith(_MODEL_FAILED) for row in proposals
@@ -196,7 +235,7 @@ def _is_models_turn(rows: Sequence[Row]) -> bool:
 
 
 def _grid_axis(span: Range) -> list[Any]:
-    """The values of a parameter on the grid, rising."""
+    """The values of a parameter on the grid; numbers in rising order."""
     if isinstance(span, Choice):
         return list(span.values)
     spaced = np.geomspace if span.log else np.linspace
@@ -208,7 +247,7 @@ def _grid_axis(span: Range) -> list[Any]:
 
 
 def _count_points(space: Space) -> float:
-    """How many different values the space holds; infinite where one is a float."""
+    """How many points the space holds; infinite where a parameter is a float."""
     counts: list[float] = []
     for span in space.ranges.values():
         match span:
@@ -226,7 +265,7 @@ def _key(space: Space, values: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _tried(space: Space, rows: Sequence[Row]) -> set[tuple[Any, ...]]:
-    """What need not be tried again: all that is complete and was not lost."""
+    """The values that need not be tried again: of all runs that were not lost."""
     return {
         _key(space, row.values)
         for row in rows

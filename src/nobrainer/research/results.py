@@ -1,4 +1,4 @@
-"""What a study leaves: the best model, the page, and weights that may yet win."""
+"""The results of a study: best model, page, and weights that may still be needed."""
 
 import math
 import shutil
@@ -16,18 +16,18 @@ from nobrainer.research.shared import SharedRuns
 from nobrainer.research.space import Space
 
 KEPT_MODELS = 3
-"""Number of the last runs whose weights stay, beside those of runs that may yet win."""
+"""How many of the last runs keep their weights, besides runs that may still win."""
 _REPORT_EVERY_S = 60.0
-"""Seconds between pages: one takes seconds to write, and runs may be as short."""
+"""Seconds between pages: a page takes seconds to write, and a run may be as short."""
 
 
 class Results:
-    """Keeps what users of a study look for up to date.
+    """Keeps the best model and the page of a study up to date.
 
     Args:
         shared: the runs of the study.
         space: the space that is searched.
-        task: what the study repeats; it publishes models.
+        task: the training and judging that the study repeats; it publishes models.
         split: the scans of each part.
     """
 
@@ -42,9 +42,13 @@ class Results:
         self._reported = -math.inf
 
     def update(self, rows: Sequence[Row]) -> None:
-        """After a run: publish the champion, drop old weights; hold the lock.
+        """Publish the champion after a run, and remove weights that nobody needs.
 
-        The page is written where the last one is a minute old.
+        The page is written if the last one is more than a minute old. The caller holds
+        the study's lock.
+
+        Args:
+            rows: rows of all runs that have ended.
         """
         standing = self._shared.judge(rows)
         if standing.champion is not None:
@@ -54,24 +58,24 @@ class Results:
             self.write_page()
 
     def close(self) -> None:
-        """Bring the scores on the test split to the best model and to the page."""
+        """Add the scores on the test split to the best model and to the page."""
         final = self._folder.read_test()
         with self._shared.lock:
             rows = self._shared.rows()
             standing = self._shared.judge(rows)
-            # Of a finished study the runs may have been removed, to save space.
+            # The user may have removed the runs of a finished study to save space.
             champion = standing.champion
             if champion is not None and self._folder.model(champion).is_dir():
                 self._publish(rows, standing, final)
             self.write_page()
 
     def write_page(self) -> None:
-        """Write the page of the study as it stands."""
+        """Write the page about the study as it stands."""
         write_study(self._shared.snapshot(), self._folder.report, overwrite=True)
         self._reported = time.monotonic()
 
     def _drop_weights(self, rows: Sequence[Row], standing: Standing) -> None:
-        """Remove the models that nobody will ask for."""
+        """Remove weights of runs that cannot win any more and are not among the last."""
         kept = {standing.champion, standing.baseline, *standing.undecided}
         done = [row.number for row in rows if row.state == "done"]
         kept |= {*done[-KEPT_MODELS:]}
@@ -84,7 +88,7 @@ class Results:
     def _publish(
         self, rows: Sequence[Row], standing: Standing, final: FinalResult | None
     ) -> None:
-        """Put the champion's model where users look for it, with its story."""
+        """Copy the champion's model to the folder `best`, with its record of search."""
         champion, baseline = standing.champion, standing.baseline
         assert champion is not None and baseline is not None
         settings = self._shared.settings

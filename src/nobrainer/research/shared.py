@@ -1,4 +1,4 @@
-"""What the workers of a study share: its runs, in the storage and in the journal."""
+"""The runs of a study, which its workers share through the storage and the journal."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ class SharedRuns:
     Args:
         folder: folder of the study.
         settings: settings of the study.
-        storage_url: URL of the database; None is a file in the folder.
+        storage_url: URL of the database; None takes a file in the folder.
     """
 
     def __init__(
@@ -38,12 +38,14 @@ class SharedRuns:
         self._judged: tuple[int, Standing] | None = None
 
     def restore(self) -> int:
-        """Bring what only the journal knows back to the storage; hold the lock.
+        """Bring runs that only the journal knows back to the storage.
+
+        The caller holds the study's lock.
 
         Returns: the number of runs that the storage had lost.
 
         Raises:
-            InputError: a database is not the one that the journal was written from.
+            InputError: the database is not the one that the journal was written from.
         """
         rows = self.rows()
         missing = {row.number for row in rows}
@@ -59,15 +61,20 @@ class SharedRuns:
         return len(missing)
 
     def rows(self) -> list[Row]:
-        """The rows of the runs that have ended, in the order in which they did."""
+        """Rows of the runs that have ended, in the order in which they ended."""
         return self._journal.read()
 
     def running(self) -> list[Row]:
-        """The rows of the runs that are under way."""
+        """Rows of the runs that are under way."""
         return self.storage.running()
 
     def settle(self) -> list[Row]:
-        """Take note of what ended and who died; hold the lock. Returns ended rows."""
+        """Close the runs of workers that died, and bring the journal up to date.
+
+        The caller holds the study's lock.
+
+        Returns: rows of all runs that have ended.
+        """
         for row in self.running():
             if row.state != "running":
                 self.storage.close(row)
@@ -81,7 +88,11 @@ class SharedRuns:
         return self.rows()
 
     def judge(self, rows: Sequence[Row]) -> Standing:
-        """Who is best by all rows that have ended, which are only ever added to."""
+        """Judge the runs that have ended; the result for as many rows is kept.
+
+        Args:
+            rows: rows of all runs that have ended, to which rows are only ever added.
+        """
         if self._judged is None or self._judged[0] != len(rows):
             self._judged = len(rows), judge_journal(self.folder, rows, self.settings)
         return self._judged[1]
@@ -113,7 +124,16 @@ class SharedRuns:
 def judge_journal(
     folder: StudyFolder, rows: Sequence[Row], settings: Settings
 ) -> Standing:
-    """Who is best by the rows of a journal; an error names the file."""
+    """Judge the rows of a journal.
+
+    Args:
+        folder: folder of the study; an error names its journal.
+        rows: rows of the runs that have ended, in the order in which they ended.
+        settings: settings of the study, which say by what runs are judged.
+
+    Raises:
+        InputError: a run is done but lacks a figure to judge it by.
+    """
     try:
         return judge(rows, settings.objectives)
     except InputError as error:

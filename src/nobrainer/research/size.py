@@ -23,8 +23,8 @@ _PLANES = 5
 """Numbers held where windows are blended: for each voxel of a window and channel at
 full resolution, and for each voxel of the scan and class."""
 _SLABS = 8
-"""Slabs held at once, at full resolution, where it is done slab by slab, besides the
-planes that later layers look back at."""
+"""Slabs of the scan, at full resolution, that prediction slab by slab holds at once,
+besides the planes that later layers look back at."""
 
 
 def count_size(
@@ -39,22 +39,28 @@ def count_size(
 ) -> Size:
     """Count a network and its work without building or applying it.
 
-    Activations are what is held at once: what the layers give for a training batch,
-    or what judging the largest scan holds, whichever is more. Of an ensemble,
-    whose members are trained one after the other, they and the step's operations are
-    those of its largest member; parameters are those of all.
+    Activations are the numbers that are held at once: the outputs of all layers for a
+    training batch, or what judging the largest scan holds, whichever is more. The
+    members of an ensemble are trained one after the other: for an ensemble, the
+    activations and the operations of a step are those of its largest member, while
+    the parameters of all members are added up.
 
     Args:
         model: name of a registered model.
-        model_args: arguments of the model.
+        model_args: arguments of the model, by name; the number of classes is added.
         n_classes: number of classes, background among them.
         batch_size: number of patches in a training batch.
         block_shape: voxels of a patch along each axis.
-        judge_shapes: voxels of each scan that it is judged on, once prepared.
-        n_draws: that it is judged with; a deterministic model makes one pass.
+        judge_shapes: shape in voxels of each scan that the network is judged on,
+            after preparation.
+        n_draws: number of draws of the weights by which it is judged; a deterministic
+            model makes one pass.
+
+    Returns: the counts, for an ensemble as described above.
 
     Raises:
-        InputError: a model, argument or block that cannot be.
+        InputError: the model is unknown, refuses an argument, or cannot take patches
+            of this shape.
     """
     with imagined():
         network = models.build(model, **{"n_classes": n_classes, **model_args})
@@ -78,7 +84,7 @@ def count_size(
 def _count_step(
     network: nn.Module, batch_size: int, block_shape: Shape3
 ) -> tuple[int, float]:
-    """Outputs of all layers, and operations, of the forward pass of a batch."""
+    """Count the outputs and the operations of all layers for one training batch."""
     check_patch(network, block_shape)
     activations = 0
 
@@ -89,7 +95,7 @@ def _count_step(
     hooks = [
         layer.register_forward_hook(add)
         for layer in network.modules()
-        # A stochastic layer has its posteriors inside.
+        # The modules inside a stochastic layer are its posteriors, not layers.
         if isinstance(layer, StochasticLayer) or not [*layer.children()]
     ]
     flop = _count_flop(network.train(), (batch_size, 1, *block_shape))
@@ -99,6 +105,7 @@ def _count_step(
 
 
 def _count_flop(network: nn.Module, shape: tuple[int, ...]) -> float:
+    """Count the floating-point operations of one forward pass."""
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         network(torch.empty(shape))
@@ -108,18 +115,22 @@ def _count_flop(network: nn.Module, shape: tuple[int, ...]) -> float:
 def _count_judging(
     network: nn.Module, shape: Shape3, n_classes: int
 ) -> tuple[int, float]:
-    """Numbers held, and operations, of a draw on a scan that has no empty margin."""
+    """Count the numbers held and the operations of one draw on a whole scan.
+
+    Prediction leaves out an empty margin; here the scan is taken to have none.
+    """
     voxels, width = math.prod(shape), int(network.width)  # type: ignore[arg-type]
     if network.halo is None:
         side = round_up(BLENDED_SIDE, int(network.stride))
-        # A quarter of neighbouring windows is in both.
+        # Neighbouring windows overlap by a quarter of their side.
         windows = math.prod(-(-max(0, n - side) // (side * 3 // 4)) + 1 for n in shape)
         flop = windows * _count_flop(network.eval(), (1, 1, side, side, side))
         return _PLANES * (width * side**3 + n_classes * voxels), flop
     stride, halo = int(network.stride), int(network.halo)  # type: ignore[arg-type]
     side = 2 * stride
     per_voxel = _count_flop(network.eval(), (1, 1, side, side, side)) / side**3
-    # Some is computed beyond the scan's edges: about as if it were that much wider.
+    # Layers also compute a margin around each slab: about as much work as if the scan
+    # were a quarter of the halo wider along each axis.
     flop = per_voxel * math.prod(n + halo // 4 for n in shape)
     planes = slab_planes(shape, width, n_classes, torch.device("cpu"), itemsize=4)
     slabs = _SLABS * min(planes, shape[0]) + 2 * halo

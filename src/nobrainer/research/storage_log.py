@@ -1,4 +1,4 @@
-"""Optuna's storage in a file of whole lines, of which a damaged line is named."""
+"""Optuna's storage in a file of whole lines; an error names a line that is damaged."""
 
 import json
 from collections.abc import Iterator
@@ -18,14 +18,17 @@ _NONSENSE = (
     *(LookupError, TypeError, ValueError),
     *(AttributeError, AssertionError, RuntimeError),
 )
-"""What Optuna raises for entries that it cannot have written, beside its own errors."""
+"""What Optuna raises, besides its own errors, for entries that it did not write."""
 
 
 def open_log(path: Path) -> JournalStorage:
-    """The storage in a file, which is made if missing.
+    """Open the storage in a file, which is made if missing.
+
+    Args:
+        path: path of the file; its lock is the file beside it that ends in ".lock".
 
     Raises:
-        InputError: a line is damaged; names it and the way on.
+        InputError: a line is damaged; the message names the line and says what to do.
     """
     log = _LineLog(path)
     try:
@@ -39,17 +42,18 @@ def open_log(path: Path) -> JournalStorage:
 class _LineLog(BaseJournalBackend):
     """Optuna's log in a file of whole lines.
 
-    Optuna's own backend adds to a half line, after which nothing can read the file.
+    Optuna's own backend would append to a line that was cut short, and nothing could
+    read the file afterwards.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # The system frees it when its holder dies, of whatever.
+        # The system frees this lock when its holder dies, however that happens.
         self._lock = FileLock(f"{path}.lock")
         self.n_read, self._end = 0, 0
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """The entries from a number on, as far as their lines are whole."""
+        """Yield the entries from a number on, up to the first line without an end."""
         if log_number_from != self.n_read:
             self.n_read, self._end = 0, 0
         if not self.path.exists():
@@ -65,13 +69,13 @@ class _LineLog(BaseJournalBackend):
                     yield self._parse(line)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add entries, all of them or none."""
+        """Append entries: all of them, or none where the disk is full."""
         lines = [json.dumps(log, separators=(",", ":")) for log in logs]
         with self._lock:
             append_lines(self.path, lines)
 
     def damaged(self, reason: str) -> InputError:
-        """The error for the line that was read last."""
+        """The error that names the line that was read last as damaged."""
         return InputError(
             f"{self.path} line {self.n_read}: is damaged: {reason}: end all workers of "
             "the study, remove this file and start `research run` again, which makes "

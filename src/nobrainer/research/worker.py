@@ -1,4 +1,4 @@
-"""Who works on a study, whether they still do, and what of the machine is theirs."""
+"""The workers of a study: which of them still live, and which GPU each one owns."""
 
 import json
 import os
@@ -17,15 +17,23 @@ from nobrainer.errors import InputError
 from nobrainer.json_records import parse_json
 
 BEAT_S = 5.0
-# Network disks may show a file's time as it was a minute ago.
+"""Seconds after which a worker marks its file as changed, again and again."""
 DEAD_AFTER_S = 90.0
+"""Seconds without a change after which a worker elsewhere is taken for dead: network
+disks may show a file's time as it was a minute ago."""
 
 
 class Presence:
-    """A file in `folder` that says, while it lives, that this process works on a study.
+    """A file that tells other workers that this process works on a study.
 
-    Beside it is a lock, which the system frees however the process ends.
-    Use it as a context manager; `name` is unique, `Watch.is_alive` takes it.
+    It exists as long as the context that this object is. Beside it is a lock, which
+    the system frees however the process ends.
+
+    Args:
+        folder: folder of the workers' files; made if missing.
+
+    Attributes:
+        name: unique name of this worker, for `Watch.is_alive`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,18 +71,26 @@ class Presence:
 
 
 class Watch:
-    """Who of the workers in `folder` still lives, as one of them sees it."""
+    """Tells which workers still live, as seen by one of them.
+
+    Args:
+        folder: folder of the workers' files.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._beats: dict[str, tuple[int, float]] = {}
 
     def is_alive(self, name: str) -> bool:
-        """Whether the worker `name` of a `Presence` in the folder still runs.
+        """Whether a worker still runs.
 
-        Exact for a worker of this machine: it holds its lock. Elsewhere one is taken
-        for dead when its file has not changed for 90 s of our watching. No clock is
-        compared with another, so none that is set matters.
+        For a worker on this machine the answer is exact, since it holds its lock. A
+        worker on another machine is taken for dead when its file has not changed for
+        90 s by our clock. Clocks are never compared with each other, so it does not
+        matter if they differ or are set.
+
+        Args:
+            name: name of the worker's `Presence`.
         """
         path = self.folder / name
         if not _is_name(name):
@@ -96,7 +112,12 @@ class Watch:
 
 
 def forget(folder: Path, name: str) -> None:
-    """Remove what a worker that has ended leaves in `folder`."""
+    """Remove the files of a worker that has ended.
+
+    Args:
+        folder: folder of the workers' files.
+        name: name of the worker's `Presence`.
+    """
     if not _is_name(name):
         return
     for path in (folder / name, folder / f"{name}.lock"):
@@ -104,7 +125,11 @@ def forget(folder: Path, name: str) -> None:
 
 
 def list_workers(folder: Path) -> list[str]:
-    """The names of the workers that have begun and were not seen to end."""
+    """Names of the workers that have begun and whose end nobody has noted yet.
+
+    Args:
+        folder: folder of the workers' files; need not be there.
+    """
     try:
         return [path.stem for path in folder.iterdir() if path.suffix == ".lock"]
     except (FileNotFoundError, NotADirectoryError):
@@ -112,7 +137,7 @@ def list_workers(folder: Path) -> list[str]:
 
 
 def _is_name(name: str) -> bool:
-    """Whether it can be that of a worker; from a storage it could be any path."""
+    """Whether a text can be a worker's name; what a storage holds could be any path."""
     return bool(name) and Path(name).name == name
 
 
@@ -121,7 +146,7 @@ def _lock_of(path: Path) -> FileLock:
 
 
 def _is_here(record: bytes) -> bool:
-    """Whether a worker's record is of this machine; one that is damaged is not."""
+    """Whether a worker's record was written on this machine; not if it is damaged."""
     try:
         found = parse_json(record, "record")
     except InputError:
@@ -130,9 +155,9 @@ def _is_here(record: bytes) -> bool:
 
 
 def _locate() -> str:
-    """Names what must be the same for two processes to see each other's locks.
+    """Identify the running system, within which processes see each other's locks.
 
-    Containers on one machine share its kernel, by whatever names they call it.
+    Containers on one machine have host names of their own, but share its kernel.
     """
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -141,7 +166,7 @@ def _locate() -> str:
 
 @contextmanager
 def claim_gpu(folder: Path, gpus: Sequence[str]) -> Iterator[str | None]:
-    """A GPU that no other worker of this host has, while the context lasts.
+    """Reserve a GPU that no other worker of this host has, while the context lasts.
 
     Args:
         folder: folder of the locks, the same for all workers; the system frees the
@@ -149,10 +174,10 @@ def claim_gpu(folder: Path, gpus: Sequence[str]) -> Iterator[str | None]:
         gpus: names of this host's GPUs.
 
     Yields:
-        One of `gpus`, None where there are none.
+        The name of the GPU; None where the host has none.
 
     Raises:
-        InputError: other workers have them all.
+        InputError: other workers have all of them.
     """
     if not gpus:
         yield None
