@@ -1,6 +1,6 @@
-"""What a study may spend: minutes of each training, caps of a run, time for the end.
+"""What a study may spend: length of each training, limits of a run, time for the end.
 
-Nothing here looks at a clock or a process: the time is an argument.
+Nothing here reads a clock or looks at a process: the time is an argument.
 """
 
 import math
@@ -11,13 +11,13 @@ from nobrainer.research.journal import Row
 from nobrainer.research.records import Settings
 
 MARGIN_S = 5.0
-"""Seconds before the deadline at which a worker stops."""
+"""How many seconds before its deadline a worker stops."""
 _LEAST_MINUTES = 0.5
-"""Minutes of the shortest training that is worth comparing, and the least that starting
-and judging it takes."""
+"""Minutes of the shortest training that is worth comparing; starting and judging a run
+takes at least as long."""
 _MOST_OVERHEAD_MINUTES = 5.0
 _LEAST_ENDING_S = 45.0
-"""Seconds that are kept for the test split before it is known how long that takes."""
+"""Seconds that are kept for scoring the test split, at least."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,15 @@ class Budget:
     run_s: float | None = None
 
     def left_s(self, now: float) -> float:
-        """Seconds that are left at a time, but for the margin."""
+        """Seconds that are left until `MARGIN_S` before the deadline.
+
+        Args:
+            now: the time, in seconds of `time.monotonic`.
+        """
         return self.deadline - MARGIN_S - now
 
     def cap_s(self, train_minutes: float | None) -> float:
-        """Seconds that any run may take; infinite where nothing limits it.
+        """Most seconds that a run may take; infinite where nothing limits it.
 
         Args:
             train_minutes: minutes of each training; None where the epochs end it.
@@ -54,13 +58,19 @@ class Budget:
         return min(limits)
 
     def run_s_left(self, rows: Sequence[Row], settings: Settings, now: float) -> float:
-        """Seconds that are left for runs, when the test split has its share."""
+        """Seconds that are left for runs, without those kept for the test split.
+
+        Args:
+            rows: rows of the runs that have ended.
+            settings: settings of the study.
+            now: the time, in seconds of `time.monotonic`.
+        """
         return self.left_s(now) - ending_s(rows, settings)
 
     def holds_another(
         self, rows: Sequence[Row], settings: Settings, now: float
     ) -> bool:
-        """Whether one more run could end in time; the first one always tries.
+        """Whether one more run could end in time; always true before the first one.
 
         Args:
             rows: rows of the runs that have ended.
@@ -71,14 +81,19 @@ class Budget:
         if not times:
             return True
         typical = times[len(times) // 2]
-        # Runs differ a little: one that is cut just before its end is lost.
+        # With a margin, since runs differ and one that is cut off at its end is lost.
         return self.run_s_left(rows, settings, now) >= 1.2 * typical
 
 
 def ending_s(rows: Sequence[Row], settings: Settings) -> float:
-    """Seconds that scoring the test split will take, with a margin.
+    """Estimate the seconds that scoring the test split will take, with a margin.
 
-    Two models are scored, as slowly as the slowest run was judged for each subject.
+    Two models are scored; each is assumed to take as long for a subject as the slowest
+    run took on the validation split.
+
+    Args:
+        rows: rows of the runs that have ended.
+        settings: settings of the study, which have the numbers of subjects.
     """
     slowest = max((row.figures.get("judge_s", 0.0) for row in rows), default=0.0)
     share = settings.n_test / max(1, settings.n_validate)
@@ -86,19 +101,31 @@ def ending_s(rows: Sequence[Row], settings: Settings) -> float:
 
 
 def plan_train_minutes(budget_minutes: float, max_experiments: int) -> float:
-    """Minutes of each training, so that as many runs as can end inside the budget.
+    """Plan the minutes of each training so that the runs end within the budget.
 
-    Where the budget leaves less than half a minute to train, fewer recipes will be
-    tried; it is planned for two at least.
+    Where the budget leaves less than half a minute for each training, fewer recipes
+    than wanted are planned for, but at least two.
+
+    Args:
+        budget_minutes: minutes of the budget.
+        max_experiments: number of distinct recipes that are wanted.
+
+    Returns: minutes of each training, rounded down to a thousandth.
     """
     n_recipes = max(2, count_fitting(budget_minutes, max_experiments, _LEAST_MINUTES))
     run = _usable(budget_minutes) / _count_runs(min(n_recipes, max_experiments))
-    # Rounded down, or it might not fit.
+    # Rounded up, the trainings might not fit into the budget.
     return math.floor(1000 * max(run - _overhead(run), run / 3)) / 1000
 
 
 def count_fitting(budget_minutes: float, wanted: int, train_minutes: float) -> int:
-    """How many of the wanted recipes a budget holds with trainings of such length."""
+    """How many of the wanted recipes fit into a budget.
+
+    Args:
+        budget_minutes: minutes of the budget.
+        wanted: number of recipes to try.
+        train_minutes: minutes of each training.
+    """
     for n_recipes in range(wanted, 0, -1):
         run = _usable(budget_minutes) / _count_runs(n_recipes)
         if run - _overhead(run) >= train_minutes:
@@ -109,12 +136,15 @@ def count_fitting(budget_minutes: float, wanted: int, train_minutes: float) -> i
 def describe_shortage(
     budget_minutes: float, wanted: int, train_minutes: float | None
 ) -> str | None:
-    """A sentence where a budget is too short for what is wanted, else None.
+    """Say in a sentence that a budget is too short for what is wanted.
 
     Args:
         budget_minutes: minutes of the budget.
         wanted: number of recipes to try.
-        train_minutes: minutes of each training; of None nothing can be said.
+        train_minutes: minutes of each training; None where the epochs end it, so that
+            nothing can be said.
+
+    Returns: the sentence; None where the budget is long enough, or that is not known.
     """
     if train_minutes is None:
         return None
@@ -132,15 +162,15 @@ def describe_shortage(
 
 
 def _usable(budget_minutes: float) -> float:
-    """What is left when a tenth, or a minute, is kept for the test split."""
+    """Minutes for runs: a tenth, or at least a minute, is kept for the test split."""
     return max(min(0.9 * budget_minutes, budget_minutes - 1), budget_minutes / 3)
 
 
 def _overhead(run_minutes: float) -> float:
-    """Minutes of a run that go into starting, validation and judging."""
+    """Minutes that a run spends on starting, validating and judging."""
     return min(max(run_minutes / 3, _LEAST_MINUTES), _MOST_OVERHEAD_MINUTES)
 
 
 def _count_runs(n_recipes: int) -> int:
-    """Runs of so many recipes with the second seeds of the baseline and of a fifth."""
+    """Number of runs: each recipe once, the baseline and a fifth of them twice."""
     return n_recipes + 1 + math.ceil(n_recipes / 5)

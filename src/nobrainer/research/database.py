@@ -1,4 +1,4 @@
-"""A database that workers share: its URL, of which no message shows the password."""
+"""A database that workers share; no message shows the password in its URL."""
 
 import re
 from collections.abc import Iterator
@@ -15,14 +15,21 @@ _NAMED_SECRET = re.compile(r"[?&][^=&]*(?:pass|pwd|secret|token|key)[^=&]*=([^&]
 
 
 def check_database(url: str) -> None:
-    """Raise `InputError` for a database that cannot be used as a storage."""
+    """Check that a database can be used as a storage.
+
+    Args:
+        url: URL of the database.
+
+    Raises:
+        InputError: the database cannot be used.
+    """
     with refusing_storage(f"storage {public_url(url)}", url):
         RDBStorage(url)
 
 
 @contextmanager
 def refusing_storage(name: str, url: str | None) -> Iterator[None]:
-    """Turn what a database or the system refuses into one line.
+    """Turn what a database or the system refuses into an error of one line.
 
     Args:
         name: what the message calls the storage.
@@ -42,11 +49,14 @@ def refusing_storage(name: str, url: str | None) -> Iterator[None]:
 
 
 def public_url(url: str | None) -> str:
-    """A database's URL without its password; "" where there is none.
+    """The URL of a database without its password; "" where there is none.
+
+    Args:
+        url: the URL with its password; None for no database.
 
     Raises:
-        InputError: text that is no such URL, which the message does not repeat: a
-            mistake may be in the password.
+        InputError: the text is no such URL. The message does not repeat it, because
+            the mistake may be in the password.
     """
     if url is None:
         return ""
@@ -61,18 +71,18 @@ def public_url(url: str | None) -> str:
 
 
 def hide_password(text: str, url: str | None) -> str:
-    """A text in which every part of a database's URL that may be a password is hidden.
+    """Replace every part of a text that may be the password of a database's URL.
 
     Args:
         text: text that may quote the URL, or a part of it.
         url: the URL; None hides nothing.
     """
     _, _, place = (url or "").partition("://")
-    # Up to the last "@": one in a password is often not written as "%40".
+    # Up to the last "@", because an "@" in a password is often not written as "%40".
     _, _, secret = place.rpartition("@")[0].partition(":")
     secrets = [secret, *_NAMED_SECRET.findall(place)]
     forms = {form for found in secrets for form in (found, unquote_plus(found))}
-    # A driver may split it at these characters, and name a part.
+    # A driver may split the password at these characters and quote one part.
     parts = {part for form in forms for part in re.split("[@/:?#]", form)}
     parts = {part for part in parts if len(part) > 2}
     for form in sorted(filter(None, forms | parts), key=len, reverse=True):

@@ -1,4 +1,4 @@
-"""A language model and how to reach it, as the environment's variables say."""
+"""A language model and how to reach it, from the variables of the environment."""
 
 import math
 import re
@@ -21,9 +21,11 @@ _DEFAULT_TIMEOUT_S = 60.0
 class Endpoint:
     """A language model and how to reach it; its `repr` hides the key.
 
-    provider: "openai" or "anthropic", whose protocol it speaks.
-    address: base URL, without a last slash.
-    timeout_s: for a proposal, all its tries and the waits between them.
+    provider: "openai" or "anthropic": the protocol that the server speaks.
+    address: base URL, without a slash at its end.
+    model: name of the model.
+    key: the secret that the server asks for; "" for none.
+    timeout_s: seconds for one proposal, with all its tries and the waits between them.
     """
 
     provider: str
@@ -34,17 +36,22 @@ class Endpoint:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Endpoint":
-        """The endpoint that the environment's variables name.
+        """Make the endpoint that the environment's variables describe.
 
-        OPENAI_API_KEY and OPENAI_BASE_URL, or ANTHROPIC_API_KEY and
-        ANTHROPIC_BASE_URL: a key, and where the server is not the provider's own. A
-        server of one's own that speaks OpenAI's protocol needs no key.
+        OPENAI_API_KEY or ANTHROPIC_API_KEY: the key. A server of your own that speaks
+            OpenAI's protocol needs none.
+        OPENAI_BASE_URL or ANTHROPIC_BASE_URL: address of the server, if it is not the
+            provider's own.
         NOBRAINER_LLM_MODEL: name of the model.
         NOBRAINER_LLM_PROVIDER: openai or anthropic; needed where both are set.
-        NOBRAINER_LLM_TIMEOUT_S: as `timeout_s`; 60 where it is not set.
+        NOBRAINER_LLM_TIMEOUT_S: seconds for one proposal, above 0 and at most 3600;
+            60 where it is not set.
+
+        Args:
+            environ: the variables, such as `os.environ`.
 
         Raises:
-            InputError: a variable is missing or wrong; names it.
+            InputError: a variable is missing or wrong; the message names it.
         """
         given = {name: text.strip() for name, text in environ.items() if text.strip()}
         provider = _find_provider(given)
@@ -56,7 +63,7 @@ class Endpoint:
             )
         key = given.get(f"{prefix}_API_KEY", "")
         if not re.fullmatch(r"[!#-&(-\[\]-~]*", key):
-            # Without its value: a key must not be shown.
+            # The message leaves out the value: a key must not be shown.
             raise InputError(
                 f"{prefix}_API_KEY must be printable ASCII without spaces, quotes and "
                 "backslashes: copy it anew"
@@ -72,6 +79,7 @@ class Endpoint:
 
 
 def _find_provider(given: Mapping[str, str]) -> str:
+    """Choose the provider by name, or the only one that the environment describes."""
     named = given.get(_PROVIDER, "")
     if named and named not in _ADDRESSES:
         raise InputError(
@@ -104,7 +112,7 @@ def _find_provider(given: Mapping[str, str]) -> str:
 
 
 def _check_address(variable: str, address: str) -> str:
-    """The base URL without a last slash."""
+    """Check a base URL and return it without a slash at its end."""
     try:
         parts = urlsplit(address)
         is_good = parts.scheme in ("http", "https") and bool(parts.hostname)
@@ -114,7 +122,7 @@ def _check_address(variable: str, address: str) -> str:
     if not is_good:
         raise InputError(f"{variable} must be an http or https URL: correct it")
     if "@" in parts.netloc or parts.query or parts.fragment:
-        # Without its value, which may hold a password.
+        # The message leaves out the value, which may hold a password.
         raise InputError(
             f"{variable} must hold no password, query or fragment: put the key into "
             f"{variable.replace('BASE_URL', 'API_KEY')}"

@@ -1,4 +1,4 @@
-"""A typed range of one parameter, and its table of TOML."""
+"""The typed range of one parameter, and the TOML table that describes it."""
 
 import json
 import math
@@ -14,7 +14,14 @@ Scalar = str | int | float | bool
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values; whole numbers among others become floats.
+    """One of several values; where one of the numbers is a float, all become floats.
+
+    Args:
+        values: the choices: texts, finite numbers or booleans, no two of them equal.
+
+    Raises:
+        InputError: a value is of another kind or not finite, there are none, or one is
+            there twice.
 
     >>> print(Choice((0, 0.1)))
     one of 0.0, 0.1
@@ -45,7 +52,7 @@ class Choice:
         return f"one of {', '.join(map(str, self.values))}"
 
     def find(self, value: object) -> Scalar | None:
-        """The choice that equals `value`, or None."""
+        """The choice that equals a value; None where there is none."""
         same = isinstance(value, bool)
         return next(
             (v for v in self.values if v == value and isinstance(v, bool) == same), None
@@ -54,7 +61,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Integer:
-    """A whole number from `low` to `high`, both included; `log`: spread by factors."""
+    """A whole number within two ends.
+
+    Args:
+        low, high: the ends, both of them included.
+        log: whether to draw uniformly in the logarithm; `low` is then above 0.
+
+    Raises:
+        InputError: an end is no whole number, or the ends are in the wrong order.
+    """
 
     low: int
     high: int
@@ -71,7 +86,7 @@ class Integer:
         return f"a whole number from {self.low} to {self.high}"
 
     def find(self, value: object) -> int | None:
-        """`value` where it is inside, or None."""
+        """The value itself where it is in the range, else None."""
         if not isinstance(value, int) or isinstance(value, bool):
             return None
         return value if self.low <= value <= self.high else None
@@ -79,7 +94,15 @@ class Integer:
 
 @dataclass(frozen=True)
 class Float:
-    """A number from `low` to `high`, both included; `log`: spread by factors."""
+    """A number within two ends.
+
+    Args:
+        low, high: the ends, both of them included.
+        log: whether to draw uniformly in the logarithm; `low` is then above 0.
+
+    Raises:
+        InputError: an end is no number, or the ends are in the wrong order.
+    """
 
     low: float
     high: float
@@ -97,7 +120,7 @@ class Float:
         return f"a number from {self.low:g} to {self.high:g}"
 
     def find(self, value: object) -> float | None:
-        """`value` as a float where it is inside, or None."""
+        """The value as a float where it is in the range, else None."""
         if not isinstance(value, int | float) or isinstance(value, bool):
             return None
         return float(value) if self.low <= value <= self.high else None
@@ -107,7 +130,15 @@ Range = Choice | Integer | Float
 
 
 def read_range(table: object) -> Range:
-    """A range from its TOML table; raises `InputError` for what is none."""
+    """Read a range from its TOML table.
+
+    Args:
+        table: a table with "choices", or with "low", "high" and the optional flags
+            "log" and "integer".
+
+    Raises:
+        InputError: it is no such table; the message says why.
+    """
     if not isinstance(table, dict):
         raise InputError(
             f"must be a table with choices, or with low and high, got {table!r}"
@@ -130,7 +161,7 @@ def read_range(table: object) -> Range:
 
 
 def write_range(span: Range) -> str:
-    """A range as lines of TOML, which `read_range` reads back to an equal one."""
+    """Write a range as lines of TOML, from which `read_range` makes an equal one."""
     lines: dict[str, Any]
     if isinstance(span, Choice):
         lines = {"choices": span.values}
@@ -138,12 +169,12 @@ def write_range(span: Range) -> str:
         lines = {"low": span.low, "high": span.high}
         lines |= {"log": True} if span.log else {}
         lines |= {"integer": True} if isinstance(span, Integer) else {}
-    # What JSON writes of these, TOML reads.
+    # For values of these types JSON and TOML have the same syntax.
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
 
 
 def list_corners(span: Range) -> tuple[Scalar, ...]:
-    """All choices, or the two ends."""
+    """List the extreme values of a range: all choices, or the two ends."""
     if isinstance(span, Choice):
         return span.values
     return span.low, span.high

@@ -75,7 +75,7 @@ class Results:
         self._reported = time.monotonic()
 
     def _drop_weights(self, rows: Sequence[Row], standing: Standing) -> None:
-        """Remove weights of runs that cannot win any more and are not among the last."""
+        """Remove the weights of all runs but the last few and those that may win."""
         kept = {standing.champion, standing.baseline, *standing.undecided}
         done = [row.number for row in rows if row.state == "done"]
         kept |= {*done[-KEPT_MODELS:]}

@@ -1,4 +1,4 @@
-"""The runs of a study in Optuna's storage, where workers agree on who does what."""
+"""The runs of a study in Optuna's storage, through which workers share them out."""
 
 import json
 import math
@@ -20,14 +20,14 @@ from nobrainer.research.space import Space
 from nobrainer.research.storage_log import open_log
 
 _FEWEST = 4
-"""Runs that must have come as far before one is given up."""
+"""How many other runs must have come as far before a run may be ended early."""
 _ALL_BUT_DONE = 0.9
-"""Share of the training after which there is little left to save by giving up."""
+"""Share of the training after which ending a run early saves too little."""
 _ROW = "row"
 """Attribute of Optuna's trials that holds the row."""
 PRUNERS = {
-    # At a quarter and at half of the training, the better half goes on: a night has
-    # few runs, and curves of a training that is not over cross.
+    # At a quarter and at half of the training the better half of the runs goes on. It
+    # does not start earlier or drop more: a night has few runs, and curves may cross.
     "asha": optuna.pruners.SuccessiveHalvingPruner(min_resource=25, reduction_factor=2),
     "hyperband": optuna.pruners.HyperbandPruner(
         min_resource=10, max_resource=100, reduction_factor=3
@@ -40,17 +40,17 @@ class TrialStorage:
     """The runs of a study as trials of Optuna, each with its row.
 
     Args:
-        log: path of the file that is the storage where there is no database.
+        log: path of the file that is the storage where no database is given.
         settings: settings of the study.
         url: URL of the database; None takes the file.
-        is_reader: whether nothing shall be written; the study must be there.
+        is_reader: whether to write nothing; the study must be there already.
 
     Attributes:
         is_file: whether the storage is a file in the study's folder.
 
     Raises:
         InputError: the storage cannot be used.
-        KeyError: a reader found no study.
+        KeyError: `is_reader` is set and the storage has no such study.
     """
 
     def __init__(
@@ -84,11 +84,16 @@ class TrialStorage:
         self._objectives = settings.objectives
 
     def take_number(self) -> int:
-        """A number for a new run, which no other worker gets."""
+        """Return a number for a new run, which no other worker gets."""
         return self._study.ask().number
 
     def start(self, row: Row, space: Space) -> None:
-        """Write down a run that starts, its values also as Optuna's parameters."""
+        """Record a run that starts, its values also as Optuna's parameters.
+
+        Args:
+            row: row of the run, whose number comes from `take_number`.
+            space: the space that is searched, which has the ranges of the values.
+        """
         self._set(row)
         for name, value in row.values.items():
             kind = to_distribution(space.ranges[name])
@@ -97,9 +102,9 @@ class TrialStorage:
             )
 
     def restore(self, rows: Sequence[Row]) -> None:
-        """Make anew what a storage has lost of a study, from the rows of its journal.
+        """Bring runs that the storage has lost back from the rows of the journal.
 
-        Numbers that the journal has no row of were never ended: they are "lost".
+        A number without a row belongs to a run that never ended: it becomes "lost".
         """
         found = {row.number: row for row in rows}
         n_there = len(self._study.get_trials(deepcopy=False))
@@ -120,27 +125,31 @@ class TrialStorage:
             )
 
     def running(self) -> list[Row]:
-        """Runs that nobody has closed; a row that is not "running" ended just now."""
+        """Rows of the runs that nobody has closed.
+
+        A row whose state is not "running" has ended: its worker died before it could
+        close the run.
+        """
         return [self._row_of(trial) for trial in self._trials(TrialState.RUNNING)]
 
     def ended(self) -> list[Row]:
-        """Closed runs in the order in which they ended."""
+        """Rows of the closed runs, in the order in which they ended."""
         states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         trials = [trial for state in states for trial in self._trials(state)]
         trials.sort(key=lambda trial: (trial.datetime_complete, trial.number))
         return [self._row_of(trial) for trial in trials]
 
     def close(self, row: Row) -> None:
-        """Write down how a run ended; a run that is closed stays as it is."""
+        """Record how a run ended; a run that is closed already stays as it is."""
         if self._storage.get_trial(self._id(row.number)).state.is_finished():
             return
-        # The row first: should we die in between, who comes next finds it.
+        # The row first: if this process dies in between, the next worker finds it.
         self._set(row)
         values, state = self._result_of(row)
         self._study.tell(row.number, values, state, skip_if_finished=True)
 
     def is_hopeless(self, number: int, point: tuple[float, float]) -> bool:
-        """Whether the pruner gives a run up.
+        """Report a point of a run's curve, and ask the pruner whether to end the run.
 
         Args:
             number: number of the run.
@@ -153,7 +162,7 @@ class TrialStorage:
         trial = optuna.trial.Trial(self._study, self._id(number))
         step = _step(point[0])
         trial.report(point[1], step)
-        # Always asked, because it notes who has come how far.
+        # Always asked, because the pruner records here how far each run has come.
         is_behind = trial.should_prune()
         as_far = [
             other.number
@@ -164,7 +173,7 @@ class TrialStorage:
         return is_behind and len(as_far) >= _FEWEST and point[0] < _ALL_BUT_DONE
 
     def _result_of(self, row: Row) -> tuple[list[float] | None, TrialState]:
-        """What Optuna is told of how a run ended."""
+        """The values and the state by which Optuna records how a run ended."""
         if row.state == "done":
             return [row.figures[name] for name in self._objectives], TrialState.COMPLETE
         return None, TrialState.PRUNED if row.state == "pruned" else TrialState.FAIL
@@ -172,7 +181,7 @@ class TrialStorage:
     def _row_of(self, trial: FrozenTrial) -> Row:
         text = trial.user_attrs.get(_ROW)
         if text is None:
-            # Its worker was killed between asking for a number and saying what for.
+            # Its worker was killed after taking the number and before `start`.
             return _nameless(trial.number, "running")
         try:
             return Row.from_json(text)
@@ -191,10 +200,10 @@ class TrialStorage:
 
 
 def _step(share: float) -> int:
-    """Optuna's step of a point of a curve: the per cent of the training."""
+    """Optuna's step for a point of a curve: the per cent of the training, from 1."""
     return max(1, math.floor(100 * share))
 
 
 def _nameless(number: int, state: str) -> Row:
-    """A run of which nothing but its number is known."""
+    """The row of a run about which nothing but its number is known."""
     return Row(number, "proposal", number, {}, 0, "", state=state)
