@@ -11,10 +11,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from balls import write_ball
-from nobrainer.cli import main
+from commands import nobrainer_
 from nobrainer.cli.study_text import describe_study
 from nobrainer.research.folder import JOURNAL
 from nobrainer.research.journal import Size, append_rows
@@ -35,10 +34,6 @@ pytestmark = pytest.mark.slow(seconds=80)
 def line_of(number: int, lines: list[str]) -> str:
     (line,) = [line for line in lines if line.startswith(f"{number} ")]
     return line
-
-
-def nobrainer_(*args: object) -> Result:
-    return CliRunner().invoke(main, [str(arg) for arg in args])
 
 
 @pytest.fixture

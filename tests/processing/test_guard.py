@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 import nobrainer as nb
 from balls import write_ball
-from nobrainer.cli import main
+from commands import nobrainer_
 from nobrainer.errors import printable
 from nobrainer.processing import assembly, readings
 from nobrainer.processing.guard import Batch
@@ -54,10 +54,6 @@ def breaking(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]
         monkeypatch.setattr(nb.processing.dataset, "prepare_scan", prepare)
 
     return break_with
-
-
-def nobrainer_(*args: object) -> Result:
-    return CliRunner().invoke(main, [str(arg) for arg in args])
 
 
 def arguments(command: str, folder: Path, out: Path) -> tuple[object, ...]:

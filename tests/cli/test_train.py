@@ -1,0 +1,174 @@
+"""`nobrainer train`: what it refuses, goes on with, starts from and keeps."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from commands import PROGRAM, SMALL_MODEL, TRAIN_OPTIONS, nobrainer_
+
+pytestmark = pytest.mark.slow(seconds=20)
+
+
+def test_train_ends_after_steps_and_works_at_a_spacing(
+    scans: Path, tmp_path: Path
+) -> None:
+    args = (
+        *("train", "--data", scans / "scans.csv", "--output-dir", tmp_path / "m"),
+        *("--binarize", "--model", "vnet", "--model-arg", "base_filters=1"),
+        *("--model-arg", "levels=1", "--block-shape", 8, 8, 8, "--spacing", 2, 2, 3),
+        *("--patches-per-volume", 1, "--max-steps", 3, "--averaging", 0.9),
+    )
+    result = nobrainer_(*args)
+    assert result.exit_code == 0, result.stderr
+    story = json.loads(nobrainer_("info", tmp_path / "m", "--json").stdout)
+    assert story["recipe"]["preprocess"]["spacing_mm"] == [2, 2, 3]
+    training = story["recipe"]["training"]
+    assert (training["epochs"], training["max_steps"]) == (None, 3)
+    assert training["averaging"] == 0.9
+    # Three scans in batches of two: two steps an epoch.
+    assert [row["steps"] for row in story["history"]] == [2, 1]
+
+
+def test_train_refuses_before_it_trains(scans: Path, model: Path) -> None:
+    before = (model / "weights.safetensors").read_bytes()
+    data = ("train", "--data", scans / "scans.csv")
+    taken = nobrainer_(*data, *TRAIN_OPTIONS, "--output-dir", model)
+    assert taken.exit_code == 2
+    assert taken.stderr == (
+        f"nobrainer: error: {model}: a model is already there: give another directory, "
+        "or --overwrite to replace it\n"
+    )
+    assert (model / "weights.safetensors").read_bytes() == before
+    foreign = nobrainer_(*data, *TRAIN_OPTIONS, "--output-dir", scans, "--overwrite")
+    assert foreign.exit_code == 2
+    assert "not a model" in foreign.stderr
+    near = nobrainer_(
+        *data, "--output-dir", scans / "x", "--binarize", "--model-arg", "lvels=2"
+    )
+    assert near.exit_code == 2
+    assert "did you mean 'levels'" in near.stderr
+    assert not (scans / "x").exists()
+
+
+def test_a_finished_training_that_is_resumed_keeps_its_model(
+    scans: Path, tmp_path: Path
+) -> None:
+    small = ("--model-arg", "base_filters=2", "--model-arg", "levels=1")
+    for members in ((), ("--members", 2)):
+        folder = tmp_path / str(len(members))
+        command = (
+            *("train", "--data", scans / "scans.csv", "--binarize", "--model", "vnet"),
+            *(*small, *members, "--block-shape", 16, 16, 16, "--patches-per-volume", 2),
+            *("--output-dir", folder / "m", "--checkpoint-dir", folder / "c"),
+            *("--resume", "--epochs"),
+        )
+        first = nobrainer_(*command, 1)
+        assert first.exit_code == 0, first.stderr
+        kept = {path: path.stat().st_mtime_ns for path in (folder / "m").iterdir()}
+        again = nobrainer_(*command, 1)
+        assert again.exit_code == 0, again.stderr
+        assert again.stdout == first.stdout == f"{folder / 'm'}\n"
+        last = again.stderr.splitlines()[-1]
+        assert last == "nobrainer: the training is finished: the model is kept"
+        assert kept == {p: p.stat().st_mtime_ns for p in (folder / "m").iterdir()}
+        more = nobrainer_(*command, 2)
+        assert more.exit_code == 2 and "a model is already there" in more.stderr
+        other = nobrainer_(*command, 1, "--learning-rate", 0.5)
+        assert other.exit_code == 2 and "cannot resume" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--model-arg", "levels"), "--model-arg levels: must be KEY=VALUE"),
+        (("--validate", "some"), "--validate some: must be a share"),
+        (("--relabel", "7-class"), "did you mean '6-class'"),
+        (("--relabel", "aseg", "--n-classes", "3"), "aseg: has 46 classes with"),
+        (("--relabel", "aseg", "--n-classes", "2"), "relabel: has 46 classes with"),
+        (("--data", "missing.csv"), "missing.csv: cannot be read"),
+    ],
+)
+def test_bad_options_are_one_line(
+    scans: Path, tmp_path: Path, option: tuple[str, ...], message: str
+) -> None:
+    start = ("train", "--data", scans / "scans.csv", "--output-dir", tmp_path / "m")
+    result = nobrainer_(*start, *option)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("features,labels\n", "has no rows"),
+        ("image,label\na.nii,b.nii\n", "its header is image, label, without"),
+        ("features,labels\na.nii,b.nii\nc.nii\n", "line 3: needs a path in each"),
+    ],
+)
+def test_a_bad_table_names_the_line(tmp_path: Path, text: str, message: str) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(text)
+    result = nobrainer_("train", "--data", table, "--output-dir", tmp_path / "m")
+    assert result.exit_code == 2
+    assert message in result.stderr and str(table) in result.stderr
+
+
+def test_interrupt_says_where_the_weights_are(scans: Path, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    process = subprocess.Popen(
+        [
+            *PROGRAM,
+            *("train", "--data", scans / "scans.csv", "--output-dir", tmp_path / "m"),
+            *map(str, TRAIN_OPTIONS),
+            *("--epochs", "100000", "--checkpoint-dir", checkpoints),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A suite run in the background of a shell ignores it, and its children do.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 60
+    while not checkpoints.is_dir() or not any(checkpoints.iterdir()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    *epochs, line = stderr.splitlines()
+    assert all(row.startswith("epoch ") for row in epochs)
+    assert line.startswith("nobrainer: interrupted in epoch ")
+    assert str(checkpoints) in line
+
+
+def test_train_an_ensemble_and_start_from_a_deterministic_model(
+    balls: Path, tmp_path: Path
+) -> None:
+    data = ("train", "--data", balls / "train.csv", *SMALL_MODEL)
+    plain, three = tmp_path / "plain", tmp_path / "two"
+    result = nobrainer_(*data, "--model", "vnet", "--members", 2, "--output-dir", three)
+    assert result.exit_code == 0, result.stderr
+    recipe = json.loads(nobrainer_("info", three, "--json").stdout)["recipe"]
+    assert recipe["model"]["name"] == "ensemble"
+    assert [name for name, _ in recipe["model"]["args"]["members"]] == ["vnet"] * 2
+    assert len(set(recipe["provenance"]["member_seeds"])) == 2
+    text = nobrainer_("info", three).stdout
+    assert "  member 1             name vnet, base_filters 1, levels 1" in text
+    one = nobrainer_(*data, "--members", 1, "--output-dir", tmp_path / "one")
+    assert one.exit_code == 2 and "--members" in one.stderr
+
+    done = nobrainer_(*data, "--model", "vnet", "--output-dir", plain)
+    assert done.exit_code == 0, done.stderr
+    warm = nobrainer_(*data, "--warm-start", plain, "--output-dir", tmp_path / "warm")
+    assert warm.exit_code == 0, warm.stderr
+    story = json.loads(nobrainer_("info", tmp_path / "warm", "--json").stdout)
+    assert len(story["recipe"]["training"]["warm_start"]) == 64
+    wrong = nobrainer_(*data, "--warm-start", three, "--output-dir", tmp_path / "w")
+    assert wrong.exit_code == 2 and wrong.stderr.count("\n") == 1
