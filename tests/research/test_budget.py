@@ -1,4 +1,4 @@
-"""What a study may spend: numbers that follow from numbers."""
+"""What a study may spend: planned minutes and limits, computed without a clock."""
 
 import math
 

@@ -39,7 +39,7 @@ def test_within_the_spread_is_no_gain():
     assert standing.verdicts[3] == "no gain"
 
 
-def test_a_crown_takes_two_seeds():
+def test_a_champion_needs_two_seeds():
     rows = [*BASE, row(2, 0.95), row(3, 0.96)]
     standing = judge(rows, ["dice"])
     assert standing.champion == 0
@@ -68,7 +68,7 @@ def test_a_recipe_that_a_seed_ruins_does_not_raise_the_bar():
     assert standing.spread["dice"] == pytest.approx(pooled)
 
 
-def test_a_repeat_that_fails_leaves_the_crown():
+def test_a_repeat_that_fails_changes_no_champion():
     rows = [*BASE, row(2, 0.99), row(3, 0, "repeat", 2, state="memory")]
     standing = judge(rows, ["dice"])
     assert (standing.champion, standing.waiting) == (0, ())
@@ -114,7 +114,7 @@ def test_who_ended_before_the_baseline_is_judged_with_it():
     assert standing.waiting == (0, 1)
 
 
-def test_whoever_may_still_be_crowned_is_undecided():
+def test_a_run_that_may_still_become_champion_is_undecided():
     # Its repeat ends before the baseline's: it waits, though it need not run again.
     rows = [row(0, 0.90, "baseline"), row(1, 0.95), row(2, 0.96, "repeat", 1)]
     early = judge(rows, ["dice"])

@@ -91,7 +91,7 @@ def test_tpe_beats_random_on_a_noisy_function() -> None:
 
 @pytest.mark.parametrize("state", INFEASIBLE)
 def test_tpe_keeps_away_from_what_cannot_be_trained(state: str) -> None:
-    """Where wide networks fail, random goes on taking a third of them."""
+    """Where wide networks fail, random search still tries them a third of the time."""
 
     def judge(values: dict[str, Any]) -> tuple[str, float]:
         return (state if values["base_filters"] == 32 else "done"), true_dice(values)
@@ -188,7 +188,7 @@ def test_proposers_are_functions_of_what_they_are_given(name: str) -> None:
 
 @pytest.mark.parametrize("name", WITHOUT_MODEL)
 def test_every_point_is_proposed_once_and_then_none(name: str) -> None:
-    """Those under way and those that failed are not proposed again, the lost are."""
+    """Values that failed or are under way are not proposed again; lost ones are."""
     rows: list[Row] = []
     states = itertools.cycle(("done", "memory", "running", "pruned"))
     while proposal := PROPOSERS[name]()(SMALL, rows, DICE, mix_seed(0, len(rows))):
@@ -209,7 +209,7 @@ def test_workers_side_by_side_try_different_values(name: str) -> None:
 
 
 def test_tpe_spreads_the_runs_that_are_under_way() -> None:
-    """Eight at once: less alike than what the same seeds give without the others."""
+    """Eight runs at once differ more than eight that do not know of each other."""
     rows = play(propose_random, noisy_judge(3), 3, 15)
 
     def width(*, aware: bool) -> float:

@@ -1,4 +1,4 @@
-"""What a study's folder can suffer: damage, a full disk, wrong kinds, secrets."""
+"""What a study does about damaged files, a full disk, wrong types and passwords."""
 
 import json
 import subprocess
@@ -177,14 +177,14 @@ def test_a_figure_that_is_missing_is_named(folder: Path) -> None:
 def test_a_long_journal_is_judged_in_linear_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """2000 recipes that all wait for a repeat ask for no more than two looks each."""
+    """2000 recipes that all wait for a repeat take at most two decisions each."""
     n_decided = 0
     decide = _Replay._decide
 
-    def count(court: _Replay, challenger: int) -> None:
+    def count(replay: _Replay, challenger: int) -> None:
         nonlocal n_decided
         n_decided += 1
-        decide(court, challenger)
+        decide(replay, challenger)
 
     monkeypatch.setattr(_Replay, "_decide", count)
     many = rows(2) + [

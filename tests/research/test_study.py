@@ -53,7 +53,7 @@ def test_a_study_from_its_baseline_to_its_test(tmp_path):
     means, spread = snapshot.standing.means, snapshot.standing.spread["dice"]
     assert champion != 0
     assert means[champion]["dice"] > means[0]["dice"] + spread
-    # Nobody wears the crown on one seed.
+    # No run becomes champion on one seed.
     assert [row.of for row in rows if row.role == "repeat"].count(champion) == 1
     assert {row.seed for row in rows if row.of == champion} == {0, 1}
     test = snapshot.test
@@ -387,7 +387,7 @@ def test_what_cannot_fit_is_not_started(tmp_path):
     assert rows[8].state == "done"
 
 
-def test_several_objectives_make_one_crown(tmp_path):
+def test_several_objectives_make_one_champion(tmp_path):
     snapshot = work(tmp_path / "s", n=5, objectives=("dice", "nll"))
     assert set(snapshot.standing.spread) == {"dice", "nll"}
     assert snapshot.test is not None

@@ -1,4 +1,4 @@
-"""Workers: whether they live, which GPU is theirs."""
+"""Workers: whether they are alive, and which GPU each one owns."""
 
 import json
 import os

@@ -51,7 +51,7 @@ class _Commands(click.Group):
     """A group whose commands report a user's mistake in one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; turn what the user can act on into a message."""
+        """Run the command; turn errors that the user can act on into one line."""
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = lambda message, *_args, **_kwargs: _warn(
@@ -65,7 +65,7 @@ class _Commands(click.Group):
                 echo_error(self._in_shell_words(ctx, str(error)))
             ctx.exit(2)
         except (OSError, UnicodeError, MemoryError) as error:
-            # A program that stopped reading what we print is click's to answer.
+            # click handles it if another program stops reading what we print.
             if ctx.params["debug"] or isinstance(error, BrokenPipeError):
                 raise
             with suppress(OSError):
@@ -84,11 +84,11 @@ class _Commands(click.Group):
                 _close_unwritable(stream)
 
     def _in_shell_words(self, ctx: click.Context, text: str) -> str:
-        """A message that names arguments as in Python, with the command's options.
+        """Replace the names of Python arguments in a message by the command's options.
 
-        Read as arguments are names with an underscore, flags that are "=True", and
-        what a line says first "must" be something. A name that the command has no
-        option for stays.
+        A word counts as an argument if it has an underscore, is followed by "=True", or
+        begins a line that goes on with "must". A name for which the command has no
+        option stays as it is.
         """
         command = self.commands.get(ctx.invoked_subcommand or "")
         options = dict(_list_options(command)) if command else {}
@@ -101,7 +101,7 @@ class _Commands(click.Group):
 
 
 def _list_options(command: click.Command) -> Iterator[tuple[str, str]]:
-    """The options of a command and of those below it, by their names in Python."""
+    """Yield the options of a command and its subcommands: (name in Python, option)."""
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             option = parameter.opts[0]
@@ -112,7 +112,7 @@ def _list_options(command: click.Command) -> Iterator[tuple[str, str]]:
 
 
 def _close_unwritable(stream: TextIO) -> None:
-    """Keep what cannot be printed from raising once more when Python ends."""
+    """Keep output that cannot be printed from raising once more when Python ends."""
     try:
         stream.flush()
     except BrokenPipeError:
@@ -122,7 +122,7 @@ def _close_unwritable(stream: TextIO) -> None:
 
 
 def _warn(text: str) -> None:
-    # The work is worth more than a remark on it.
+    # A warning that cannot be printed must not end the work.
     with suppress(OSError):
         echo(f"nobrainer: warning: {text}", err=True)
 

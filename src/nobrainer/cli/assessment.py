@@ -34,12 +34,12 @@ _OPTIONS = (FILES, MODEL, OUTPUT_DIR, gather(draws=Draws), THRESHOLD, OVERWRITE,
 
 
 def make_command(name: str, text: str, *, with_pages: bool) -> click.Command:
-    """A command that is `assess_scans`.
+    """Make a command that runs `assess_scans`.
 
     Args:
         name: name of the command.
-        text: its help.
-        with_pages: write a page for each scan, too.
+        text: help of the command.
+        with_pages: whether to write a page for each scan, too.
     """
     callback = click.pass_context(partial(assess_scans, with_pages=with_pages))
     for option in reversed(_OPTIONS):
@@ -61,15 +61,29 @@ def assess_scans(
 ) -> None:
     """Predict scans one at a time, write tables (and pages), print the worst first.
 
-    What is known of a scan is recorded before the next one is predicted, so that an
-    interruption loses one scan. The tables are made of the records of all scans in
-    the folder, now and then and at the end, each written whole.
+    What is found about a scan is recorded before the next one is predicted, so that an
+    interruption loses one scan. The tables are made from the records of all scans in
+    the folder, now and then and at the end.
+
+    Args:
+        ctx: context of the command.
+        files: the scans.
+        model_dir: folder of the model.
+        output_dir: folder of the results; made if missing.
+        draws: number and seed of the draws of the weights.
+        threshold: score, 0 to 1, below which a scan is flagged.
+        overwrite: whether to replace results that are there.
+        as_json: whether to print JSON.
+        with_pages: whether to write a page for each scan, too.
+
+    Raises:
+        KeyboardInterrupt: the user interrupted; the message says what is done.
     """
     names = name_scans(files)
     if with_pages:
         refuse_index(names)
     segmentation = nb.Segmentation.load(model_dir)
-    # It is about the options: every scan would end in it.
+    # Now, because with these options the same error would end every scan.
     segmentation.check_quality(draws.n_samples)
     method = make_method(
         "report" if with_pages else "qc",
@@ -125,7 +139,7 @@ def assess_scans(
 
 
 class _Judge:
-    """Predicts and judges scans, but for those that are done.
+    """Predicts and judges the scans that are not done yet.
 
     n_skipped: how many scans were done before.
     """
@@ -143,7 +157,7 @@ class _Judge:
         self._draws, self._threshold = draws, threshold
 
     def assess(self, file: Path, bar: ProgressBar) -> str:
-        """Record what is found of a scan, and write its page; return its name."""
+        """Judge a scan, record what is found and write its page; return its name."""
         name, results = self._names[file], self._folder.results
         pages = self._folder.pages(name)
         if results.find_done(name, [file], pages) is not None:
@@ -174,7 +188,7 @@ class _Judge:
 
     def _predict(self, file: Path, bar: ProgressBar) -> "nb.Prediction":
         with warnings.catch_warnings():
-            # They are among the reasons that are printed at the end.
+            # These warnings are among the reasons that are printed at the end.
             warnings.simplefilter("ignore", UnusualScanWarning)
             return self._segmentation.predict(
                 file,
@@ -188,7 +202,7 @@ class _Judge:
 def _describe(
     case: "nb.quality.Case", file: Path, pages: Sequence[Path]
 ) -> dict[str, Any]:
-    """What is printed of a scan as JSON."""
+    """What `--json` prints about a scan."""
     return {
         "input": str(file),
         "subject": case.name,

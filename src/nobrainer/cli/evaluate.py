@@ -174,7 +174,7 @@ def _write(
 
 
 def _tell(evaluation: "Evaluation", n_samples: int) -> dict[str, Any]:
-    """What is printed of an evaluation, and kept in its record."""
+    """What is printed about an evaluation, and kept in its record."""
     return {
         "n_scans": evaluation.n_scans,
         "n_subjects": evaluation.n_subjects,
@@ -198,14 +198,14 @@ def _find_earlier(
 def _echo_story(
     story: Mapping[str, Any], names: Sequence[str], *, as_json: bool
 ) -> None:
-    """Print what an evaluation found; `names` of the classes, background first."""
+    """Print what an evaluation found; `names` are those of the classes, from 0 on."""
     if as_json:
         echo(to_json(story))
         return
     if story["warning"]:
         echo(textwrap.fill(f"WARNING: {story['warning']}", 80) + "\n")
     echo(f"means over {count_scans(story['n_scans'], story['n_subjects'])}\n")
-    # A record has null for what is not defined.
+    # A record has null for figures that are not defined.
     figures = {k: math.nan if v is None else v for k, v in story["metrics"].items()}
     _echo_structures(figures, names[1:])
     _echo_regions(figures)

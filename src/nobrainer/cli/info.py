@@ -116,7 +116,7 @@ def echo_fitted(segmentation: "nb.Segmentation") -> None:
 
 
 def _echo(title: str, values: dict[Any, Any]) -> None:
-    """Print a section: a value a line, what was not set left out."""
+    """Print a section, one value on each line, without those that are not set."""
     echo(title, bold=True)
     for name, value in values.items():
         if isinstance(value, dict):

@@ -26,11 +26,11 @@ Command = Callable[..., Any]
 
 
 def gather(**records: type) -> Callable[[Command], Command]:
-    """A decorator that gives a command the options of records, and fills the records.
+    """Make a decorator that gives a command the options of records, and fills these.
 
     Args:
         records: class of each record, a dataclass, by the parameter of the command
-            that gets it. Help lists the options in the order of the fields.
+            that gets it. The help lists the options in the order of the fields.
     """
     options = {name: _options(record) for name, record in records.items()}
 
@@ -41,7 +41,7 @@ def gather(**records: type) -> Callable[[Command], Command]:
                 values[name] = record(**{one: values.pop(one) for one in options[name]})
             return command(**values)
 
-        # Decorators act from the last one up.
+        # The decorator that is applied last is listed first.
         for of_record in reversed(options.values()):
             for option in reversed(of_record.values()):
                 option(gathered)

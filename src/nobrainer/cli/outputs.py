@@ -1,4 +1,4 @@
-"""Where results go: never over what is there, unless asked to; and how they print."""
+"""Where results go (never over what is there, unless asked to), and how they print."""
 
 import math
 import tempfile
@@ -15,7 +15,15 @@ MAPS = ("label", "variance", "entropy")
 
 
 def refuse_taken(directory: Path, *, overwrite: bool) -> None:
-    """Raise `InputError` unless a directory is new, empty or may be overwritten."""
+    """Refuse a directory that is neither new nor empty.
+
+    Args:
+        directory: path of the directory; need not be there.
+        overwrite: whether one that has files in it is accepted, too.
+
+    Raises:
+        InputError: the directory has files in it, or is a file.
+    """
     if directory.is_file():
         raise InputError(f"{directory}: is a file: give another --output-dir")
     if not overwrite and directory.is_dir() and any(directory.iterdir()):
@@ -25,7 +33,15 @@ def refuse_taken(directory: Path, *, overwrite: bool) -> None:
 
 
 def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
-    """Raise `InputError` where a file exists, unless it may be overwritten."""
+    """Refuse files that exist.
+
+    Args:
+        paths: paths of the files that are going to be written.
+        overwrite: whether files that exist are accepted, too.
+
+    Raises:
+        InputError: a file exists, or a path is a directory.
+    """
     for path in paths:
         if path.is_dir():
             raise InputError(f"{path}: is a directory: give another place")
@@ -36,7 +52,14 @@ def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
 
 
 def make_directory(directory: Path) -> None:
-    """Make a directory and its parents; raises `InputError` where that fails."""
+    """Make a directory and its parents.
+
+    Args:
+        directory: path of the directory; may be there already.
+
+    Raises:
+        InputError: it cannot be made.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -48,10 +71,20 @@ def make_directory(directory: Path) -> None:
 def save_model(
     segmentation: "nb.Segmentation", directory: Path, *, overwrite: bool
 ) -> Path:
-    """Save a model that took long to make, and return where it is.
+    """Save a model that took long to make.
 
-    Where its place can no longer be written (a full disk), the model is kept in a
-    temporary folder, and the `InputError` says so.
+    If its place cannot be written (the disk is full, say), the model is saved in a
+    temporary folder instead, and the message says where.
+
+    Args:
+        segmentation: the trained model.
+        directory: folder of the model; made if missing.
+        overwrite: whether to replace a model that is there.
+
+    Returns: the folder.
+
+    Raises:
+        InputError: the model could not be saved in its place.
     """
     try:
         return segmentation.save(directory, overwrite=overwrite)
@@ -66,7 +99,14 @@ def save_model(
 
 
 def map_paths(directory: Path, stem: str, n_samples: int) -> dict[str, Path]:
-    """The files that one scan's maps go to, by map."""
+    """The paths of the maps of a scan, by what they show.
+
+    Args:
+        directory: folder of the results.
+        stem: name of the scan.
+        n_samples: number of draws of the weights; without any there is only a label
+            map.
+    """
     names = MAPS if n_samples else MAPS[:1]
     return {name: directory / f"{stem}_{name}.nii.gz" for name in names}
 
@@ -74,7 +114,16 @@ def map_paths(directory: Path, stem: str, n_samples: int) -> dict[str, Path]:
 def echo(
     text: object = "", *, err: bool = False, nl: bool = True, bold: bool = False
 ) -> None:
-    """Print a text, in which no name of a file or label can steer the terminal."""
+    """Print a text with all control characters made visible.
+
+    So no name of a file or label can steer the terminal.
+
+    Args:
+        text: what is printed.
+        err: whether to print to standard error.
+        nl: whether to end the line.
+        bold: whether to print in bold letters.
+    """
     click.echo(click.style(printable(str(text)), bold=bold or None), err=err, nl=nl)
 
 
@@ -85,7 +134,12 @@ def echo_error(text: str) -> None:
 
 
 def echo_columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows of text under a header: the first column left, the others right."""
+    """Print a table, the first column aligned to the left, the others to the right.
+
+    Args:
+        header: title of each column.
+        rows: a text for each column.
+    """
     lines = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for first, *others in lines:
@@ -104,5 +158,11 @@ def echo_files(files: Mapping[str, object]) -> None:
 
 
 def figure_text(value: float, digits: int = 3, unit: str = "") -> str:
-    """A figure for a table; a dash where it is not defined."""
+    """A figure as text for a table; a dash where it is not finite.
+
+    Args:
+        value: the figure.
+        digits: number of decimals.
+        unit: text that follows the number.
+    """
     return f"{value:.{digits}f}{unit}" if math.isfinite(value) else "-"

@@ -11,10 +11,10 @@ from nobrainer.errors import InputError
 from nobrainer.io import write_text
 
 PARTS = ("structures", "regions")
-"""Tables with some rows for each scan, by the names that its record has them under."""
+"""Tables with several rows for each scan, by their names in its record."""
 _INDEX = "index.html"
 _SELDOM = 20
-"""Tables are written again after 20 times the time that it took: 5 % of all time."""
+"""Tables are written again after 20 times as long as it took: 5 % of all time."""
 
 
 class QualityFolder:
@@ -25,7 +25,7 @@ class QualityFolder:
         segmentation: the model that the scans are predicted with.
         coverage: share of scans whose true volumes the intervals hold; None where there
             are no intervals.
-        with_pages: write a page for each scan, and one that lists them.
+        with_pages: whether to write a page for each scan, and one that lists them.
     """
 
     def __init__(
@@ -59,15 +59,15 @@ class QualityFolder:
         return tables if self.index is None else [*tables, self.index]
 
     def pages(self, name: str) -> list[Path]:
-        """The page of a scan; none without pages."""
+        """The path of a scan's page, as a list; empty where no pages are written."""
         if self.index is None:
             return []
         return [self.results.directory / f"{name}.html"]
 
     def write_now_and_then(self) -> None:
-        """Write the tables, unless they have taken much of the time until now.
+        """Write the tables, unless that was done a short time ago.
 
-        With thousands of scans they take a while: not after each of them.
+        With thousands of scans it takes too long to write them after each one.
         """
         started_s = time.monotonic()
         if started_s >= self._next_s:
@@ -79,8 +79,9 @@ class QualityFolder:
         """Write the tables and the list of pages, if there are scans.
 
         Returns:
-            What was found of each scan, by its name, the first ones to be looked at
-            first; and the files by what they hold, but for those that explain columns.
+            What was found about each scan, by its name, in the order in which to look
+            at them; and the files by what they hold, without those that explain
+            columns.
         """
         if not self.results.records():
             return {}, {}
@@ -118,7 +119,14 @@ class QualityFolder:
 
 
 def refuse_index(names: dict[Path, str]) -> None:
-    """Raise `InputError` for a scan whose page would be called as the list is."""
+    """Refuse a scan whose page would have the name of the page that lists them.
+
+    Args:
+        names: name of each scan.
+
+    Raises:
+        InputError: there is such a scan.
+    """
     for file, name in names.items():
         if f"{name}.html" == _INDEX:
             raise InputError(
@@ -128,6 +136,6 @@ def refuse_index(names: dict[Path, str]) -> None:
 
 
 def _join(tables: Sequence[str]) -> str:
-    """One table with the rows of all, which have the same header."""
+    """Join tables with the same header into one."""
     header, _, _ = tables[0].partition("\n")
     return "".join([f"{header}\n", *(table.partition("\n")[2] for table in tables)])

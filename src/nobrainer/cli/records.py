@@ -1,9 +1,9 @@
-"""Where the records of a folder of results lie, and whose turn it is to write.
+"""The records in a folder of results, and the locks that let one process write.
 
 | file | what it holds |
 |---|---|
 | `provenance.json` | the method, see `nobrainer.provenance.Method`: one in a folder |
-| `provenance/NAME.json` | what one scan was, and what was written for it: a `Result` |
+| `provenance/NAME.json` | a scan, and the files written for it: a `Result` |
 
 A process holds a lock while it works on a scan; the system frees the lock however the
 process ends.
@@ -42,9 +42,12 @@ class Records:
         return {path.stem for path in self._folder.iterdir() if path.suffix == ".json"}
 
     def find(self, name: str) -> Result | None:
-        """The record of a scan; None where there is none that can be read.
+        """Find the record of a scan; None where there is none that can be read.
 
-        The scan of a record that cannot be read is done again.
+        A record that cannot be read counts as none, so that the scan is done again.
+
+        Args:
+            name: name of the scan.
         """
         text = _read(self._path(name))
         with suppress(InputError):
@@ -52,14 +55,19 @@ class Records:
         return None
 
     def write(self, name: str, record: Result) -> None:
-        """Write the record of a scan, over the one that is there."""
+        """Write the record of a scan, over the one that is there.
+
+        Args:
+            name: name of the scan.
+            record: what was read and written for it.
+        """
         write_text(record.to_json(), self._path(name), overwrite=True)
 
     def method(self) -> Method | None:
-        """How all results were made; None where nothing was recorded yet.
+        """Read how all results were made; None where nothing was recorded yet.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: the file is damaged.
         """
         path = self.directory / METHOD
         text = _read(path)
@@ -77,6 +85,9 @@ class Records:
     def working(self, name: str) -> Iterator[None]:
         """A context in which no other process works on a scan.
 
+        Args:
+            name: name of the scan.
+
         Raises:
             InputError: another process works on it.
         """
@@ -93,7 +104,11 @@ class Records:
 
     @contextmanager
     def sharing(self, files: Collection[Path]) -> Iterator[None]:
-        """A context in which to write files that all results share, for one process."""
+        """A context in which one process at a time writes files that all results share.
+
+        Args:
+            files: paths of these files.
+        """
         with self._locked(".lock"):
             clear(files)
             yield
@@ -109,19 +124,19 @@ class Records:
 
     @contextmanager
     def _locked(self, name: str, timeout_s: float = -1) -> Iterator[None]:
-        """Hold a lock of the folder, which ends with the process if not before."""
+        """Hold a lock of the folder; the system frees it if the process dies."""
         self._folder.mkdir(exist_ok=True)
         lock = FileLock(self._folder / name, timeout=timeout_s)
         try:
             lock.acquire()
         except NotImplementedError:
-            # A file system without locks: who does the same twice writes the same.
+            # A file system without locks: processes with the same work write the same.
             yield
             return
         try:
             yield
         finally:
-            # While it is held, so that nobody else's is removed.
+            # Before the lock is released, or that of another process would be removed.
             (self._folder / name).unlink(missing_ok=True)
             lock.release()
 
@@ -135,7 +150,11 @@ def _read(path: Path) -> str | None:
 
 
 def clear(files: Collection[Path]) -> None:
-    """Remove what killed processes have left of files that they were writing."""
+    """Remove the temporary files that killed processes have left.
+
+    Args:
+        files: paths of the files that these processes were writing.
+    """
     for path in files:
         pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}(\.\w+)*")
         if path.parent.is_dir():

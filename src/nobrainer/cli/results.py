@@ -1,8 +1,9 @@
 """A folder of results: which are done, which are half done, and how all were made.
 
-The record of a scan is written before its first file, and once more, with the time,
-after its last one. So a scan whose record has no end was interrupted and is done again,
-and a file that no record names is not ours. Where the records lie, `records` knows.
+The record of a scan is written before the first of its files, and again, with the time
+of its end, after the last one. So a scan whose record has no end was interrupted and is
+done again, and a file that no record names was written by something else. The module
+`records` knows where the records lie.
 """
 
 from collections import defaultdict
@@ -25,8 +26,15 @@ from nobrainer.provenance import InputFile, Method, Result, now
 class Work:
     """A scan in progress; call `begin` before its first file is written.
 
-    kept: files that are there and whole, which need not be written again.
-    data: what is found of the scan, to be kept in its record.
+    Args:
+        results: the folder of results.
+        name: name of the scan.
+        record: what is read and written for the scan.
+        kept: files that are there and whole, which need not be written again.
+
+    Attributes:
+        kept: as above.
+        data: what is found about the scan; goes into its record.
     """
 
     def __init__(
@@ -41,7 +49,7 @@ class Work:
         self._results.write_record(self._name, self._record)
 
     def end(self) -> None:
-        """Record that all of them are written."""
+        """Record that all files are written."""
         done = replace(self._record, ended=now(), data=self.data)
         self._results.write_record(self._name, done)
 
@@ -53,9 +61,9 @@ class Results:
         directory: the folder, which is made when something is written.
         method: how this command makes its results.
         device: name of the device that computes.
-        overwrite: replace results of the same scans.
-        keeps: names of what is kept with the record of a scan; one that lacks some
-            of it is not taken for done.
+        overwrite: whether to replace results of the same scans.
+        keeps: names of the data that a record must have; a scan whose record lacks some
+            of it is done again.
     """
 
     def __init__(
@@ -72,7 +80,7 @@ class Results:
         self._records = Records(directory)
 
     def open(self, names: Collection[str], shared: Collection[Path]) -> None:
-        """Check that results of this method may be added, before any work.
+        """Check before any work that results of this method may be added.
 
         Args:
             names: names of the scans of this command.
@@ -105,12 +113,18 @@ class Results:
         make_directory(self.directory)
 
     def keep_names(self, names: Mapping[Path, str]) -> dict[Path, str]:
-        """The names of scans, of which those that are done keep the name they have.
+        """Let scans that are done keep the names under which they were recorded.
 
-        What a scan is called depends on the scans it is given with, and one that is
-        given once more with others shall have no second row in the tables.
+        The name of a scan depends on the scans that it is given with. One that is given
+        again with others must not get a second row in the tables.
+
+        Args:
+            names: the name of each file, if all of them were new.
+
+        Returns: the names to use; if two scans would share one, those given.
         """
-        # By every ending that follows an underscore: what a scan may be called alone.
+        # By every part of a name that follows an underscore: given alone, a scan is
+        # called by such a part.
         by_ending: dict[str, dict[str, tuple[InputFile, ...]]] = defaultdict(dict)
         for other in self._records.names():
             if (record := self._records.find(other)) is not None:
@@ -122,7 +136,7 @@ class Results:
             similar = by_ending.get(scan_names([str(file)])[0], {})
             if not similar.keys() - {name} or not file.is_file():
                 continue
-            # What cannot be read is told when its turn comes.
+            # A file that cannot be read is reported when its turn comes.
             with suppress(OSError):
                 given = (InputFile.of(file),)
                 same = sorted(n for n, inputs in similar.items() if inputs == given)
@@ -133,11 +147,18 @@ class Results:
     def find_done(
         self, name: str, inputs: Sequence[Path], files: Collection[Path]
     ) -> Result | None:
-        """The record of a scan that need not be done again; None for any other scan.
+        """Find the record of a scan that need not be done again.
+
+        Args:
+            name: name of the scan.
+            inputs: the files that it is made from.
+            files: the files that its results consist of.
+
+        Returns: the record; None where the scan must be done.
 
         Raises:
-            InputError: the files that it was made from have changed since, or are not
-                as many.
+            InputError: the files that it was made from have changed since, or their
+                number has.
         """
         record = self._records.find(name)
         if self._overwrite or not self._is_whole(record) or record is None:
@@ -165,7 +186,7 @@ class Results:
     def work(
         self, name: str, inputs: Sequence[Path], files: Collection[Path]
     ) -> Iterator[Work]:
-        """A context for the work on one scan, which no other process does meanwhile.
+        """A context for the work on one scan; no other process works on it meanwhile.
 
         Args:
             name: name of the scan.
@@ -213,7 +234,11 @@ class Results:
         }
 
     def sharing(self, files: Collection[Path]) -> AbstractContextManager[None]:
-        """A context in which to write files that all results share, for one process."""
+        """A context in which one process at a time writes files that all results share.
+
+        Args:
+            files: paths of these files.
+        """
         return self._records.sharing(files)
 
     def close(self) -> None:
@@ -221,7 +246,12 @@ class Results:
         self._records.close()
 
     def write_record(self, name: str, record: Result) -> None:
-        """Write the record of a scan, after how all results are made."""
+        """Write the record of a scan; before the first one, how all results are made.
+
+        Args:
+            name: name of the scan.
+            record: what is read and written for it.
+        """
         self._write_method()
         self._records.write(name, record)
 
@@ -230,7 +260,7 @@ class Results:
             return
         path = self.directory / METHOD
         with self.sharing([path]):
-            # Another process may have begun since `open`.
+            # Another process may have written it since `open`.
             there = self._records.method()
             if there is not None and not self._overwrite:
                 self._refuse_other(there)
@@ -265,7 +295,17 @@ def make_method(
     precision: str = "float32",
     options: Mapping[str, Any] = {},
 ) -> Method:
-    """The method of a command with a model and options that decide its results."""
+    """Describe how a command makes its results.
+
+    Args:
+        command: name of the command.
+        model_dir: folder of the model.
+        segmentation: the model.
+        n_samples: number of draws of the weights.
+        seed: seed of the draws.
+        precision: type of the numbers in the network, "float32" or "bfloat16".
+        options: other options that decide on the results, by name.
+    """
     return Method(
         command=command,
         version=nb.__version__,

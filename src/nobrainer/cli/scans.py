@@ -1,4 +1,4 @@
-"""Scans given to a command: each has a name of its own, and none stops the others."""
+"""The scans of a command: each has a name of its own, and none stops the others."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,10 @@ T = TypeVar("T")
 
 
 def name_scans(files: Sequence[Path]) -> dict[Path, str]:
-    """What the results of each scan are called.
+    """Choose the name under which the results of each scan are written.
+
+    Args:
+        files: paths of the scans.
 
     Raises:
         InputError: a scan is given twice.
@@ -29,9 +32,12 @@ def name_scans(files: Sequence[Path]) -> dict[Path, str]:
 def each_scan(
     names: Mapping[Path, str], act: Callable[[Path, ProgressBar], T], batch: Batch
 ) -> Iterator[T]:
-    """Act on every scan under one bar, by its name; yield the results there are.
+    """Act on every scan under one progress bar; yield the results as they come.
 
-    What goes wrong with the others is kept in `batch`, for `end`.
+    Args:
+        names: name of each scan, which the bar shows.
+        act: called with each path and the bar; returns the result.
+        batch: keeps what went wrong with scans that have no result.
     """
     with ProgressBar(verbose=True) as bar:
         bar.begin_scans(len(names))
@@ -49,7 +55,12 @@ def new_batch(ctx: click.Context) -> Batch:
 
 
 def tell_skipped(n_skipped: int, n_scans: int) -> None:
-    """Say how many scans needed no work, if any."""
+    """Say how many scans needed no work, if any.
+
+    Args:
+        n_skipped: number of scans that were done before.
+        n_scans: number of all scans.
+    """
     if n_skipped:
         echo(
             f"nobrainer: {n_skipped} of {n_scans} scans were done before and are not "
@@ -59,7 +70,12 @@ def tell_skipped(n_skipped: int, n_scans: int) -> None:
 
 
 def end(ctx: click.Context, problems: Sequence[str]) -> None:
-    """Report the scans that could not be used; exit with 1 if there are any."""
+    """Report the scans that could not be used; exit with 1 if there are any.
+
+    Args:
+        ctx: context of the command.
+        problems: what is wrong with each of these scans.
+    """
     for problem in problems:
         echo_error(problem)
     if problems:

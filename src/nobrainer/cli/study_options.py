@@ -192,7 +192,13 @@ class EachRun:
 def make_run_options(
     classes: Classes, judging: Judging, each_run: EachRun
 ) -> "nb.research.RunOptions":
-    """How each run of a study is made, as the search takes it."""
+    """Gather the options of a command into those of each run.
+
+    Args:
+        classes: how the values of the label files become classes.
+        judging: who proposes values, and what ends hopeless runs.
+        each_run: how long each run trains, and what ends it.
+    """
     return nb.research.RunOptions(
         n_classes=classes.n_classes,
         binarize=classes.binarize or None,

@@ -12,14 +12,17 @@ from nobrainer.errors import InputError, in_one_line, printable
 from nobrainer.research.records import Snapshot
 
 Writer = Callable[[Sequence[Mapping[str, Any]]], str]
-"""Makes a text of rows that have the same columns."""
+"""Writes rows that have the same columns as text."""
 
 
 def choose_format(output: Path | None) -> Writer:
-    """The writer of a file's suffix, TSV where there is no file.
+    """Choose the writer for the suffix of a file.
+
+    Args:
+        output: path of the file; None chooses TSV.
 
     Raises:
-        InputError: a suffix that is not known.
+        InputError: the suffix is none of those that can be written.
     """
     suffix = ".tsv" if output is None else output.suffix.lower()
     if suffix not in _FORMATS:
@@ -31,7 +34,11 @@ def choose_format(output: Path | None) -> Writer:
 
 
 def tabulate_runs(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """The runs of a study as rows with the same columns; None for what is not there."""
+    """Make a row for each run, all with the same columns; None for a missing value.
+
+    Args:
+        snapshot: the study as it stands.
+    """
     rows = snapshot.rows
     values = dict.fromkeys(name for row in rows for name in row.values)
     figures = dict.fromkeys(name for row in rows for name in row.figures)
@@ -58,7 +65,7 @@ def tabulate_runs(snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 def _separate(delimiter: str) -> Writer:
-    """A writer of delimited text; what is None is left empty."""
+    """Make a writer of delimited text, in which None becomes an empty field."""
 
     def write(rows: Sequence[Mapping[str, Any]]) -> str:
         text = io.StringIO()

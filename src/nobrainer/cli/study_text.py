@@ -34,13 +34,18 @@ _LOG_LINES = 10
 _CURVE_LINES = 20
 """Points of a curve that are printed."""
 _MOST_DRAWN = 1000
-"""Rows of a table, which takes its time to be laid out."""
+"""Rows of a table that are printed; laying out more would take long."""
 _BAR = 40
-"""Letters of the bar of a Dice of 1."""
+"""Letters of a bar that stands for a Dice of 1."""
 
 
 def describe_study(snapshot: Snapshot, working_dir: Path) -> dict[str, Any]:
-    """What `--json` prints of a study: who is best, by how much, and where it lies."""
+    """What `--json` prints about a study: the best run, by how much, and where it lies.
+
+    Args:
+        snapshot: the study as it stands.
+        working_dir: folder of the study.
+    """
     standing, test = snapshot.standing, snapshot.test
     return {
         "family": snapshot.settings.family,
@@ -62,7 +67,7 @@ def describe_study(snapshot: Snapshot, working_dir: Path) -> dict[str, Any]:
 
 
 def describe_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """What `--json` prints of the runs of a study: their rows, with the verdicts."""
+    """What `--json` prints about the runs of a study: rows with their verdicts."""
     return [
         asdict(row) | {"verdict": verdict_of(row, snapshot.standing)}
         for row in snapshot.rows
@@ -70,7 +75,12 @@ def describe_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 def echo_status(snapshot: Snapshot, working_dir: Path) -> None:
-    """Print a row for each run, the summary, the findings and where results lie."""
+    """Print a row for each run, the summary, the findings and where results lie.
+
+    Args:
+        snapshot: the study as it stands.
+        working_dir: folder of the study.
+    """
     console = Console(highlight=False)
     if snapshot.rows:
         console.print(draw_runs(snapshot, snapshot.rows[-_MOST_DRAWN:]))
@@ -84,7 +94,7 @@ def echo_status(snapshot: Snapshot, working_dir: Path) -> None:
 
 
 def _describe_run(snapshot: Snapshot, number: int | None) -> dict[str, Any] | None:
-    """A judged run: its values and its figures, averaged over its seeds."""
+    """Describe a judged run: its values and its figures, averaged over its seeds."""
     if number is None:
         return None
     (row,) = [row for row in snapshot.rows if row.number == number]
@@ -114,14 +124,19 @@ def _echo_files(working_dir: Path) -> None:
 
 
 def _echo_findings(snapshot: Snapshot) -> None:
-    """Print the sentences of the report: what was found and what cannot be said."""
+    """Print the sentences of the report: what was found, and what is still open."""
     echo()
     for paragraph in summarise_findings(snapshot):
         echo(click.wrap_text(paragraph, 80) + "\n")
 
 
 def echo_result(snapshot: Snapshot, working_dir: Path) -> None:
-    """Print champion and baseline side by side, and where the best model lies."""
+    """Print champion and baseline side by side, and where the best model lies.
+
+    Args:
+        snapshot: the study as it stands.
+        working_dir: folder of the study.
+    """
     champion = _describe_run(snapshot, snapshot.standing.champion)
     baseline = _describe_run(snapshot, snapshot.standing.baseline)
     if champion is None or baseline is None:
@@ -150,7 +165,13 @@ def echo_result(snapshot: Snapshot, working_dir: Path) -> None:
 
 
 def echo_run(row: Row, snapshot: Snapshot, working_dir: Path) -> None:
-    """Print a run, section by section."""
+    """Print all that is known about a run, section by section.
+
+    Args:
+        row: row of the run.
+        snapshot: the study as it stands.
+        working_dir: folder of the study, which has the run's log.
+    """
     _echo_facts(row, snapshot)
     _echo_values(row, default_values(snapshot.rows))
     if row.figures:

@@ -29,17 +29,16 @@ _SHORT = {
     "learning_rate": "lr",
     "prior_type": "prior",
 }
-"""Names of values in tables, where these are not their own."""
-
-
+"""Short names of parameters in tables."""
 _MOST_LISTED = 10
+"""Numbers of runs that a line of the summary lists."""
 
 
 class LiveTable:
     """The study as a table at the bottom of the terminal; use it as a context."""
 
     def __init__(self, console: Console) -> None:
-        # Drawn when it is told something and by nobody else: no thread to stop.
+        # Drawn only when there is something to show, so that no thread must be stopped.
         self._live = Live("", console=console, auto_refresh=False)
 
     def __enter__(self) -> Self:
@@ -60,10 +59,10 @@ class LiveTable:
             self._live.update(Board(snapshot), refresh=True)
 
     def tell(self, row: Row, standing: Standing) -> None:
-        """Nothing: the table says it."""
+        """Do nothing: the table shows it."""
 
     def say(self, text: str) -> None:
-        """Leave a sentence above the table."""
+        """Print a sentence above the table."""
         with suppress(OSError):
             self._live.console.print(Text(printable(in_one_line(text))))
 
@@ -84,10 +83,10 @@ class PlainLines:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Nothing is held open."""
+        """Do nothing: there is nothing to close."""
 
     def show(self, snapshot: Snapshot) -> None:
-        """Name the runs that began, and others' that ended, since the last time."""
+        """Name the runs that began since the last call, and others' that ended."""
         self._defaults = default_values(snapshot.rows)
         for row in snapshot.rows:
             if row.state == "running" and row.number not in self._open:
@@ -97,7 +96,7 @@ class PlainLines:
                 self.tell(row, snapshot.standing)
 
     def tell(self, row: Row, standing: Standing) -> None:
-        """Say what became of a run."""
+        """Say how a run ended."""
         self._open.discard(row.number)
         text = f"run {row.number} ended after {clock(row.seconds)}: "
         text += f"{self._recipe(row)}: "
@@ -107,7 +106,7 @@ class PlainLines:
         self.say(f"{text}: {row.reason}" if row.reason else text)
 
     def say(self, text: str) -> None:
-        """Write a line at once; where nobody can read it the search goes on."""
+        """Write a line at once; if it cannot be written the search goes on."""
         with suppress(OSError):
             echo(f"{datetime.now():%H:%M:%S} {in_one_line(text)}", err=True)
 
@@ -116,7 +115,7 @@ class PlainLines:
 
 
 def choose_view() -> LiveTable | PlainLines:
-    """A live table where somebody can watch it, else plain lines."""
+    """Choose a live table for a terminal, and plain lines for anything else."""
     console = Console(stderr=True)
     if sys.stderr.isatty() and not console.is_dumb_terminal:
         return LiveTable(console)
@@ -125,9 +124,9 @@ def choose_view() -> LiveTable | PlainLines:
 
 @dataclass(frozen=True)
 class Board:
-    """A study to be drawn: of its runs as many as the terminal has lines for.
+    """A study as a table of as many runs as the terminal has lines for.
 
-    The champion and what is under way are always among them, then the latest.
+    The champion and the runs under way come first, then the latest ones.
     """
 
     snapshot: Snapshot
@@ -135,12 +134,12 @@ class Board:
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:
-        """Leave out the earliest runs until the rest fits."""
+        """Draw the table without the earliest runs, so that the rest fits."""
         rows = self.snapshot.rows
         options = options.update(height=None)
         summary = Text("\n".join(summarise_study(self.snapshot)))
         n_summary = len(console.render_lines(summary, options))
-        # Two more: what is left out, and the line of the cursor.
+        # Two more lines: the number of hidden runs, and the cursor.
         room = max(console.height - n_summary - 2, 2)
         wanted = self._by_importance()[: room - 1]
         while True:
@@ -148,7 +147,7 @@ class Board:
             surplus = len(console.render_lines(table, options)) - room
             if surplus <= 0 or len(wanted) <= 1:
                 break
-            # A row takes one to a few lines: a third of the surplus is not too many.
+            # A row takes one to a few lines, so a third of the surplus is not too many.
             wanted = wanted[: -max(surplus // 3, 1)]
         yield table
         if len(wanted) < len(rows):
@@ -165,7 +164,7 @@ class Board:
 
 
 def draw_runs(snapshot: Snapshot, rows: Sequence[Row]) -> Table:
-    """A table of some rows of a study, by their numbers."""
+    """Draw some rows of a study as a table, in the order of their numbers."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     figures = judged_figures(snapshot)
     table.add_column("run", justify="right", no_wrap=True)
@@ -193,7 +192,7 @@ def draw_runs(snapshot: Snapshot, rows: Sequence[Row]) -> Table:
 
 
 def summarise_study(snapshot: Snapshot) -> list[str]:
-    """Lines that say how far a study is, who is best, and what the test said."""
+    """Say in lines how far a study is, which run is best, and what the test showed."""
     settings, standing = snapshot.settings, snapshot.standing
     n_running = sum(row.state == "running" for row in snapshot.rows)
     n_tried, n_wanted = count_tried(snapshot.rows), snapshot.max_experiments
@@ -239,7 +238,7 @@ def default_values(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def describe_recipe(row: Row, defaults: Mapping[str, Any]) -> str:
-    """What is special about a run: the values that are not the default, in short."""
+    """The values of a run that differ from the defaults (the baseline's), in short."""
     if row.role == "baseline":
         return "baseline"
     if row.role == "repeat":
@@ -253,7 +252,7 @@ def describe_recipe(row: Row, defaults: Mapping[str, Any]) -> str:
 
 
 def verdict_of(row: Row, standing: Standing) -> str:
-    """What the judge says of a run, or how far it is."""
+    """What the judge says about a run, or how far it has come."""
     if row.state == "running" and row.curve:
         return f"running, {100 * row.curve[-1][0]:.0f} %"
     if row.role == "repeat":
@@ -277,7 +276,7 @@ def elapsed_s(row: Row) -> float:
 
 
 def clock(seconds: float) -> str:
-    """A short time.
+    """A short time as minutes and seconds, or with hours.
 
     >>> clock(75), clock(3661)
     ('1:15', '1:01:01')
@@ -288,7 +287,7 @@ def clock(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A long time.
+    """A long time in words, rounded down.
 
     >>> duration(28800), duration(150), duration(-2)
     ('8 h 0 min', '2 min', '0 s')
@@ -300,7 +299,7 @@ def duration(seconds: float) -> str:
 
 
 def memory_text(size_bytes: int) -> str:
-    """Gigabytes, or a dash where nothing was measured."""
+    """Memory in gigabytes; a dash where none was measured."""
     return f"{size_bytes / 1e9:.2f} GB" if size_bytes else "-"
 
 
@@ -331,7 +330,7 @@ def _list_figures(
 
 
 def _figure_cells(row: Row, names: Sequence[str]) -> list[str]:
-    """Figures; of a run under way the last Dice of its curve."""
+    """The figures of a run; while it is under way, the last Dice of its curve."""
     figures = row.figures
     if row.state == "running" and row.curve:
         figures = {"dice": row.curve[-1][1]}

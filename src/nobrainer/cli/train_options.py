@@ -14,7 +14,7 @@ from nobrainer.json_records import build_record
 from nobrainer.recipe import DataConfig
 
 DEFAULT_EPOCHS = 10
-"""Of a training that nothing else ends."""
+"""Epochs of a training that nothing else ends."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,16 @@ class Sources:
     def read(
         self, classes: Classes, block_shape: tuple[int, int, int]
     ) -> "list[nb.Dataset]":
-        """The scans and then the label maps that are given, as a data set of each.
+        """Read the scans and the label maps that are given, as a data set of each.
+
+        Args:
+            classes: how the values of the label files become classes.
+            block_shape: voxels of a patch along each axis.
+
+        Returns: the data set of the scans, if any, and then that of the label maps.
 
         Raises:
-            InputError: nothing is given, or what needs label maps is given without.
+            InputError: nothing is given, or --synthesis-arg without label maps.
         """
         parts = []
         if self.table is not None:
@@ -160,7 +166,7 @@ class Network:
     ]
 
     def build(self, checkpoint_dir: Path | None) -> "nb.Segmentation":
-        """The network, not yet trained; its checkpoints go to a folder, if any."""
+        """Make the untrained model, which keeps checkpoints in the folder, if any."""
         args = dict(_read_argument("--model-arg", text) for text in self.model_args)
         if self.members is None:
             return nb.Segmentation(self.model, args, checkpoint_dir)
@@ -285,7 +291,7 @@ class Training:
 
     @property
     def most_epochs(self) -> int | None:
-        """Largest number of epochs: as asked, or 10 where nothing else ends it."""
+        """Most epochs: those that are asked for, or 10 where nothing else ends it."""
         if self.epochs is not None or self.max_steps or self.max_minutes:
             return self.epochs
         return DEFAULT_EPOCHS
@@ -348,14 +354,14 @@ class Machine:
 
 
 def _read_synthesis(texts: tuple[str, ...]) -> nb.Synthesis:
-    """The usual ranges of what is drawn, but for those that are given."""
+    """Ranges of what is drawn for label maps: the usual ones but for those given."""
     usual = json.loads(json.dumps(asdict(nb.Synthesis())))
     asked = dict(_read_argument("--synthesis-arg", text) for text in texts)
     return build_record(nb.Synthesis, usual | asked, "synthesis")
 
 
 def _read_argument(option: str, text: str) -> tuple[str, Any]:
-    """Name and value of an argument; a value that is not JSON is text."""
+    """Read name and value of an argument; a value that is no JSON is taken as text."""
     name, equals, value = text.partition("=")
     if not equals:
         example = "noise=0.1" if option == "--synthesis-arg" else "levels=3"
@@ -367,7 +373,14 @@ def _read_argument(option: str, text: str) -> tuple[str, Any]:
 
 
 def read_share_or_count(text: str) -> float:
-    """The value of --validate: a whole number counts subjects, any other is a share."""
+    """Read the value of --validate: a whole number counts subjects, others are shares.
+
+    Args:
+        text: what the user gave.
+
+    Raises:
+        InputError: the text is no number.
+    """
     try:
         return int(text) if text.isdigit() else float(text)
     except ValueError as error:

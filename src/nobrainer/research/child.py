@@ -1,6 +1,6 @@
-"""The process of a trial: call a function, and send its parent what comes of it.
+"""The process of a trial: call a function and send the result to the parent process.
 
-It is started by `research/trial.py`, as a program, and ends when its parent does.
+`research/trial.py` starts it as a program; it ends when its parent does.
 """
 
 import faulthandler
@@ -32,7 +32,7 @@ LENGTH = struct.Struct("<Q")
 
 
 def run_call(call: int, pipe: int, parent: int) -> None:
-    """The child: call the function and send what comes of it.
+    """Call the function and send its reports and its result, or how it failed.
 
     Args:
         call: file descriptor of the pickled function and arguments.
@@ -49,7 +49,7 @@ def run_call(call: int, pipe: int, parent: int) -> None:
         message = pickle.dumps((kind, content))
         if len(message) > MESSAGE_BYTES:
             raise ValueError(f"a message must be <= {MESSAGE_BYTES} bytes")
-        # A copy of this process, which the function may have forked, is not the trial.
+        # The function may have forked copies of this process: these send nothing.
         if os.getpid() == own_pid:
             with lock:
                 rest = LENGTH.pack(len(message)) + message
@@ -61,8 +61,8 @@ def run_call(call: int, pipe: int, parent: int) -> None:
             function, args = pickle.load(file)
         result = function(*args, lambda message: send("report", message))
         send("end", ("done", "", result, _read_peak_bytes()))
-    # Whatever a trial does is a row of its study, `sys.exit` too: nothing that its
-    # values can cause may end the search.
+    # Whatever a trial does, `sys.exit` included, becomes a row of its study: nothing
+    # that values can cause may end the search.
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001
         traceback.print_exc()
         send("end", (*_classify(error), None, _read_peak_bytes()))
@@ -71,9 +71,10 @@ def run_call(call: int, pipe: int, parent: int) -> None:
 def _guard(call: int, pipe: int) -> None:
     """Make sure that no process of this group outlives the parent.
 
-    A process of its own waits for the end of standard input, which the parent holds
-    open: a thread could not act while another holds the interpreter's lock. Its own
-    parent ends at once, so that the function has no child that it did not start.
+    A separate process waits for the end of standard input, which the parent holds open,
+    and then kills the group. A thread could not do this while another one holds the
+    interpreter's lock. The process that starts the guard ends at once, so that the
+    function has no child that it did not start.
     """
     if os.fork() == 0:
         if os.fork() == 0:
@@ -86,14 +87,14 @@ def _guard(call: int, pipe: int) -> None:
     os.wait()
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
-    # Where memory runs out Linux shall end this and not the study. Elsewhere there
-    # is no such file.
+    # When memory runs out, Linux shall kill this process and not the study. Other
+    # systems have no such file.
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _classify(error: BaseException) -> tuple[str, str]:
-    """State and reason of a trial that an exception ended."""
+    """Find state and reason of a trial that ended by an exception."""
     if isinstance(error, DivergedError):
         return "diverged", in_one_line(str(error))
     if isinstance(error, InputError):
@@ -104,9 +105,9 @@ def _classify(error: BaseException) -> tuple[str, str]:
 
 
 def _read_peak_bytes() -> int:
-    """Most memory that this process has held; 0 where the system does not tell.
+    """The most memory that this process has held; 0 where the system does not tell.
 
-    Not `ru_maxrss`, which starts from that of the parent.
+    `ru_maxrss` would not do: it starts from the value of the parent.
     """
     with suppress(OSError):
         found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())

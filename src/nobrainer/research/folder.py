@@ -21,38 +21,43 @@ MODEL = "model"
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """Every path of a study. Workers on several machines may share the folder."""
+    """The folder of a study, and every path in it.
+
+    Workers on several machines may share the folder.
+
+    root: path of the folder.
+    """
 
     root: Path
 
     @property
     def settings(self) -> Path:
-        """The record of what was fixed before run 0."""
+        """The file of what was fixed before run 0."""
         return self.root / SETTINGS
 
     @property
     def split(self) -> Path:
-        """The scans of each part."""
+        """The file of the scans of each part."""
         return self.root / SPLIT
 
     @property
     def test(self) -> Path:
-        """The scores on the test split; a study that has them is finished."""
+        """The file of the scores on the test split; a study that has it is finished."""
         return self.root / TEST
 
     @property
     def journal(self) -> Path:
-        """The rows of all runs that have ended."""
+        """The file of the rows of all runs that have ended."""
         return self.root / JOURNAL
 
     @property
     def storage(self) -> Path:
-        """Optuna's storage, where no database is given."""
+        """The file of Optuna's storage, where no database is given."""
         return self.root / STORAGE
 
     @property
     def best(self) -> Path:
-        """The bundle of the best model."""
+        """The folder of the best model."""
         return self.root / "best"
 
     @property
@@ -62,7 +67,7 @@ class StudyFolder:
 
     @property
     def workers(self) -> Path:
-        """The folder in which workers say that they live."""
+        """The folder of the files by which workers see that others live."""
         return self.root / "workers"
 
     @property
@@ -72,12 +77,12 @@ class StudyFolder:
 
     @property
     def lock(self) -> Path:
-        """The lock of whoever changes what workers share."""
+        """The lock to hold while changing what workers share."""
         return self.root / ".lock"
 
     @property
     def ending_lock(self) -> Path:
-        """The lock of whoever scores the test split."""
+        """The lock to hold while scoring the test split."""
         return self.root / ".ending.lock"
 
     @property
@@ -95,7 +100,7 @@ class StudyFolder:
         return self.runs / f"{number:04d}"
 
     def model(self, number: int) -> Path:
-        """The bundle of the model that a run has trained."""
+        """The folder of the model that a run has trained."""
         return self.run(number) / MODEL
 
     def log(self, number: int) -> Path:
@@ -108,7 +113,7 @@ class StudyFolder:
         return [int(name) for name in names if name.isdigit()]
 
     def find_results(self) -> dict[str, Path]:
-        """What a study has to show, by its name, as far as it is there."""
+        """The results of a study that exist already, by what they are."""
         found = {
             "best model": self.best,
             "report": self.report,
@@ -117,7 +122,11 @@ class StudyFolder:
         return {name: path for name, path in found.items() if path.exists()}
 
     def refuse_foreign(self) -> None:
-        """Raise `InputError` for a folder that is neither empty nor a study's."""
+        """Refuse a folder that is neither empty nor that of a study.
+
+        Raises:
+            InputError: the folder holds other files.
+        """
         if self.settings.exists() or not self.root.exists():
             return
         foreign = sorted(
@@ -132,17 +141,35 @@ class StudyFolder:
             )
 
     def write_new(self, settings: Settings, split: Split) -> None:
-        """Write what is fixed before run 0; the settings last, as they make a study."""
+        """Write what is fixed before run 0.
+
+        The settings are written last, because a folder that has them is a study.
+
+        Args:
+            settings: settings of the study.
+            split: the scans of each part.
+        """
         self._write(self.split, asdict(split))
         self._write(self.settings, asdict(settings))
 
     def write_test(self, final: FinalResult) -> None:
-        """Write the scores on the test split, which must not be there yet."""
+        """Write the scores on the test split.
+
+        Args:
+            final: the scores, with nothing in them that is not finite.
+
+        Raises:
+            InputError: the scores are there already.
+        """
         text = json.dumps(asdict(final), indent=2, allow_nan=False) + "\n"
         write_text(text, self.test, overwrite=False)
 
     def read_settings(self) -> Settings:
-        """What was fixed before run 0; raises `InputError` for a damaged file."""
+        """Read what was fixed before run 0.
+
+        Raises:
+            InputError: the file is damaged or cannot be read.
+        """
         path = self.settings
         settings: Settings = build_record(Settings, _read_json(path), str(path))
         try:
@@ -152,7 +179,11 @@ class StudyFolder:
         return settings
 
     def read_split(self) -> Split:
-        """The scans of each part; raises `InputError` for a damaged file."""
+        """Read the scans of each part.
+
+        Raises:
+            InputError: the file is damaged or cannot be read.
+        """
         path = self.split
         raw = _read_json(path)
         if not (
@@ -160,7 +191,7 @@ class StudyFolder:
             and raw.keys() == {"train", "validate", "test"}
             and all(isinstance(rows, list) for rows in raw.values())
             and all(
-                # The third says whom the scan shows, which older studies did not keep.
+                # The third names the subject; older studies did not keep it.
                 isinstance(row, list)
                 and len(row) in (2, 3)
                 and {*map(type, row)} == {str}
@@ -175,7 +206,7 @@ class StudyFolder:
         return Split(**{name: tuple(map(tuple, rows)) for name, rows in raw.items()})
 
     def read_test(self) -> FinalResult | None:
-        """The scores on the test split, None before it is scored.
+        """Read the scores on the test split; None before it is scored.
 
         Raises:
             InputError: the file is damaged.
@@ -193,7 +224,11 @@ class StudyFolder:
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
-        """Turn what the system refuses in the folder into an `InputError`."""
+        """A context that turns what the system refuses in the folder into one line.
+
+        Raises:
+            InputError: a file cannot be written or read, or a lock is not possible.
+        """
         try:
             yield
         except (OSError, NotImplementedError) as error:
@@ -209,7 +244,14 @@ class StudyFolder:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file; raises `InputError` where it cannot be read."""
+    """Read the text of a file.
+
+    Args:
+        path: path of the file, in UTF-8.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

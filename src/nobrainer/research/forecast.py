@@ -1,4 +1,4 @@
-"""What a run will take of memory and time, learned from the runs that were done."""
+"""How much memory and time a run will take, learned from the runs before it."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from scipy.optimize import nnls
 from nobrainer.research.journal import Row, Size
 
 PROCESS_BYTES, BYTES_PER_ACTIVATION, BYTES_PER_PARAMETER = 7.2e8, 4.7, 45.0
-"""What the peak of memory is made of, before the rows tell better figures.
+"""The parts of the peak of memory, as long as the rows do not say better.
 
 Measured for trainings of bayesian_vnet with 4 to 32 filters on 2 to 4 levels (CPU,
 float32, Adam). A parameter takes more than its four bytes: its gradient, Adam's two
@@ -19,16 +19,16 @@ averages, the drawn weight and the graph of its KL.
 _NOISE = 0.1
 """Expected relative error of a measured row."""
 _DOUBT = 0.5
-"""Expected relative error of the slopes that are assumed."""
+"""Expected relative error of the slopes that are assumed before any row."""
 
 
 @dataclass(frozen=True)
 class Forecast:
     """What a run is expected to take; None for what no row has measured yet.
 
-    memory_bytes: at its peak.
-    step_s: seconds of one step of the optimiser.
-    judge_s: seconds of judging it on all scans and draws.
+    memory_bytes: peak of main memory, in bytes.
+    step_s: seconds for one step of the optimiser.
+    judge_s: seconds for judging the run on all scans and draws.
     """
 
     memory_bytes: float | None
@@ -37,20 +37,22 @@ class Forecast:
 
 
 def forecast(rows: Iterable[Row], size: Size) -> Forecast | None:
-    """What a run of this size will take, learned from the rows; None before any.
+    """Predict what a run of this size will take, from the rows of earlier runs.
 
-    The peak of memory is a base and slopes times activations and parameters; the
-    seconds of a step, and of judging, are a base and a slope times the operations.
-    Each law is fitted to relative errors, with no part below 0 and the slopes drawn to
-    what is assumed: of memory the figures above, of time the median of the rows. So
-    one row tells the base of memory or the speed of the machine, and many rows
-    overrule what is assumed.
+    Three linear laws are fitted. The peak of memory is a base plus slopes times the
+    activations and the parameters; the seconds of a step, and those of judging, are
+    each a base plus a slope times the operations. The fits minimise relative errors,
+    with no part below 0, and pull the slopes towards assumed ones: the constants above
+    for memory, the median of the rows for time. So a single row tells the base of
+    memory or the speed of the machine, and many rows overrule the assumptions.
 
-    Runs that did not end well used at least the memory that was seen.
+    A run that did not end well used at least the memory that was seen.
 
     Args:
-        rows: rows of a study; those without sizes or measured figures teach nothing.
+        rows: rows of a study; those without sizes or measured figures are ignored.
         size: size of the run to come.
+
+    Returns: the forecast; None before any row has measured anything.
     """
     sized = [(row, row.size) for row in rows if row.size is not None]
     done = [(row, found) for row, found in sized if row.state == "done"]
@@ -84,14 +86,16 @@ def why_not(
     train_s: float | None,
     n_steps: int | None,
 ) -> str | None:
-    """Why a run should not start, in words; None where nothing speaks against it.
+    """Say in a sentence why a run should not start; None where it may.
 
     Args:
         forecast: what the run is expected to take; None says nothing.
-        memory_bytes: that it may use; None for no limit.
-        seconds: that are left for training and judging; None for no limit.
-        train_s: at which its training is ended; None where its steps end it.
-        n_steps: most steps of the optimiser, those of all members of an ensemble.
+        memory_bytes: bytes of main memory that it may use; None for no limit.
+        seconds: seconds that are left for training and judging; None for no limit.
+        train_s: seconds after which its training is ended; None where `n_steps` ends
+            it.
+        n_steps: most steps of the optimiser, over all members of an ensemble; None
+            where the time ends its training.
     """
     if forecast is None:
         return None
@@ -107,7 +111,7 @@ def why_not(
     ends = [] if train_s is None else [train_s]
     if n_steps is not None and forecast.step_s is not None:
         ends.append(step_s * n_steps)
-    # Training looks at the clock after each step.
+    # Training looks at the clock after each step, so it takes one at least.
     training = max(step_s, min(ends, default=0.0))
     if training + judging <= seconds:
         return None
@@ -118,13 +122,13 @@ def why_not(
 
 
 Features = tuple[float, ...]
-"""What a law is linear in."""
+"""The quantities in which a law is linear."""
 Measured = Sequence[tuple[Features, float]]
-"""Features of rows, and what was measured."""
+"""For each row, its features and the figure that was measured."""
 
 
 def _held(size: Size) -> Features:
-    """Bytes of memory by the default figures."""
+    """Bytes of memory for each part of a run, by the assumed constants."""
     return (
         PROCESS_BYTES,
         BYTES_PER_ACTIVATION * size.activations,
@@ -133,13 +137,13 @@ def _held(size: Size) -> Features:
 
 
 def _step_s(figures: Mapping[str, float]) -> float:
-    """Measured seconds of a step; 0 where that was not measured."""
+    """Measured seconds of one step; 0 where they were not measured."""
     n_steps = figures.get("steps", 0.0)
     return figures.get("train_s", 0.0) / n_steps if n_steps > 0 else 0.0
 
 
 def _predict_time(measured: Sequence[tuple[float, float]], flop: float) -> float | None:
-    """Seconds for some operations, from (operations, seconds) of rows."""
+    """Predict the seconds for some operations from (operations, seconds) of rows."""
     points = _usable([((x,), y) for x, y in measured if x > 0])
     if not points:
         return None
@@ -150,23 +154,24 @@ def _predict_time(measured: Sequence[tuple[float, float]], flop: float) -> float
 def _predict(
     measured: Measured, at: Features, *, at_least: Measured = ()
 ) -> float | None:
-    """A law's value `at` some features whose slopes should be 1; None without rows.
+    """Fit a law whose slopes should be near 1 and evaluate it; None without rows.
 
     Args:
-        measured: what the law is fitted to.
-        at_least: the same, where the value may be more.
+        measured: features and measured values that the law is fitted to.
+        at: features at which it is evaluated.
+        at_least: features and values where the true value is this or more.
     """
     points, bounds = _usable(measured), _usable(at_least)
     if not points:
         return None
-    # Nothing takes less than what is smaller in everything.
+    # A run takes at least as much as one that is smaller in every feature.
     least = [y for x, y in bounds if all(np.less_equal(x, at))]
     while True:
         law = _fit(points)
         above = [(x, y) for x, y in bounds if law @ (1.0, *x) < y]
         if not above:
             return max([float(law @ (1.0, *at)), *least])
-        # What was seen of them is the best guess.
+        # The law is below these bounds: from here on they count as measured values.
         points = points + above
         bounds = [bound for bound in bounds if bound not in above]
 
@@ -178,10 +183,11 @@ def _usable(rows: Measured) -> list[tuple[Features, float]]:
 
 
 def _fit(points: Measured) -> np.ndarray:
-    """Base and slopes, all >= 0.
+    """Fit the base and the slopes of a law, all of them at least 0.
 
-    Maximum a posteriori with Gaussian errors: `_NOISE` of the measured values, `_DOUBT`
-    of the slopes, which should be 1; any base is as likely.
+    The estimate is the maximum a posteriori with Gaussian errors: of the measured
+    values relative to them (`_NOISE`), of the slopes around 1 (`_DOUBT`). Every base is
+    equally likely.
     """
     x = np.array([features for features, _ in points])
     y = np.array([value for _, value in points])

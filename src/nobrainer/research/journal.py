@@ -1,4 +1,4 @@
-"""What a study has tried: a row for each run, in a file that is only appended to."""
+"""The journal of a study: a row for each run, in a file that is only appended to."""
 
 import json
 import math
@@ -30,7 +30,7 @@ STATES = {
     "lost": "its worker was interrupted or killed",
 }
 INFEASIBLE = ("memory", "diverged", "timeout", "crash", "refused", "skipped")
-"""States of values that cannot be trained here: proposers avoid their like."""
+"""States of values that cannot be trained here: proposers avoid similar ones."""
 _MOST_RUNS = 10**6
 
 
@@ -38,12 +38,12 @@ _MOST_RUNS = 10**6
 class Size:
     """How large a network and its work are, counted and not measured.
 
-    parameters: numbers that training adapts.
-    activations: numbers that are held at once, for a training batch or in prediction of
+    parameters: how many numbers training adapts.
+    activations: how many numbers are held at once, for a training batch or to predict
         the largest scan, whichever are more.
-    step_flop: floating-point operations of the forward pass of one training batch; of
-        an ensemble, of its largest member.
-    judge_flop: the same for all the scans and draws that it is judged on.
+    step_flop: floating-point operations of the forward pass of one training batch; for
+        an ensemble, those of its largest member.
+    judge_flop: floating-point operations of judging, over all scans and draws.
     """
 
     parameters: int
@@ -60,15 +60,22 @@ class Row:
     role: "baseline", the unchanged recipe; "proposal"; or "repeat" of a run with
         another seed.
     of: the number of the run that a repeat repeats; else its own number.
-    values: by the names of the space; of the baseline those that the space can say.
+    values: value of each parameter, by its name in the space; for the baseline, the
+        default values that lie in the space.
     seed: seed of the training.
-    proposer, note: who proposed it, and what they said of it.
-    state: a key of `STATES`; `reason`, why it is not "done".
-    figures: on the validation scans: "dice", "nll", "aurc" and more; where "done".
-    curve: (share of the training that is over, 0 to 1; validation Dice), rising.
-    size: counted before the start, where that was possible.
-    peak_memory_bytes: most main memory of its process; 0 where it never started.
-    started: ISO 8601 in UTC; `seconds` until its end; `worker`, who ran it.
+    proposer: name of who proposed the values.
+    note: what the proposer says about them, in one line; "" for nothing.
+    state: a key of `STATES`.
+    reason: why the state is not "done", in one line.
+    figures: means over the validation subjects, if "done": "dice", "nll", "aurc" and
+        more.
+    curve: points of the validation curve, each (share of the training that is over,
+        0 to 1; validation Dice), in the order of time.
+    size: size of the network and its work; None where it could not be counted.
+    peak_memory_bytes: most main memory that its process used; 0 if it never started.
+    started: time of its start, ISO 8601 in UTC.
+    seconds: time from its start to its end.
+    worker: name of the worker that ran it.
     """
 
     number: int
@@ -94,7 +101,14 @@ class Row:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Row":
-        """Read what `to_json` wrote; raises `InputError` for anything else."""
+        """Read a row that `to_json` wrote.
+
+        Args:
+            text: one line of JSON.
+
+        Raises:
+            InputError: the text is no such row.
+        """
         where = "journal row"
         row: Row = build_record(cls, parse_json(text, where), where)
         if row.state not in STATES or row.role not in ROLES:
@@ -118,11 +132,14 @@ class Row:
 
 
 class Journal:
-    """The rows of a file that others add to: what was read is not read again.
+    """The rows of a file that other processes add to; each line is read once.
+
+    Args:
+        path: path of the file; need not be there yet.
 
     Attributes:
-        is_torn: whether the last line that was seen had no end. A process that is
-            killed and a full disk leave such a line; it is not a row.
+        is_torn: whether the last line had no end when the file was read. A killed
+            process or a full disk leaves such a line, which does not count as a row.
     """
 
     def __init__(self, path: Path) -> None:
@@ -133,10 +150,11 @@ class Journal:
         self._end = 0
 
     def read(self) -> list[Row]:
-        """The rows in their order; no rows where there is no file.
+        """Read what was added, and return all rows; none where there is no file.
 
         Raises:
-            InputError: a line that is no row; names it.
+            InputError: a line is no row, which the message names, or the file cannot be
+                read.
         """
         try:
             with self.path.open("rb") as file:
@@ -169,7 +187,14 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[Row]:
-    """The rows of a journal; a warning tells of a last line without an end."""
+    """Read the rows of a journal; a warning tells of a last line without an end.
+
+    Args:
+        path: path of the journal; need not be there.
+
+    Raises:
+        InputError: a line is no row, or the file cannot be read.
+    """
     journal = Journal(path)
     rows = journal.read()
     if journal.is_torn:
@@ -180,15 +205,27 @@ def read_journal(path: Path) -> list[Row]:
 
 
 def append_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Add rows to the end of a journal, see `append_lines`; hold the study's lock."""
+    """Append rows to a journal; the caller holds the study's lock.
+
+    Args:
+        path: path of the journal; made if missing.
+        rows: rows of the runs that have ended.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     append_lines(path, [row.to_json() for row in rows])
 
 
 def append_lines(path: Path, lines: Sequence[str]) -> None:
-    """Add lines to a file of whole lines: all of them or none; hold its lock.
+    """Append lines to a file: all of them, or none; the caller holds its lock.
 
-    A last line without an end is cut off first, and a warning says so: nothing that
-    was whole is lost.
+    A last line without an end is cut off first, and a warning says so. Whole lines are
+    never lost.
+
+    Args:
+        path: path of the file; made if missing.
+        lines: lines without their ends.
 
     Raises:
         InputError: the file cannot be written.
@@ -214,7 +251,7 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
 
 
 def _cut_torn_line(file: FileIO) -> int:
-    """Cut what follows the last whole line of a file; returns where that ends."""
+    """Cut off what follows the last whole line of a file; return the new length."""
     end = file.seek(0, os.SEEK_END)
     if not end or os.pread(file.fileno(), 1, end - 1) == b"\n":
         return end
@@ -230,7 +267,15 @@ def _cut_torn_line(file: FileIO) -> int:
 
 
 def experiments(rows: Sequence[Row]) -> list[Row]:
-    """The distinct recipes that were tried: no repeats, nothing lost or not started."""
+    """Rows of the distinct recipes that were tried.
+
+    Repeats, lost runs and runs that did not start are left out.
+
+    Args:
+        rows: rows of a study.
+
+    Returns: the last row of the baseline, if any, and those of the proposals.
+    """
     tried = [r for r in rows if r.state not in ("lost", "skipped")]
     baselines = [r for r in tried if r.role == "baseline"]
     return baselines[-1:] + [r for r in tried if r.role == "proposal"]

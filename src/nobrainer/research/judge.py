@@ -1,4 +1,4 @@
-"""Who is best so far: a fixed judge, and a pure function of the journal's rows."""
+"""Which run is best so far: fixed rules, as a pure function of the journal's rows."""
 
 import math
 from collections import defaultdict
@@ -15,26 +15,28 @@ from nobrainer.research.journal import INFEASIBLE, Row
 OBJECTIVES = ("dice", "nll", "aurc")
 """Figures of a row on the validation scans by which runs can be judged."""
 _RESAMPLES = 10_000
+"""Resamples of a bootstrap."""
 _EARLY, _AWAITS = "no baseline to compare with", "awaits a repeat"
 _OPEN = (_EARLY, _AWAITS)
-"""Verdicts that may change; who is found no gain once is not asked again."""
+"""Verdicts that may still change; "no gain", for instance, stays."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What the rows so far amount to.
+    """What the judge concludes from the rows so far.
 
     champion: number of the run that is best so far; None before the baseline is done.
-    baseline: number of the baseline's run that is done, or None.
-    means: of each judged baseline or proposal, by its run's number: the objectives,
-        averaged over its seeds.
-    spread: of each objective, the standard deviation between seeds, pooled over
-        champion and baseline; None before one of them has two.
-    verdicts: of each row by its number, in words.
-    waiting: runs that look better than the champion, best first, and the baseline
-        where it has one seed: a repeat must confirm them.
-    undecided: every run whose verdict may still change, also one whose own repeat is
-        done and which waits for another's: each may be the next champion.
+    baseline: number of the baseline's run once it is done; None before.
+    means: by the number of each judged baseline or proposal: every objective, averaged
+        over the seeds of that recipe.
+    spread: by objective: the standard deviation between seeds, pooled over champion and
+        baseline; None before one of them has two seeds.
+    verdicts: by the number of each row: what became of the run, in words.
+    waiting: numbers of the runs that need a repeat with another seed: the baseline
+        while it has one seed, then those that look better than the champion, best
+        first.
+    undecided: numbers of all runs whose verdict may still change, so that each may be
+        the next champion; some have their own repeat and wait for another run's.
     """
 
     champion: int | None = None
@@ -48,9 +50,11 @@ class Standing:
 
 @dataclass(frozen=True)
 class Difference:
-    """Champion minus baseline, in the mean over subjects of their Dice.
+    """The Dice of the champion minus that of the baseline, over subjects.
 
-    `low` and `high`: 95 % percentile interval of a bootstrap over the subjects.
+    mean: mean over the subjects.
+    low, high: 95 % percentile interval of a bootstrap over the subjects.
+    n_subjects: number of subjects.
     """
 
     mean: float
@@ -60,7 +64,14 @@ class Difference:
 
 
 def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
-    """The names as a tuple; raises `InputError` for one that is unknown or twice."""
+    """Check names of objectives and return them as a tuple.
+
+    Args:
+        names: names of `OBJECTIVES`, the main one first.
+
+    Raises:
+        InputError: a name is unknown or given twice, or there are none.
+    """
     for name in names:
         check_choice("objective", name, OBJECTIVES)
     if not names or len({*names}) < len(names):
@@ -72,17 +83,21 @@ def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def judge(rows: Sequence[Row], objectives: Sequence[str]) -> Standing:
-    """Replay the rows: who holds the crown, by how much, who must run again.
+    """Replay the rows: which run is champion, by how much, and which must run again.
 
-    A challenger takes the crown when its mean over two seeds is better than the
-    champion's by more than the spread between seeds, pooled over the two; with several
-    objectives, in one of them, and in none worse by more than that. A recipe that one
-    seed ruins so counts against itself and not against others. What was decided by the
-    rows up to there stays decided.
+    A challenger becomes the champion when its mean over two seeds is better than the
+    champion's by more than the spread between seeds, pooled over the two recipes. With
+    several objectives it must be better in one of them, and worse by more than the
+    spread in none. So a recipe whose seeds differ a lot makes it harder for itself to
+    win, not for others. What earlier rows have decided stays decided.
 
     Args:
-        rows: in the order in which they ended; those under way are passed over.
-        objectives: names of `OBJECTIVES`.
+        rows: rows of the study in the order in which they ended; those of runs that
+            are under way are passed over.
+        objectives: names of `OBJECTIVES`, the main one first.
+
+    Raises:
+        InputError: a run is done but lacks a figure to judge it by.
     """
     replay = _Replay(tuple(objectives))
     for row in rows:
@@ -93,7 +108,7 @@ def judge(rows: Sequence[Row], objectives: Sequence[str]) -> Standing:
 def bootstrap_difference(
     champion: Sequence[float], baseline: Sequence[float], seed: int
 ) -> Difference:
-    """Compare two models on the same subjects.
+    """Compare two models on the same subjects, with a bootstrap interval.
 
     Args:
         champion, baseline: Dice of each subject, in the same order.
@@ -109,7 +124,7 @@ def bootstrap_difference(
 
 
 class _Replay:
-    """Who is best by the rows so far, as they are added one after the other."""
+    """The state of the judge while rows are added to it one after the other."""
 
     def __init__(self, objectives: tuple[str, ...]) -> None:
         self._objectives = objectives
@@ -142,19 +157,20 @@ class _Replay:
         elif row.role == "repeat":
             self._verdicts[row.number] = f"repeat of {row.of}"
         self._decide(row.of)
-        # Then those that wait: a new champion or a second seed of his may have taken
-        # their prospects. Nothing else can, and asking all of them after each row
-        # would take long in a long study.
+        # Then the runs that wait: only a new champion, or its second seed, can change
+        # their verdicts. Deciding on all of them after every row would take long in a
+        # long study.
         rivals = self._rivals()
         if rivals == self._decided_for:
             return
         for number in [*self._scores]:
             if number != row.of and self._verdicts.get(number, _EARLY) in _OPEN:
                 self._decide(number)
-        # Who was crowned just now has not met those before him.
+        # A run that became champion just now was not compared with those before it.
         self._decided_for = rivals if rivals == self._rivals() else ()
 
     def _score(self, row: Row) -> dict[str, float]:
+        """The objectives of a row; refuse a row that lacks one."""
         try:
             return {name: row.figures[name] for name in self._objectives}
         except KeyError as error:
@@ -164,14 +180,14 @@ class _Replay:
             ) from error
 
     def _rivals(self) -> tuple[object, ...]:
-        """Whom a challenger must beat, and on how many seeds."""
+        """The runs that a challenger must beat, with their numbers of seeds."""
         return tuple(
             (number, len(self._scores.get(number, ())))  # type: ignore[arg-type]
             for number in (self._champion, self._baseline)
         )
 
     def _decide(self, challenger: int) -> None:
-        """Crown the challenger, or say why not."""
+        """Make the challenger the champion, or note why not."""
         champion = self._champion
         if champion is None:
             self._verdicts[challenger] = _EARLY
@@ -191,9 +207,11 @@ class _Replay:
     def _beats(
         self, challenger: int, champion: int, spread: dict[str, float] | None
     ) -> bool:
+        """Whether the challenger is better by more than the spread, None being 0."""
         gains = self._gains(challenger, champion)
         margins = spread or dict.fromkeys(self._objectives, 0.0)
-        # Than the baseline, too, or many small losses of one objective would add up.
+        # Nor worse than the baseline, or small losses in one objective would add up
+        # from champion to champion.
         rivals = {champion, champion if self._baseline is None else self._baseline}
         worse = any(
             gain < -margins[name]
@@ -203,7 +221,7 @@ class _Replay:
         return not worse and any(gains[name] > margins[name] for name in gains)
 
     def _gains(self, challenger: int, champion: int) -> dict[str, float]:
-        """By how much the challenger is better, of each objective."""
+        """By how much the challenger is better in each objective."""
         new, old = self._mean(challenger), self._mean(champion)
         return {
             name: OF_RUNS[name].sign * (new[name] - old[name])
@@ -211,6 +229,7 @@ class _Replay:
         }
 
     def _mean(self, number: int) -> dict[str, float]:
+        """The objectives of a recipe, averaged over its seeds."""
         scores = self._scores[number]
         return {
             name: math.fsum(s[name] for s in scores) / len(scores)
@@ -218,7 +237,7 @@ class _Replay:
         }
 
     def _spread(self, *numbers: int) -> dict[str, float] | None:
-        """The standard deviation between the seeds of these recipes, pooled."""
+        """The standard deviation between seeds, pooled over these recipes."""
         groups = [self._scores[n] for n in {*numbers} if len(self._scores[n]) > 1]
         if not groups:
             return None
@@ -234,7 +253,7 @@ class _Replay:
         }
 
     def standing(self) -> Standing:
-        """What the rows that were added amount to."""
+        """What follows from the rows that were added so far."""
         waiting: list[int] = []
         champion, spread = self._champion, None
         if champion is not None:

@@ -37,7 +37,11 @@ from nobrainer.types import Shape3
 
 @dataclass(frozen=True)
 class Setting:
-    """What `Segmentation` and `Dataset` are told; None leaves them their default."""
+    """The recipe that one point of a space stands for.
+
+    The fields are the arguments of `Segmentation`, its `fit` and `Dataset` of the same
+    names; None leaves the default of these.
+    """
 
     model: str
     model_args: dict[str, Any] = field(default_factory=dict)
@@ -55,22 +59,27 @@ class Setting:
 class Space:
     """The ranges that are searched, by parameter.
 
-    family: a registered model.
-    ranges: range of each parameter that is searched: of an argument of that model, or
-        of a field of a training in `Setting`.
-        For "ensemble": `member`, a registered model, `n_members`, and the arguments
-        of that member; they apply where a member takes them.
+    family: name of a registered model.
+    ranges: range of each parameter that is searched, by its name: an argument of the
+        model, or a field of `Setting` that is about training. For "ensemble" it may
+        also be `member` (name of a registered model), `n_members`, or an argument of a
+        member, which applies to the members that take it.
     """
 
     family: str
     ranges: dict[str, Range]
 
     def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values as their ranges have them: whole numbers become floats.
+        """Check values and return them in the types of their ranges.
+
+        Args:
+            values: value of every parameter of the space, by its name.
+
+        Returns: the values; a whole number is a float where the range has floats.
 
         Raises:
-            InputError: a value is unknown, missing or outside, or the network that
-                they describe cannot be or does not take their block.
+            InputError: a name is unknown, a value is missing or outside its range, or
+                the network cannot be built or does not take patches of this shape.
         """
         found = self._find(values)
         for name, range_ in self.ranges.items():
@@ -80,10 +89,14 @@ class Space:
         return {name: found[name] for name in self.ranges}
 
     def setting(self, values: Mapping[str, Any]) -> Setting:
-        """What training is told; names that `values` lacks stay at their default.
+        """Make the recipe for some values.
+
+        Args:
+            values: values by the names of parameters; those that are left out keep
+                their default.
 
         Raises:
-            InputError: a value is unknown or outside.
+            InputError: a name is unknown, or a value is outside its range.
         """
         found = self._find(values)
         told = {name: found[name] for name in _FIELDS if name in found}
@@ -100,7 +113,7 @@ class Space:
         return Setting(self.family, {"members": pairs}, **told)
 
     def defaults(self) -> dict[str, Any]:
-        """The unchanged recipe's values, where they lie inside their ranges."""
+        """Values of the unchanged recipe, without those outside their ranges."""
         told = dict(_DEFAULTS)
         if self.family == "ensemble":
             member = MEMBERS[0][0]
@@ -113,7 +126,7 @@ class Space:
         return {name: value for name, value in found.items() if value is not None}
 
     def to_toml(self) -> str:
-        """The space as text that `from_toml` reads back to an equal one."""
+        """Write the space as text from which `from_toml` makes an equal one."""
         parts = [
             f"# What a search over {self.family} may change: a table for each "
             "parameter, with\n# choices, or with low and high and, if wanted, "
@@ -126,11 +139,15 @@ class Space:
 
     @classmethod
     def from_toml(cls, family: str, text: str) -> "Space":
-        """Read a space: a table for each parameter, see `to_toml`.
+        """Read a space from text as `to_toml` writes it.
+
+        Args:
+            family: name of a registered model.
+            text: TOML with a table for each parameter.
 
         Raises:
-            InputError: text that is no such space, or a value that the model or its
-                training refuses; names the parameter.
+            InputError: the text is no such space, or the model or its training refuses
+                a value in it; the message names the parameter.
         """
         models.get(family)
         try:
@@ -154,7 +171,7 @@ class Space:
         return space
 
     def _find(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values as their ranges have them; refuses unknown ones and outside."""
+        """Values in the types of their ranges; refuse names and values not in them."""
         found = {}
         for name, value in values.items():
             check_choice(f"parameter of {self.family}", name, self.ranges)
@@ -164,7 +181,7 @@ class Space:
         return found
 
     def _known(self) -> dict[str, Any]:
-        """The parameters that a space of this family can have, and their defaults."""
+        """All parameters that a space of this family may have, with their defaults."""
         if self.family != "ensemble":
             return _arguments(self.family) | _DEFAULTS
         known: dict[str, Any] = {"member": MEMBERS[0][0], "n_members": len(MEMBERS)}
@@ -175,10 +192,11 @@ class Space:
         return known | _DEFAULTS
 
     def _try(self, name: str, value: Scalar) -> None:
-        """Refuse a value that no network of the space can have.
+        """Refuse a value with which no network of the space can be built.
 
-        What the defaults do not go with, one other value may: a rate of dropout that
-        is 0 with dropout that is learned, or few levels with a small block.
+        The value is tried beside the defaults and beside each extreme value of one
+        other parameter, since it may need that: learned dropout needs a rate above 0,
+        for instance, and a small block needs few levels.
         """
         if name in _FIELDS and name != "block_shape":
             _FIELDS[name](name, value)
@@ -201,7 +219,14 @@ class Space:
 
 
 def family_space(family: str) -> Space:
-    """The built-in space of a registered model; near miss for unknown names."""
+    """The built-in space of a registered model.
+
+    Args:
+        family: name of the model.
+
+    Raises:
+        InputError: the name is unknown; the message names the most similar one.
+    """
     if family == "ensemble":
         member = MEMBERS[0][0]
         head = {"member": Choice((member,)), "n_members": Choice((2, 3, 5))}
@@ -215,13 +240,14 @@ def family_space(family: str) -> Space:
         "block_shape": Choice(("32x32x32", "64x64x64")),
     }
     if "kl_weight" not in taken:
-        # The evidence lower bound of the Bayesian ones is made of the cross-entropy.
+        # Bayesian models have no choice: their evidence lower bound is made of the
+        # cross-entropy.
         ranges["loss"] = Choice(("cross_entropy", "dice_ce"))
     return Space(family, ranges)
 
 
 def _check_network(setting: Setting) -> None:
-    """Refuse a setting whose network cannot be, or does not take its block."""
+    """Refuse a setting whose network cannot be built or does not take its patches."""
     block = setting.block_shape or _read_block("block_shape", _DEFAULTS["block_shape"])
     with imagined():
         network = models.build(setting.model, **setting.model_args)
@@ -231,7 +257,7 @@ def _check_network(setting: Setting) -> None:
 def _arguments(model: str) -> dict[str, Any]:
     """The arguments of a registered model that are scalars, with their defaults.
 
-    The channels are those of the scans, the classes those of the labels.
+    The numbers of channels and classes are left out: scans and labels decide on them.
     """
     if model == "ensemble":
         raise InputError("member must not be an ensemble itself: name another model")
@@ -244,7 +270,7 @@ def _arguments(model: str) -> dict[str, Any]:
 
 
 def _named(name: str, function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function; its `InputError` then begins with the parameter's name."""
+    """Call a function so that its `InputError` begins with the parameter's name."""
     try:
         return function(*args)
     except InputError as error:
@@ -252,7 +278,7 @@ def _named(name: str, function: Callable[..., Any], *args: Any) -> Any:
 
 
 def _read_block(name: str, value: Any) -> Shape3:
-    """Voxels along each axis from text like "32x32x32"."""
+    """Read the voxels along each axis from text like "32x32x32"."""
     sides = value.split("x") if isinstance(value, str) else []
     if len(sides) != 3 or not all(s.isdecimal() and int(s) > 0 for s in sides):
         raise InputError(f'{name} must be text like "32x32x32", got {value!r}')
@@ -260,7 +286,7 @@ def _read_block(name: str, value: Any) -> Shape3:
 
 
 _MOST = 1024
-"""Of an argument of a model: a typing error must not keep anyone waiting."""
+"""Largest argument of a model; beyond it, a typing error would take long."""
 _MODEL_RANGES: dict[str, Range] = {
     "base_filters": Choice((8, 16, 32)),
     "levels": Choice((2, 3, 4)),
@@ -275,7 +301,7 @@ _FILTERS = {
     "bayesian_meshnet": (10, 21, 42),
     "kwyk": (24, 48, 96),
 }
-"""Where they are not doubled at every level."""
+"""Choices of `base_filters` for models that do not double them at every level."""
 _FIELDS: dict[str, Callable[[str, Any], object]] = {
     "learning_rate": check_positive,
     "block_shape": _read_block,
@@ -286,7 +312,7 @@ _FIELDS: dict[str, Callable[[str, Any], object]] = {
     "loss": lambda name, value: LOSSES.check(value),
     "gradient_clip": check_positive,
 }
-"""Fields of a training, and what refuses a wrong value."""
+"""Fields of `Setting` about training, each with what refuses wrong values."""
 _DEFAULTS: dict[str, Any] = {
     "learning_rate": DEFAULT_LEARNING_RATE,
     "block_shape": "x".join(map(str, DataConfig.block_shape)),
@@ -297,4 +323,4 @@ _DEFAULTS: dict[str, Any] = {
     "loss": "cross_entropy",
     "gradient_clip": None,
 }
-"""Theirs in `Dataset` and `Segmentation.fit`."""
+"""Defaults of these fields in `Dataset` and `Segmentation.fit`."""

@@ -1,6 +1,6 @@
 """The loop: claim a run, propose, train in a process of its own, judge, keep the best.
 
-Who does what is agreed through Optuna's storage; everything else that a study knows is
+The workers share out the runs through Optuna's storage; all else that a study knows is
 a function of its rows. So workers may join, die and come back at any time, and running
 the same command again goes on where the study stands.
 """
@@ -31,9 +31,9 @@ from nobrainer.research.space import Space
 from nobrainer.research.trial import Outcome, run_trial
 
 MOST_SKIPPED = 20
-"""Proposals in a row that are predicted not to fit, before the search gives up."""
+"""The search ends after so many proposals in a row that are predicted not to fit."""
 _CURVE_POINTS = 200
-"""Points of a curve above which every other one is dropped."""
+"""When a curve has more points than this, every other one is dropped."""
 
 
 class Study:
@@ -43,12 +43,12 @@ class Study:
         folder: folder of the study.
         settings: settings of the study, as its folder has them.
         space: the space that is searched.
-        task: what is repeated.
-        propose: names values to try.
+        task: the training and judging that the study repeats.
+        propose: function that proposes values to try.
         split: the scans of each part.
-        storage: URL of a database; None is a file in the folder.
+        storage: URL of a database; None takes a file in the folder.
         worker: name of this worker's `Presence`.
-        environment: variables that the processes of runs have besides this one's.
+        environment: variables that runs have besides those of this process.
         budget: what this worker may spend.
         view: shows how it goes.
     """
@@ -74,7 +74,7 @@ class Study:
         self.task = task
         self.propose = propose
         self.worker = worker
-        # Runs need no keys.
+        # Runs need no keys, so they do not get any.
         keys = {name: "" for name in os.environ if name.endswith("_API_KEY")}
         self.environment = {**keys, **environment}
         self.budget = budget
@@ -100,7 +100,7 @@ class Study:
         Raises:
             InputError: the baseline cannot be trained, or the budget is too short for
                 a single run.
-            KeyboardInterrupt: with a message for the user.
+            KeyboardInterrupt: the user interrupted; the message says how to go on.
         """
         if self.folder.test.exists():
             self.view.say(
@@ -118,7 +118,7 @@ class Study:
         return self._snapshot()
 
     def _search(self) -> None:
-        """Carry out runs until time, recipes or the study are at their end."""
+        """Carry out runs until the time is up or the study is at its end."""
         while self._left_s() > 0 and not self.folder.test.exists():
             try:
                 with self.shared.lock.acquire(timeout=self._left_s()):
@@ -126,9 +126,9 @@ class Study:
                     if not self._has_time(rows):
                         self._say_too_short()
                         return
-                    # Who scores the test split has it, and then waits for our lock.
+                    # A worker that scores the test split holds that lock.
                     is_ending = is_held(self.ending.lock)
-                    # In this order: whoever let go of it has written the result.
+                    # In this order: once it is free again, the result is written.
                     is_over = is_ending or self.folder.test.exists()
                     row = None if is_over else self._claim(rows)
             except Timeout:
@@ -156,14 +156,14 @@ class Study:
     # --- what to run next
 
     def _claim(self, rows: Sequence[Row]) -> Row | None:
-        """Decide what to run next and say so in the storage; hold the lock."""
+        """Decide what to run next and record it; the caller holds the lock."""
         running = self.shared.running()
         standing = self.shared.judge(rows)
         due = find_due(rows, running, standing, self.space.defaults())
         return self._propose(rows, running) if due is None else self._begin(due)
 
     def _propose(self, rows: Sequence[Row], running: Sequence[Row]) -> Row | None:
-        """The next new values that fit, or None when there is nothing left to try."""
+        """Begin a run of new values that fit; None when nothing is left to try."""
         while True:
             proposed = [row.state for row in rows if row.role == "proposal"]
             if proposed[-MOST_SKIPPED:] == ["skipped"] * MOST_SKIPPED:
@@ -189,12 +189,12 @@ class Study:
             self.view.tell(rows[-1], self.shared.judge(rows))
 
     def _begin(self, run: NextRun) -> Row:
-        """Give a run its number and write it down."""
+        """Give a run its number and record that it starts."""
         number = self.shared.storage.take_number()
         try:
             size = self.task.size(values_told(run.values, run.proposer))
         except InputError:
-            size = None  # There is no such network: the run itself says why.
+            size = None  # No such network can be built: the run itself says why.
         row = Row(
             number=number,
             role=run.role,
@@ -211,7 +211,7 @@ class Study:
         return row
 
     def _why_not(self, row: Row, rows: Sequence[Row]) -> str | None:
-        """Why a run is predicted not to fit; None where nothing says so."""
+        """Why a run is predicted not to fit; None where it seems to fit."""
         if row.size is None:
             return None
         minutes = self.settings.train_minutes
@@ -226,7 +226,7 @@ class Study:
     # --- one run
 
     def _carry_out(self, row: Row) -> None:
-        """Train and judge what was claimed, and write down how it ended."""
+        """Train and judge the run that was claimed, and record how it ended."""
         curve: list[tuple[float, float]] = []
         started = time.monotonic()
         ended = replace(row, state="lost", reason="interrupted")
@@ -269,7 +269,7 @@ class Study:
             seconds = time.monotonic() - started
             self._show(replace(row, curve=tuple(curve), seconds=seconds))
 
-        # Volumes that do not fit into memory are kept there; who is killed leaves them.
+        # Runs keep volumes that do not fit into memory there, and if killed leave them.
         with tempfile.TemporaryDirectory(
             prefix="nobrainer-run-", ignore_cleanup_errors=True
         ) as scratch:
@@ -285,7 +285,7 @@ class Study:
             )
         ended = _end_row(row, outcome, self.settings.objectives)
         if ended.state == "timeout" and left_s < cap_s:
-            # It may end in time on another evening.
+            # With another budget it may end in time.
             return replace(ended, state="lost", reason="the budget was used up")
         if ended.state == "pruned":
             share = f"{100 * curve[-1][0]:.0f} %"
@@ -298,13 +298,13 @@ class Study:
         curve: list[tuple[float, float]],
         point: tuple[float, float],
     ) -> bool:
-        """Add a point to a run's curve; whether the run shall go on."""
+        """Add a point to a run's curve; return whether the run shall go on."""
         if not all(map(math.isfinite, point)):
             return True
         curve.append((float(point[0]), float(point[1])))
         if len(curve) > _CURVE_POINTS:
             del curve[1:-1:2]
-        # The baseline and repeats are measuring sticks: they run to their end.
+        # Others are compared with the baseline and by repeats: these run to their end.
         if row.role == "repeat":
             return True
         is_hopeless = self.shared.storage.is_hopeless(row.number, point)
@@ -313,7 +313,7 @@ class Study:
     # --- what is shown
 
     def _wait_for_others(self) -> bool:
-        """Wait a little for runs of other workers; False where there are none."""
+        """Wait a little for runs of other workers; False if there are none."""
         if not self.shared.running():
             return False
         self._show(None)
@@ -321,7 +321,7 @@ class Study:
         return True
 
     def _show(self, row: Row | None) -> None:
-        """Show the study about once a second, with our own run as it stands."""
+        """Show the study about once a second, with this worker's run as it stands."""
         now = time.monotonic()
         if now - self._shown < 1:
             return
@@ -333,7 +333,7 @@ class Study:
 
 
 def _end_row(row: Row, outcome: Outcome, objectives: Sequence[str]) -> Row:
-    """The row with what came of the run."""
+    """The row of a run, completed by how it ended."""
     state, reason, figures = outcome.state, outcome.reason, {}
     if state == "done":
         figures = only_finite(outcome.result)

@@ -1,7 +1,7 @@
-"""A function in a process of its own, which ends it when it takes too much.
+"""A function called in a process of its own, which is ended when it takes too much.
 
-Whatever the function does there (crash, hang, print, fill the memory) comes back to
-the caller as an `Outcome`.
+Whatever the function does there (crash, hang, print, fill the memory), the caller gets
+an `Outcome`.
 """
 
 import os
@@ -24,16 +24,22 @@ from nobrainer.errors import tell
 from nobrainer.research.child import LENGTH, MESSAGE_BYTES
 
 POLL_S = 0.1
-TIDY_S = 2.0  # for a process to exit after its function has returned
-DIE_S = 10.0  # for a killed process to go: a dead network disk can hold it for longer
-LOOK_SHARE = 0.05  # of the parent's time, at most, goes into looking at memory
-NEAR = 0.9  # of the cap on memory: who is killed there was most likely killed for it
+"""Seconds between looks at the process."""
+TIDY_S = 2.0
+"""Seconds for a process to exit after its function has returned."""
+DIE_S = 10.0
+"""Seconds for a killed process to go; a dead network disk can hold it for longer."""
+LOOK_SHARE = 0.05
+"""Largest share of the parent's time that goes into measuring memory."""
+NEAR = 0.9
+"""Share of the cap on memory above which a killed process most likely ran out of it."""
 LOG_BYTES = 10 * 2**20
+"""Bytes of a log above which only its end is kept."""
 UNREADABLE = (
     *(pickle.UnpicklingError, AttributeError, EOFError, ImportError, OSError),
     *(LookupError, OverflowError, RuntimeError, TypeError, ValueError),
 )
-# -P: no file of the working directory stands in for a module.
+# -P: no file of the working directory is taken for a module.
 _CHILD = (sys.executable, "-P", "-u", "-m", "nobrainer.research.child")
 
 
@@ -41,12 +47,12 @@ _CHILD = (sys.executable, "-P", "-u", "-m", "nobrainer.research.child")
 class Outcome:
     """How a trial ended.
 
-    state: "done"; "pruned", ended by its caller; "memory", "timeout", "diverged",
-        "refused" or "crash".
-    reason: why it is not "done", in one line.
+    state: "done"; "pruned" (ended by its caller); "memory", "timeout", "diverged",
+        "refused" or "crash", as in `journal.STATES`.
+    reason: why it is not "done", in one line; "" where it is.
     result: what the function returned; None unless "done".
-    seconds: from the start of its process.
-    peak_memory_bytes: the most main memory that was seen in use by it.
+    seconds: time from the start of its process to its end.
+    peak_memory_bytes: the most main memory that it was seen to use.
     """
 
     state: str
@@ -73,22 +79,23 @@ def run_trial(
     that it started are gone when this returns or raises, and they end at once when
     the calling process dies.
 
-    Memory is the resident set of the process, or, where it has started others, the
+    Memory means the resident set of the process, or, where it has started others, the
     sum of their proportional sets, in which shared pages count once. Memory of GPUs
-    is not in it.
+    does not count.
 
     Args:
-        function: importable by name, not from `__main__`.
-        args: picklable.
+        function: the function, which can be imported by its name, not from `__main__`.
+        args: its arguments, which can be pickled.
         wall_s: seconds that it may take, the start of the process included.
-        memory_bytes: main memory that it may use; None for no cap.
-        log: file that its output is added to; of more than 10 MiB the end is kept.
+        memory_bytes: bytes of main memory that it may use; None for no cap.
+        log: file that its output is appended to; above 10 MiB only the end is kept.
         environment: variables that it has besides those of this process.
-        on_report: gets each message; its False ends the trial as "pruned".
-        on_wait: called about ten times a second; what it raises ends the trial.
+        on_report: gets each message; if it returns False the trial ends as "pruned".
+        on_wait: called about ten times a second; an exception that it raises ends the
+            trial and reaches the caller.
 
     Raises:
-        OSError: the log cannot be written, or no process be started.
+        OSError: the log cannot be written, or no process can be started.
     """
     call = pickle.dumps((function, args))
     with log.open("a+b", buffering=0) as output:
@@ -114,11 +121,11 @@ def _follow(
     on_report: Callable[[Any], bool],
     on_wait: Callable[[], None],
 ) -> tuple[str, str, Any]:
-    """State, reason and result of a child, once it need not be waited for."""
+    """Follow a child until it ends or must end; return state, reason and result."""
     oom_kills = _count_oom_kills()
     waited = 0.0
     while True:
-        # Asked before reading, so that nothing it sent before its end is missed.
+        # Before reading, so that no message from just before its end is missed.
         code = child.process.poll()
         heard = child.receive()
         for kind, content in child.messages():
@@ -165,7 +172,7 @@ class _Child:
     ) -> None:
         self._pipe, writer = os.pipe()
         os.set_blocking(self._pipe, False)
-        # A file, as writing to a pipe would wait for a child that does not read.
+        # A file and no pipe, which would block if the child did not read it.
         with open(writer, "wb") as messages, tempfile.TemporaryFile() as calls:
             calls.write(call)
             calls.seek(0)
@@ -180,7 +187,7 @@ class _Child:
                 env={**os.environ, **environment},
                 start_new_session=True,
             )
-        # Made now, it knows this process from a later one with the same number.
+        # Made now, so that it is not mistaken for a later one with the same number.
         self._process = psutil.Process(self.process.pid)
         self.peak_bytes = 0
         self._received = bytearray()
@@ -188,7 +195,7 @@ class _Child:
         self._next_look = 0.0
 
     def receive(self) -> bool:
-        """Read what has come, at most a pipe full; whether there was something."""
+        """Read up to 1 MiB that the child has sent; return whether there was any."""
         chunk = b""
         with suppress(BlockingIOError):
             chunk = os.read(self._pipe, 2**20)
@@ -196,7 +203,7 @@ class _Child:
         return bool(chunk)
 
     def messages(self) -> Iterator[tuple[str, Any]]:
-        """Take the whole messages that were received."""
+        """Yield the messages that were received whole, and remove them."""
         while len(self._received) >= LENGTH.size:
             (length,) = LENGTH.unpack_from(self._received)
             end = LENGTH.size + length
@@ -212,7 +219,7 @@ class _Child:
             yield kind, message
 
     def look(self) -> None:
-        """See how much memory is in use, unless that was done just before."""
+        """Measure the memory in use, unless that was done just before."""
         began = time.monotonic()
         if began < self._next_look:
             return
@@ -226,16 +233,16 @@ class _Child:
         self._next_look = began + (time.monotonic() - began) / LOOK_SHARE
 
     def _find_relatives(self) -> list[psutil.Process]:
-        """What the child and its children started; remembered if their parent dies."""
+        """The descendants of the child; remembered for when their parent has died."""
         found = self._process.children(recursive=True)
         self._relatives = set(filter(_is_running, self._relatives)) | set(found)
         return found
 
     def end(self) -> None:
-        """Kill all processes, at once and without asking, and wait until they left."""
+        """Kill all processes at once, and wait until they are gone."""
         with suppress(psutil.NoSuchProcess):
             self._find_relatives()
-        # The group outlives its leader: its number still means these processes.
+        # The group outlives its leader, so its number still means these processes.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         for relative in self._relatives:
@@ -252,7 +259,7 @@ class _Child:
 
 
 def _is_running(process: psutil.Process) -> bool:
-    """Whether a process still holds anything but its number."""
+    """Whether a process runs; a zombie, which only holds its number, does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -260,19 +267,19 @@ def _is_running(process: psutil.Process) -> bool:
 
 
 def _measure_share(process: psutil.Process) -> int:
-    """Bytes of a process, of shared pages its share; 0 where it has ended."""
+    """Bytes of a process with its share of shared pages; 0 where it has ended."""
     try:
         memory = process.memory_full_info()
     except psutil.NoSuchProcess:
         return 0
     except psutil.AccessDenied:
         return int(process.memory_info().rss)
-    # macOS knows no shares, only what is not shared at all.
+    # macOS tells no shares, only the bytes that are not shared at all.
     return int(getattr(memory, "pss", memory.uss))
 
 
 def _count_oom_kills() -> int:
-    """Processes that Linux has killed for want of memory since it started."""
+    """How many processes Linux has killed for want of memory since it started."""
     try:
         figures = Path("/proc/vmstat").read_text()
     except OSError:
@@ -284,7 +291,7 @@ def _count_oom_kills() -> int:
 def _shorten(log: BinaryIO) -> None:
     """Keep the end of a log that has grown too long.
 
-    What a trial appends at this very moment can be lost, or stand before the rest.
+    Text that a trial writes at this very moment may be lost, or end up before the rest.
     """
     if os.fstat(log.fileno()).st_size <= LOG_BYTES:
         return

@@ -224,7 +224,7 @@ def test_the_summary_says_what_was_found(tmp_path: Path) -> None:
     )
     assert "Run 5 may be better still; a repeat with another seed must" in text
     assert "The locked test split (12 subjects) is not scored yet" in text
-    assert "of champion and baseline" in text
+    assert "pooled over champion and baseline" in text
     assert page.row("Dice") == ["Dice", "0.865", "0.810", "0.0112"]
     assert page.row("NLL (nats)") == ["NLL (nats)", "0.1350", "0.1900", DASH]
 

@@ -20,9 +20,9 @@ def draw_curves(rows: Sequence[Row], standing: Standing) -> Figure:
         standing: what the judge makes of these rows.
 
     Returns:
-        A figure with a line for each run that was validated at least once, that of
-        the champion thick and that of the baseline dashed. A cross ends the line of a
-        run that was stopped as hopeless, a square that of one that failed.
+        A figure with a line for each run that was validated at least once; the line of
+        the champion is thick, that of the baseline dashed. The line of a run that was
+        stopped as hopeless ends with a cross, that of a run that failed with a square.
     """
     figure = Figure(figsize=(5.4, 3.6), layout="constrained")
     axis = figure.subplots()

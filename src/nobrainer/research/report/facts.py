@@ -1,4 +1,4 @@
-"""How a study was judged: what was fixed before its first run, as terms and texts."""
+"""How a study was judged: what was fixed before its first run, and by which rules."""
 
 from nobrainer.glossary import OF_RUNS
 from nobrainer.research.records import Settings, Snapshot
@@ -7,12 +7,12 @@ from nobrainer.research.report.tables import show_spread
 
 
 def list_facts(snapshot: Snapshot) -> list[tuple[str, str]]:
-    """What was fixed and by which rules runs were judged, as (term, description)."""
+    """List what was fixed and by which rules runs were judged: (term, description)."""
     settings = snapshot.settings
     aims = "; ".join(name_with_direction(name) for name in settings.objectives)
     limit = f"{settings.epochs} epochs"
     if settings.train_minutes is not None:
-        limit = f"{settings.train_minutes:g} minutes or {limit}, what ends first"
+        limit = f"{settings.train_minutes:g} minutes or {limit}, whichever ends first"
     scored = "not scored yet"
     if snapshot.test is not None:
         scored = f"scored on {snapshot.test.scored}"
@@ -35,7 +35,7 @@ def list_facts(snapshot: Snapshot) -> list[tuple[str, str]]:
         ("Hopeless runs", f"stopped early by the rule {settings.pruner}"),
         ("Draws of the weights", f"{settings.n_draws}, for judging"),
         ("Proposer", settings.proposer),
-        ("Seed", f"{settings.seed}, of the split, the proposals and the trainings"),
+        ("Seed", f"{settings.seed}, for the split, the proposals and the trainings"),
         ("Labels", _labels(settings)),
         ("Started", settings.started),
         ("Software", ", ".join(f"{n} {v}" for n, v in settings.versions.items())),
@@ -44,7 +44,7 @@ def list_facts(snapshot: Snapshot) -> list[tuple[str, str]]:
 
 def _rule(settings: Settings) -> str:
     rule = (
-        "a recipe takes the crown when its mean over two seeds is better than the "
+        "a recipe becomes the champion when its mean over two seeds is better than the "
         "champion's by more than the spread between seeds"
     )
     if len(settings.objectives) > 1:
@@ -60,7 +60,7 @@ def _spread(snapshot: Snapshot) -> str:
         f"{OF_RUNS[name].heading} {show_spread(name, spread[name])}"
         for name in snapshot.settings.objectives
     )
-    return f"{figures}, of champion and baseline"
+    return f"{figures}, pooled over champion and baseline"
 
 
 def _labels(settings: Settings) -> str:

@@ -20,9 +20,9 @@ from nobrainer.research.report.style import (
 )
 
 _FAR = 3.0
-"""A run is drawn at the edge where its distance from the best run is more than this
-many times that of the lower quartile: else one run that learned nothing would press all
-others into a line."""
+"""How far below the best run the lower edge of the figure lies, in multiples of the
+distance between the best run and the lower quartile. Runs below are drawn at the edge:
+otherwise a single run that learned nothing would press all others into a line."""
 
 
 def draw_history(rows: Sequence[Row], standing: Standing, objective: str) -> Figure:
@@ -62,9 +62,14 @@ def draw_history(rows: Sequence[Row], standing: Standing, objective: str) -> Fig
 
 
 def find_reigns(rows: Sequence[Row], standing: Standing) -> list[tuple[int, int]]:
-    """Who was the champion from which run on, as (number of that run, champion).
+    """Find which run was champion from when on; a repeat must have confirmed it first.
 
-    A champion is one from the repeat on that confirms it.
+    Args:
+        rows: the runs, in the order of their numbers.
+        standing: what the judge makes of these rows.
+
+    Returns: for each champion, the first of them first, (number of the run from which
+        on it was champion, its own number).
     """
     reigns = []
     holder = standing.baseline
@@ -78,7 +83,7 @@ def find_reigns(rows: Sequence[Row], standing: Standing) -> list[tuple[int, int]
 
 
 def _draw_states(axis: Axes, rows: Sequence[Row], states: Sequence[str]) -> None:
-    """The lower panel: a row of marks for each way in which runs ended."""
+    """Draw the lower panel: a row of marks for each way in which runs ended."""
     for place, state in enumerate(states):
         numbers = [row.number for row in rows if row.state == state]
         mark, colour = (">", RUN) if state == "running" else ("x", "0.25")
@@ -92,11 +97,11 @@ def _draw_states(axis: Axes, rows: Sequence[Row], states: Sequence[str]) -> None
 def _draw_scores(
     axis: Axes, done: Sequence[Row], standing: Standing, objective: str, right: int
 ) -> None:
-    """The upper panel: dots of the runs, steps of the champions.
+    """Draw the upper panel: dots for the runs, steps for the champions.
 
     Args:
         axis: panel to draw in.
-        done: the runs that have the figure.
+        done: the runs that have a value of the objective.
         standing: what the judge makes of all rows.
         objective: a name of `OBJECTIVES`.
         right: number of the last run.
@@ -116,7 +121,7 @@ def _draw_scores(
 
 
 def _draw_dots(axis: Axes, done: Sequence[Row], objective: str) -> None:
-    """A dot for each run, an arrow at the edge for one that lies far below."""
+    """Draw a dot for each run, or an arrow at the edge if it lies far beyond."""
     scores = {row.number: _score(row, objective) for row in done}
     edge = _find_edge(scores.values(), objective)
     far = [
@@ -159,7 +164,7 @@ def _draw_dots(axis: Axes, done: Sequence[Row], objective: str) -> None:
 def _draw_reigns(
     axis: Axes, done: Sequence[Row], standing: Standing, objective: str, right: int
 ) -> None:
-    """The champion's mean as steps, with the spread between seeds around it."""
+    """Draw the champion's mean as steps, with the spread between seeds around it."""
     reigns = find_reigns(done, standing)
     if not reigns:
         return
@@ -183,6 +188,7 @@ def _draw_reigns(
 
 
 def _score(row: Row, objective: str) -> float:
+    """The objective of a run that was trained to its end; NaN for any other run."""
     done = row.state == "done"
     return row.figures.get(objective, math.nan) if done else math.nan
 
@@ -191,5 +197,5 @@ def _find_edge(values: Collection[float], objective: str) -> float:
     """The worst value that is drawn at its own height; see `_FAR`."""
     gains = np.array([signed(value, objective) for value in values])
     usual = gains.max() - np.quantile(gains, 0.25)
-    # Where most runs are equal nothing says what is far.
+    # If most runs are equal there is no scale of what is far: all are drawn in place.
     return abs(max(gains.min(), gains.max() - (_FAR * usual or np.inf)))

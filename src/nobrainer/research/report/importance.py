@@ -1,4 +1,4 @@
-"""How important each parameter is, and what can be said of that."""
+"""How important each parameter is, and how far that can be trusted."""
 
 import math
 import warnings
@@ -12,28 +12,29 @@ from nobrainer.research.optuna_study import to_study
 from nobrainer.research.space import Space
 
 _FEWEST_FINISHED = 8
-"""Recipes below which an importance would be noise."""
+"""Number of finished recipes below which an importance would be noise."""
 _BEST_SHARE = 1 / 3
-"""Share of the recipes that count as the best. Optuna's own tenth would be one or two
-recipes of a night."""
+"""Share of the recipes that count as the best. With Optuna's own share of a tenth, that
+would be one or two recipes in a night."""
 
 
 def measure_importance(
     space: Space, rows: Sequence[Row], objectives: Sequence[str]
 ) -> tuple[dict[str, float], str]:
-    """The importance of each parameter, none where it is unknown; what to say of it.
+    """Measure the importance of each parameter, and say in words what it rests on.
 
     Args:
         space: the space that was searched.
         rows: the rows of a study.
         objectives: names of `OBJECTIVES`.
 
-    Returns: shares of 1 by parameter, and a sentence or two for readers of the page.
+    Returns: the importance of each parameter by its name, as shares that add up to 1,
+        empty where it is not known; and a sentence or two for readers of the page.
 
     Source: Watanabe et al. 2023, PED-ANOVA, https://arxiv.org/abs/2304.10255, as
     Optuna implements it.
     """
-    # The baseline often lacks a value, and an importance needs all of them.
+    # Only recipes with a value for every parameter: the baseline often lacks one.
     known = [row for row in rows if space.ranges.keys() <= row.values.keys()]
     finished = [row for row in known if row.state == "done" and row.role != "repeat"]
     n = len(finished)
@@ -44,7 +45,7 @@ def measure_importance(
             f"{'is' if n == 1 else 'are'} {n or 'none'} yet."
         )
     with warnings.catch_warnings():
-        # Optuna warns where all are equally good, which the note below says.
+        # Optuna warns if all recipes are equally good; the note below says that, too.
         warnings.simplefilter("ignore")
         found = optuna.importance.get_param_importances(
             to_study(space, known, objectives),

@@ -31,7 +31,7 @@ from nobrainer.research.space import Space
 
 
 def write_study(snapshot: Snapshot, path: Path, *, overwrite: bool = True) -> Path:
-    """Write the report of a study, at whatever stage: a page that loads nothing.
+    """Write the report of a study at any stage, as a page that loads nothing.
 
     Args:
         snapshot: the study as it stands.
@@ -79,12 +79,12 @@ def write_study(snapshot: Snapshot, path: Path, *, overwrite: bool = True) -> Pa
 
 @cache
 def _read_space(family: str, text: str) -> Space:
-    # A page is written after each run, and checking a space builds many networks.
+    # Kept, because pages are written often and checking a space builds many networks.
     return Space.from_toml(family, text)
 
 
 def _count_synthetic(rows: Sequence[Row]) -> int:
-    """Training scans that say that they are synthetic."""
+    """How many training scans are marked as synthetic."""
     return int(max((row.figures.get("n_synthetic", 0) for row in rows), default=0))
 
 

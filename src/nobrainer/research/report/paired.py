@@ -8,7 +8,7 @@ from nobrainer.research.records import FinalResult
 from nobrainer.research.report.style import BASELINE, CHAMPION, RUN, shorten
 
 _NAMED_SUBJECTS = 40
-"""Subjects up to which each has its name; the names of more would cover each other."""
+"""Most subjects that are named; more names would cover each other."""
 
 
 def draw_paired(test: FinalResult) -> Figure:

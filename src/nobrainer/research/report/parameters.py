@@ -28,9 +28,9 @@ from nobrainer.research.report.style import (
 from nobrainer.research.space import Space
 
 _COLOURS = {"higher": "viridis_r", "lower": "viridis"}
-"""Colour map of what recipes reach, by which way is better: the best are dark."""
+"""Colour map for an objective, by which way is better: the best recipes are dark."""
 _MANY = 60
-"""Recipes above which lines are thin."""
+"""Number of recipes above which lines are thin."""
 _DASHES = (0, (4, 2))
 
 
@@ -75,15 +75,15 @@ def draw_parallel(
 
     Args:
         space: the space whose parameters are the axes.
-        rows: the runs, in the order of their numbers; values that are outside of the
-            space leave a gap.
+        rows: the runs, in the order of their numbers; a value outside the space leaves
+            a gap.
         standing: what the judge makes of these rows.
-        objective: a name of `OBJECTIVES`, the last axis.
+        objective: name of `OBJECTIVES` on the last axis, which also sets the colour.
 
     Returns:
-        A figure in which the champion is orange and the baseline dashed. Of lines
-        that meet in a choice, the better ones lie higher there. Recipes that cannot
-        be trained here are grey and end before the last axis.
+        A figure in which the champion is orange and the baseline dashed. Where lines
+        meet in the same choice, those of better recipes lie a little higher. Recipes
+        that were not trained to their end are grey and end before the last axis.
     """
     names = list(space.ranges)
     means = {
@@ -146,7 +146,7 @@ def _draw_line(
     standing: Standing,
     style: dict[str, Any],
 ) -> None:
-    """Draw the line of a recipe, that of the champion or the baseline in its style.
+    """Draw the line of a recipe; champion and baseline have styles of their own.
 
     Args:
         axis: axes of the figure.
@@ -157,7 +157,7 @@ def _draw_line(
     """
     columns = np.arange(len(heights))
     if number in (standing.champion, standing.baseline):
-        # With a white edge they are seen on all others.
+        # A white edge sets them off from all other lines.
         axis.plot(columns, heights, color="white", linewidth=5.5, zorder=4.0)
         style = {"color": CHAMPION, "linewidth": 3.5, "zorder": 4.5}
     if number == standing.baseline:
@@ -167,7 +167,7 @@ def _draw_line(
 
 
 def _name_lines(figure: Figure, standing: Standing, *, with_untrained: bool) -> None:
-    """Add the legend, of the lines that are there."""
+    """Add a legend for the kinds of lines that are in the figure."""
     handles = []
     if standing.champion not in (None, standing.baseline):
         handles.append(Line2D([], [], color=CHAMPION, linewidth=3.5, label="champion"))
@@ -222,7 +222,7 @@ def _draw_scale(axis: Axes, column: int, span: Range) -> None:
 
 
 def _height(span: Range, value: str | int | float | bool, nudge: float) -> float:
-    """Height of a value on its axis, 0 to 1; of a choice `nudge` more."""
+    """Height of a value on its axis, 0 to 1; a choice is moved up by `nudge`."""
     if isinstance(span, Choice):
         n = len(span.values)
         place = span.values.index(value) / (n - 1) if n > 1 else 0.5
@@ -234,6 +234,6 @@ def _height(span: Range, value: str | int | float | bool, nudge: float) -> float
 
 
 def _ends_of(values: Collection[float]) -> tuple[float, float]:
-    """Ends of a scale that holds the values and is not empty."""
+    """The ends of a scale that holds all values and has some length."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     return (low, high) if low < high else (low - 0.01, high + 0.01)

@@ -1,10 +1,10 @@
-"""How the figures of a study look alike: colours, names, which way is better."""
+"""What the figures of a study share: colours, names, and which way is better."""
 
 from nobrainer.glossary import OF_RUNS
 
 RUN, CHAMPION, BASELINE, OTHER = "tab:blue", "#c44e00", "black", "0.6"
 LONGEST_NAME = 22
-"""Letters of a name that a figure has room for."""
+"""Most letters of a name in a figure."""
 
 
 def name_with_direction(objective: str) -> str:
@@ -14,10 +14,15 @@ def name_with_direction(objective: str) -> str:
 
 
 def signed(value: float, objective: str) -> float:
-    """A figure with its sign changed where lower is better: more is then better."""
+    """Turn a value so that more is always better: change the sign where less is.
+
+    Args:
+        value: value of an objective.
+        objective: a name of `OBJECTIVES`.
+    """
     return OF_RUNS[objective].sign * value
 
 
 def shorten(text: str) -> str:
-    """A name that fits into a figure."""
+    """Shorten a name so that it fits into a figure."""
     return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"

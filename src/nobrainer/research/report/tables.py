@@ -21,7 +21,13 @@ _UNSAID = "default, not in the space"
 def tabulate_values(
     space: Space, rows: Sequence[Row], standing: Standing
 ) -> Table | None:
-    """The recipes of champion and baseline side by side; None before there is one."""
+    """Compare the values of champion and baseline; None before the baseline is done.
+
+    Args:
+        space: the space whose parameters are the rows of the table.
+        rows: rows of all runs.
+        standing: what the judge makes of these rows.
+    """
     found = {row.number: row.values for row in rows}
     if standing.champion is None or standing.baseline is None:
         return None
@@ -51,7 +57,7 @@ def tabulate_values(
 
 
 def tabulate_figures(snapshot: Snapshot) -> Table:
-    """What champion and baseline reach on the validation and on the test split."""
+    """Compare the figures of champion and baseline on validation and test split."""
     standing, test = snapshot.standing, snapshot.test
     columns: dict[str, dict[str, float]] = {}
     for run in dict.fromkeys((standing.champion, standing.baseline)):
@@ -80,7 +86,7 @@ def tabulate_figures(snapshot: Snapshot) -> Table:
 
 
 def tabulate_states(rows: Sequence[Row]) -> Table:
-    """How many runs ended in which way."""
+    """Count the runs by the way in which they ended."""
     counts = Counter(row.state for row in rows)
     return Table(
         "What became of the runs, repeats with another seed among them",
@@ -91,7 +97,12 @@ def tabulate_states(rows: Sequence[Row]) -> Table:
 
 
 def tabulate_runs(rows: Sequence[Row], standing: Standing) -> Table:
-    """All runs in their order."""
+    """List all runs in the order of their numbers.
+
+    Args:
+        rows: rows of all runs.
+        standing: what the judge makes of these rows.
+    """
     cells = []
     for row in rows:
         role = f"repeat of {row.of}" if row.role == "repeat" else row.role
@@ -119,7 +130,14 @@ def tabulate_runs(rows: Sequence[Row], standing: Standing) -> Table:
 def tabulate_recipes(
     space: Space, rows: Sequence[Row], standing: Standing, objective: str
 ) -> Table:
-    """All recipes, the best first, those without a figure last."""
+    """List all recipes, the best first, those without a figure last.
+
+    Args:
+        space: the space whose parameters are columns of the table.
+        rows: rows of all runs; repeats are left out.
+        standing: what the judge makes of these rows.
+        objective: name of `OBJECTIVES` by which the recipes are sorted.
+    """
     recipes = [row for row in rows if row.role != "repeat"]
     means = {run: mean[objective] for run, mean in standing.means.items()}
     metric = OF_RUNS[objective]
@@ -142,12 +160,17 @@ def tabulate_recipes(
 
 
 def show_spread(name: str, value: float) -> str:
-    """The spread of a figure, which is small, with one decimal more than the figure."""
+    """The spread of a figure as text, with one decimal more than the figure has.
+
+    Args:
+        name: name of the figure, a key of `glossary.OF_RUNS`.
+        value: its spread between seeds; NaN where it is not known.
+    """
     return number(value, OF_RUNS[name].digits + 1)
 
 
 def _told(values: dict[str, Any], name: str, absent: str) -> str:
-    """A value as text; `absent` where there is none."""
+    """The value of a parameter as text; `absent` where there is none."""
     if name not in values:
         return absent
     return describe_values({name: values[name]}).partition("=")[2]

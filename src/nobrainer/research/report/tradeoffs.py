@@ -1,4 +1,4 @@
-"""Figure: recipes by several objectives, and which of them no other one dominates."""
+"""Figure: recipes by several objectives, and those that no other one dominates."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -21,8 +21,12 @@ from nobrainer.research.report.style import (
 def pareto_front(standing: Standing, objectives: Sequence[str]) -> set[int]:
     """Numbers of the runs that no other one dominates.
 
-    A run dominates another one that it equals or betters in every objective, and
-    betters in one at least.
+    A run dominates another one if it is at least as good in every objective, and
+    better in at least one.
+
+    Args:
+        standing: what the judge makes of the study, with the means of the objectives.
+        objectives: names of `OBJECTIVES`.
     """
     numbers = list(standing.means)
     gains = np.array(

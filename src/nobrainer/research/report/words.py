@@ -10,11 +10,17 @@ from nobrainer.research.judge import Standing
 from nobrainer.research.records import FinalResult, Snapshot
 
 _FEW_SUBJECTS = 10
-"""Test subjects below which a bootstrap's interval is too short as a rule."""
+"""Number of test subjects below which a bootstrap interval is usually too short."""
 
 
 def summarise_findings(snapshot: Snapshot) -> list[str]:
-    """The study in plain sentences; the first one is the news."""
+    """Describe a study in plain sentences, the most important one first.
+
+    Args:
+        snapshot: the study as it stands.
+
+    Returns: paragraphs of one or more sentences.
+    """
     paragraphs = [_news(snapshot), _effort(snapshot.rows)]
     if snapshot.standing.champion is not None:
         paragraphs.append(_validation(snapshot))
@@ -45,7 +51,7 @@ def _news(snapshot: Snapshot) -> str:
 
 
 def _name_winner(champion: int, test: FinalResult | None) -> str:
-    """Say that something better was found, as far as that is known."""
+    """Say that a better recipe was found, as far as the test split supports it."""
     won = f"Run {champion} is better than the default recipe on the validation split"
     if test is None or test.champion != champion:
         return f"{won}; the test split has not been asked yet."
@@ -57,7 +63,7 @@ def _name_winner(champion: int, test: FinalResult | None) -> str:
 
 
 def _effort(rows: Sequence[Row]) -> str:
-    """How many recipes were tried in how much time, and what became of them."""
+    """Say how many recipes were tried in how much time, and how they ended."""
     ended = [row for row in rows if row.state != "running"]
     if not ended:
         return ""
@@ -91,7 +97,7 @@ def _effort(rows: Sequence[Row]) -> str:
 
 
 def _validation(snapshot: Snapshot) -> str:
-    """What the validation split says of the champion, or of who came closest."""
+    """Say how the champion, or the recipe that came closest, did on validation."""
     standing, names = snapshot.standing, snapshot.settings.objectives
     champion, baseline = standing.champion, standing.baseline
     assert champion is not None and baseline is not None
@@ -128,7 +134,7 @@ def _validation(snapshot: Snapshot) -> str:
 
 
 def _compare(standing: Standing, run: int, names: Sequence[str]) -> str:
-    """A run's means against the baseline's."""
+    """Compare the means of a run with those of the baseline."""
     assert standing.baseline is not None
     parts = []
     for name in names:
@@ -150,7 +156,7 @@ def _compare(standing: Standing, run: int, names: Sequence[str]) -> str:
 
 
 def _test(snapshot: Snapshot) -> str:
-    """What the test split says."""
+    """Say what the test split shows, or that it is not scored yet."""
     test, settings = snapshot.test, snapshot.settings
     if test is None:
         return (
@@ -210,7 +216,7 @@ def _value(name: str, value: float) -> str:
 
 
 def _fine(name: str, value: float) -> str:
-    """A spread, which is small, with a digit more."""
+    """A spread with one digit more than its figure, because it is small."""
     return f"{value:.{OF_RUNS[name].digits + 1}f}"
 
 
