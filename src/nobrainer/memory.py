@@ -23,11 +23,11 @@ the names of the limit, of what is used, and of its part that is only cache."""
 
 
 def require_memory(name: str, needed_bytes: int, purpose: str) -> None:
-    """Refuse what cannot fit, before anything of it is allocated.
+    """Check that there is enough memory, before any of it is allocated.
 
     Args:
-        name: what is to be held, such as the path of a scan.
-        needed_bytes: the least that it takes.
+        name: what needs the memory, such as the path of a scan.
+        needed_bytes: the least number of bytes that it needs.
         purpose: what the memory is for, such as "read it".
 
     Raises:
@@ -44,13 +44,13 @@ def require_memory(name: str, needed_bytes: int, purpose: str) -> None:
 
 @contextmanager
 def memory_for(name: str) -> Iterator[None]:
-    """Have a failed allocation inside name what the memory was for.
+    """Turn a failed allocation inside into an error that says what needed the memory.
 
     Args:
-        name: what is held, such as the path of a scan.
+        name: what needs the memory, such as the path of a scan.
 
     Raises:
-        InputError: an allocation in here failed.
+        InputError: an allocation inside failed.
     """
     try:
         yield
@@ -62,15 +62,15 @@ def memory_for(name: str) -> Iterator[None]:
 
 
 def memory_limit_bytes() -> int:
-    """Bytes that the machine and its control groups leave to this process."""
+    """Bytes that this process can still take, by the machine and its control groups."""
     return min([psutil.virtual_memory().available, *_find_group_rooms(Path("/"))])
 
 
 def _find_group_rooms(root: Path) -> Iterator[int]:
     """Bytes left in each control group around this process that has a limit.
 
-    What a group holds of files as a cache is given back when it is needed. In a
-    container the first folders of a path may not be there: they are passed over.
+    A group's file cache counts as free, because it is given back when needed. In a
+    container the first folders of a path may be missing; these are passed over.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()

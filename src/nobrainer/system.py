@@ -1,4 +1,4 @@
-"""What the system is asked: cores, processes that end with others, places to write."""
+"""Questions to the operating system: cores, processes, and places to write."""
 
 import ctypes
 import errno
@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from nobrainer.errors import InputError
 
-# Numbers of Linux's headers prctl.h, fcntl.h and fs.h, which cannot be asked.
+# Constants of Linux's headers prctl.h, fcntl.h and fs.h, which Python does not have.
 _PR_SET_PDEATHSIG = 1
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -20,14 +20,24 @@ _LOOK_S = 0.5
 
 
 def count_cores() -> int:
-    """Cores that this process may use: those it is bound to, where that can be told."""
+    """Number of cores that this process may use.
+
+    On systems that bind processes to cores, these are the ones it is bound to.
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def check_cores(name: str, processes: int) -> None:
-    """Raise `InputError` where `name` asks for more processes than there are cores."""
+    """Check that there is a core for every process.
+
+    Args:
+        name: name of the argument, for the message.
+        processes: number of processes that it asks for.
+
+    Raises: InputError where there are fewer cores.
+    """
     cores = count_cores()
     if processes > cores:
         raise InputError(
@@ -37,19 +47,19 @@ def check_cores(name: str, processes: int) -> None:
 
 
 def end_with_parent(parent: int) -> None:
-    """Have this process killed as soon as the one that started it has ended.
+    """Have this process killed as soon as the process that started it has ended.
 
-    To be called first thing in a process that shall not outlive its parent, whatever
-    ends that one.
+    A process that must not outlive its parent calls this first. It works however the
+    parent ends.
 
     Args:
-        parent: process number of the parent, which this process was told by it.
+        parent: process number of the parent, as the parent itself has passed it on.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     else:
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    # It may have ended before.
+    # The parent may have ended before this call.
     _end_unless_child_of(parent)
 
 
@@ -65,13 +75,15 @@ def _end_unless_child_of(parent: int) -> None:
 
 
 def check_writable(directory: Path, shown: str | Path | None = None) -> None:
-    """Raise `InputError` unless files can be written to a directory.
+    """Check that files can be written to a directory.
 
-    What is written to try it is removed.
+    The test file is removed again.
 
     Args:
-        directory: the directory, which is tried with all its missing parents.
-        shown: what the message calls it, where that is not its path.
+        directory: the directory; it need not exist, nor its parents.
+        shown: name of the directory in the message; None gives its path.
+
+    Raises: InputError where nothing can be written.
     """
     shown = directory if shown is None else shown
     directory = directory.absolute()
@@ -80,7 +92,7 @@ def check_writable(directory: Path, shown: str | Path | None = None) -> None:
         with TemporaryDirectory(prefix=".", dir=there) as probe:
             place = Path(probe, *directory.relative_to(there).parts)
             place.mkdir(parents=True, exist_ok=True)
-            # On a full disk a folder can still be made.
+            # A file, because on a full disk a folder can still be made.
             (place / "probe").write_bytes(bytes(4096))
     except OSError as error:
         raise InputError(
@@ -92,7 +104,12 @@ def check_writable(directory: Path, shown: str | Path | None = None) -> None:
 def exchange(first: Path, second: Path) -> bool:
     """Let two files or folders change names in one step, where the system can.
 
-    Returns: False where it cannot, and nothing is changed.
+    Args:
+        first: path of a file or folder.
+        second: path of another one on the same file system.
+
+    Returns: whether the system can; if not, nothing is changed.
+    Raises: OSError where the exchange fails for another reason.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):
@@ -103,7 +120,7 @@ def exchange(first: Path, second: Path) -> bool:
     ):
         return True
     number = ctypes.get_errno()
-    # The file system or the kernel does not know it.
+    # The file system or the kernel cannot exchange names.
     if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
         return False
     raise OSError(number, os.strerror(number), str(first), None, str(second))

@@ -13,16 +13,16 @@ def blend_windows(
     batch_size: int,
     background: float,
 ) -> Tensor:
-    """The network's output on a whole volume, windows blended with Gaussian weights.
+    """Apply a network to a whole volume in windows, blended with Gaussian weights.
 
     Args:
-        network: maps (B, 1, i, j, k) to (B, C, i, j, k).
-        volume: (1, 1, I, J, K).
-        window: voxels of a window; neighbours share a quarter of them.
-        batch_size: windows per pass.
-        background: what lies beyond the volume.
+        network: maps images (B, 1, i, j, k) to logits (B, C, i, j, k).
+        volume: image (1, 1, I, J, K).
+        window: voxels of a window along each axis; neighbours overlap by a quarter.
+        batch_size: number of windows in one pass.
+        background: intensity beyond the volume.
 
-    Returns: (1, C, I, J, K).
+    Returns: logits (1, C, I, J, K).
     """
     logits = sliding_window_inference(
         volume,

@@ -18,7 +18,7 @@ def statistics_bytes(n_classes: int) -> int:
 
 
 class Statistics(NamedTuple):
-    """What some draws say about some voxels (I, J, K).
+    """Statistics of some draws, for each voxel (I, J, K).
 
     label: most frequent label of the draws; ties go to the class of higher mean
         probability.
@@ -39,10 +39,11 @@ class Statistics(NamedTuple):
 
 
 class RunningMoments:
-    """Mean, spread, entropy and votes of class probabilities, a draw at a time.
+    """Mean, spread, entropy and votes of class probabilities, updated draw by draw.
 
-    Source: Welford 1962 for the variance, summed over classes on the way, so that
-    one number a voxel is kept for it; Houlsby et al. 2011 for the mutual
+    The variance is summed over classes on the way, so one number per voxel is kept.
+
+    Source: Welford 1962 for the variance; Houlsby et al. 2011 for the mutual
     information.
     """
 
@@ -109,7 +110,7 @@ class RunningMoments:
 
 
 def _parts(rows: Tensor) -> Iterator[slice]:
-    """Parts of (voxels, C) to work on one after the other."""
+    """Parts of the rows of (voxels, C), to be worked on one after the other."""
     n, n_classes = rows.shape
     size = _CHUNK // n_classes + 1 if rows.device.type == "cpu" else n
     for start in range(0, n, size):

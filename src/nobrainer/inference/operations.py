@@ -1,4 +1,4 @@
-"""The operations of a network that are local: what each looks at, how it is applied."""
+"""The local operations of a network: what each one looks at, and how it is applied."""
 
 import operator
 from collections.abc import Callable
@@ -17,8 +17,13 @@ from nobrainer.inference.tiles import Box, Interval
 class Axis:
     """What an operation looks at along one axis.
 
-    Output voxel o of a convolution sees the input voxels from o · stride - padding to
-    `span` voxels further. For a transposed one input and output change places.
+    span: distance from the first to the last input voxel that an output voxel sees.
+    stride: step of the input for a step of one output voxel.
+    padding: voxels that are added before the input's first voxel.
+    transposed: whether input and output change places, as in a transposed convolution.
+
+    So output voxel o of a convolution sees the input voxels from o · stride - padding
+    to o · stride - padding + span.
     """
 
     span: int = 0
@@ -27,11 +32,11 @@ class Axis:
     transposed: bool = False
 
     def needs(self, output: Interval) -> Interval:
-        """The input that some output depends on."""
+        """The input voxels that some output voxels depend on."""
         return self._narrow(output) if self.transposed else self._widen(output)
 
     def reaches(self, seen: Interval) -> Interval:
-        """The output that depends on some input."""
+        """The output voxels that depend on some input voxels."""
         return self._widen(seen) if self.transposed else self._narrow(seen)
 
     def _widen(self, interval: Interval) -> Interval:
@@ -49,19 +54,20 @@ Axes = tuple[Axis, Axis, Axis]
 _ONE_VOXEL: Axes = (Axis(), Axis(), Axis())
 
 Run = Callable[[list[Tensor], Tensor | None], Tensor]
-"""Applies an operation to its inputs; may write into the second argument, if given."""
+"""Applies an operation to its inputs. It may write the result into the second argument
+where that is given."""
 
 
 @dataclass(frozen=True)
 class Operation:
     """An operation of a network.
 
-    run: applies it.
+    run: function that applies it.
     axes: what it looks at along each axis.
-    pointwise: it has no weights and looks at one voxel, and so can follow the operation
-        before it at once, without a copy of what that one made.
-    varies: it makes a pattern, not a constant, of a constant.
-    n_weights: numbers in its kernel.
+    pointwise: whether it has no kernel and looks at one voxel only. Then it can be
+        applied right after the operation before it, without a copy in between.
+    varies: whether it turns a constant input into a pattern.
+    n_weights: number of weights in its kernel.
     """
 
     run: Run
@@ -71,12 +77,12 @@ class Operation:
     n_weights: int = 0
 
     def needs(self, box: Box) -> Box:
-        """What it looks at to make a box."""
+        """The box of its input that a box of its output depends on."""
         i, j, k = (a.needs(edge) for a, edge in zip(self.axes, box, strict=True))
         return i, j, k
 
     def reaches(self, box: Box) -> Box:
-        """What it makes of a box."""
+        """The box of its output that depends on a box of its input."""
         i, j, k = (a.reaches(edge) for a, edge in zip(self.axes, box, strict=True))
         return i, j, k
 
@@ -86,14 +92,19 @@ def _hand_on(inputs: list[Tensor], out: Tensor | None) -> Tensor:
 
 
 IMAGE = Operation(_hand_on)
-"""What makes the image inside a network: it takes the voxels as they are."""
+"""The operation at the start of a network, which takes the image's voxels as is."""
 
 
 class Tracer(fx.Tracer):
-    """Finds the operations of a network; takes the layers of draws as they are."""
+    """Lists the operations of a network, without looking into the layers of draws."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether a module is one operation, whatever it is made of."""
+        """Whether a module counts as one operation, whatever it is made of.
+
+        Args:
+            m: the module.
+            module_qualified_name: its name in the network.
+        """
         return isinstance(
             m, nn.BatchNorm3d | DrawnConv3d | ChannelMask | ChannelGate
         ) or super().is_leaf_module(m, module_qualified_name)
@@ -107,7 +118,7 @@ def find_operation(item: fx.Node, module: nn.Module | None) -> Operation | None:
         module: the layer that it calls, if it calls one.
 
     Returns:
-        The operation; None where the item hands on its input.
+        The operation; None where the item passes its input on unchanged.
 
     Raises:
         NotImplementedError: the operation is not known to be local.

@@ -1,9 +1,9 @@
 """Which part of each result inside a network is computed, and when.
 
-Each result is one constant per channel everywhere but in a box: that of the volume's
-content, widened by what the operations so far look at. Of this, only another box is
-wanted: that of the output, widened by what the operations to come look at. A result is
-computed where the two meet.
+A result inside a network is constant per channel outside of a first box: the volume's
+content, widened by what the operations so far look at. Only a second box of it is used:
+the wanted output, widened by what the operations to come look at. A result is computed
+where the two boxes overlap.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from nobrainer.inference.results import Result
 from nobrainer.inference.tiles import NOWHERE, Box, Interval, hull, intersect, is_empty
 
 _SLACK = 1.5
-"""How much larger buffers are than they need be: they move their planes less often."""
+"""Size of a buffer relative to the least; a larger one moves its planes less often."""
 
 
 def read_network(network: nn.Module) -> list[Result]:
@@ -23,6 +23,9 @@ def read_network(network: nn.Module) -> list[Result]:
 
     Args:
         network: a plain network, see `nobrainer.bayes.draws.Draws`.
+
+    Returns:
+        The results, each with its inputs and users.
 
     Raises:
         NotImplementedError: an operation is not known to be local.
@@ -58,9 +61,9 @@ def place(results: Sequence[Result], content: Box, core: Box) -> None:
     """Set where each result is active, wanted and computed.
 
     Args:
-        results: what `read_network` returned.
-        content: where the image may differ from the background; `NOWHERE` if nowhere.
-        core: where the output is wanted.
+        results: the results that `read_network` returned, which are changed.
+        content: box in which the image may differ from the background, or `NOWHERE`.
+        core: box in which the output is wanted.
     """
     image, *others = results
     image.active = content
@@ -91,8 +94,8 @@ def schedule(
     """Choose how far each result is computed for each slab; set their `planes`.
 
     Args:
-        results: the results, after `place`.
-        slabs: first planes and ends of the slabs of the output, in order.
+        results: the results after `place`.
+        slabs: slabs of the output along the first axis, [start, stop), in order.
 
     Returns:
         For each slab, the plane up to which each result is computed.

@@ -27,18 +27,18 @@ from nobrainer.models.check import BLENDED_SIDE
 from nobrainer.types import Shape3
 
 MEMORY_BYTES = 1_500_000_000
-"""What the statistics and the network's results of a tile may take, roughly."""
+"""Approximate limit for the statistics of a tile and the network's results on it."""
 SLAB_BYTES = {"cpu": 8_000_000, "cuda": 256_000_000}
-"""Size of the widest result of a slab: a share of a CPU's cache, enough to do at a time
-for a GPU."""
+"""Size of a slab's widest result: it fits into a CPU's cache, and keeps a GPU busy."""
 
 
 @dataclass(frozen=True)
 class TileResult:
     """The statistics of one tile, on the CPU.
 
-    `where` indexes the volume; the arrays have the tile's shape (i, j, k), and
-    `probabilities` and `votes` (C, i, j, k). See `Statistics` for their meaning.
+    where: index of the tile in the volume.
+    label, variance, entropy, mutual_information: (i, j, k), see `Statistics`.
+    probabilities, votes: (C, i, j, k), see `Statistics`.
     """
 
     where: tuple[slice, slice, slice]
@@ -54,18 +54,18 @@ class TileResult:
 class Scaling:
     """A change of the logits that calibrates them: logits · weight + bias.
 
-    It comes before every draw's softmax, so it is the mean over draws that is
+    It is applied before the softmax of every draw, so that the mean over draws is
     calibrated.
 
-    weight: factor of each class's logit.
-    bias: what is added to each class's logit.
+    weight: factor of each class's logit (C,).
+    bias: summand of each class's logit (C,).
     """
 
     weight: tuple[float, ...]
     bias: tuple[float, ...]
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Calibrated logits (C, i, j, k) from those of a network."""
+        """Calibrated logits (C, i, j, k) from a network's logits (C, i, j, k)."""
         weight, bias = (
             torch.tensor(values, device=logits.device)[:, None, None, None]
             for values in (self.weight, self.bias)
@@ -77,7 +77,7 @@ class Scaling:
 class Sampling:
     """Which draws a volume is predicted with, and how much of it at a time.
 
-    seed: seed of the draws.
+    seed: seed from which every draw of the weights follows.
     n_draws: number of draws; 0 is one pass with the posterior mean (of each member of
         an ensemble).
     block_shape: voxels of a tile; None lets the memory decide. It does not change the
@@ -98,14 +98,14 @@ OnLogits = Callable[[int, tuple[slice, slice, slice], Tensor], None]
 def slab_planes(
     core: Shape3, width: int, n_classes: int, device: torch.device, itemsize: int
 ) -> int:
-    """How many planes of a tile are computed at a time.
+    """How many planes of a tile are computed at a time, at least 1.
 
     Args:
         core: voxels of the tile along each axis.
         width: channels of the network at full resolution.
-        n_classes: channels of its output.
+        n_classes: number of classes, the channels of its output.
         device: the device that computes.
-        itemsize: bytes of a number.
+        itemsize: size of one number, in bytes.
     """
     plane = core[1] * core[2] * max(width, n_classes) * itemsize
     return max(1, SLAB_BYTES[device.type] // max(1, plane))
@@ -115,16 +115,16 @@ def slab_planes(
 class VolumePrediction:
     """The prediction of one volume, under way.
 
-    draws: gives the network of each draw.
+    draws: the plain network, which is set to one draw after the other.
     plan: the draws to make.
-    image: (I, J, K) voxels of the prepared scan.
+    image: intensities of the prepared scan, (I, J, K).
     scan: the same on the device that computes.
     background: value of the endless field around the volume.
-    sampling: tiles and slabs.
-    scaling: what calibrates the logits; None leaves them as they are.
+    sampling: size of tiles and slabs.
+    scaling: change of the logits that calibrates them; None leaves them as they are.
     n_classes: number of channels of the network's output.
     on_tile, on_pass, on_logits: see `nobrainer.inference.predictor.Predictor`.
-    streams: for each network that was met, what computes its layers slab by slab.
+    streams: for each network used so far, what computes its layers slab by slab.
     """
 
     draws: Draws
@@ -141,7 +141,15 @@ class VolumePrediction:
     streams: dict[nn.Module, Stream | Windows] = field(default_factory=dict)
 
     def run_exact(self, halo: int, stride: int, width: int) -> np.ndarray:
-        """Compute each tile around the content, and the field beyond it once."""
+        """Compute each tile around the content, and the field beyond it only once.
+
+        Args:
+            halo: how many voxels around an output voxel the network looks at.
+            stride: step of the network's pooling grid, in voxels.
+            width: channels of the network at full resolution.
+
+        Returns: (n_passes, n_classes) voxel counts of each draw's labels.
+        """
         device, itemsize = self.draws.device, self.draws.dtype.itemsize
         shape: Shape3 = self.image.shape
         box = dilate(content_box(self.image, self.background), halo, stride, shape)
@@ -191,7 +199,7 @@ class VolumePrediction:
     def _fill(
         self, tiles: list[Tile], stride: int, on_draw: Callable[[int], None]
     ) -> np.ndarray:
-        """Tiles that see background only, where the output repeats with the grid."""
+        """Predict tiles that see background only: the output repeats with the grid."""
         if all(self._stream(d).is_constant for d in self.draws.networks):
             stride = 1
         pattern = Tile((0, 0, 0), (stride, stride, stride))
@@ -246,7 +254,7 @@ class VolumePrediction:
         return self.streams[network]
 
     def _content(self, tile: Tile, halo: int, stride: int) -> Box:
-        """Where there is anything but background in what a tile's result looks at."""
+        """The box, in what a tile's output depends on, that is not background."""
         seen = dilate(tile, halo, stride, self.image.shape)
         found = content_box(self.image[seen.where], self.background)
         if not all(found.shape):
@@ -261,6 +269,11 @@ class VolumePrediction:
         """Blend overlapping windows (Gaussian weights) of a network that is not local.
 
         Each draw's whole volume is held at once; the result depends on the windows.
+
+        Args:
+            stride: step of the network's pooling grid, in voxels.
+
+        Returns: (n_passes, n_classes) voxel counts of each draw's labels.
         """
         block = self.sampling.block_shape or (BLENDED_SIDE,) * 3
         i, j, k = (round_up(b, stride) for b in block)
@@ -288,14 +301,14 @@ class VolumePrediction:
         return counts
 
     def _scaled(self, logits: Tensor) -> Tensor:
-        """The logits (C, i, j, k) that the probabilities are made of."""
+        """The logits (C, i, j, k), calibrated where there is a scaling."""
         return logits if self.scaling is None else self.scaling(logits)
 
 
 def _repeat(pattern: Tensor, axes: Sequence[Tensor]) -> Tensor:
-    """Values (..., i, j, k) at the places that three axes span."""
+    """Values of a pattern (..., i, j, k) at the places that three axes span."""
     if pattern.shape[-3:].numel() == 1:
-        # Takes no memory.
+        # A view, which takes no memory.
         return pattern.expand(*pattern.shape[:-3], *(len(axis) for axis in axes))
     i, j, k = axes
     return pattern[..., i[:, None, None], j[:, None], k]

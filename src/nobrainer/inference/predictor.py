@@ -1,4 +1,4 @@
-"""A trained network, and how it is applied to scans: the thing that predicts."""
+"""The predictor: a trained network, and how it is applied to scans."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ class Predictor:
 
     model: a model of the registry (see `nobrainer.models.registry`).
     n_classes: number of classes of the model's output.
-    sampling: draws and tiling.
+    sampling: number and seed of the draws, and how the scan is cut up.
     device: device that the network runs on.
     dtype: number format that the network runs in; the statistics are float32.
-    scaling: what calibrates the logits; None leaves them as they are.
+    scaling: change of the logits that calibrates them; None leaves them as they are.
     """
 
     model: nn.Module
@@ -38,7 +38,7 @@ class Predictor:
 
     @property
     def n_passes(self) -> int:
-        """How many passes a scan gets: one a draw, or those of the posterior mean."""
+        """How many passes a scan gets: one per draw, or those of the posterior mean."""
         return len(self._plan())
 
     def __call__(
@@ -53,7 +53,7 @@ class Predictor:
         """Predict a prepared scan and hand over each tile's statistics.
 
         Args:
-            image: (I, J, K), preprocessed as in training.
+            image: intensities (I, J, K), float32, preprocessed as in training.
             background: value of the endless field around the volume.
             on_tile: called once for each tile; the tiles cover the volume once.
             on_pass: called with (done, total) after each pass of a batch of windows.

@@ -1,4 +1,4 @@
-"""A result inside a network: the planes of it that are kept, and how more are made."""
+"""A result inside a network: which of its planes are kept, and how more are made."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,20 +14,20 @@ from nobrainer.inference.tiles import NOWHERE, Box
 class Result:
     """A result inside a network, and the operation that makes it.
 
-    operation: what makes it of its inputs; of the image, nothing.
+    operation: the operation that makes it from its inputs; the image has no inputs.
     inputs: the results that the operation looks at.
     users: the results whose operations look at this one.
-    stored: it is kept in a buffer with some of the field around it. One that a single
-        pointwise operation uses up at once is not.
-    active: where it may differ from its constant; None means everywhere.
-    wanted: where its users look.
-    box: where it is computed; the rest of what is wanted is the constant.
-    planes: how many planes along the first axis the buffer has.
+    stored: whether it is kept in a buffer with some of the field around it. It is not
+        where a single pointwise operation uses it up at once.
+    active: box in which it may differ from its constant; None means everywhere.
+    wanted: box in which its users look.
+    box: box in which it is computed; the rest of what is wanted is the constant.
+    planes: number of planes of the buffer along the first axis.
     fill: its constant, (1, C, 1, 1, 1).
     buffer: the planes that are kept, (1, C, planes, j, k).
     first: index of the first plane in the buffer.
     done: index of the first plane that is not computed yet.
-    latest: what was computed last, where it is not stored.
+    latest: the part computed last, where it is not stored.
     """
 
     operation: Operation
@@ -77,7 +77,12 @@ class Result:
         return min(looks, default=self.wanted[0][1])
 
     def start(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Forget what was computed: the buffer, if there is one, holds the constant."""
+        """Forget what was computed, and fill the buffer, if any, with the constant.
+
+        Args:
+            device: device of the buffer.
+            dtype: number format of the buffer.
+        """
         self.done = self.box[0][0]
         if not self.planes:
             return
@@ -128,7 +133,7 @@ class Result:
         self.done = goal
 
     def _make(self, box: Box, image: Tensor, out: Tensor | None) -> Tensor:
-        """Apply the operation to what it needs for a box."""
+        """Apply the operation to the part of its inputs that a box depends on."""
         operation, needed = self.operation, self.operation.needs(box)
         given = []
         for source in self.inputs:
@@ -142,7 +147,7 @@ class Result:
             out = given[0]
         made = operation.run(given, out)
         if operation.axes[0].transposed:
-            # What it makes of the needed input may begin before the box.
+            # The output of a transposed convolution may begin before the box.
             begin = (
                 start - (first * axis.stride - axis.padding)
                 for (start, _), (first, _), axis in zip(

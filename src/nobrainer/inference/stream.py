@@ -1,10 +1,10 @@
 """Run a network of local operations over a box of an endless field, slab by slab.
 
-A volume is taken to lie in an endless field of its background value. Every operation
-computes what is needed of its result (see `nobrainer.inference.plan`), a few planes at
-a time along the first axis, and keeps the planes that later ones look back at. So no
-voxel is computed twice or for nothing, padding never enters, and memory holds a few
-slabs of each result instead of whole volumes.
+A volume is treated as lying in an endless field of its background value. Every
+operation computes the needed part of its result (see `nobrainer.inference.plan`), a few
+planes at a time along the first axis, and keeps the planes that later ones look back
+at. So no voxel is computed twice or in vain, there is no padding, and memory holds a
+few slabs of each result instead of whole volumes.
 """
 
 import math
@@ -19,12 +19,13 @@ from nobrainer.inference.tiles import Box, Interval, cut_slabs, is_empty
 
 
 class Stream:
-    """A plain network made ready to run over boxes.
+    """A plain network that is ready to run over boxes.
 
     Args:
-        network: what `nobrainer.bayes.draws.Draws` makes; its weights may be set to
-            another draw between two runs.
-        device, dtype: where and in which number format the network runs.
+        network: a network that `nobrainer.bayes.draws.Draws` made; its weights may be
+            set to another draw between two runs.
+        device: device that the network runs on.
+        dtype: number format that the network runs in.
 
     Raises:
         NotImplementedError: an operation of the network is not known to be local.
@@ -36,17 +37,17 @@ class Stream:
         self._device, self._dtype = device, dtype
         self._results = read_network(network)
         self._goals: list[dict[Result, int]] = []
-        # For the number of channels.
+        # The fills tell the number of channels of each result.
         self._set_fills(0.0)
 
     def plan(self, content: Box, core: Box, planes: int) -> list[Interval]:
         """Choose what each operation computes.
 
         Args:
-            content: where the image may differ from the background; `NOWHERE` if
-                nowhere.
-            core: where the output is wanted.
-            planes: how many planes of the output are made at a time.
+            content: box in which the image may differ from the background, or
+                `NOWHERE`.
+            core: box in which the output is wanted.
+            planes: number of planes of the output that are made at a time.
 
         Returns:
             The slabs of `core` along the first axis, in order.
@@ -64,22 +65,22 @@ class Stream:
 
     @property
     def is_constant(self) -> bool:
-        """Whether the output is one constant where there is nothing but background.
+        """Whether the output on background alone is one constant for each channel.
 
-        If it is not, it is a pattern that repeats with the pooling grid.
+        If not, it is a pattern that repeats with the pooling grid.
         """
         return not any(result.operation.varies for result in self._results)
 
     @property
     def n_bytes(self) -> int:
-        """Memory of the buffers as planned."""
+        """Memory that the planned buffers take, in bytes."""
         stored = (result for result in self._results if result.planes)
         numbers = sum(math.prod(result.shape) for result in stored)
         return numbers * self._dtype.itemsize
 
     @property
     def flop(self) -> int:
-        """Multiplications and additions of the convolutions as planned."""
+        """Number of multiplications and additions of the planned convolutions."""
         total = 0
         for result in self._results:
             operation, box = result.operation, result.box
@@ -93,11 +94,11 @@ class Stream:
         """Compute the network's output on each slab.
 
         Args:
-            image: (I, J, K), whose first voxel is the origin of all boxes.
+            image: intensities (I, J, K); the first voxel is the origin of all boxes.
             background: value of the field around it.
 
         Yields:
-            The output on a slab, (1, C, i, j, k); it is good until the next one.
+            The output on each slab, (1, C, i, j, k), valid until the next is asked for.
         """
         self._set_fills(background)
         for result in self._results:

@@ -1,8 +1,8 @@
 """Boxes of a volume: where its content lies, and how it is cut into tiles.
 
-The volume is taken to lie in an endless field of its background value. For a
-network of local operations the output at a voxel then depends only on what lies no
-further from it than the network's halo.
+The volume is treated as lying in an endless field of its background value. For a
+network of local operations the output at a voxel then depends only on the voxels within
+the network's halo around it.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ def is_empty(box: Box) -> bool:
 
 
 def hull(boxes: Sequence[Box]) -> Box:
-    """The least box that holds some boxes; `NOWHERE` where there are none."""
+    """The smallest box that holds some boxes; `NOWHERE` where there are none."""
     if not boxes:
         return NOWHERE
     i, j, k = (
@@ -38,7 +38,7 @@ def hull(boxes: Sequence[Box]) -> Box:
 
 
 def intersect(one: Box, other: Box) -> Box:
-    """The box that two boxes share; `NOWHERE` where they share no voxel."""
+    """The overlap of the boxes `one` and `other`; `NOWHERE` where there is none."""
     i, j, k = (
         (max(a, c), min(b, d)) for (a, b), (c, d) in zip(one, other, strict=True)
     )
@@ -46,21 +46,32 @@ def intersect(one: Box, other: Box) -> Box:
 
 
 def cut_slabs(core: Box, planes: int) -> list[Interval]:
-    """Cut a box along its first axis into slabs of so many planes, in order."""
+    """Cut a box along its first axis into slabs.
+
+    Args:
+        core: the box.
+        planes: number of planes of a slab; the last slab may have fewer.
+
+    Returns: the slabs [start, stop), in order.
+    """
     start, stop = core[0]
     return [(n, min(n + planes, stop)) for n in range(start, stop, planes)]
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A core [start, stop) in voxels of the volume."""
+    """A part of a volume.
+
+    start: its first voxel.
+    stop: the voxel after its last one, along each axis.
+    """
 
     start: Shape3
     stop: Shape3
 
     @property
     def where(self) -> tuple[slice, slice, slice]:
-        """The core as an index into the volume."""
+        """The tile as an index into the volume."""
         i, j, k = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
         return i, j, k
 
@@ -72,18 +83,25 @@ class Tile:
 
     @property
     def shape(self) -> Shape3:
-        """Voxels of the core per axis."""
+        """Number of voxels along each axis."""
         i, j, k = (b - a for a, b in zip(self.start, self.stop, strict=True))
         return i, j, k
 
 
 def round_up(value: int, step: int) -> int:
-    """The least multiple of `step` that is not below `value`."""
+    """The smallest multiple of `step` that is not below `value`."""
     return -(-value // step) * step
 
 
 def content_box(image: np.ndarray, background: float) -> Tile:
-    """The bounding box of the voxels that differ from `background`."""
+    """The bounding box of the voxels that differ from the background.
+
+    Args:
+        image: intensities (I, J, K).
+        background: intensity that counts as empty.
+
+    Returns: the box; it starts and stops at 0 where there are no such voxels.
+    """
     content = image != background
     start, stop = [], []
     for axis in range(3):
@@ -98,8 +116,8 @@ def choose_core(extent: Shape3, fits: Callable[[Shape3], bool]) -> Shape3:
     """The largest core that fits into memory: `extent`, or an equal part of it.
 
     Args:
-        extent: voxels to cover.
-        fits: whether a core does; where even a single voxel does not, that is it.
+        extent: number of voxels to cover along each axis.
+        fits: says whether a core of a shape fits; a single voxel is taken in any case.
     """
     parts = [1, 1, 1]
     while True:
@@ -110,7 +128,13 @@ def choose_core(extent: Shape3, fits: Callable[[Shape3], bool]) -> Shape3:
 
 
 def plan_tiles(shape: Shape3, box: Tile, core: Shape3) -> list[Tile]:
-    """Tiles of at most `core` that cover the volume once, with cuts at `box`."""
+    """Cut a volume into tiles that cover it once, none across the faces of a box.
+
+    Args:
+        shape: number of voxels of the volume along each axis.
+        box: box at whose faces the volume is cut in any case.
+        core: largest number of voxels of a tile along each axis.
+    """
     cuts = []
     for n, a, b, size in zip(shape, box.start, box.stop, core, strict=True):
         edges = [*range(0, a, size), *range(a, b, size), *range(b, n, size), n]
@@ -119,7 +143,14 @@ def plan_tiles(shape: Shape3, box: Tile, core: Shape3) -> list[Tile]:
 
 
 def dilate(box: Tile, margin: int, grid: int, shape: Sequence[int]) -> Tile:
-    """The box on the pooling grid, widened by `margin` voxels, within the volume."""
+    """Widen a box to the pooling grid and by a margin, within the volume.
+
+    Args:
+        box: the box.
+        margin: number of voxels to add on every side.
+        grid: step of the pooling grid, in voxels.
+        shape: number of voxels of the volume along each axis.
+    """
     start = [max(0, a // grid * grid - margin) for a in box.start]
     stop = [
         min(n, round_up(b, grid) + margin) for b, n in zip(box.stop, shape, strict=True)

@@ -1,4 +1,4 @@
-"""Run a network of which only its halo is known, on one window as a whole."""
+"""Run a network of which only the halo is known on one window as a whole."""
 
 import math
 from collections.abc import Iterator
@@ -10,15 +10,15 @@ from nobrainer.inference.tiles import NOWHERE, Box, Interval, cut_slabs
 
 
 class Windows:
-    """A network of which only its halo is known, run on windows as a whole.
+    """A network of which only the halo is known, run on one window as a whole.
 
     It has the methods of `nobrainer.inference.stream.Stream`.
 
     Args:
         network, device, dtype: as for `Stream`.
         halo: how many voxels around an output voxel the network looks at.
-        stride: size of its pooling grid, in voxels.
-        width: its channels at full resolution.
+        stride: step of its pooling grid, in voxels.
+        width: number of its channels at full resolution.
     """
 
     is_constant = False
@@ -39,13 +39,17 @@ class Windows:
         self._slabs: list[Interval] = []
 
     def plan(self, content: Box, core: Box, planes: int) -> list[Interval]:
-        """Choose the core and cut it into slabs, as `Stream.plan` does."""
+        """Choose the core and cut it into slabs.
+
+        Args: as for `Stream.plan`; the content does not matter here.
+        Returns: the slabs of `core` along the first axis, in order.
+        """
         self._core, self._slabs = core, cut_slabs(core, planes)
         return self._slabs
 
     @property
     def n_bytes(self) -> int:
-        """Memory of about six results of the network's width."""
+        """Estimated memory in bytes: that of six results of the network's width."""
         voxels = math.prod(b - a for a, b in self._window())
         return 6 * self._width * voxels * self._dtype.itemsize
 
@@ -53,7 +57,11 @@ class Windows:
         """Do nothing, because nothing is kept."""
 
     def run(self, image: Tensor, background: float) -> Iterator[Tensor]:
-        """Compute the network's output on each slab, as `Stream.run` does."""
+        """Compute the network's output on each slab.
+
+        Args: as for `Stream.run`.
+        Yields: the output on each slab, (1, C, i, j, k).
+        """
         window = self._window()
         x = torch.full(
             (1, 1, *(b - a for a, b in window)),

@@ -14,7 +14,11 @@ LOSSES: Registry = Registry("loss")
 
 @LOSSES.register("cross_entropy")
 def cross_entropy(weight: Tensor | None = None) -> nn.Module:
-    """Mean voxel cross-entropy in nats; with weights, their weighted mean."""
+    """Cross-entropy in nats, mean over voxels.
+
+    Args:
+        weight: (C,) weight of each class in that mean; None weighs all alike.
+    """
     return nn.CrossEntropyLoss() if weight is None else _WeightedMean(weight)
 
 

@@ -7,13 +7,20 @@ from torch import Tensor, nn
 def dice(weight: Tensor | None = None) -> nn.Module:
     """1 - soft Dice of the softmax, mean over batch and classes (MONAI).
 
+    Args:
+        weight: (C,) weight of each class; None weighs all alike.
+
     Source: Milletari et al. 2016.
     """
     return _OneChannelTarget(DiceLoss(softmax=True, to_onehot_y=True, weight=weight))
 
 
 def dice_ce(weight: Tensor | None = None) -> nn.Module:
-    """Soft Dice loss plus cross-entropy, equal parts (MONAI)."""
+    """The sum of the soft Dice loss and the cross-entropy in nats (MONAI).
+
+    Args:
+        weight: (C,) weight of each class; None weighs all alike.
+    """
     return _OneChannelTarget(DiceCELoss(softmax=True, to_onehot_y=True, weight=weight))
 
 

@@ -1,4 +1,4 @@
-"""Whether probabilities and intervals mean what they say: sums that add up."""
+"""Whether probabilities and intervals mean what they say, from sums over tiles."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import scipy
 from numpy.typing import ArrayLike
 
 PROBABILITY_FLOOR = 1e-12
-"""Probabilities below it count as it in `nll`, which so stays below 27.64 nats."""
+"""Least probability in `nll`, which is therefore at most 27.64 nats."""
 
 # Fine bins of a probability, of which `ace` makes ranges of equal mass: the exponent
 # and the first 7 bits of the fraction of a float32, from 2⁻²⁰ (less counts as bin 0)
@@ -19,11 +19,11 @@ _N_FINE = (int(np.float32(1).view(np.int32)) >> _SHIFT) - _FIRST + 1
 
 @dataclass(frozen=True)
 class Reliability:
-    """A reliability curve: of each bin of confidence that holds voxels, in order.
+    """A reliability curve: one point for each bin of confidence that holds voxels.
 
-    confidence: mean probability of the winning class, in [0, 1].
-    accuracy: share of voxels on which it was right, in [0, 1].
-    count: voxels.
+    confidence: mean probability of the winning class in each bin, in [0, 1], rising.
+    accuracy: share of the bin's voxels on which that class is right, in [0, 1].
+    count: number of voxels in each bin.
 
     Source: DeGroot and Fienberg 1983; Niculescu-Mizil and Caruana 2005.
     """
@@ -37,8 +37,9 @@ class Reliability:
 class Coverage:
     """How often intervals hold the truth.
 
-    share: of the n intervals, in [0, 1]; NaN for none.
-    low, high: 95 % confidence interval of the share (Wilson 1927); NaN for none.
+    share: share of the intervals that hold the truth, in [0, 1]; NaN without intervals.
+    low, high: 95 % confidence interval of the share (Wilson 1927); NaN likewise.
+    n: number of intervals.
     """
 
     share: float
@@ -51,8 +52,8 @@ class CalibrationSums:
     """Negative log-likelihood, Brier score and calibration errors, tile by tile.
 
     Args:
-        n_bins: bins of equal width that [0, 1] is cut into for `ece`, `mce` and
-            `reliability`, and ranges of equal mass for `ace`.
+        n_bins: number of bins: of equal width over [0, 1] for `ece`, `mce` and
+            `reliability`, and of equally many voxels for `ace`.
 
     Sources: Brier 1950 for the Brier score; Naeini et al. 2015 and Guo et al. 2017
     for the expected and the maximum calibration error; Nixon et al. 2019, equation 3,
@@ -63,10 +64,10 @@ class CalibrationSums:
         self.n_voxels = 0
         self._log_loss = 0.0
         self._squared_error = 0.0
-        # Of the voxels in each bin: number, sum of winning probabilities, number right.
+        # For each bin: number of voxels, sum of winning probabilities, number right.
         self._bins = np.zeros((3, n_bins))
-        # Of each class (one row until their number is known) and fine bin: voxels,
-        # and the sum of probability minus whether the class was the true one.
+        # For each class (one row until their number is known) and fine bin: number of
+        # voxels, and sum of the probability minus 1 where the class is the true one.
         self._fine = np.zeros((2, 1, _N_FINE))
 
     def update(
@@ -75,12 +76,12 @@ class CalibrationSums:
         truth: np.ndarray,
         mask: np.ndarray | None = None,
     ) -> None:
-        """Take some voxels.
+        """Add some voxels.
 
         Args:
-            probabilities: (C, ...) of each class, summing to 1 over classes.
+            probabilities: (C, ...) probability of each class, with the sum 1.
             truth: (...) true classes.
-            mask: (...) booleans, which voxels count; None takes all.
+            mask: (...) booleans, True where a voxel counts; None counts all.
         """
         if mask is not None:
             probabilities, truth = probabilities[:, mask], truth[mask]
@@ -107,7 +108,7 @@ class CalibrationSums:
         self._fine = self._fine + _count_fine(probabilities, of_truth, truth)
 
     def merge(self, other: "CalibrationSums") -> None:
-        """Take the voxels of other sums with as many bins and classes."""
+        """Add the voxels of other sums, which have as many bins and classes."""
         self.n_voxels += other.n_voxels
         self._log_loss += other._log_loss
         self._squared_error += other._squared_error
@@ -116,12 +117,12 @@ class CalibrationSums:
 
     @property
     def nll(self) -> float:
-        """Mean of -ln(probability of the true class), nats; NaN without voxels."""
+        """Mean of -ln(probability of the true class) in nats; NaN without voxels."""
         return self._mean(self._log_loss)
 
     @property
     def brier(self) -> float:
-        """Squared error summed over classes, mean over voxels; in [0, 2] or NaN."""
+        """Squared error summed over classes, mean over voxels; in [0, 2], or NaN."""
         return self._mean(self._squared_error)
 
     @property
@@ -137,7 +138,7 @@ class CalibrationSums:
     def mce(self) -> float:
         """Maximum calibration error of the winning class; in [0, 1] or NaN.
 
-        The largest gap of any bin that holds voxels, however few: `ece`'s worst bin.
+        The largest gap of any bin that holds voxels, however few they are.
         """
         if not self.n_voxels:
             return float("nan")
@@ -148,15 +149,15 @@ class CalibrationSums:
     def ace(self) -> float:
         """Adaptive calibration error over all classes; in [0, 1] or NaN.
 
-        Of each class, the voxels are ordered by its probability and cut into
-        `n_bins` ranges of as many voxels each; the figure is the gap between mean
-        probability and the class's share of the voxels, mean over ranges and classes.
-        Classes that few voxels have weigh as much as others and are near 0, so that
-        figures of models with different numbers of classes do not compare.
+        For each class the voxels are ordered by its probability and cut into `n_bins`
+        ranges with equally many voxels. The error is the gap between mean probability
+        and the class's share of the voxels, averaged over ranges and classes. Rare
+        classes have gaps near 0 and count as much as others, so models with different
+        numbers of classes cannot be compared.
 
-        The voxels are ordered by a histogram. Those of one bin, whose probabilities
-        differ by less than 1 % of their size or are below 10⁻⁶, are shared out among
-        the ranges that the bin reaches into as if they were all alike, as ties are.
+        The voxels are ordered by a histogram. Within one bin the probabilities differ
+        by less than 1 % of their size or are below 10⁻⁶; its voxels count as equal, and
+        are shared out among the ranges that the bin reaches into.
         """
         edges = np.linspace(0, self.n_voxels, self._bins.shape[1] + 1)
         gaps = 0.0
@@ -182,7 +183,13 @@ class CalibrationSums:
 def _count_fine(
     probabilities: np.ndarray, of_truth: np.ndarray, truth: np.ndarray
 ) -> np.ndarray:
-    """What `CalibrationSums._fine` holds, of voxels (C, n), (1, n) and (1, n)."""
+    """The sums that `CalibrationSums._fine` keeps, for some voxels.
+
+    Args:
+        probabilities: (C, n) probability of each class.
+        of_truth: (1, n) probability of the true class.
+        truth: (1, n) true class.
+    """
     n_classes = len(probabilities)
     counts, excess = np.zeros((2, n_classes, _N_FINE))
     for index, probability in enumerate(probabilities):
@@ -195,7 +202,7 @@ def _count_fine(
 
 
 def _fine_bins(probability: np.ndarray) -> np.ndarray:
-    # Floats that are not negative have the order of their bits, read as an integer.
+    # Floats that are not negative are in the order of their bits, read as integers.
     bits = probability.astype(np.float32, copy=False).view(np.int32)
     return np.clip((bits >> _SHIFT) - _FIRST, 0, _N_FINE - 1)
 
@@ -203,11 +210,12 @@ def _fine_bins(probability: np.ndarray) -> np.ndarray:
 def interval_coverage(truth: ArrayLike, low: ArrayLike, high: ArrayLike) -> Coverage:
     """Count how often [low, high] holds the truth.
 
-    The confidence interval takes the cases for independent, which structures of one
-    subject are not: give one structure of several subjects for it to hold.
+    The confidence interval assumes independent cases. Structures of one subject are
+    not; one structure of several subjects is.
 
     Args:
-        truth, low, high: numbers of one shape; cases with a NaN do not count.
+        truth: true value of each case; a case with a NaN in any array does not count.
+        low, high: lower and upper end of each case's interval, of the same shape.
 
     Returns:
         The share of cases with low <= truth <= high, with its interval.

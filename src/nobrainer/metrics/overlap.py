@@ -1,4 +1,4 @@
-"""Overlap and volumes of label maps, from counts of voxels that add up over tiles."""
+"""Overlap and volumes of label maps, from voxel counts that add up over tiles."""
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def dice(confusion: np.ndarray) -> np.ndarray:
 def volume_errors(
     volume_mm3: np.ndarray, true_mm3: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How far volumes are from the true ones.
+    """Relative and absolute errors of volumes.
 
     Args:
         volume_mm3: (C,) predicted volume of each class, mm³.

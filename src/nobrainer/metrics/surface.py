@@ -14,10 +14,10 @@ _ROUNDING = 1e-4
 
 @dataclass(frozen=True)
 class Surfaces:
-    """Distances between surfaces, of each class (C,); NaN for background.
+    """How well two surfaces agree, one number per class (C,); NaN for background.
 
-    hd95_mm: the larger one of the 95th percentiles of the distances from either
-        surface to the other, mm; NaN for a class absent in truth or prediction.
+    hd95_mm: 95th percentile of the distances from one surface to the other, in mm, the
+        larger of both directions; NaN for a class absent in truth or prediction.
     surface_dice: share of both surfaces within the tolerance of the other, in
         [0, 1]; 0 for a class absent in one of the two, NaN for one absent in both.
     """
@@ -49,7 +49,7 @@ def compare_surfaces(
         tolerance_mm: distance up to which a part of a surface counts as found.
 
     Returns:
-        The distances of each class.
+        The figures of each class.
 
     Source: Huttenlocher et al. 1993 for the Hausdorff distance, of which Taha and
     Hanbury 2015 take percentiles; Nikolov et al. 2021 for surface Dice, of which the
@@ -85,7 +85,7 @@ def _surface(
     box: tuple[slice, slice, slice],
     steps_mm: np.ndarray,
 ) -> np.ndarray:
-    """Places (N, 3) in mm of the surface voxels of a class, which lies in `box`."""
+    """Positions (N, 3) in mm of the surface voxels of a class, which lies in `box`."""
     member = labels[box] == index
     # What is beyond the box counts as outside of the structure, as it should.
     at = np.argwhere(member & ~binary_erosion(member))

@@ -1,4 +1,4 @@
-"""Whether uncertainty finds errors: ranking and selective prediction, as sums."""
+"""Whether uncertainty finds errors: ranking and selective prediction, tile by tile."""
 
 from dataclasses import dataclass
 
@@ -14,11 +14,11 @@ _N_POINTS = 200
 
 @dataclass(frozen=True)
 class RiskCoverage:
-    """How the error falls where the most uncertain is left out.
+    """How the share of errors falls when the most uncertain voxels are left out.
 
-    coverage: shares of the voxels kept, the most certain first: 0.005, 0.01, ... 1;
-        none without voxels.
-    risk: share of those kept that is wrong, in [0, 1].
+    coverage: shares of the voxels that are kept, the most certain first: 0.005, 0.01,
+        ... 1; empty without voxels.
+    risk: share of the kept voxels that is wrong, in [0, 1], for each coverage.
 
     Source: El-Yaniv and Wiener 2010; Geifman and El-Yaniv 2017.
     """
@@ -30,9 +30,9 @@ class RiskCoverage:
 class DetectionSums:
     """How well a score tells wrong voxels from right ones, tile by tile.
 
-    Only a histogram of the score is kept, of right and of wrong voxels: 65536 bins
-    by the leading bits of its float32, each 0.4 % wide at whatever size. Scores
-    within a bin count as equal, and equal scores as in random order.
+    Only two histograms of the score are kept, of right and of wrong voxels: 65536 bins
+    by the leading bits of a float32, each at most 0.4 % wide relative to the score.
+    Scores within a bin count as equal, and equal scores as in random order.
     """
 
     def __init__(self) -> None:
@@ -42,24 +42,24 @@ class DetectionSums:
     def update(
         self, score: np.ndarray, wrong: np.ndarray, mask: np.ndarray | None = None
     ) -> None:
-        """Take some voxels.
+        """Add some voxels.
 
         Args:
             score: (...) float32, larger where less certain; below 0 counts as 0.
             wrong: (...) booleans, whether the label is not the true one.
-            mask: (...) booleans, which voxels count; None takes all.
+            mask: (...) booleans, True where a voxel counts; None counts all.
         """
         if mask is not None:
             score, wrong = score[mask], wrong[mask]
-        # Floats that are not negative have the order of their bits, read as an
-        # integer; negative ones, -0 among them, are negative as integers, too.
+        # Floats that are not negative are in the order of their bits, read as
+        # integers; negative ones, -0 among them, are negative as integers, too.
         bits = score.astype(np.float32, copy=False).view(np.int32)
         bins = np.maximum(bits >> _SHIFT, 0) + _N_BINS * wrong
         counts = np.bincount(bins.ravel(), minlength=2 * _N_BINS)
         self._counts += counts.reshape(2, -1)
 
     def merge(self, other: "DetectionSums") -> None:
-        """Take the voxels of other sums."""
+        """Add the voxels of other sums."""
         self._counts += other._counts
 
     @property
@@ -78,8 +78,8 @@ class DetectionSums:
         """Average precision of the score as a detector of wrong voxels; in [0, 1].
 
         Σ (recallₙ - recallₙ₋₁) · precisionₙ over falling thresholds, without
-        interpolation (Davis and Goadrich 2006 on why). A score that knows nothing has
-        the share of wrong voxels. NaN where no voxel is wrong.
+        interpolation (Davis and Goadrich 2006 say why). A random score has an average
+        precision equal to the share of wrong voxels. NaN where no voxel is wrong.
         """
         right, wrong = self._counts[:, ::-1]
         found = np.cumsum(wrong)
@@ -115,16 +115,16 @@ class DetectionSums:
 def aurc(scores: ArrayLike, risks: ArrayLike) -> float:
     """Area under the risk-coverage curve of some cases.
 
-    The mean, over k = 1 ... n, of the mean risk of the k most certain cases; of
-    equal scores, the mean over their orders.
+    It is the mean, over k = 1 ... n, of the mean risk of the k most certain cases.
+    Where scores are equal, it is averaged over the possible orders.
 
     Args:
-        scores: (n,) of each case, larger where less certain.
-        risks: (n,) what is wrong with each, such as 1 - Dice.
+        scores: (n,) uncertainty of each case, larger where less certain.
+        risks: (n,) error of each case, such as 1 - Dice.
 
     Returns:
-        The area, in the unit of the risks: their mean for a score that knows
-        nothing; NaN without cases.
+        The area in the unit of the risks; a random score has their mean. NaN without
+        cases.
 
     Source: Geifman et al. 2019, equation 2.
     """
@@ -133,10 +133,11 @@ def aurc(scores: ArrayLike, risks: ArrayLike) -> float:
 
 
 def excess_aurc(scores: ArrayLike, risks: ArrayLike) -> float:
-    """`aurc` minus that of the best order of the same cases, that of their risks.
+    """`aurc` minus the area of the best order, which is that of the risks themselves.
 
     Args:
-        scores, risks: (n,), as for `aurc`.
+        scores: (n,) uncertainty of each case, larger where less certain.
+        risks: (n,) error of each case, such as 1 - Dice.
 
     Returns:
         The excess, 0 or more up to rounding; NaN without cases.
@@ -151,12 +152,13 @@ def _area(counts: np.ndarray, risks: np.ndarray) -> float:
     """Area under the risk-coverage curve from blocks of equal scores.
 
     Args:
-        counts: (B,) cases in each block, the most certain first.
-        risks: (B,) sum of their risks.
+        counts: (B,) number of cases in each block, the most certain block first.
+        risks: (B,) sum of the risks of each block's cases.
 
-    After k cases, of which the last block of m cases with the risk w has begun at K
-    with the risk E before it, the expected risk is E + (k - K) w/m. The sum of that
-    over k, divided by k, is (E - K w/m) (H(K + m) - H(K)) + w for harmonic numbers H.
+    Take a block of m cases whose risks sum to w, after K earlier cases whose risks sum
+    to E. The expected sum of risks after k cases, K < k <= K + m, is E + (k - K) w/m.
+    Divided by k and summed over the block this is (E - K w/m) (H(K + m) - H(K)) + w,
+    with the harmonic numbers H.
     """
     # Products of two counts of a cohort's voxels would overflow integers.
     counts, risks = counts[counts > 0].astype(np.float64), risks[counts > 0]
