@@ -106,7 +106,6 @@ def calibrate(
     n_voxels = max(
         min(VOXELS_PER_SUBJECT, LOGIT_BYTES // bytes_per_voxel), _FEWEST_VOXELS
     )
-
     scans, lone = _divide(subjects, predictor.sampling.seed, halved=halved)
     collected = collect(plain, volumes(scans), voxels_per_subject=n_voxels)
     fitted = fit_scaling(

@@ -105,8 +105,7 @@ class Segmentation(Readings):
             dataset_train: scans with labels.
             dataset_validate: scans on which the Dice of whole volumes is measured after
                 each epoch, with the posterior mean; the best weights by it are kept.
-            epochs: number of passes of `patches_per_volume` patches per volume; None
-                where `options.max_steps` or `max_minutes` ends the training.
+            epochs: number of passes of `patches_per_volume` patches a volume, or None.
             optimizer: class of the optimiser.
             opt_args: its arguments; default {"lr": DEFAULT_LEARNING_RATE}.
             loss: "cross_entropy" (default), "dice", "dice_ce", or a function of logits
@@ -116,8 +115,7 @@ class Segmentation(Readings):
             warm_start: a trained deterministic model, or its folder, to begin at.
             resume: go on from the last checkpoint in `checkpoint_filepath`, if any.
             verbose: show progress: a bar on a terminal, else lines.
-            **options: fields of `TrainingOptions` by name: schedule, gradients, when to
-                stop, precision, devices, worker processes.
+            **options: fields of `TrainingOptions` by name, `max_steps` among them.
 
         Returns: self.
 
