@@ -393,6 +393,21 @@ def stands_apart(file: str, source: str) -> str:
     return "" if is_used else f"{file}: it uses nothing of {package}"
 
 
+ROOT = TESTS.parent
+PAGES = [*ROOT.glob("*.md"), ROOT / "Makefile", *ROOT.glob("docs/**/*.md")]
+PAGES += [*ROOT.glob("findings/*"), *ROOT.glob("benchmarks/**/*.py")]
+
+
+@pytest.mark.parametrize(
+    "page", sorted(PAGES), ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_files_of_tests_that_pages_name_are_there(page: Path) -> None:
+    named = re.findall(
+        r"(?<![\w/])(?:tests/)?((?:\w+/)*test_\w+\.py)", page.read_text()
+    )
+    assert set(named) <= TEST_FILES.keys()
+
+
 @pytest.mark.parametrize("file", TEST_FILES)
 def test_tests_mirror_the_source(file: str) -> None:
     text = TEST_FILES[file].read_text()
