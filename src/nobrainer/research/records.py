@@ -165,16 +165,21 @@ class Snapshot:
 
 
 class View(Protocol):
-    """What shows how a study goes on."""
+    """Shows the user how a study goes on."""
 
     def show(self, snapshot: Snapshot) -> None:
         """Show the study as it stands; called about once a second."""
 
     def tell(self, row: Row, standing: Standing) -> None:
-        """Tell that a run has ended."""
+        """Tell that a run has ended.
+
+        Args:
+            row: row of the run.
+            standing: what the judge makes of all rows, this one included.
+        """
 
     def say(self, text: str) -> None:
-        """Say a sentence on what happens."""
+        """Say a sentence about what happens."""
 
 
 class SilentView:
@@ -193,25 +198,47 @@ class SilentView:
 class Task(Protocol):
     """What a study repeats; see `SegmentationTask`.
 
-    It is picklable, as are the values that it is given and returns.
+    It can be pickled, and so can its arguments and what it returns: runs take place in
+    processes of their own.
     """
 
     def run(
         self, values: Mapping[str, Any], seed: int, folder: str, report: Report
     ) -> dict[str, float]:
-        """Train and judge once."""
+        """Train with some values, judge the model and save it.
+
+        Args:
+            values: values of parameters; the others keep their defaults.
+            seed: seed of the training.
+            folder: path of the run's folder, which gets the model.
+            report: gets points of the validation curve.
+
+        Returns: figures of the run, by name.
+        """
 
     def score(self, folders: Mapping[str, str], test: Rows, report: Report) -> Scores:
-        """Apply trained models to the test scans."""
+        """Apply trained models to the test scans.
+
+        Args:
+            folders: path of each run's folder, by the name of its scores.
+            test: (scan, labels, subject) of each scan.
+            report: called by nothing: scoring has no curve.
+        """
 
     def size(self, values: Mapping[str, Any]) -> Size | None:
-        """Count the network, None where there is nothing to count."""
+        """Count the size of the network; None where there is nothing to count."""
 
     def n_steps(self, values: Mapping[str, Any]) -> int:
         """Count the optimiser's steps in all epochs."""
 
     def publish(self, folder: Path, best: Path, search: SearchRecord) -> None:
-        """Copy a run's model to where the best one is kept."""
+        """Copy a run's model to where the best one is kept.
+
+        Args:
+            folder: folder of the run.
+            best: folder of the best model, which is replaced.
+            search: record of the search, which the copy gets.
+        """
 
     def gpus(self) -> bool:
         """Whether each worker should own a GPU."""

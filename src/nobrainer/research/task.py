@@ -88,7 +88,7 @@ class SegmentationTask:
             max_minutes=self.train_minutes,
             on_epoch=curve.add,
         )
-        # Training has chosen its epoch by them; runs are compared on nothing else.
+        # Training has chosen its best epoch on these scans, so they count as seen.
         evaluation, judge_s = _evaluate(
             segmentation, validate, self.n_draws, allow_seen=True
         )
@@ -127,7 +127,7 @@ class SegmentationTask:
         return scores
 
     def size(self, values: Mapping[str, Any]) -> Size:
-        """Count the network of these values, and the work that it is."""
+        """Count the network of these values and the work of training and judging it."""
         setting = self.space.setting(values)
         data = self._dataset(self.train, setting)
         return count_size(
@@ -151,7 +151,13 @@ class SegmentationTask:
         return n_steps * _n_members(setting)
 
     def publish(self, folder: Path, best: Path, search: SearchRecord) -> None:
-        """Copy a run's model to where the best one is kept, with its story."""
+        """Copy a run's model to where the best one is kept, with its record of search.
+
+        Args:
+            folder: folder of the run.
+            best: folder of the best model, which is replaced.
+            search: record of the search, which the copy gets.
+        """
         found = bundle.load(folder / MODEL)
         made = replace(found.recipe.provenance, search=search)
         story = replace(found, recipe=replace(found.recipe, provenance=made))
@@ -182,12 +188,12 @@ def _n_members(setting: Setting) -> int:
 
 
 def list_gpus(report: Report) -> list[str]:
-    """The GPUs of this machine; in a process of its own, for asking occupies one."""
+    """List the GPUs of this machine; run in a process of its own: asking uses one."""
     return gpu_ids()
 
 
 class _Curve:
-    """How a training goes, epoch by epoch; the members of an ensemble in turn."""
+    """Reports a training epoch by epoch; the members of an ensemble come in turn."""
 
     def __init__(
         self,
@@ -214,7 +220,7 @@ class _Curve:
             limit_s = 60 * self._minutes / self._n_members
             share = max(share, self._seconds[member] / limit_s)
         share = (member + min(1.0, share)) / self._n_members
-        # Into the log of the run.
+        # Goes into the log of the run.
         print(
             f"epoch {row['epoch']}"
             + (f" of member {member}" if self._n_members > 1 else "")
