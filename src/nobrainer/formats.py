@@ -1,8 +1,8 @@
-"""NIfTI and MGH files: what a header says, held against what the file holds.
+"""NIfTI and MGH files, whose header is checked against what the file holds.
 
-nibabel knows the fields of the headers. The bytes are read here: nibabel asks for all
-the memory that a header claims before it looks at the file, and leaves a compressed
-file before the checksum at its end.
+nibabel reads the fields of the headers, but not the voxels: it would allocate all the
+memory that a header claims before it looks at the file, and would not read a compressed
+file up to the checksum at its end.
 """
 
 import math
@@ -27,7 +27,7 @@ from nobrainer.errors import InputError, in_one_line
 from nobrainer.memory import require_memory
 from nobrainer.naming import SUFFIXES
 
-# What nibabel was seen to raise on headers in which random bytes were changed.
+# Errors of nibabel for headers in which random bytes were changed, as observed.
 _ODD_HEADER = (
     HeaderDataError,
     WrapStructError,
@@ -65,8 +65,8 @@ class ImageFile:
     is_gzipped: whether the file is compressed.
     shape, dtype: shape and type of the voxels as stored.
     offset: byte at which the voxels begin, after decompression.
-    slope, intercept: what turns stored values into intensities; None where they are not
-        given.
+    slope, intercept: factor and summand that turn stored values into intensities; None
+        where the header has none.
     affine: (4, 4), from voxels to the header's unit of length.
     header: the header, None where it is not NIfTI's.
     """
@@ -293,7 +293,7 @@ def _shorten_quaternion(header: Nifti1Header) -> None:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn what reading a file may raise into one line that names it."""
+    """Turn an error of reading a file into one line that names the file."""
     try:
         yield
     except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]
@@ -323,7 +323,7 @@ def _unusable(path: Path, why: str) -> InputError:
 
 
 def _unlike(path: Path, format_name: str, start: bytes) -> InputError:
-    """What to say of a file that does not begin with a header."""
+    """The error for a file that does not begin with a header."""
     if b"annex/objects/" in start:
         return InputError(f"{path}: stands for a file that is not here: {_ANNEX}")
     if start.startswith(b"version https://git-lfs"):

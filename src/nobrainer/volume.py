@@ -1,4 +1,4 @@
-"""Volumes in world space: onto the network's grid, and exactly back."""
+"""Volumes in world space: bring them onto the network's grid, and exactly back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,22 +17,26 @@ _FWHM_PER_SIGMA = np.sqrt(8 * np.log(2))
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Where voxels are: `shape` (I, J, K) and `affine` (4, 4), voxel to RAS mm."""
+    """The grid of a volume.
+
+    shape: number of voxels along each axis (I, J, K).
+    affine: (4, 4), from voxels to RAS mm.
+    """
 
     shape: tuple[int, int, int]
     affine: np.ndarray
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Distance between neighbouring voxel centres along each axis."""
+        """Distance between neighbouring voxel centres along each axis, in mm."""
         i, j, k = nib.affines.voxel_sizes(self.affine)
         return float(i), float(j), float(k)
 
     @property
     def voxel_mm3(self) -> float:
-        """Volume of a voxel, also where the axes are not at right angles."""
+        """Volume of a voxel in mm³, also where the axes are not at right angles."""
         i, j, k = self.affine[:3, :3].T
-        # The triple product: of a grid along the world's axes exact to the last digit.
+        # The triple product is exact to the last digit for a grid along RAS axes.
         return float(abs(np.dot(np.cross(i, j), k)))
 
     @property
@@ -43,10 +47,13 @@ class Geometry:
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A scan or label map: `data` (I, J, K) and `affine` (4, 4), voxel to RAS mm.
+    """A scan or label map.
 
-    `source` is its name in error messages; `header` holds the units and the
-    coordinate codes that results inherit, None when there are none to inherit.
+    data: values (I, J, K).
+    affine: (4, 4), from voxels to RAS mm.
+    source: its name in error messages.
+    header: header with the units and coordinate codes that results inherit; None where
+        there is none.
     """
 
     data: np.ndarray
@@ -84,7 +91,7 @@ def conform(
         volume: data (I, J, K), an image or a label map.
         orientation: three letters out of R/L, A/P and S/I, in any order.
         spacing_mm: voxel size along the axes of the result; None keeps it.
-        labels: the data are integer labels.
+        labels: whether the data are integer labels.
 
     Returns:
         The volume on the new grid, C-contiguous; its dtype is kept, except that
@@ -147,7 +154,7 @@ def restore(
         data: (I, J, K) on the `conformed` grid.
         conformed: the grid of `data`.
         native: the grid to return to; its axes are parallel to those of `conformed`.
-        labels: the data are integer labels.
+        labels: whether the data are integer labels.
         fill: value of voxels whose centre lies outside the conformed grid.
 
     Returns:

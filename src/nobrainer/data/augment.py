@@ -16,13 +16,15 @@ from nobrainer.types import Shape3
 
 @dataclass(frozen=True)
 class Profile:
-    """Largest changes; the intensity changes happen each with `probability`.
+    """Limits of the random changes of a patch.
 
-    `rotation_deg` is of each component of the rotation vector, `scale` a share along
-    each axis. `noise` is in standard deviations of the volume, `bias` the largest
-    coefficient of the field's polynomial in the exponent, `gamma` the largest exponent
-    (the least is its inverse), `blur` the largest standard deviation of the blur along
-    each axis, in voxels.
+    rotation_deg: largest component of the rotation vector, in degrees.
+    scale: largest change of size along each axis, as a fraction: 0.1 is 10 %.
+    bias: largest coefficient of the polynomial whose exponential is the bias field.
+    gamma: largest exponent of the intensities; the smallest is its inverse.
+    noise: largest standard deviation of the noise, in those of the volume.
+    blur: largest standard deviation of the blur along each axis, in voxels.
+    probability: probability of each of the four changes of intensity.
     """
 
     rotation_deg: float
@@ -72,16 +74,23 @@ class Augmentation:
 
     @classmethod
     def build(cls, profile: str, block_shape: Shape3) -> Self | None:
-        """Of the named profile, None for "none"; `InputError` for an unknown one."""
+        """The augmentation of a named profile, or None for "none".
+
+        Args:
+            profile: a name in `AUGMENTATIONS`.
+            block_shape: number of voxels of a patch along each axis.
+
+        Raises: InputError where the name is unknown.
+        """
         chosen = AUGMENTATIONS[profile]
         return None if chosen is None else cls(chosen, block_shape)
 
     @property
     def margin(self) -> Shape3:
-        """Voxels that a patch must have beyond the block on each side.
+        """Number of voxels that a patch must have beyond the block on each side.
 
-        So a turned block shows the tissue that is there; the few corners that reach
-        further repeat the patch's edge.
+        They fill the corners of a turned block with real tissue. The few corners that
+        reach further repeat the patch's edge.
         """
         n = math.ceil(max(self.block_shape) / 4)
         return n, n, n
@@ -92,8 +101,8 @@ class Augmentation:
         """Change one patch, the same way for the same seed.
 
         Args:
-            image: float32 (1, I, J, K), the block with its margin.
-            label: integers (I, J, K), likewise.
+            image: intensities of the block and its margin, float32 (1, I, J, K).
+            label: labels of the same voxels, integers (I, J, K).
             floor: the volume's minimum; intensities are changed relative to it,
                 because a bias field and gamma act on intensities that start at 0.
             spread: the volume's standard deviation.
@@ -129,7 +138,7 @@ class _Draws:
         return low + (high - low) * torch.rand(n, generator=self._generator)
 
     def happens(self, probability: float) -> bool:
-        """Whether something of this probability happens."""
+        """Whether an event of this probability happens."""
         return bool(self.between(0, 1, 1) < probability)
 
     def noise(self, shape: Sequence[int]) -> Tensor:
@@ -138,14 +147,20 @@ class _Draws:
 
 
 def _matrix(profile: Profile, draws: _Draws) -> Tensor:
-    """Where a voxel of the block comes from, (3, 3), both counted from the centre."""
+    """The matrix (3, 3) from a voxel to where it is taken from, about the centre."""
     largest = math.radians(profile.rotation_deg)
     turn = rotation(draws.between(-largest, largest, 3))
     return turn * draws.between(1 - profile.scale, 1 + profile.scale, 3)
 
 
 def rotation(vector: Tensor) -> Tensor:
-    """The matrices (..., 3, 3) that turn about vectors (..., 3), as long in radians."""
+    """Rotation matrices.
+
+    Args:
+        vector: axes of rotation (..., 3), each as long as its angle in radians.
+
+    Returns: (..., 3, 3).
+    """
     angle = vector.norm(dim=-1)[..., None, None]
     i, j, k = (vector / vector.norm(dim=-1, keepdim=True).clamp_min(1e-12)).unbind(-1)
     zero = torch.zeros_like(i)
@@ -159,8 +174,8 @@ def rotation(vector: Tensor) -> Tensor:
 def _grid(matrix: Tensor, block: Sequence[int], window: Sequence[int]) -> Tensor:
     """Where in a window the voxels of its central block come from.
 
-    Returns: (i, j, k, 3) as `torch.nn.functional.grid_sample` has it: along the last
-        axis first, from -1 to 1 over the window.
+    Returns: (i, j, k, 3) as `torch.nn.functional.grid_sample` takes it: coordinates
+        from -1 to 1 over the window, that of the window's last axis first.
     """
     columns = (2 * matrix / torch.tensor(window)[:, None]).flip(0).t()
     i, j, k = (
@@ -173,7 +188,7 @@ def _grid(matrix: Tensor, block: Sequence[int], window: Sequence[int]) -> Tensor
 
 def _linear(values: Tensor, grid: Tensor) -> Tensor:
     """Values (I, J, K) at the places of a grid; the nearest ones beyond the edges."""
-    # A plane an example: examples are computed beside each other, voxels are not.
+    # Each plane is an example: torch computes examples in parallel, but not voxels.
     source = values[None, None].expand(len(grid), -1, -1, -1, -1)
     planes = F.grid_sample(
         source, grid[:, None], padding_mode="border", align_corners=False
@@ -184,7 +199,7 @@ def _linear(values: Tensor, grid: Tensor) -> Tensor:
 def _nearest(values: Tensor, grid: Tensor) -> Tensor:
     """Values (I, J, K) of the voxels nearest to the places of a grid.
 
-    As `torch.nn.functional.grid_sample` would give, in less time and of any type.
+    The same as by `torch.nn.functional.grid_sample`, but faster and for every dtype.
     """
     flat = torch.zeros(grid.shape[:3], dtype=torch.int32)
     for n, place in zip(values.shape, reversed(grid.unbind(-1)), strict=True):
@@ -202,8 +217,9 @@ def bias_field(weights: Tensor, shape: Sequence[int]) -> Tensor:
     """exp of a sum of products of Legendre polynomials up to third degree.
 
     Args:
-        weights: of the products, (..., 4, 4, 4); those of a higher degree count as 0.
-        shape: voxels along each axis, which goes from -1 to 1.
+        weights: weights of the products, (..., 4, 4, 4); those of a degree above 3
+            count as 0.
+        shape: number of voxels along each axis, on which coordinates go from -1 to 1.
 
     Returns: (..., I, J, K).
     """
@@ -225,7 +241,7 @@ def _bend(x: Tensor, gamma: float) -> Tensor:
 
 
 def _blur(x: Tensor, widths: Tensor) -> Tensor:
-    """Gaussian means of these standard deviations in voxels, along each axis."""
+    """Blur with a Gaussian whose standard deviations are `widths`, in voxels."""
     kernels = [
         gaussian_means(torch.arange(n), n, width)
         for n, width in zip(x.shape, widths, strict=True)

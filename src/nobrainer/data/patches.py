@@ -19,7 +19,7 @@ _VOXELS_PER_CLASS = 5000
 
 
 def is_count(value: object, least: int) -> bool:
-    """Whether a value is an integer, of Python or NumPy, and not below `least`."""
+    """Whether a value is an integer of Python or NumPy, at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         return False
     return int(value) >= least
@@ -42,7 +42,7 @@ def index_voxels(label: np.ndarray, rng: np.random.Generator) -> list[np.ndarray
 
     Args:
         label: class of each voxel, (I, J, K).
-        rng: what chooses the voxels of a class that has many.
+        rng: generator that chooses the voxels of a class that has many.
 
     Returns:
         For each class that occurs, but for background (0), the flat indices of its
@@ -81,7 +81,7 @@ def draw_origin(
         block_shape: voxels of the patch along each axis.
         voxels: for each class the flat indices that `index_voxels` lists.
         foreground: probability of a patch near a voxel of a class, 0 to 1.
-        rng: what draws.
+        rng: generator of the random draws.
 
     Returns:
         First voxel of the patch, int (3,).

@@ -24,8 +24,7 @@ from nobrainer.io import SYNTHETIC, write
 
 Array = NDArray[np.float32]
 
-# Part of the name of the cache's directory: raise it with every change that alters a
-# voxel or a header.
+# Part of the cache's directory name: raise it when a voxel or a header changes.
 GENERATION = 2
 
 _FIELD_OF_VIEW_MM = (192.0, 240.0, 216.0)
@@ -64,11 +63,11 @@ class _Atlas(NamedTuple):
 class _Space(NamedTuple):
     """The grid of one subject's scan, and where the atlas lies under it.
 
-    rng: what draws all that differs from subject to subject.
-    shape: voxels along each axis.
-    lattice: points along each axis of the coarse lattice for smooth fields.
-    mni: place of each voxel in MNI space in mm, (3, I, J, K).
-    at: the same in voxels of the atlas.
+    rng: generator of all that differs from subject to subject.
+    shape: number of voxels along each axis.
+    lattice: number of points along each axis of the coarse lattice for smooth fields.
+    mni: position of each voxel in MNI space in mm, (3, I, J, K).
+    at: the same position in voxels of the atlas.
     resolution_mm: edge of the cubic voxels.
     """
 
@@ -92,8 +91,9 @@ class _Space(NamedTuple):
 class _Surfaces(NamedTuple):
     """How deep each voxel lies below the surfaces of a head, in mm, (I, J, K) each.
 
-    Depths are positive inside: of the brain, the fluid around it, the skull, the skin.
-    `bone_mm` is the thickness of the skull.
+    in_brain_mm, in_csf_mm, in_bone_mm, in_skin_mm: depth below the surface of the
+        brain, of the fluid around it, of the skull and of the skin; positive inside.
+    bone_mm: thickness of the skull.
     """
 
     in_brain_mm: Array
@@ -135,7 +135,7 @@ def _atlas(resolution_mm: float) -> _Atlas:
         ventricles |= parts == np.bincount(parts[parts > 0]).argmax()
     ventricles = ndimage.binary_dilation(ventricles, iterations=4 // step_mm)
 
-    # A Gaussian as wide at half height as a voxel, less what the step already blurs.
+    # Its full width at half maximum makes up for the step being finer than a voxel.
     blur = (resolution_mm**2 - step_mm**2) ** 0.5 / step_mm / 2.355
 
     def smooth(values: NDArray[np.generic]) -> Array:
@@ -214,7 +214,7 @@ def _brain_tissue(
     of that mean; noise in the exponent moves the folds from subject to subject.
 
     Args:
-        rng: what draws.
+        rng: generator of the random draws.
         grey, white: share of grey and of white matter in the atlas, (I, J, K).
         resolution_mm: edge of the voxels.
 
@@ -231,7 +231,7 @@ def _brain_tissue(
 def _as_stored(
     data: NDArray[np.generic], affine: NDArray[np.float64], orientation: str
 ) -> nib.Nifti1Image:
-    """The image as a scanner would store it: axes in another order, same world."""
+    """The image as a scanner may store it: other order of axes, same place in mm."""
     wanted = nib.orientations.axcodes2ornt(orientation)
     given = nib.orientations.io_orientation(affine)
     image = nib.Nifti1Image(data, affine).as_reoriented(
@@ -374,10 +374,10 @@ def _draw_image(space: _Space, shares: Array, surfaces: _Surfaces) -> Array:
 def write_subjects(
     directory: Path, n: int = 10, resolution_mm: float = 2.0
 ) -> list[tuple[Path, Path]]:
-    """Write subjects 1 to `n` as NIfTI files, those that are not there yet.
+    """Write subjects 1 to `n` as NIfTI files, unless they are there already.
 
     Args:
-        directory: where the files go; made if missing.
+        directory: folder of the files; it is made if it is missing.
         n: number of subjects.
         resolution_mm: edge of the cubic voxels, 1 to 10 mm.
 

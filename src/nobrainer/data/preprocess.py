@@ -1,4 +1,4 @@
-"""What happens to a scan before the network sees it: the same in training and use."""
+"""Preprocessing of a scan before the network sees it: the same in training and use."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,18 +16,18 @@ from nobrainer.volume import Geometry, Volume, conform, conformed_geometry
 NORMALIZERS: Registry[Callable[..., np.ndarray]] = Registry("normalisation")
 
 MOST_VOXELS = 1024**3
-"""Of a working grid: four times as fine as 1 mm for a field of view of 256 mm."""
+"""Most voxels of a working grid: a field of view of 256 mm in steps of 0.25 mm."""
 FEWEST_VOXELS = 8**3
-"""Of a working grid that is coarser than the scan's own."""
+"""Fewest voxels of a working grid that is coarser than the scan's own."""
 MOST_RESAMPLING = 100
 """Largest ratio of the voxel sizes of the scan and of the working grid."""
 
 _UNITS = {1: "metre", 2: "millimetre", 3: "micrometre"}
-"""Of length, by their NIfTI codes."""
+"""Units of length by their NIfTI codes."""
 
 _SAMPLE = 2**20
 _FEW_VALUES = 32
-# Of p99.9 over p98, above p2: real and synthetic heads measured 1.07 to 1.2.
+# Largest usual (p99.9 - p2) / (p98 - p2): heads were measured to have 1.07 to 1.2.
 _BRIGHTEST = 2.5
 _FILL_SHARE, _FILL_SHARE_ABOVE, _FILL_SHARE_OF_FACES = 0.0005, 0.01, 0.05
 
@@ -42,11 +42,11 @@ def clip_outliers(image: np.ndarray) -> np.ndarray:
     scans lie between the limits and stay as they are, and so does a scan of fewer than
     32 different values.
 
-    A fill is a value that stands where nothing was imaged. The smallest value is one
-    where 0.05 % of the voxels have it and it lies below the lower limit; the largest
-    one where 1 % of the voxels, and 5 % of those on the six faces, have it and it lies
-    above the upper limit. It becomes the lower limit. Fills do not count in the
-    percentiles; of several, one is found after the other.
+    A fill is a value that stands where nothing was imaged; it becomes the lower limit.
+    The smallest value is a fill where it lies below the lower limit and 0.05 % of the
+    voxels have it. The largest value is one where it lies above the upper limit and 1 %
+    of the voxels, and 5 % of those on the six faces, have it. Fills do not count in the
+    percentiles. Where there are several, they are found one after the other.
 
     Args:
         image: intensities, float32 (I, J, K).
@@ -84,7 +84,7 @@ def clip_outliers(image: np.ndarray) -> np.ndarray:
         break
     if image.min() >= low and image.max() <= high:
         return image
-    # A limit beyond what single precision holds is none.
+    # A limit that single precision cannot hold becomes infinite: it limits nothing.
     with np.errstate(over="ignore"):
         lowest, highest, fill = np.array([low, high, max(level, low)], np.float32)
     clipped = np.clip(image, lowest, highest)
@@ -125,8 +125,12 @@ def zscore(image: np.ndarray, *, clip: bool = True) -> np.ndarray:
 
 
 def is_head(image: np.ndarray) -> np.ndarray:
-    """Voxels above the intermeans threshold; of a constant image all.
+    """Find the voxels above the intermeans threshold; in a constant image all.
 
+    Args:
+        image: intensities (I, J, K).
+
+    Returns: booleans (I, J, K).
     Source: Ridler and Calvard, "Picture thresholding using an iterative selection
     method", IEEE Trans. Systems, Man and Cybernetics 8 (1978) 630.
     """
@@ -175,12 +179,24 @@ def minmax(image: np.ndarray, *, clip: bool = True) -> np.ndarray:
 
 @NORMALIZERS.register("none")
 def keep(image: np.ndarray, *, clip: bool = False) -> np.ndarray:
-    """Leave the intensities as they are."""
+    """Leave the intensities as they are.
+
+    Args:
+        image: intensities, float32 (I, J, K).
+        clip: has no effect; the other normalisations have it.
+    """
     return image
 
 
 def preprocess_image(volume: Volume, config: PreprocessConfig) -> Volume:
     """Bring a scan to the working orientation and spacing, then normalise it.
+
+    Args:
+        volume: the scan, (I, J, K).
+        config: working orientation and spacing, normalisation, and what happens to
+            outliers.
+
+    Returns: the prepared scan on the working grid, float32.
 
     Raises:
         InputError: the working grid would be out of bounds, or the scan is constant on
@@ -215,6 +231,12 @@ def preprocess_image(volume: Volume, config: PreprocessConfig) -> Volume:
 def preprocess_labels(volume: Volume, config: PreprocessConfig) -> Volume:
     """Bring labels to the working orientation and spacing.
 
+    Args:
+        volume: the labels, integers (I, J, K).
+        config: working orientation and spacing.
+
+    Returns: the labels on the working grid.
+
     Raises:
         InputError: the working grid would be out of bounds.
     """
@@ -223,7 +245,7 @@ def preprocess_labels(volume: Volume, config: PreprocessConfig) -> Volume:
 
 
 def _check_working_grid(volume: Volume, config: PreprocessConfig) -> None:
-    """Refuse a grid out of bounds before it is allocated: units are wrong at times."""
+    """Raise for a grid out of bounds, as wrong units make it, before allocating it."""
     native = conformed_geometry(volume.geometry, config.orientation)
     target = conformed_geometry(native, config.orientation, config.spacing_mm)
     n_voxels, n_native = math.prod(target.shape), math.prod(native.shape)
@@ -254,11 +276,11 @@ def _sizes(three: Sequence[float] | np.ndarray) -> str:
 
 
 def background_value(image: np.ndarray) -> float:
-    """What a scan is taken to go on with beyond its field of view.
+    """The intensity that stands for all that lies beyond a scan's field of view.
 
-    The lower quartile of the voxels on the six faces: exactly the fill value of a
-    skull-stripped scan, the noise floor of a whole head, whatever tissue leaves the
-    field of view.
+    It is the lower quartile of the voxels on the six faces: the exact fill value of a
+    skull-stripped scan, and the noise floor of a whole head, even where tissue reaches
+    the border.
 
     Args:
         image: preprocessed intensities (I, J, K).
@@ -267,7 +289,7 @@ def background_value(image: np.ndarray) -> float:
 
 
 def _faces(image: np.ndarray) -> np.ndarray:
-    """The voxels of the six faces, flat."""
+    """The voxels of the six faces, in one axis."""
     faces = [image[i] for i in (0, -1)]
     faces += [image[:, j] for j in (0, -1)]
     faces += [image[:, :, k] for k in (0, -1)]

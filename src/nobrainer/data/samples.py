@@ -34,7 +34,7 @@ def get_data(
     *,
     resolution_mm: float = 2.0,
 ) -> str:
-    """Provide ten subjects, an image and its labels each; say on stderr which.
+    """Provide an image and its labels of ten subjects, and say on stderr of which.
 
     Args:
         cache_dir: where the files are kept; by default `$NOBRAINER_CACHE`, else the
@@ -68,7 +68,7 @@ def get_data(
 
 
 def _sample_checksums() -> dict[str, str]:
-    """Path below the sample's address -> SHA-256."""
+    """SHA-256 of each file of the sample, by its path below the sample's address."""
     table = files("nobrainer.data").joinpath("sample_checksums.tsv").read_text("utf-8")
     _, *rows = csv.reader(table.splitlines(), delimiter="\t")
     names = ("t1.mgz", "aparc+aseg.mgz")
@@ -92,7 +92,7 @@ def _sample(cache: Path, url: str, checksums: dict[str, str]) -> pooch.Pooch:
 def _provide(
     cache: Path, source: str, sample: pooch.Pooch, resolution_mm: float
 ) -> Path:
-    """The table of the subjects that `source` leads to."""
+    """The path of the table of subjects, from the chosen source."""
     why = "as asked"
     if source != "embedded":
         try:
@@ -179,5 +179,5 @@ def _write_table(directory: Path, pairs: list[tuple[Path, Path]]) -> Path:
 
 
 def _say(line: str) -> None:
-    with suppress(OSError):  # Nobody can read it: that stops nothing.
+    with suppress(OSError):  # A closed stderr must not stop the download.
         print(f"nobrainer data: {line}", file=sys.stderr, flush=True)

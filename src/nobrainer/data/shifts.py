@@ -1,7 +1,10 @@
 """What goes wrong with scans: named degradations of a raw scan, by severity.
 
-A network meets them in use and not in training. Applied to held-out labelled scans
-they give segmentations of every quality, of which the Dice is known.
+A network meets them in use, not in training. On held-out labelled scans they give
+segmentations of every quality, whose Dice is known.
+
+Every function in `SHIFTS` takes the scan, its labels on the same grid, a severity in
+(0, 1] and a random generator, and returns the scan and the labels.
 """
 
 from collections.abc import Callable
@@ -24,7 +27,7 @@ SHIFTS: Registry[Shift] = Registry("shift")
 NOISE = 0.3
 """Standard deviation of the noise, in mean intensities of the foreground."""
 BIAS = 3.0
-"""Largest factor, and divisor, of the bias field."""
+"""Largest factor of the bias field; the smallest one is its inverse."""
 COARSENING = 4.0
 """Factor between the voxel sizes of the blurred and of the given scan."""
 ROTATION_DEG = 15.0
@@ -39,10 +42,10 @@ def shifted(
     """Degrade a raw scan, the same way for the same seed.
 
     Args:
-        image: (I, J, K), before preprocessing.
-        label: (I, J, K) integer labels on the same grid, 0 is background.
-        name: one of `SHIFTS`.
-        severity: in (0, 1]; near 0 next to nothing changes.
+        image: the scan (I, J, K), before preprocessing.
+        label: integer labels (I, J, K) on the same grid, 0 is background.
+        name: a name in `SHIFTS`.
+        severity: strength of the change, in (0, 1]; near 0 hardly anything changes.
         seed: seed of every random choice.
 
     Returns:
@@ -58,7 +61,7 @@ def shifted(
             "of the worst"
         )
     change = SHIFTS[name]
-    # Intensities count from the scan's minimum, which must not be that of a fill.
+    # Intensities are relative to the scan's minimum, which must not be a fill value.
     single = replace(image, data=clip_outliers(image.data.astype(np.float32)))
     return change(single, label, severity, np.random.default_rng(seed))
 
@@ -67,10 +70,10 @@ def shifted(
 def add_noise(
     image: Volume, label: Volume, severity: float, rng: np.random.Generator
 ) -> tuple[Volume, Volume]:
-    """Rician noise: that of the magnitude of a complex signal.
+    """Add Rician noise, which is that of the magnitude of a complex signal.
 
     Its standard deviation is severity · 30 % of the mean intensity in the labelled
-    foreground. Intensities count from the scan's minimum.
+    foreground. Intensities are relative to the scan's minimum.
 
     Source: Gudbjartsson and Patz, "The Rician distribution of noisy MRI data",
     Magnetic Resonance in Medicine 34 (1995) 910, eq. 1.
@@ -89,10 +92,11 @@ def add_noise(
 def add_bias_field(
     image: Volume, label: Volume, severity: float, rng: np.random.Generator
 ) -> tuple[Volume, Volume]:
-    """A smooth factor between 3^-severity and 3^severity, as of an uneven coil.
+    """Multiply by a smooth field, as of an uneven coil.
 
-    The logarithm of the factor is a random polynomial of third degree, scaled so that
-    it reaches its limit. Intensities count from the scan's minimum.
+    The field lies between 3^-severity and 3^severity. Its logarithm is a random
+    polynomial of third degree, scaled so that it reaches one of these limits.
+    Intensities are relative to the scan's minimum.
     """
     i, j, k = (np.linspace(-1, 1, size) for size in image.data.shape)
     coefficients = rng.standard_normal((4, 4, 4))
@@ -110,7 +114,7 @@ def add_bias_field(
 def lower_resolution(
     image: Volume, label: Volume, severity: float, rng: np.random.Generator
 ) -> tuple[Volume, Volume]:
-    """Voxels up to 4 times as large along every axis, interpolated back linearly."""
+    """Make voxels up to 4 times as large along every axis, and interpolate back."""
     factor = 1 + severity * (COARSENING - 1)
     sizes = image.data.shape
     # The width at half maximum grows from that of a voxel to that of a coarse one.
@@ -126,10 +130,10 @@ def lower_resolution(
 def rotate(
     image: Volume, label: Volume, severity: float, rng: np.random.Generator
 ) -> tuple[Volume, Volume]:
-    """Turned by severity · 15° about a random axis through the centre of the field.
+    """Turn the head by severity · 15° about a random axis through the centre.
 
-    The turn is one in mm, also where voxels are no cubes or axes not at right angles.
-    What turns into the field of view from outside is the scan's minimum and background.
+    It is a rotation in mm, also where voxels are no cubes or axes not at right angles.
+    Voxels from outside of the field of view get the scan's minimum and background.
     """
     axis = rng.standard_normal(3)
     angle = np.deg2rad(severity * ROTATION_DEG)
@@ -156,9 +160,9 @@ def rotate(
 def crop_field(
     image: Volume, label: Volume, severity: float, rng: np.random.Generator
 ) -> tuple[Volume, Volume]:
-    """Up to 40 % of the field of view, at its inferior or superior end, not imaged.
+    """Blank severity · 40 % of the field of view, at its inferior or superior end.
 
-    The grid stays; the scan has its minimum there and the labels have background.
+    The grid stays as it is. The blanked voxels get the scan's minimum and background.
     """
     from_superior = bool(rng.integers(2))
     axis, rises = _vertical(image.geometry)
@@ -178,12 +182,12 @@ def crop_field(
 def flip_contrast(
     image: Volume, label: Volume, severity: float, rng: np.random.Generator
 ) -> tuple[Volume, Volume]:
-    """Bright tissue turns dark and dark tissue bright, as between T1 and T2.
+    """Turn bright tissue dark and dark tissue bright, as between T1 and T2.
 
     Inside the head x becomes (1 - severity) · x + severity · (max + min - x), with
     the extremes of the head. The head is the largest object that is brighter than the
-    intermeans threshold, with its holes; air stays dark. At a severity of 0.5 the head
-    is flat: there is nothing left to see in it.
+    intermeans threshold, with its holes; air stays dark. At a severity of 0.5 the whole
+    head has one intensity.
     """
     head = _head(image.data)
     values = image.data[head]

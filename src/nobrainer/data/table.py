@@ -8,7 +8,7 @@ from typing import Any
 from nobrainer.errors import InputError
 
 _KEYS = {"features": "image", "labels": "label"}
-"""What entries of a `Dataset` call the columns."""
+"""Names of the columns in the entries of a `Dataset`."""
 _DELIMITERS = "\t;,"
 
 
@@ -17,18 +17,18 @@ def read_table(
 ) -> list[dict[str, Any]]:
     """Read the scans that a CSV or TSV file lists, as entries of a `Dataset`.
 
-    The columns `features` and `labels` hold paths, relative ones from the table's own
-    directory; `subject` and `session` are taken where there are any, other columns
-    are not. Capitals and blanks around names and cells do not matter, a comma, a
-    semicolon or a tab separates them, blank lines are skipped.
+    The columns `features` and `labels` hold paths, which may be relative to the table's
+    directory. `subject` and `session` are read where they are there; other columns are
+    ignored. Cells are separated by a comma, a semicolon or a tab. Capitals in column
+    names, blanks around cells and blank lines do not matter.
 
     Args:
         path: path of the table.
-        columns: those of the two that it must have, the other one is not read.
+        columns: which of `features` and `labels` it must have; the other is not read.
 
     Returns:
-        Of each row `image` and `label`, paths, as far as they were asked for, and
-        `subject` and `session`, texts, empty where not given.
+        An entry for each row: the paths `image` and `label`, as far as `columns` asks
+        for them, and the texts `subject` and `session`, empty where not given.
 
     Raises:
         InputError: the file cannot be read, lacks a column, or a row lacks a path.
@@ -69,14 +69,17 @@ def read_table(
 
 
 def read_cells(path: Path, wanted: str) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a table that are not blank: number, and cells without outer blanks.
+    """Read the lines of a table that are not blank.
 
-    The separator is the one of tab, semicolon and comma that the first line has most
-    of.
+    The separator is the one of tab, semicolon and comma that is most frequent in the
+    first line.
 
     Args:
         path: path of a file in UTF-8.
-        wanted: what a message says that the table should have.
+        wanted: what the table should have, for the message.
+
+    Yields:
+        The number of each line, from 1, and its cells without outer blanks.
 
     Raises:
         InputError: the file cannot be read.
@@ -97,5 +100,5 @@ def read_cells(path: Path, wanted: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _given(cell: str | None) -> str:
-    """What a cell says; BIDS writes n/a where it says nothing."""
+    """The text of a cell, empty for the n/a that BIDS writes for a missing value."""
     return "" if cell in (None, "n/a") else str(cell)

@@ -1,10 +1,10 @@
-"""What a NIfTI header says of units and coordinates, and what results inherit of it."""
+"""Units and coordinates in a NIfTI header, and what results inherit of them."""
 
 import nibabel as nib
 import numpy as np
 
 SYNTHETIC = "synthetic"
-"""With this a NIfTI header's description begins where nobody was scanned."""
+"""Beginning of a NIfTI header's description where nobody was scanned."""
 
 # NIfTI keeps the unit of length in three bits of a field shared with time.
 _LENGTH_BITS, _METRE, _MILLIMETRE, _MICROMETRE = 7, 1, 2, 3
@@ -21,9 +21,9 @@ _QFORM = (
 
 
 def inherit(header: nib.Nifti1Header) -> nib.Nifti1Header:
-    """What a result inherits from the header of its scan.
+    """The header of a result, with the unit and the coordinates of its scan's header.
 
-    That is the unit and both forms of coordinates, and nothing else.
+    Both forms of coordinates are inherited, and nothing else.
     """
     inherited = nib.Nifti1Header()
     # Numbers of NIfTI-2 are wider; a form that does not fit is not the one in use.
@@ -40,7 +40,7 @@ def new_header(affine: np.ndarray) -> nib.Nifti1Header:
     """The header for results of a source that has no NIfTI header.
 
     Args:
-        affine: (4, 4), from voxels to RAS mm; both forms of coordinates say this.
+        affine: (4, 4), from voxels to RAS mm, for both forms of coordinates.
     """
     header = nib.Nifti1Header()
     header["xyzt_units"] = _MILLIMETRE
@@ -49,7 +49,7 @@ def new_header(affine: np.ndarray) -> nib.Nifti1Header:
 
 
 def move(header: nib.Nifti1Header, change: np.ndarray, affine: np.ndarray) -> None:
-    """Make both forms of coordinates say where another grid of the same scan lies.
+    """Set both forms of coordinates to another grid of the same scan.
 
     Args:
         header: the header, which is changed.
@@ -69,7 +69,7 @@ def _set_forms(
     qform: np.ndarray,
     codes: tuple[int, int],
 ) -> None:
-    """Set both forms of coordinates; a qform cannot say what is sheared: it is dropped.
+    """Set both forms of coordinates, without a qform where the grid is sheared.
 
     Args:
         header: the header, which is changed.

@@ -21,7 +21,7 @@ from nobrainer.volume import Geometry, Volume
 ImageSource = str | os.PathLike[str] | SpatialImage | tuple[Any, Any]
 """A path, a nibabel image, or an array (I, J, K) with its affine (4, 4)."""
 
-# What nibabel was seen to raise on images in memory whose file is damaged or gone.
+# Errors of nibabel for images in memory whose file is damaged or gone, as observed.
 _UNREADABLE = (OSError, EOFError, ValueError, TypeError, zlib.error)
 # Beyond these a header is wrong, and what is computed from it loses every digit.
 _SMALLEST_MM, _FARTHEST_MM = 1e-6, 1e6
@@ -33,11 +33,11 @@ _LABEL_ROUNDING = 1e-3
 class _Opened:
     """A source whose grid and type are checked, and whose values are still unread.
 
-    name: what messages call the source.
-    read: reads the values, in any shape of the right size.
+    name: name of the source in messages.
+    read: function that reads the values, in any shape of the right size.
     dtype: type of the values as stored.
-    geometry: shape and affine, in millimetres.
-    header: what results inherit.
+    geometry: shape, and affine in millimetres.
+    header: header that results inherit.
     """
 
     name: str
@@ -110,7 +110,7 @@ def read_labels(source: ImageSource) -> Volume:
 
 
 def source_name(source: ImageSource) -> str:
-    """What messages call a source: its path; without one, what kind of thing it is."""
+    """The name of a source in messages: its path or, without one, its kind."""
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     if isinstance(source, SpatialImage):
@@ -262,7 +262,7 @@ def _finite_range(values: np.ndarray, name: str) -> tuple[float, float]:
 
 
 def _whole(values: np.ndarray, opened: _Opened) -> np.ndarray:
-    """Labels stored as floats, rounded where they are whole but for rounding."""
+    """Labels stored as floats, rounded; raises where they are not nearly whole."""
     rounded = np.rint(values)
     fractional = np.abs(values - rounded) > _LABEL_ROUNDING
     if fractional.any():

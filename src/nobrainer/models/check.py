@@ -78,7 +78,7 @@ def check_patch(network: nn.Module, block_shape: Shape3) -> None:
         block_shape: voxels of a patch along each axis.
 
     Raises: InputError where pooling does not divide the block evenly, or leaves a
-        single voxel, which batch norm cannot normalise.
+        single voxel.
     """
     check_block(network, block_shape)
     stride: int = network.stride  # type: ignore[assignment]

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 _WIDTH = 512
-"""Most channels of a widened image: enough to fill a CPU's vectors, and few enough
-that putting their figures together again costs nothing."""
+"""Most channels of a widened image: enough to fill a CPU's vectors, and few enough that
+it costs little to put their figures together again."""
 
 
 class BatchNorm3d(nn.BatchNorm3d):

@@ -11,13 +11,13 @@ class WeightAverage:
     """Exponential moving average of a network's weights over its training's steps.
 
     After n steps it is Σ d^(n-k) w_k / Σ d^(n-k), where w_k are the weights after step
-    k and d is the decay: the initial weights have no part in it. All that the network
-    keeps is averaged, the spreads of a posterior and the running figures of batch norm
-    included; what is no real number is as after the last step.
+    k and d is the decay; the initial weights have no part in it. Everything that the
+    network keeps is averaged, including a posterior's standard deviations and the
+    running figures of batch norm. Integers are kept as after the last step.
 
     Args:
-        network: whose weights are averaged.
-        decay: d, in [0, 1); 0.999 averages over about the last thousand steps.
+        network: the network whose weights are averaged.
+        decay: decay d, in [0, 1); 0.999 averages over about the last thousand steps.
 
     Source: Polyak and Juditsky 1992 (averaging); Kingma and Ba 2015, section 3 (the
     division that takes the start out).
@@ -29,14 +29,19 @@ class WeightAverage:
         self.weights = _copy(network)
 
     def restore(self, weights: Mapping[str, Tensor], n_steps: int) -> None:
-        """Take up an average that was kept after `n_steps`."""
+        """Go on from an average that was kept in a checkpoint.
+
+        Args:
+            weights: the averaged weights by name.
+            n_steps: number of steps that they average over.
+        """
         for name, mean in self.weights.items():
             mean.copy_(weights[name])
         self.n_steps = n_steps
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Take in the weights after a step."""
+        """Add the network's weights after a step."""
         self.n_steps += 1
         share = (1 - self.decay) / (1 - self.decay**self.n_steps)
         for name, value in network.state_dict().items():
@@ -47,7 +52,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self, network: nn.Module) -> Iterator[None]:
-        """Let the network have the averaged weights, inside."""
+        """Give the network the averaged weights inside, and its own ones back after."""
         own = _copy(network)
         network.load_state_dict(self.weights)
         try:

@@ -27,14 +27,15 @@ LAST, BEST, INTERRUPTED = (
 class Checkpoint:
     """Everything that training needs to go on from where this was written.
 
-    recipe: of the model that is trained.
+    recipe: recipe of the model that is trained.
     weights: the network's `state_dict()`.
-    optimizer: the optimiser's.
+    optimizer: the optimiser's `state_dict()`.
     history: a row for each finished epoch.
-    labels: the classes.
-    best: the best score so far and its epoch, None without validation.
-    average: averaged weights, where the training averages, over `n_averaged` steps.
-    tally: figures of the epoch under way, None between epochs.
+    labels: names of the classes.
+    best: the best score so far and its epoch, from 1; None without validation.
+    average: averaged weights; None where the training does not average.
+    n_averaged: number of steps that the average is over.
+    tally: figures of the epoch under way; None between epochs.
     """
 
     recipe: Recipe
@@ -49,12 +50,19 @@ class Checkpoint:
 
     @property
     def model_weights(self) -> dict[str, Tensor]:
-        """Those to predict with: the averaged ones where there are any."""
+        """The weights to predict with: the averaged ones where there are any."""
         return self.weights if self.average is None else self.average
 
 
 def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write the file, or raise `InputError` and leave what was there before."""
+    """Write a checkpoint whole, or leave the file that was there before.
+
+    Args:
+        checkpoint: the state of the training.
+        path: path of the file; missing folders are made.
+
+    Raises: InputError where it cannot be written.
+    """
     # Clones: safetensors refuses tensors that share memory.
     tensors = {f"model/{k}": _own(v) for k, v in checkpoint.weights.items()}
     average = checkpoint.average or {}
@@ -80,7 +88,7 @@ def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Killed trainings have left theirs.
+        # Trainings that were killed have left their unfinished files.
         for other in path.parent.glob(f".{path.name}.*"):
             other.unlink()
         save_file(tensors, partial, meta)
@@ -107,7 +115,10 @@ def _digest(tensors: dict[str, Tensor], meta: dict[str, str]) -> str:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read what `write_checkpoint` wrote; InputError if it is missing or damaged."""
+    """Read a checkpoint that `write_checkpoint` wrote.
+
+    Raises: InputError where it is missing, damaged, or of a newer version.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             meta = file.metadata() or {}
@@ -116,7 +127,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise InputError(f"{path}: cannot read the checkpoint: {error}") from error
     if "recipe" not in meta:
         raise InputError(f"{path}: is not a checkpoint of nobrainer")
-    # First of all, because a newer format may have other rules for the rest.
+    # The recipe comes first: a newer format may have other rules for the rest.
     try:
         recipe = Recipe.from_json(meta["recipe"])
     except InputError as error:
@@ -135,7 +146,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def read_history(directory: Path) -> list[dict[str, Any]]:
-    """The rows of all epochs in a folder's last checkpoints, as a bundle keeps them."""
+    """The history in a folder's last checkpoints, as a bundle keeps it.
+
+    Returns: a row for each epoch; of an ensemble also with the "member", from 0.
+    Raises: InputError where a checkpoint is damaged.
+    """
     if (directory / LAST).exists():
         return list(read_checkpoint(directory / LAST).history)
     members = {
@@ -150,12 +165,15 @@ def read_history(directory: Path) -> list[dict[str, Any]]:
 
 
 def check_continues(old: Recipe, new: Recipe, directory: Path) -> None:
-    """Raise unless the `new` recipe continues the `old` one's training.
+    """Check that a training continues an earlier one, and at most trains for longer.
 
-    It may only train for longer.
+    Args:
+        old: recipe of the earlier training.
+        new: recipe of the training that is to continue it.
+        directory: folder of the checkpoints, for the message.
 
     Raises:
-        InputError: anything else differs; names the `directory` of the checkpoints.
+        InputError: anything else than the training's length differs.
     """
     for part in ("model", "data", "preprocess", "training"):
         before, after = getattr(old, part), getattr(new, part)
@@ -202,7 +220,7 @@ def _assemble(
         labels=LabelTable.from_tsv(meta["labels"]),
         best=None if best is None else (best[0], best[1]),
         average=weights["average"] or None,
-        # Checkpoints of earlier versions have neither.
+        # Checkpoints of earlier versions have neither of these.
         n_averaged=int(meta.get("n_averaged", "0")),
         tally=Tally.from_json(meta["tally"]) if meta.get("tally") else None,
     )

@@ -18,18 +18,21 @@ from nobrainer.training.checkpoint import (
 )
 
 CHECKPOINT_S = 300.0
-"""Seconds after which an epoch that is still under way is kept."""
+"""Seconds after which the state of an unfinished epoch is saved."""
 
 
 def open_folder(
     given: str | PathLike[str] | None, n_members: int, *, resume: bool
 ) -> Path | None:
-    """The folder in which checkpoints are kept, made if need be; None for none.
+    """Make or open the folder in which checkpoints are kept.
 
     Args:
-        given: what the user gave as the folder.
+        given: path of the folder as the user gave it; None keeps no checkpoints.
         n_members: number of networks that are trained.
-        resume: whether the training goes on from checkpoints in it.
+        resume: whether the training goes on from checkpoints in the folder.
+
+    Returns:
+        The path of the folder, or None.
 
     Raises:
         InputError: the folder cannot be written, holds checkpoints that nobody asked to
@@ -61,20 +64,26 @@ def open_folder(
 
 
 def member_folder(directory: Path | None, number: int, n_members: int) -> Path | None:
-    """Where the checkpoints of one network go: a folder of its own among several."""
+    """The folder of one network's checkpoints.
+
+    Args:
+        directory: folder of the training's checkpoints; None keeps none.
+        number: number of the network, from 0.
+        n_members: number of networks; each of several has a folder of its own.
+    """
     if directory is None or n_members == 1:
         return directory
     return directory / f"member-{number}"
 
 
 def _members_in(directory: Path) -> list[str]:
-    """What has checkpoints in a folder: members of an ensemble, or "" for one model."""
+    """Folders of the members that have checkpoints; "" stands for a single model."""
     lone = [""] if (directory / LAST).exists() else []
     return lone + sorted(p.parent.name for p in directory.glob(f"member-*/{LAST}"))
 
 
 def _check_kind(directory: Path, found: Sequence[str], n_members: int) -> None:
-    """Refuse checkpoints of another kind of model, which would stay unused."""
+    """Raise where there are checkpoints of another kind of model, not to be used."""
     members = [f"member-{number}" for number in range(n_members)]
     if not set(found) <= set([""] if n_members == 1 else members):
         raise InputError(
@@ -86,11 +95,11 @@ def _check_kind(directory: Path, found: Sequence[str], n_members: int) -> None:
 
 
 class CheckpointFolder:
-    """Where one training writes: the last state, the best and an interrupted one.
+    """The files that one training writes: its last, its best and an interrupted state.
 
     Args:
-        path: of the folder; None keeps nothing.
-        snapshot: makes the checkpoint of this moment.
+        path: path of the folder; None keeps nothing.
+        snapshot: function that makes a checkpoint of the present state.
     """
 
     def __init__(self, path: Path | None, snapshot: Callable[[], Checkpoint]) -> None:
@@ -99,9 +108,9 @@ class CheckpointFolder:
         self._resumable = ""
 
     def keep(self, where: str, *, best: bool = False) -> None:
-        """Write the last state, and where it is the `best` one that as well.
+        """Write the present state as the last one, and where it is, as the best one.
 
-        A file that cannot be written is a warning: it is not worth a training.
+        A file that cannot be written gives a warning: it must not end a training.
 
         Args:
             where: the place in the training, such as "epoch 3".
@@ -121,10 +130,12 @@ class CheckpointFolder:
             )
 
     def keep_interrupted(self, epoch: int) -> str:
-        """Keep the weights as they are; returns what to tell the user.
+        """Keep the weights of an interrupted training.
 
         Args:
-            epoch: the one that was interrupted, counted from 1.
+            epoch: number of the interrupted epoch, from 1.
+
+        Returns: the message for the user.
         """
         text = f"interrupted in epoch {epoch}"
         try:

@@ -1,4 +1,4 @@
-"""The part of a training's loss that looks at the labels: by name or of one's own."""
+"""The part of a training's loss that looks at the labels: a named or a user's one."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ USUAL = "cross_entropy"
 class DataLoss:
     """The data term of the loss, as the user asked for it.
 
-    given: name of `nobrainer.losses.LOSSES`, or a function of logits and labels; None
+    given: a name in `nobrainer.losses.LOSSES`, or a function of logits and labels; None
         stands for cross-entropy.
     class_weights: one weight for each class, "auto" for inverse frequency, or None for
         equal weights; only with a named loss.
@@ -41,7 +41,7 @@ class DataLoss:
 
     @property
     def name(self) -> str:
-        """What the recipe calls the loss; of a function it cannot keep the code."""
+        """The name of the loss in the recipe, which cannot keep a function's code."""
         if self.given is None:
             return USUAL
         if isinstance(self.given, str):
@@ -64,7 +64,7 @@ class DataLoss:
         if isinstance(given, str):
             check_choice("class_weights", given, ["auto"])
             return None
-        # The keys of a mapping would be taken for the weights.
+        # A mapping is refused, because its keys would be taken for the weights.
         if isinstance(given, Mapping) or len(given) != n_classes:
             raise InputError(
                 f"class_weights must be {n_classes} numbers, one a class, got {given!r}"
@@ -75,7 +75,12 @@ class DataLoss:
             raise InputError(f"class_weights must be numbers, got {given!r}") from error
 
     def build(self, weights: tuple[float, ...] | None) -> Loss:
-        """The function to minimise, with these weights of the classes."""
+        """The function to minimise.
+
+        Args:
+            weights: weight of each class (C,); None weighs all alike. A user's own
+                function does not get them.
+        """
         if callable(self.given):
             return self.given
         return LOSSES[self.given or USUAL](

@@ -15,7 +15,13 @@ def default_device() -> torch.device:
 
 
 def check_devices(devices: int) -> None:
-    """Raise `InputError` unless training can run on as many GPUs, or cores."""
+    """Check that training can run on a number of devices.
+
+    Args:
+        devices: number of GPUs or, without a GPU, of processes.
+
+    Raises: InputError where this machine has fewer GPUs or cores.
+    """
     check_count("devices", devices, 1)
     if default_device().type != "cuda":
         check_cores("devices", devices)
@@ -26,10 +32,10 @@ def check_devices(devices: int) -> None:
 
 
 def gpu_ids() -> list[str]:
-    """What `CUDA_VISIBLE_DEVICES` calls the GPUs that this process sees.
+    """Names of the GPUs that this process sees, as `CUDA_VISIBLE_DEVICES` takes them.
 
-    Unlike their numbers these names are the same in every process of a machine. To
-    ask for them takes some memory of each GPU until this process ends.
+    Unlike numbers, these names are the same in every process of a machine. Asking for
+    them takes some memory of each GPU until this process ends.
     """
     properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     return [f"GPU-{device.uuid}" for device in properties]
@@ -38,8 +44,8 @@ def gpu_ids() -> list[str]:
 def has_bfloat16(device: torch.device) -> bool:
     """Whether `device` computes bfloat16 at a useful speed.
 
-    PyTorch takes it everywhere. On an x86 processor oneDNN needs AVX-512 or
-    AVX-NE-CONVERT: without, convolutions are hundreds of times slower than in float32.
+    PyTorch accepts it everywhere. But on an x86 processor that has neither AVX-512 nor
+    AVX-NE-CONVERT, convolutions are hundreds of times slower than in float32.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -57,10 +63,16 @@ def _require_bfloat16(device: torch.device, instead: str) -> None:
 
 
 def inference_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The number format of prediction: "float32" or "bfloat16".
+    """The number format of prediction.
 
-    bfloat16 is faster where the device has it, and an `InputError` elsewhere;
-    probabilities then carry an error of up to about 1 %.
+    bfloat16 is faster where the device has it; probabilities then have an error of up
+    to about 1 %.
+
+    Args:
+        name: "float32" or "bfloat16".
+        device: device that predicts.
+
+    Raises: InputError for another name, and for bfloat16 where the device lacks it.
     """
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if name not in known:
@@ -71,7 +83,7 @@ def inference_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that writes, of one or several that train."""
+    """Whether this is the process that writes, among those that train together."""
     distributed = torch.distributed
     return not distributed.is_initialized() or distributed.get_rank() == 0
 
@@ -79,8 +91,12 @@ def is_first_process() -> bool:
 def resolve_precision(name: str) -> str:
     """The number format of training that a name stands for on this machine.
 
-    "auto" is bf16-mixed on a GPU that has bfloat16 and 32-true elsewhere. What this
-    machine cannot do, or not at a useful speed, is an `InputError`.
+    Args:
+        name: one of `PRECISIONS`; "auto" is bf16-mixed on a GPU that has bfloat16, and
+            32-true elsewhere.
+
+    Raises: InputError for another name, and for a format that this machine lacks or
+        computes too slowly.
     """
     if name not in PRECISIONS:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Lightning Fabric, by which one loop serves CPU, one GPU and several."""
+"""Lightning Fabric, so that one loop serves the CPU, one GPU and several GPUs."""
 
 import logging
 import os
@@ -19,10 +19,12 @@ def make_fabric(precision: str, devices: int) -> Fabric:
     """Launch Lightning Fabric on GPUs where there are any, else on the CPU.
 
     Args:
-        precision: what `resolve_precision` gives.
-        devices: GPUs (or CPU processes) to train on; more than one runs the calling
-            script once for each (distributed data parallel). These processes end with
-            the one that started them, whatever ends it.
+        precision: number format, as `resolve_precision` gives it.
+        devices: number of GPUs (or CPU processes) to train on. More than one runs the
+            calling script once for each (distributed data parallel); these processes
+            end with the one that started them, however that one ends.
+
+    Raises: InputError where this machine has fewer GPUs or cores.
     """
     check_devices(devices)
     parent = os.environ.pop(PARENT, None)
@@ -38,6 +40,6 @@ def make_fabric(precision: str, devices: int) -> Fabric:
     try:
         fabric.launch()
     finally:
-        # What else is started from here is not meant.
+        # Other processes that this one starts later must not see it.
         del os.environ[PARENT]
     return fabric

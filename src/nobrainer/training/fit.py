@@ -36,11 +36,15 @@ from nobrainer.training.tally import Tally
 class Training:
     """A training under way: `run` takes it to its end, or to the next failure.
 
-    Randomness (weight draws, dropout) is seeded anew in every batch from the seed, the
-    epoch, the batch and the process, and patches from the seed, the epoch and their
-    number. So a training that was killed and resumed from its last checkpoint has, on a
-    CPU, the same bits as one that was not; but where time decides, as far as its clock
-    says the same.
+    Weight draws and dropout are seeded anew in every batch from the seed, the epoch,
+    the batch and the process; patches from the seed, the epoch and their number. So on
+    a CPU a training that is killed and resumed ends with the same bits as one that is
+    not, unless its length is limited in minutes.
+
+    Args:
+        fabric: the devices to train on.
+        job: what is to be trained, and how.
+        progress: shows the progress in the first process; None shows nothing.
     """
 
     def __init__(self, fabric: Fabric, job: Job, progress: Progress | None) -> None:
@@ -79,13 +83,13 @@ class Training:
         self._restore(checkpoint, directory / LAST)
         for weight, state in self.optimizer.state.items():
             for name, value in state.items():
-                # A fused optimiser goes by the order in memory, which files lose.
+                # A fused optimiser needs the weights' memory order, which files lose.
                 if value.shape == weight.shape:
                     state[name] = torch.empty_like(weight).copy_(value)
         self.history = list(checkpoint.history)
         self.tally = checkpoint.tally or Tally()
         if checkpoint.best is not None and (directory / BEST).exists():
-            # Its own score: it may be of an earlier epoch where the disk was full.
+            # Its own score: where the disk was full, it is of an earlier epoch.
             best = read_checkpoint(directory / BEST)
             self.best, self.best_weights = best.best, best.model_weights
 
@@ -130,7 +134,7 @@ class Training:
             self.model.load_state_dict(self.average.weights)
         # Each process has running figures of batch norm of its own.
         self.model.load_state_dict(self.fabric.broadcast(self.model.state_dict()))
-        # As files keep them: the last bits of a draw follow the order in memory.
+        # Files keep this order in memory, on which a draw's last bits depend.
         self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return self.history
 
@@ -180,13 +184,13 @@ class Training:
         accumulate, n_steps = self.config.accumulate, self.budget.steps_of(epoch)
         kept = time.monotonic()
         for step, batch in enumerate(islice(self._batches(), n_steps)):
-            # Done before the training was resumed.
+            # These batches were done before the training was resumed.
             if step < self.tally.steps:
                 continue
-            # One clock for all processes, or they would part ways.
+            # All processes follow one clock, so that they stop at the same batch.
             now = self.fabric.broadcast(time.monotonic())
             seconds = self._earlier_s() + now - started
-            # At least one step, so that an epoch's figures are of something.
+            # An epoch has at least one step, so that it has figures.
             if step and self.budget.is_over(seconds):
                 break
             torch.manual_seed(
@@ -230,7 +234,7 @@ class Training:
         }
 
     def _check_weights(self, epoch: int) -> None:
-        """Raise before weights are kept that training cannot go on from."""
+        """Raise where weights are not finite, before they are kept."""
         if not all(bool(t.isfinite().all()) for t in self.model.state_dict().values()):
             raise DivergedError(
                 f"weights are not finite at the end of epoch {epoch}: give a lower "
@@ -268,7 +272,7 @@ class Training:
         return loss
 
     def _adjust(self, steps: int, seconds: float) -> None:
-        """Set what depends on how much of the training is over.
+        """Set the learning rate and batch norm by how much of the training is over.
 
         Args:
             steps: batches of the whole training so far.
@@ -304,7 +308,7 @@ class Training:
         return figures
 
     def _averaged(self) -> AbstractContextManager[None]:
-        """Inside, the model has the weights that it would be left with."""
+        """Give the model inside the weights that training would end with."""
         return (
             nullcontext() if self.average is None else self.average.applied(self.model)
         )

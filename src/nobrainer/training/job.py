@@ -1,4 +1,4 @@
-"""What is to be trained and how, and who is told how it goes on."""
+"""What is to be trained and how, and what shows its progress."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,29 +17,43 @@ Row = dict[str, Any]
 
 
 class Progress(Protocol):
-    """What shows how training goes on."""
+    """What shows the progress of a training."""
 
     def begin_epoch(self, epoch: int, n_steps: int) -> None:
-        """An epoch (from 1) of so many batches starts."""
+        """Show that an epoch starts.
+
+        Args:
+            epoch: number of the epoch, from 1.
+            n_steps: number of its batches.
+        """
 
     def step(self, loss: float, dice: float, patches_per_s: float) -> None:
-        """A batch is done; the figures are means over the epoch so far."""
+        """Show that a batch is done.
+
+        Args:
+            loss: total loss, mean over the epoch so far.
+            dice: Dice of the foreground over the epoch so far, in [0, 1].
+            patches_per_s: patches per second over the epoch so far.
+        """
 
     def end_epoch(self, row: Row) -> None:
-        """An epoch is done; `row` is its row of the history."""
+        """Show that an epoch is done, which has this row of the history."""
 
 
 @dataclass(frozen=True)
 class Job:
     """What is to be trained, and how.
 
-    objective: holds the model.
-    loader: batches; its dataset has `set_epoch`.
-    recipe: of which `training` is the configuration.
-    labels: the classes, for the checkpoints.
-    validate: maps the model to figures, of which `validation_dice` is the score.
-    directory: where checkpoints go; None keeps none.
-    on_epoch: is given the history's row after each epoch, on the first process.
+    objective: what is minimised; it holds the model.
+    optimizer: optimiser of the model's parameters.
+    loader: loader of the batches, whose dataset has `set_epoch`.
+    recipe: recipe of the model; its `training` says how it is trained.
+    labels: names of the classes, for the checkpoints.
+    validate: function that measures the model; its figure `validation_dice` is the
+        score. None does not validate.
+    directory: folder of the checkpoints; None keeps none.
+    on_epoch: function that gets the history's row after each epoch, in the first of
+        the processes that train.
     """
 
     objective: Supervised | Elbo

@@ -1,4 +1,4 @@
-"""The networks of a training, one after the other: an ensemble has several."""
+"""The networks of a training, one after the other; an ensemble has several."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -49,7 +49,7 @@ class WarmStart:
 
     network: the network.
     sha256: checksum of its weights, as its bundle lists it.
-    delta: initial standard deviations, as a share of the weights' sizes.
+    delta: initial standard deviation of a weight, as a fraction of its absolute value.
     """
 
     network: nn.Module
@@ -59,11 +59,11 @@ class WarmStart:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What a training leaves.
+    """The result of a training.
 
-    network: the trained network; of several the ensemble of them.
-    history: a row for each epoch; with the number of the "member" among several.
-    metrics: figures of the epochs whose weights were kept, mean over members.
+    network: the trained network; for several networks their ensemble.
+    history: a row for each epoch; for an ensemble also with the number of the "member".
+    metrics: figures of the epochs whose weights were kept, averaged over members.
     """
 
     network: nn.Module

@@ -1,4 +1,4 @@
-"""What training minimises: modules that map a batch to a loss."""
+"""The objectives that training minimises: modules that map a batch to a loss."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,7 +14,10 @@ from nobrainer.types import Images, Labels
 class Loss(NamedTuple):
     """A batch's loss and its parts: total = data + weighted divergence.
 
-    `kl` is KL(q‖p) in nats, unweighted; `logits` are (B, C, I, J, K).
+    total: the loss to minimise, a scalar.
+    data: the term that looks at the labels, a mean over voxels.
+    kl: KL(q‖p) in nats, unweighted.
+    logits: the network's output (B, C, I, J, K).
     """
 
     total: Tensor
@@ -24,7 +27,12 @@ class Loss(NamedTuple):
 
 
 class Supervised(nn.Module):
-    """The data term alone."""
+    """The data term alone.
+
+    Args:
+        model: maps images (B, 1, I, J, K) to logits (B, C, I, J, K).
+        loss: maps logits and labels (B, I, J, K) to a mean over voxels.
+    """
 
     def __init__(
         self, model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]
@@ -34,7 +42,12 @@ class Supervised(nn.Module):
         self.loss = loss
 
     def forward(self, image: Images, label: Labels) -> Loss:
-        """The loss of a batch; no divergence."""
+        """The loss of a batch, whose divergence is 0.
+
+        Args:
+            image: images (B, 1, I, J, K).
+            label: class of each voxel (B, I, J, K).
+        """
         logits = self.model(image)
         data = self.loss(logits, label)
         return Loss(data, data, torch.zeros_like(data), logits)
@@ -43,17 +56,17 @@ class Supervised(nn.Module):
 class Elbo(nn.Module):
     """The negative evidence lower bound per voxel: data term + weighted KL.
 
-    total = data + kl_weight · KL(q‖p) / n_weights, where n_weights counts the weights
-    and gates that the divergence is a sum over. With the mean cross-entropy as data
-    term, the exact bound is kl_weight = n_weights / n_voxels. Of a model whose weights
-    are points it is the negative log-posterior, and its minimum the maximum a
-    posteriori.
+    total = data + kl_weight · KL(q‖p) / n_weights, where n_weights is the number of
+    weights and gates that the divergence sums over. With the mean cross-entropy as data
+    term, kl_weight = n_weights / n_voxels gives the exact bound. For a model whose
+    weights are points, the loss is the negative log-posterior, and its minimum the
+    maximum a posteriori.
 
     Args:
-        model: with `kl_weight`, a number or "elbo" (the exact one). An ensemble has
-            none: each of its members has an objective of its own.
-        loss: maps logits and labels to a mean per voxel.
-        n_voxels: voxels of the training volumes.
+        model: a network with a `kl_weight`, a number or "elbo" (the exact one). Members
+            of an ensemble are trained with an objective each.
+        loss: maps logits and labels (B, I, J, K) to a mean over voxels.
+        n_voxels: number of voxels of all training volumes.
 
     Source: Graves 2011; Blundell et al. 2015, eq. 2.
     """
@@ -74,7 +87,12 @@ class Elbo(nn.Module):
         self.kl_factor = self.kl_weight / n_weights
 
     def forward(self, image: Images, label: Labels) -> Loss:
-        """The loss of a batch, from one draw of the weights."""
+        """The loss of a batch, from one draw of the weights.
+
+        Args:
+            image: images (B, 1, I, J, K).
+            label: class of each voxel (B, I, J, K).
+        """
         with one_draw(self.model):
             logits = self.model(image)
             kl = model_divergence(self.model)
@@ -85,12 +103,12 @@ class Elbo(nn.Module):
 def make_objective(
     network: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], n_voxels: int
 ) -> Elbo | Supervised:
-    """What training minimises: the `Elbo` of a network with a `kl_weight`.
+    """The objective of a network: `Elbo` where it has a `kl_weight`, else `Supervised`.
 
     Args:
         network: the network to train.
-        loss: maps logits and labels to a mean per voxel.
-        n_voxels: voxels of the training volumes.
+        loss: maps logits and labels (B, I, J, K) to a mean over voxels.
+        n_voxels: number of voxels of all training volumes.
     """
     if hasattr(network, "kl_weight"):
         return Elbo(network, loss, n_voxels)

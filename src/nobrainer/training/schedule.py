@@ -1,4 +1,4 @@
-"""How long a training lasts, and what depends on how much of it is over."""
+"""How long a training lasts, and the course of its learning rate and batch norm."""
 
 import math
 from dataclasses import dataclass
@@ -9,29 +9,30 @@ from nobrainer.recipe import Recipe
 WARM_UP = 0.05
 """Share of the training in which the learning rate rises to its full value."""
 SETTLED, SETTLING_STEPS = 1 / 3, 30
-"""Share of the training, and batches at least, after which batch norm uses its running
-figures.
+"""Share of the training, and least number of batches, after which batch norm uses its
+running figures instead of the batch's.
 
-The figures of the few patches of a batch change with what the patches show, so that a
-network trained on them alone cannot tell air from tissue: on the embedded subjects the
-tutorial's Dice was measured to rise from 0.94 to 0.98, and the entropy far from the
-boundary to fall from 0.2 to 0.02.
+Figures of the few patches in a batch depend on what these patches show, so a network
+trained on them alone cannot tell air from tissue. With running figures the tutorial's
+Dice was measured to rise from 0.94 to 0.98 on the embedded subjects, and the entropy
+far from the boundary to fall from 0.2 to 0.02.
 """
 SETTLED_ON_MAPS = 0.85
-"""The same share where images are made from label maps. Every batch has contrasts of
-its own, so that running figures fit none of them before the network has learned to do
-without: settling after a third was measured to raise the loss from 0.89 to 1.11."""
+"""The same share where images are made from label maps. There every batch has other
+contrasts, and the running figures fit none of them until the network no longer depends
+on them: settling after a third was measured to raise the loss from 0.89 to 1.11."""
 
 
 def learning_rate_factor(schedule: str, progress: float, step: float) -> float:
-    """What the learning rate is multiplied by.
+    """The factor of the learning rate at a point of the training.
 
     Args:
         schedule: "cosine" or "constant", see `TrainingOptions`.
         progress: share of the training that is over, in [0, 1].
-        step: share of the training that one batch is.
+        step: share of the training that one batch takes.
 
-    Returns: for "cosine" a linear rise over `WARM_UP`, then a decay to 0.
+    Returns: 1 for "constant"; for "cosine" a linear rise to 1 over `WARM_UP`, then a
+        decay to 0.
     """
     if schedule == "constant":
         return 1.0
@@ -43,9 +44,9 @@ def learning_rate_factor(schedule: str, progress: float, step: float) -> float:
 class Budget:
     """How long a training may last: in batches, in time, or both.
 
-    steps: batches of the whole training; None where they do not matter.
-    steps_per_epoch: batches of an epoch.
-    seconds: None where time does not matter.
+    steps: number of batches of the whole training; None sets no limit.
+    steps_per_epoch: number of batches of an epoch.
+    seconds: limit of time in seconds; None sets no limit.
     settled: share of the training after which batch norm uses its running figures.
     """
 
@@ -56,7 +57,12 @@ class Budget:
 
     @classmethod
     def of(cls, recipe: Recipe, steps_per_epoch: int) -> Self:
-        """The budget that a recipe asks for."""
+        """The budget that a recipe asks for.
+
+        Args:
+            recipe: recipe of the model.
+            steps_per_epoch: number of batches of an epoch.
+        """
         config = recipe.training
         limits = [] if config.max_steps is None else [config.max_steps]
         if config.epochs is not None:
@@ -69,7 +75,7 @@ class Budget:
         )
 
     def steps_of(self, epoch: int) -> int:
-        """Batches of an epoch, counted from 0: the last one may be a short one."""
+        """Number of batches of an epoch (from 0); the last epoch may have fewer."""
         if self.steps is None:
             return self.steps_per_epoch
         left = self.steps - epoch * self.steps_per_epoch
@@ -80,7 +86,12 @@ class Budget:
         return self.seconds is not None and seconds >= self.seconds
 
     def progress(self, steps: int, seconds: float) -> float:
-        """Share that is over after so many batches and seconds, whichever is more."""
+        """Share of the training that is over, in batches or in time, whichever is more.
+
+        Args:
+            steps: number of batches so far.
+            seconds: time so far.
+        """
         by_steps = 0.0 if self.steps is None else steps / self.steps
         return (
             by_steps if self.seconds is None else max(by_steps, seconds / self.seconds)
@@ -88,9 +99,14 @@ class Budget:
 
     @property
     def step(self) -> float:
-        """Share of the training that one batch is; 0 where only time ends it."""
+        """Share of the training that one batch takes; 0 where only time ends it."""
         return 0.0 if self.steps is None else 1 / self.steps
 
     def is_settled(self, steps: int, seconds: float) -> bool:
-        """Whether batch norm uses its running figures from now on."""
+        """Whether batch norm uses its running figures from now on.
+
+        Args:
+            steps: number of batches so far.
+            seconds: time so far.
+        """
         return steps >= SETTLING_STEPS and self.progress(steps, seconds) >= self.settled

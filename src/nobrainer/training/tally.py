@@ -1,4 +1,4 @@
-"""The figures of an epoch, from those of its batches."""
+"""The figures of an epoch, summed over its batches."""
 
 import json
 from typing import Self
@@ -14,9 +14,9 @@ _LOSSES = ("total", "data", "kl")
 class Tally:
     """Sums over the batches of an epoch.
 
-    steps: batches so far.
-    patches: patches in them.
-    seconds: how long they took, as far as known when the tally was last kept.
+    steps: number of batches so far.
+    patches: number of patches in them.
+    seconds: time that they took, as of the last batch.
     """
 
     def __init__(self) -> None:
@@ -27,14 +27,14 @@ class Tally:
         self._pairs: Tensor | None = None
 
     def to_json(self) -> str:
-        """The text that `from_json` makes the same tally of."""
+        """The tally as a text that `from_json` reads."""
         pairs = None if self._pairs is None else self._pairs.tolist()
         figures = (self.steps, self.patches, self.seconds, self._losses, pairs)
         return json.dumps(figures)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The tally that `to_json` described."""
+        """The tally in a text that `to_json` wrote."""
         tally = cls()
         tally.steps, tally.patches, tally.seconds, losses, pairs = json.loads(text)
         tally._losses = {name: float(losses[name]) for name in _LOSSES}
@@ -42,7 +42,12 @@ class Tally:
         return tally
 
     def add(self, loss: Loss, label: Tensor) -> None:
-        """Take in a batch: its loss, and its labels (B, I, J, K)."""
+        """Add a batch.
+
+        Args:
+            loss: its loss, with the logits (B, C, I, J, K).
+            label: its labels (B, I, J, K), int64.
+        """
         self.patches += len(label)
         self.steps += 1
         for name in _LOSSES:
@@ -55,7 +60,7 @@ class Tally:
         self._pairs = counts if self._pairs is None else self._pairs + counts
 
     def mean(self, name: str) -> float:
-        """Mean over the batches of "total", "data" or "kl", see `Loss`."""
+        """Mean over the batches of a part of the loss: "total", "data" or "kl"."""
         return self._losses[name] / max(1, self.steps)
 
     def dice(self) -> float:

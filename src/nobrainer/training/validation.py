@@ -19,7 +19,7 @@ from nobrainer.metrics.overlap import confusion, dice
 class Validation:
     """Measures a network on prepared scans with labels.
 
-    volumes: the scans.
+    volumes: the prepared scans.
     labels: names of the classes.
     device: device that the network runs on.
 
@@ -36,7 +36,7 @@ class Validation:
             raise InputError("dataset_validate has no voxel of a class but background")
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Dice of the posterior mean, mean over scans.
+        """Measure the Dice of the posterior mean, averaged over scans.
 
         Returns:
             "validation_dice_NAME" of each class but background that a scan has, and
