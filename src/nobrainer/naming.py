@@ -27,7 +27,7 @@ from typing import NamedTuple
 from nobrainer.errors import printable
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
-"""Of the files that hold scans, the longer ones first."""
+"""Suffixes of files that hold scans, the longer ones first."""
 
 _LABEL = re.compile(r"(?:^|_)(sub-[^_.]+)")
 _SESSION = re.compile(r"(?:^|_)(ses-[^_.]+)")
@@ -87,7 +87,11 @@ def subject_of(path: str | os.PathLike[str]) -> Who | None:
 def subject_names(found: Sequence[Who | None]) -> list[str | None]:
     """A name for each subject, the same for all scans of one; None where not known.
 
-    It is the label, after the folders that tell data sets apart where several have it.
+    A name is the label. Where several data sets have the same label, the folders that
+    tell them apart stand before it.
+
+    Args:
+        found: whom each scan shows, as `subject_of` says; None where nobody is named.
     """
     places: dict[str, dict[str, None]] = defaultdict(dict)
     for who in found:
@@ -108,8 +112,8 @@ def scan_names(
 
     Args:
         sources: path of each scan, or any text for a scan that is no file.
-        given: what is known of each scan beside its path (subject, session), by which
-            scans are told apart before folders are looked at.
+        given: what a table says of each scan, such as subject and session. Scans that
+            are called alike are told apart by it first, and by their folders last.
 
     >>> scan_names(["a/sub-01_T1w.nii.gz", "a/sub-02/ses-1/T1w.mgz"])
     ['sub-01_T1w', 'sub-02_ses-1_T1w']
@@ -145,7 +149,11 @@ def repeats(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
 
 
 def count_scans(n_scans: int | None, n_subjects: int | None) -> str:
-    """How many scans there are, and of how many people, as far as that is known.
+    """How many scans there are, and of how many people, in words.
+
+    Args:
+        n_scans: number of scans; None where it is not known.
+        n_subjects: number of people; None where it is not known.
 
     >>> count_scans(6, 3)
     '6 scans of 3 subjects'
@@ -162,7 +170,7 @@ def _is_file(source: str) -> bool:
 
 
 def _folders(source: str) -> list[str]:
-    """The folders above a file, from the outermost on; none of what is no file."""
+    """The folders above a file, the outermost first; none for what is no file."""
     if not os.path.dirname(source) and not _is_file(source):
         return []
     path = Path(os.path.abspath(source))
@@ -188,9 +196,12 @@ def _plain_name(source: str) -> str:
 
 
 def _tell_apart(names: Sequence[str], levels: Sequence[Sequence[str]]) -> list[str]:
-    """Names of scans (or subjects) that are called alike, after what differs.
+    """New names for scans or subjects that are called alike.
 
-    `levels`: of each, what it can be told by, the nearest last.
+    Args:
+        names: their names, which do not differ.
+        levels: for each, the words that may stand before its name, such as its
+            folders, the nearest last. As few are taken as tell all names apart.
     """
     depth = max(map(len, levels), default=0)
     told = [[name] for name in names]

@@ -16,18 +16,18 @@ FORMAT_VERSION = 1
 class Method:
     """What decides results: those of one method can be compared with each other.
 
-    command: the command of `nobrainer` that made them.
+    command: the command of `nobrainer` that made the results.
     version: the version of nobrainer.
     model: name of the model's folder; it is no part of the method, `model_sha256` is.
     model_sha256: checksum of the model and its calibration, see
         `nobrainer.bundle.digest`.
     network: name of the model's network.
-    n_samples: draws that were asked for.
-    seed: the seed of the draws.
+    n_samples: number of draws for each scan, as asked for.
+    seed: seed of the random draws.
     precision: number format in which the network computes.
     coverage: share of scans whose true volumes the conformal intervals hold; None where
         there are no intervals.
-    options: what else the command was told that changes its results.
+    options: the other options of the command that change its results, by name.
     """
 
     command: str
@@ -43,7 +43,14 @@ class Method:
     format_version: int = FORMAT_VERSION
 
     def unlike(self, other: "Method") -> list[str]:
-        """A phrase for each difference from another method; none where they agree."""
+        """How this method differs from another one.
+
+        Args:
+            other: the method of the results that are there already.
+
+        Returns:
+            A phrase for each difference, such as "seed 0 there, 7 now".
+        """
         if self.command != other.command:
             # Another command has other options, too.
             return [f"command {other.command} there, {self.command} now"]
@@ -71,7 +78,11 @@ class Method:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote; `InputError` names the field that is wrong."""
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError: the text is no such record; the message names the field.
+        """
         return _read(cls, text)
 
 
@@ -85,7 +96,7 @@ class InputFile:
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """Read a file for its checksum."""
+        """The record of a file, which is read once for its checksum."""
         return cls(path.name, checksum(path), path.stat().st_size)
 
 
@@ -93,13 +104,14 @@ class InputFile:
 class Result:
     """A piece of work that is done, or under way: a scan, an evaluation, a ranking.
 
-    method: how it is done.
-    inputs: the files that it reads, in order.
-    files: the files that it writes, in order, by their paths from the folder of the
+    method: how the work is done.
+    inputs: the files that are read, in order.
+    files: paths of the files that are written, in order, from the folder of the
         results.
     device: name of the device that computes.
-    started, ended: ISO 8601 in UTC; `ended` is empty while it is under way.
-    data: what else it found, for tables of several results.
+    started: when the work began, ISO 8601 in UTC.
+    ended: when it ended, ISO 8601 in UTC; empty while it is under way.
+    data: what else was found, from which tables of several results are made.
     """
 
     method: Method
@@ -116,19 +128,27 @@ class Result:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote; `InputError` names the field that is wrong."""
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError: the text is no such record; the message names the field.
+        """
         return _read(cls, text)
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file; `InputError` where reading would not end, as for a pipe."""
+    """The SHA-256 checksum of a file.
+
+    Raises:
+        InputError: it is no file, so that reading might not end, as with a pipe.
+    """
     require_file(path)
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
 
 
 def now() -> str:
-    """The time, ISO 8601 in UTC."""
+    """The time now, ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
