@@ -61,19 +61,10 @@ def assess_scans(
 ) -> None:
     """Predict scans one at a time, write tables (and pages), print the worst first.
 
-    What is found about a scan is recorded before the next one is predicted, so that an
-    interruption loses one scan. The tables are made from the records of all scans in
-    the folder, now and then and at the end.
+    Each scan is recorded before the next one, so that an interruption loses one scan.
 
     Args:
-        ctx: context of the command.
-        files: the scans.
-        model_dir: folder of the model.
-        output_dir: folder of the results; made if missing.
-        draws: number and seed of the draws of the weights.
         threshold: score, 0 to 1, below which a scan is flagged.
-        overwrite: whether to replace results that are there.
-        as_json: whether to print JSON.
         with_pages: whether to write a page for each scan, too.
 
     Raises:
