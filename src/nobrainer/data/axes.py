@@ -12,7 +12,7 @@ def along_axes(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     """Multiply each of the last three axes by its matrix.
 
     Args:
-        x: (..., I, J, K).
+        x: values on a grid, (..., I, J, K).
         matrices: one for each axis, (i, I), (j, J) and (k, K); each may have leading
             axes, such as one for the images of a batch.
 
@@ -90,14 +90,19 @@ def count_spline_points(extent_mm: float, length_mm: float) -> int:
     """How many control points a spline needs to reach over an extent around 0.
 
     Args:
-        extent_mm: length of the extent.
+        extent_mm: length of the extent, which reaches equally far to both sides.
         length_mm: distance between neighbouring control points.
     """
     return 2 * (math.ceil(extent_mm / 2 / length_mm) + 2) + 1
 
 
 def centred_places(n: int, step: float, device: torch.device) -> Tensor:
-    """`n` places at a distance of `step`, with their centre at 0.
+    """Places in a row at equal distances, with their centre at 0.
+
+    Args:
+        n: number of places.
+        step: distance between neighbours, in the unit of the places.
+        device: where the numbers are computed.
 
     >>> centred_places(4, 0.5, torch.device("cpu"))
     tensor([-0.7500, -0.2500,  0.2500,  0.7500])

@@ -64,7 +64,11 @@ def split_scans(
 
 
 def check_mixable(one: Sequence[Scan], other: Sequence[Scan]) -> None:
-    """Refuse to mix anything but label maps with scans, or a scan with itself.
+    """Check that label maps are mixed with scans, and no scan with itself.
+
+    Args:
+        one: the scans, or label maps, of one dataset.
+        other: those of the other dataset.
 
     Raises:
         InputError: the two are of one kind, or have a scan in common.

@@ -13,7 +13,8 @@ from nobrainer.io import ImageSource
 from nobrainer.naming import repeats, scan_names, subject_names, subject_of
 
 Entry = ImageSource | tuple[ImageSource, ImageSource | None] | Mapping[str, Any]
-"""An image, a pair of image and label, or a mapping with these keys and the subject."""
+"""An image, a pair of image and label, or a mapping with the keys "image" and "label"
+and, if wanted, "subject" and "session"."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,11 @@ def list_maps(entries: Iterable[ImageSource | Mapping[str, Any]]) -> tuple[Scan,
 
 
 def require_labels(scans: Sequence[Scan]) -> None:
-    """Raise `InputError` where scans have no labels, with a line for each problem."""
+    """Check that all scans have labels.
+
+    Raises:
+        InputError: some have none; they are named.
+    """
     bare = [scan.name for scan in scans if scan.label is None]
     if bare:
         raise InputError(list_problems((n, "has no labels: give them") for n in bare))

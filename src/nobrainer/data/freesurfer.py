@@ -18,7 +18,7 @@ FREESURFER_NAMES = {int(row["freesurfer_id"]): row["name"] for row in ROWS}
 SCHEMES = tuple(ROWS[0])[3:]
 
 HEMISPHERES = ("Left-", "Right-", "ctx-lh-", "ctx-rh-")
-"""How names begin that tell a side."""
+"""How the names of structures on one side begin."""
 
 # Classes that merge several structures have no name of their own in FreeSurfer; the
 # cortices of "aseg" have one, which takes in their parcels.

@@ -155,7 +155,12 @@ def working_spacing_mm(
 ) -> tuple[float, float, float] | None:
     """The median voxel size of scans in mm along the axes of an orientation.
 
-    Scans whose header cannot be read do not count; None where that is so of all.
+    Args:
+        scans: the scans; those whose header cannot be read do not count.
+        orientation: axis codes of the working grid, such as "RAS".
+
+    Returns:
+        The median along each axis; None if no header can be read.
     """
     geometries = []
     for scan in scans:
@@ -222,7 +227,7 @@ def _prepare_map(
     image = preprocess_image(replace(grid, data=drawn.image[0, 0].numpy()), preprocess)
     label = drawn.label[0].numpy().astype(np.min_scalar_type(config.n_classes - 1))
     present = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    # The tissues around the brain are there to be drawn; nobody wants to find them.
+    # Tissues around the brain only shape the images: having no class is no mistake.
     missed = {
         value: present[value]
         for value in unknown
@@ -237,7 +242,7 @@ def _read_anatomy(
     config: DataConfig,
     binarizer: Binarizer | None,
 ) -> tuple[Anatomy, Iterable[int]]:
-    """What the label values of a map stand for, and those that no class is known of.
+    """What the label values of a map stand for, and the values without a known class.
 
     Raises:
         InputError: the values cannot become classes, or the map cannot be flipped.

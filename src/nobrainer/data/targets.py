@@ -216,7 +216,11 @@ def check_relabelled(config: DataConfig) -> None:
 
 
 def check_same_classes(one: DataConfig, other: DataConfig) -> None:
-    """Refuse to mix datasets that make other classes of the same label values.
+    """Check that two datasets make the same classes of the same label values.
+
+    Args:
+        one: how one dataset makes its classes.
+        other: how the other one does.
 
     Raises:
         InputError: the two differ in what decides the classes.

@@ -66,7 +66,7 @@ def predict_scan(
     appearance = measure(scan.data, maps.working["label"], *grids_mm)
     flags = unlike_training(structures, learned.cohort, appearance)
     if flags:
-        # The line of the user's call is two functions up.
+        # The warning points to the line of the user's call, two functions up.
         warnings.warn(f"{name}: {'; '.join(flags)}", UnusualScanWarning, stacklevel=3)
     label = maps.label_image(labels)
     if label_only:

@@ -153,7 +153,7 @@ class Dataset:
     # --- how patches and targets are made
 
     def batch(self, batch_size: int) -> Self:
-        """Give patches in batches of this size; the last batch may be smaller."""
+        """Give patches in batches of this size, 1 or more; the last may be smaller."""
         if not is_count(batch_size, 1):
             raise InputError(f"batch size must be an integer >= 1, got {batch_size!r}")
         return self._with(batch_size=int(batch_size))
@@ -215,9 +215,11 @@ class Dataset:
 
         Args:
             per_volume: number of patches of each volume; None leaves it (at first 64).
-            foreground: share of the patches, 0 to 1, that are centred near a voxel of a
-                class other than background, where every class that occurs is equally
-                likely; None leaves it (at first 0.5).
+            foreground: share of the patches, 0 to 1, centred near a voxel of any class
+                but background, each equally likely; None leaves it (at first 0.5).
+
+        Raises:
+            InputError: one of the two is out of its range.
         """
         count = self.config.patches_per_volume if per_volume is None else per_volume
         share = self.config.foreground if foreground is None else foreground
@@ -240,9 +242,10 @@ class Dataset:
         return replace(self, normalizer=name, outliers=outliers)
 
     def spacing(self, spacing_mm: Sequence[float]) -> Self:
-        """Set the working voxel size in mm along R, A and S.
+        """Set the voxel size to work at, mm along R, A, S; default the scans' median.
 
-        Without it, the working voxel size is the median over the scans.
+        Raises:
+            InputError: these are not three positive numbers.
         """
         sizes = tuple(float(size) for size in spacing_mm)
         if len(sizes) != 3 or not all(0 < size < np.inf for size in sizes):
@@ -257,10 +260,12 @@ class Dataset:
         """Say where prepared volumes are kept.
 
         Args:
-            memory_gb: gigabytes of volumes that are kept in memory; the rest is kept
-                on disk.
+            memory_gb: gigabytes of volumes kept in memory; the rest goes to disk.
             directory: existing folder for the rest; None takes the system's temporary
                 one. What is written there is removed together with the dataset.
+
+        Raises:
+            InputError: the memory is negative, or the folder does not exist.
         """
         if not memory_gb >= 0:
             raise InputError(f"memory_gb must be >= 0, got {memory_gb!r}")
@@ -459,7 +464,7 @@ class Dataset:
                 read. A scan whose error this context suppresses is left out.
 
         Raises:
-            InputError: when it comes to a scan that cannot be used.
+            InputError: a scan cannot be used; raised when its turn comes.
         """
         targets.check_relabelled(self.config)
         unknown: Counter[int] = Counter()

@@ -19,10 +19,10 @@ def Ensemble(
 ) -> Segmentation:
     """A `Segmentation` of several networks (deep ensemble).
 
-    `fit` trains one member after the other, each with a seed of its own that
-    `recipe_.provenance.member_seeds` keeps; trained alone with it, a member has the
-    same weights. A draw of the ensemble is a member, or a draw of one; `predict` takes
-    them in turn.
+    `fit` trains one member after the other, each with a seed of its own, which
+    `recipe_.provenance.member_seeds` keeps. Trained alone with this seed, a member gets
+    the same weights. A draw of the ensemble is a member, or a draw of its weights;
+    `predict` takes the members in turn.
 
     Args:
         members: the name of one model, of which there are `n_members`; or a list of
@@ -34,7 +34,8 @@ def Ensemble(
     Returns: a `Segmentation` of the model "ensemble", to be fitted, saved and loaded
         like any other.
 
-    Raises `InputError` for an unknown model or argument, or fewer than two members.
+    Raises:
+        InputError: an unknown model or argument, or fewer than two members.
 
     Source: Lakshminarayanan, Pritzel and Blundell 2017.
     """

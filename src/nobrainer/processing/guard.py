@@ -30,8 +30,8 @@ class Batch:
         This is the one place where any error of a scan is caught. A file can be
         wrong in ways that nobody has thought of, and software that reads it can
         answer with any exception; a night's work on a cohort must not be lost to it.
-        What was not foreseen is called a defect and names the line of source it comes
-        from. An interruption is no error and passes.
+        An error that was not foreseen is called a defect, with the line of the source
+        that it comes from. An interruption by the user is no error and ends the call.
 
         Args:
             source: the scan.

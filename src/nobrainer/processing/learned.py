@@ -95,7 +95,18 @@ class Learned:
         )
 
     def write(self, directory: str | Path, *, overwrite: bool) -> Path:
-        """Write a bundle that `read` reads; returns its folder."""
+        """Write a bundle that `read` reads.
+
+        Args:
+            directory: the folder of the bundle.
+            overwrite: replace the bundle that is there.
+
+        Returns:
+            The folder.
+
+        Raises:
+            InputError: the folder is taken, or cannot be written.
+        """
         content = bundle.Bundle(
             self.recipe,
             self.network.state_dict(),
@@ -114,7 +125,7 @@ class Learned:
     def n_draws(self, asked: int) -> int:
         """How many draws to make where so many are asked for.
 
-        A network that cannot draw makes none, which is one pass.
+        A network that cannot draw makes none; it is then applied once.
         """
         return asked if is_stochastic(self.network) else 0
 
@@ -166,9 +177,10 @@ class Learned:
         )
 
     def intervals(self, predictor: Predictor) -> Intervals | None:
-        """What makes intervals of volumes, for the number of draws they hold for.
+        """The fitted intervals of volumes, if they hold for a predictor.
 
-        Where a predictor makes another number of draws there are none, and a warning.
+        They hold only for the number of draws that they were fitted with. A predictor
+        with another number of draws gets None, and a warning.
         """
         if self.calibration is None or self.calibration.intervals is None:
             return None
@@ -200,7 +212,7 @@ class Learned:
             predictor: this network, and how it is applied.
             image: (I, J, K), preprocessed as in training.
             geometry: the grid of the image.
-            background: value of the endless field around the image.
+            background: intensity that stands for all that lies beyond the image.
             labels: names and values of the classes; default those of the training.
             on_tile, on_pass: called as a `Predictor` calls them.
 
@@ -224,7 +236,11 @@ class Learned:
         )
 
     def check_quality_draws(self, n_draws: int) -> None:
-        """Raise `InputError` where quality was learned with another number of draws."""
+        """Check that quality was learned with this number of draws, if it was learned.
+
+        Raises:
+            InputError: it was learned with another number.
+        """
         if self.quality is not None and n_draws != self.quality.n_draws:
             raise InputError(
                 f"prediction has {n_draws} draws, quality was learned with "
@@ -236,7 +252,7 @@ class Learned:
 def _rebuild(source: Model, saved: bundle.Bundle) -> nn.Module:
     """The network of a bundle; `InputError` where it does not go with its recipe."""
     config, data = saved.recipe.model, saved.recipe.data
-    # Not only where the arguments say it: a model has a number of its own otherwise.
+    # Where the arguments do not say how many, the model has a number of its own.
     usual = signature(builder_of(source)).parameters.get("n_classes")
     n_classes = config.args.get("n_classes", usual.default if usual else None)
     if n_classes not in (None, Parameter.empty, data.n_classes):
@@ -250,7 +266,7 @@ def _rebuild(source: Model, saved: bundle.Bundle) -> nn.Module:
     NORMALIZERS.check(saved.recipe.preprocess.normalize)
     for name in () if saved.quality is None else saved.quality.features:
         check_choice("feature of quality.json", name, FEATURES)
-    # A Bayesian layer is built from a plain one, which is not among the weights.
+    # Twice the weights, because a Bayesian layer is first built as a plain one.
     n_numbers = 2 * sum(weight.numel() for weight in saved.weights.values())
     with at_most(n_numbers):
         network = models.build(source, **config.args)

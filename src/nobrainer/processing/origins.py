@@ -53,7 +53,15 @@ def software_versions() -> dict[str, str]:
 
 
 def file_records(train: Dataset, validate: Dataset | None) -> tuple[FileRecord, ...]:
-    """Name, role and checksum of every file that training reads."""
+    """Name, role and checksum of every file that training reads.
+
+    Args:
+        train: scans to train on.
+        validate: scans to validate on.
+
+    Returns:
+        A record for each image and each label map; scans in memory have none.
+    """
     found: list[tuple[Path, str]] = []
     for dataset, role in ((train, "train"), (validate, "validate")):
         for scan in dataset.data if dataset else ():

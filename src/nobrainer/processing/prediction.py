@@ -85,7 +85,7 @@ class Prediction:
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
-        """The ten areas with the most entropy in all, see `nobrainer.regions`."""
+        """The ten areas with the largest total entropy, see `nobrainer.regions`."""
         classes = self.labels.to_classes(np.asarray(self.label.dataobj))
         return find_regions(self.entropy, classes, self.labels)
 

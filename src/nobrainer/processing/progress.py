@@ -21,11 +21,11 @@ from nobrainer.errors import printable
 
 _DAY_S = 86400.0
 _SILENCE_S = 30.0
-"""Seconds after which work that is no scan and no epoch of its own has a line, too."""
+"""Seconds without a line after which one says how far the work is."""
 
 
 class ProgressBar:
-    """Progress on standard error: a bar on a terminal, else a line a scan or an epoch.
+    """Progress on standard error: a bar on a terminal, else a line per scan or epoch.
 
     Silent if `verbose` is false. Use it as a context manager; it is what training
     calls a `Progress`.
@@ -42,9 +42,9 @@ class ProgressBar:
             TextColumn("{task.fields[figures]}"),
             console=console,
             disable=not (verbose and console.is_terminal),
-            # What is printed as a result may be a file while the bar is on a terminal.
+            # Results are printed to standard output, which may go to a file.
             redirect_stdout=False,
-            # A scan can take longer than the 30 s from which speed is told by default.
+            # The default tells speed from the last 30 s; a scan can take longer.
             speed_estimate_period=_DAY_S,
         )
         self._task = self._progress.add_task("", figures="", visible=False)
@@ -64,13 +64,18 @@ class ProgressBar:
         self._progress.stop()
 
     def begin(self, what: str, total: int) -> None:
-        """Start a bar of `total` steps."""
+        """Start a bar.
+
+        Args:
+            what: text before the bar: what is done.
+            total: number of steps.
+        """
         self._number, self._n_scans = 0, 0
         self._name(what)
         self._progress.reset(self._task, total=total, visible=True, figures="")
 
     def begin_scans(self, n_scans: int) -> None:
-        """Start a bar of so many scans; the work on each is done inside of `scan`."""
+        """Start a bar over a number of scans; each is worked on inside of `scan`."""
         self.begin("", n_scans)
         self._n_scans = n_scans
 
@@ -86,7 +91,7 @@ class ProgressBar:
             self._name(f"scan {self._number} of {self._n_scans}: {name}")
         yield
         if self._is_skipped:
-            # What took no time says nothing about the time left.
+            # A scan without work must not make the estimate of the time left shorter.
             self._progress.reset(
                 self._task, total=self._n_scans, completed=self._number, figures=""
             )
@@ -100,7 +105,12 @@ class ProgressBar:
         self._is_skipped = True
 
     def advance(self, done: int, total: int) -> None:
-        """Set how far the bar, or the scan, is."""
+        """Show how far the work is: the current scan if there is one, else the bar.
+
+        Args:
+            done: number of steps that are done.
+            total: number of all steps.
+        """
         if self._n_scans:
             self._progress.update(
                 self._task, completed=self._number - 1 + done / max(total, 1)
@@ -118,11 +128,22 @@ class ProgressBar:
         self._progress.start()
 
     def begin_epoch(self, epoch: int, n_steps: int) -> None:
-        """Start the bar of an epoch."""
+        """Start the bar of an epoch.
+
+        Args:
+            epoch: number of the epoch, which the bar shows.
+            n_steps: number of its steps.
+        """
         self.begin(f"epoch {epoch}", n_steps)
 
     def step(self, loss: float, dice: float, patches_per_s: float) -> None:
-        """Count a training step and show its figures."""
+        """Count a training step and show its figures.
+
+        Args:
+            loss: loss of the step.
+            dice: Dice on the patches of the step, in [0, 1].
+            patches_per_s: speed, patches per second.
+        """
         figures = f"loss {loss:.4f}  Dice {dice:.3f}  {patches_per_s:.1f} patches/s"
         self._progress.update(self._task, advance=1, figures=figures)
 
@@ -144,6 +165,6 @@ class ProgressBar:
         """Print a line where there is no bar."""
         self._told_s = time.monotonic()
         if self._has_lines:
-            # Work is worth more than the news of it.
+            # Nobody reads the lines any more; the work goes on all the same.
             with suppress(OSError):
                 print(text, file=sys.stderr, flush=True)

@@ -392,18 +392,37 @@ class Readings:
         return intervals.coverage
 
     def check_quality(self, n_samples: int) -> None:
-        """Raise `InputError` unless `quality` can score what has so many draws."""
+        """Check that `quality` can score predictions with this number of draws.
+
+        Args:
+            n_samples: what `predict` is asked for.
+
+        Raises:
+            InputError: quality was learned with another number of draws.
+        """
         self._check_fitted().check_quality_draws(self.n_draws(n_samples))
 
     def check_unused(self, dataset: Dataset) -> None:
-        """Raise `InputError` for scans that the model has used, which flatter it."""
+        """Check that the model has not used a dataset's scans for anything before.
+
+        Raises:
+            InputError: it has used some; figures on them would be too good.
+        """
         seen.check_unused(dataset, self._check_fitted())
 
     def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the model as a folder that `load` reads; returns the folder.
+        """Write the model as a folder that `load` reads.
 
-        An existing bundle is replaced only with `overwrite=True`. Of the processes
-        of a training on several devices only the first one writes.
+        In a training on several devices only the first process writes.
+
+        Args:
+            directory: the folder; new or empty, unless a model is to be replaced.
+            overwrite: replace the model that is there.
+
+        Returns: the folder.
+
+        Raises:
+            InputError: the folder is taken or cannot be written.
         """
         learned = self._check_fitted()
         if not is_first_process():

@@ -1,7 +1,7 @@
 """Scans that a model has seen before, known by the checksums of their files.
 
-Scans in memory are not known, nor those that an older model was calibrated on before
-that was written down.
+Scans in memory are not known, nor are the calibration scans of older models, whose
+checksums were not kept.
 """
 
 import os
@@ -18,9 +18,13 @@ from nobrainer.provenance import checksum
 def used_before(dataset: Dataset, learned: Learned) -> list[tuple[Scan, str]]:
     """The scans of a dataset that a model has used, and what it used them for.
 
+    Args:
+        dataset: the scans in question.
+        learned: the model.
+
     Returns:
-        Pairs of a scan and "training", "validation", "calibration" or "quality", the
-        first that holds.
+        Pairs of a scan and its use: "training", "validation", "calibration" or
+        "quality". A scan with several uses has the first of these.
     """
     uses: dict[str, str] = {}
     for kind, record in (
@@ -41,7 +45,15 @@ def used_before(dataset: Dataset, learned: Learned) -> list[tuple[Scan, str]]:
 
 
 def check_unused(dataset: Dataset, learned: Learned) -> None:
-    """Raise `InputError` for scans that a model has used for anything."""
+    """Check that a model has not used any scan of a dataset before.
+
+    Args:
+        dataset: the scans in question.
+        learned: the model.
+
+    Raises:
+        InputError: there are such scans; a line for each.
+    """
     if used := used_before(dataset, learned):
         raise InputError(
             list_problems(
@@ -56,7 +68,15 @@ def check_unused(dataset: Dataset, learned: Learned) -> None:
 
 
 def check_not_trained_on(dataset: Dataset, learned: Learned) -> None:
-    """Raise `InputError` for scans that a model's weights were fitted to."""
+    """Check that a model's weights were not fitted to any scan of a dataset.
+
+    Args:
+        dataset: the scans in question.
+        learned: the model.
+
+    Raises:
+        InputError: there are such scans; they are named.
+    """
     used = used_before(dataset, learned)
     found = [str(scan.name) for scan, use in used if use == "training"]
     if found:
@@ -76,7 +96,7 @@ def _image_checksums(dataset: Dataset) -> list[str]:
     found = []
     for scan in dataset.data:
         digest = ""
-        # Whoever reads the scan says what is wrong with its file.
+        # Reading the scan later tells what is wrong with its file.
         with suppress(OSError, InputError):
             if isinstance(scan.image, str | os.PathLike):
                 digest = checksum(Path(scan.image))

@@ -287,7 +287,7 @@ class Segmentation(Readings):
                 place of `LabelTable.values`, those of the training's label files.
             precision: "float32", or "bfloat16", faster on a device that has it.
             verbose: show progress: a bar on a terminal, else a line a scan.
-            on_pass: is called with (passes over the scan that are done, all of them).
+            on_pass: called after each pass over a scan with (passes done, all passes).
 
         Returns: a `Prediction`, which unpacks into label, variance and entropy; for a
             list, a list of them. Without draws, that is for n_samples=0 or a
@@ -344,8 +344,11 @@ class Segmentation(Readings):
             base_model: what the model was made with, where that was a network of your
                 own: a recipe holds its name and no code.
 
-        No pickled code runs. Raises `InputError` for a file that is missing,
-        damaged, from a newer nobrainer or not what its own recipe says.
+        No pickled code runs.
+
+        Raises:
+            InputError: a file is missing, damaged, from a newer nobrainer, or not what
+                its own recipe says.
         """
         learned = Learned.read(path, base_model)
         model = learned.recipe.model

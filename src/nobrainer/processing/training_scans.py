@@ -89,7 +89,15 @@ class TrainingScans:
 
 
 def count_voxels(volumes: Sequence[Prepared], n_classes: int) -> np.ndarray:
-    """(n_scans, n_classes) voxels of each class in the labels of prepared scans."""
+    """Count the voxels of each class in the labels of prepared scans.
+
+    Args:
+        volumes: the scans, all with labels.
+        n_classes: number of classes, background among them.
+
+    Returns:
+        Numbers of voxels, (n_scans, n_classes).
+    """
     counts = []
     for volume in volumes:
         assert volume.label is not None

@@ -112,8 +112,9 @@ class Recipe:
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote.
 
-        Raises `InputError` for text that is not JSON, an unknown or missing
-        field, or a format version newer than this software understands.
+        Raises:
+            InputError: the text is not JSON, a field is unknown or missing, or the
+                format is newer than this software.
         """
         raw = parse_json(text, "recipe")
         refuse_newer(raw)

@@ -50,7 +50,7 @@ class Anatomy:
     values: the label values in ascending order; the first one is 0.
     partners: for each value the position of its partner on the other side of the body;
         its own position where there is none.
-    groups: for each value the number of its intensity, which partners share.
+    groups: for each value the number of its intensity; partners have the same one.
     classes: for each value the class that the model is to find there.
     tissues: for each value the name of its tissue, empty where it is not known.
 

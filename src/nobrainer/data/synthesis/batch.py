@@ -24,7 +24,8 @@ from nobrainer.types import Shape3
 _HEAD_SIDE = 64
 """Voxels along the shortest axis of the lattice on which a head is measured."""
 _THRESHOLD_STEPS = 16
-"""Steps of the intermeans threshold; no step may ask whether it has settled."""
+"""Steps of the intermeans threshold. Their number is fixed, because asking whether it
+has settled would bring a number back to the host."""
 
 
 class Draw(NamedTuple):

@@ -34,10 +34,20 @@ def draw_origins(
     block: Shape3,
     spacing_mm: Sequence[float],
 ) -> Tensor:
-    """Draw where in their maps blocks begin, in voxels, (B, 3).
+    """Draw where in their maps blocks begin.
 
     They lie inside the map as far as they fit, and are then shifted by up to
     `synthesis.translation_mm`.
+
+    Args:
+        synthesis: the ranges that are drawn from.
+        draws: the random numbers of the batch.
+        map_shape: voxels of the maps along each axis.
+        block: voxels of a block along each axis.
+        spacing_mm: voxel size along each axis.
+
+    Returns:
+        The first voxel of each block in its map, (B, 3).
     """
     device = draws.device
     slack = torch.tensor(map_shape, device=device) - torch.tensor(block, device=device)

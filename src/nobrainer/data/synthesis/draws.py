@@ -21,11 +21,22 @@ class Draws:
         self.device = device
 
     def between(self, low: float, high: float, *shape: int) -> Tensor:
-        """Uniform numbers from `low` to `high`, (B, *shape)."""
+        """Uniform numbers, (B, *shape).
+
+        Args:
+            low: the smallest number there can be.
+            high: the largest number there can be.
+            shape: shape of the numbers of each image.
+        """
         return low + (high - low) * self._stack(torch.rand, shape)
 
     def happens(self, probability: float, *shape: int) -> Tensor:
-        """Whether something of this probability happens, booleans (B, *shape)."""
+        """Whether events happen, booleans (B, *shape).
+
+        Args:
+            probability: probability of each event, in [0, 1].
+            shape: shape of the events of each image.
+        """
         return self._stack(torch.rand, shape) < probability
 
     def normal(self, *shape: int) -> Tensor:

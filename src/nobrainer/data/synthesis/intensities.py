@@ -142,5 +142,13 @@ def draw_signal(
 
 
 def read_table(table: Tensor, found: Tensor) -> Tensor:
-    """The entry of each voxel (B, I, J, K) in a table (B, values)."""
+    """Look up each voxel's entry in a table.
+
+    Args:
+        table: an entry for each image and each label value, (B, values).
+        found: position of the label value of each voxel, int64 (B, I, J, K).
+
+    Returns:
+        The entries, (B, I, J, K).
+    """
     return table.gather(1, found.flatten(1)).view(found.shape)

@@ -29,14 +29,14 @@ def acquire(
     places of the scan's voxels, and afterwards by one that interpolates between them.
 
     Args:
-        signal: (B, I, J, K).
+        signal: intensities without noise, (B, I, J, K).
         noise: standard deviation of the noise, (B, 1, 1, 1).
         synthesis: the ranges that are drawn from.
         draws: the random numbers of the batch.
         spacing_mm: voxel size of the grid along each axis.
 
     Returns:
-        (B, I, J, K).
+        Intensities with noise on the same grid, (B, I, J, K).
     """
     block = signal.shape[1:]
     if synthesis.ghosts:
@@ -97,7 +97,7 @@ def add_noise(signal: Tensor, noise: Tensor, draws: Draws) -> Tensor:
     """The modulus of a complex signal with Gaussian noise in both parts (Rician noise).
 
     Args:
-        signal: (B, I, J, K).
+        signal: intensities without noise, (B, I, J, K).
         noise: standard deviation of the noise in each part, (B, 1, 1, 1).
         draws: the random numbers of the batch.
     """
@@ -133,7 +133,16 @@ def draw_ghosts(
 
 
 def draw_wave(synthesis: Synthesis, draws: Draws, block: Sequence[int]) -> Tensor:
-    """The wave that a spike in k-space adds to an image, (B, I, J, K)."""
+    """Draw the waves that spikes in k-space add to images.
+
+    Args:
+        synthesis: the ranges that are drawn from.
+        draws: the random numbers of the batch.
+        block: voxels along each axis.
+
+    Returns:
+        The waves, (B, I, J, K); 0 for an image without a spike.
+    """
     strength = draws.between(0, _MOST_WAVE, 1, 1, 1)
     strength = strength * draws.happens(synthesis.spikes, 1, 1, 1)
     cycles = draws.between(-0.25, 0.25, 3)
@@ -146,6 +155,12 @@ def draw_wave(synthesis: Synthesis, draws: Draws, block: Sequence[int]) -> Tenso
 
 
 def bend(signal: Tensor, gamma: Tensor, synthesis: Synthesis) -> Tensor:
-    """Raise intensities (B, I, J, K) to a power (B, 1, 1, 1)."""
+    """Raise intensities to a power; those below 0 count as 0.
+
+    Args:
+        signal: the intensities, (B, I, J, K).
+        gamma: the power of each image, (B, 1, 1, 1).
+        synthesis: the ranges that are drawn from.
+    """
     signal = signal.clamp_min(0)
     return signal if synthesis.gamma == 1 else signal**gamma
