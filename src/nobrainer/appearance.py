@@ -189,7 +189,7 @@ def distances(scan: Appearance, training: TrainingAppearance) -> dict[str, float
     Returns:
         By group, the root mean square of its statistics in the training scans'
         standard deviations (a Mahalanobis distance with a diagonal covariance), at
-        most 20. A group of which the scan or the record has nothing is left out.
+        most 20. A group without statistics in the scan or the record is left out.
     """
     known = [name in scan.statistics for name in training.names]
     names = [n for n, is_known in zip(training.names, known, strict=True) if is_known]
@@ -201,7 +201,7 @@ def distances(scan: Appearance, training: TrainingAppearance) -> dict[str, float
 
 
 def _centre(table: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of statistics (scans, names) of one further scan."""
+    """Mean and sd to expect of a further scan, from statistics (scans, names)."""
     n = len(table)
     mean = table.mean(0)
     prior = np.array([_PRIOR_SD[name.partition("/")[0]] for name in names])

@@ -27,7 +27,7 @@ def volume_spread(mean_mm3: ArrayLike, sd_mm3: ArrayLike) -> np.ndarray:
 
     Args:
         mean_mm3: mean over draws of a structure's volume.
-        sd_mm3: standard deviation over draws; NaN, that of one draw, counts as 0.
+        sd_mm3: standard deviation over draws; NaN (one draw) counts as 0.
 
     Returns:
         Spread in mm³, of the arguments' shape.

@@ -93,7 +93,7 @@ def draw_prediction(
         A figure with a row per slice and these columns: the scan, the outlines of every
         structure, and each map that is not 0 everywhere (the variance of one draw is).
         Save it with `savefig`. True outlines are a broad band under the predicted ones.
-        The position of a slice is that of its middle, in millimetres of the world.
+        The text at a slice gives the world coordinate of its middle in mm.
 
     Raises:
         InputError: the scan or the true labels cannot be read, or do not lie on one

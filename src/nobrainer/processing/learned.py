@@ -123,7 +123,7 @@ class Learned:
         return self.recipe.provenance.cohort
 
     def n_draws(self, asked: int) -> int:
-        """How many draws to make where so many are asked for.
+        """How many draws are made for a user who asks for a number of them.
 
         A network that cannot draw makes none; it is then applied once.
         """

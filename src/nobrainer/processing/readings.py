@@ -383,7 +383,7 @@ class Readings:
             n_samples: what `predict` is asked for: intervals hold for the number of
                 draws that they were fitted with.
 
-        Returns: None where there are no intervals for so many draws.
+        Returns: the share, in (0, 1); None without intervals for so many draws.
         """
         calibration = self.calibration_
         intervals = None if calibration is None else calibration.intervals

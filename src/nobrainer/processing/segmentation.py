@@ -59,7 +59,8 @@ class Segmentation(Readings):
     for each epoch) and `labels_`. `calibration_` and `quality_` are None until they are
     fitted on held-out scans.
 
-    Raises `InputError` for an unknown model or argument, naming the near miss.
+    Raises:
+        InputError: an unknown model or argument; the closest name is suggested.
     """
 
     def __init__(
@@ -357,7 +358,7 @@ class Segmentation(Readings):
         return segmentation
 
     def _args_for(self, n_classes: int) -> dict[str, Any]:
-        """The arguments of the model for data of so many classes."""
+        """The arguments of the model, with the number of classes in the data."""
         args = dict(self.model_args)
         if takes(builder_of(self.base_model), "n_classes"):
             args = {"n_classes": n_classes} | args

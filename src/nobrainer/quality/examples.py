@@ -36,8 +36,8 @@ def collect_examples(
     """Predict every scan as it is and under every simulated shift.
 
     Args:
-        predictor: the network, and how it is applied; its seed is that of the shifts,
-            too.
+        predictor: the network, and how it is applied; its seed is also the seed of the
+            shifts.
         scans: scans with labels, which training has not seen.
         subjects: whom each scan shows.
         prepare: reads and preprocesses a scan as the network learned scans.

@@ -69,5 +69,5 @@ class Cohort:
 
     @property
     def never_seen(self) -> tuple[int, ...]:
-        """The classes, by index, of which no training subject has a voxel."""
+        """The indices of the classes that occur in no training scan."""
         return tuple(index for index, count in enumerate(self.n_having) if not count)

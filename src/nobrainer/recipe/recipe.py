@@ -72,7 +72,7 @@ class Provenance:
 
 
 def caution_about(n_synthetic: int) -> str:
-    """The warning about a model that was trained on so many synthetic scans."""
+    """The warning about a model of this many synthetic scans; empty for 0."""
     if not n_synthetic:
         return ""
     scans = f"{n_synthetic} synthetic scan{'s' * (n_synthetic != 1)}"

@@ -38,8 +38,8 @@ class Synthesis:
 
     Intensities:
         contrasts: relative probabilities of "random", "T1", "T2", "FLAIR" and "PD".
-        prior_spread: standard deviation of a structure's mean about that of its tissue
-            under a named contrast.
+        prior_spread: standard deviation of a structure's mean around the mean of its
+            tissue, under a named contrast.
         texture: largest standard deviation of the intensities inside a structure.
         background: largest mean of label 0.
 
