@@ -150,7 +150,7 @@ def test_models_without_a_card_are_read_and_saved_with_one(bundle, saved, tmp_pa
 
 def test_a_readme_beside_an_older_model_is_somebodys_own(bundle, saved):
     _take_card(saved)
-    assert is_taken(saved, overwrite=True)
+    assert is_taken(saved)
     (saved / "README.md").write_text("precious")
     before = contents(saved)
     with pytest.raises(InputError, match=r"not a model's \(README\.md\)"):

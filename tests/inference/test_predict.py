@@ -193,12 +193,13 @@ def test_background_tiles_equal_a_plain_pass(name):
         found.probabilities, _plain_passes(model, image, 1)[0], rtol=0, atol=1e-5
     )
     sampling = Sampling(SEED, 1, (4, 4, 4))
-    Predictor(model, N_CLASSES, sampling, torch.device("cpu"))(
-        image,
-        BACKGROUND,
-        lambda tile: None,
+    Predictor(
+        model,
+        N_CLASSES,
+        sampling,
+        torch.device("cpu"),
         on_pass=lambda done, total: passes.append((done, total)),
-    )
+    )(image, BACKGROUND, lambda tile: None)
     total = passes[0][1]
     assert passes == [(n + 1, total) for n in range(total)]
     assert total < 0.6 * 10 * 10 * 11

@@ -38,7 +38,9 @@ def put(
     target = Path(directory).resolve()
     new, old = _beside(target, NEW), _beside(target, OLD)
     try:
-        replaces = is_taken(target, overwrite=overwrite)
+        replaces = is_taken(target)
+        if replaces and not overwrite:
+            raise _model_there(target)
         _clear(target)
         new.mkdir(parents=True)
         for name, data in contents.items():
@@ -72,7 +74,8 @@ def check_place(directory: str | Path, *, overwrite: bool) -> None:
         InputError: the directory is taken, or cannot be written.
     """
     target = Path(directory).resolve()
-    is_taken(target, overwrite=overwrite)
+    if is_taken(target) and not overwrite:
+        raise _model_there(target)
     check_writable(_beside(target, NEW), shown=directory)
 
 
@@ -87,20 +90,19 @@ def digest(path: str | Path) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def is_taken(target: Path, *, overwrite: bool) -> bool:
-    """Whether there is a model in a directory that is to be replaced.
+def is_taken(target: Path) -> bool:
+    """Whether there is a model in a directory, which may be replaced if it is asked for.
 
     A model that a killed save has left beside its place is put back first.
 
     Args:
         target: the directory, without links.
-        overwrite: whether a model that is there may be replaced.
 
     Returns:
         False where the directory is missing or empty.
 
     Raises:
-        InputError: something is there that must be kept.
+        InputError: something else is there, which must be kept.
     """
     kept = find(target)
     if kept != target:
@@ -125,12 +127,15 @@ def is_taken(target: Path, *, overwrite: bool) -> bool:
             f"{target}: holds files that are not a model's "
             f"({', '.join(foreign or sorted(names))}); choose another directory"
         )
-    if not overwrite:
-        raise InputError(
-            f"{target}: a model is already there: give another directory, or "
-            "overwrite=True to replace it"
-        )
     return True
+
+
+def _model_there(target: Path) -> InputError:
+    """The error for a model that is not to be replaced."""
+    return InputError(
+        f"{target}: a model is already there: give another directory, or "
+        "overwrite=True to replace it"
+    )
 
 
 def _beside(target: Path, kind: str) -> Path:

@@ -27,6 +27,7 @@ class Predictor:
     device: device that the network runs on.
     dtype: number format that the network runs in; the statistics are float32.
     scaling: change of the logits that calibrates them; None leaves them as they are.
+    on_pass: called with (done, total) after each pass of a batch of windows.
     """
 
     model: nn.Module
@@ -35,6 +36,7 @@ class Predictor:
     device: torch.device
     dtype: torch.dtype = torch.float32
     scaling: Scaling | None = None
+    on_pass: Callable[[int, int], None] = lambda done, total: None
 
     @property
     def n_passes(self) -> int:
@@ -47,7 +49,6 @@ class Predictor:
         background: float,
         on_tile: Callable[[TileResult], None],
         *,
-        on_pass: Callable[[int, int], None] = lambda done, total: None,
         on_logits: OnLogits | None = None,
     ) -> np.ndarray:
         """Predict a prepared scan and hand over each tile's statistics.
@@ -56,7 +57,6 @@ class Predictor:
             image: intensities (I, J, K), float32, preprocessed as in training.
             background: value of the endless field around the volume.
             on_tile: called once for each tile; the tiles cover the volume once.
-            on_pass: called with (done, total) after each pass of a batch of windows.
             on_logits: called once for each draw and tile with the draw's number, where
                 the tile lies, and its logits (C, i, j, k) before any scaling, float32.
 
@@ -72,7 +72,7 @@ class Predictor:
             self.scaling,
             self.n_classes,
             on_tile,
-            on_pass,
+            self.on_pass,
             on_logits,
         )
         model = self.model

@@ -1,7 +1,6 @@
 """From the tiles of one scan to its maps, on the scan's own grid."""
 
 import warnings
-from collections.abc import Callable
 
 import nibabel as nib
 import numpy as np
@@ -31,7 +30,6 @@ def predict_scan(
     labels: LabelTable,
     label_only: bool,
     probabilities: bool,
-    on_pass: Callable[[int, int], None],
 ) -> nib.Nifti1Image | Prediction:
     """Read a scan, predict it, and bring the maps back to its grid.
 
@@ -43,7 +41,6 @@ def predict_scan(
         labels: the classes, and their values in the label map.
         label_only: give the label map alone.
         probabilities: keep the mean class probabilities, too.
-        on_pass: called with (done, total) after each pass over the scan.
 
     Warns: `UnusualScanWarning` for what is unlike the training scans.
 
@@ -60,7 +57,6 @@ def predict_scan(
         background_value(scan.data),
         labels=labels,
         on_tile=maps.keep,
-        on_pass=on_pass,
     )
     grids_mm = scan.geometry.spacing_mm, volume.geometry.spacing_mm
     appearance = measure(scan.data, maps.working["label"], *grids_mm)

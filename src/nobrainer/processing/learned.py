@@ -94,20 +94,9 @@ class Learned:
             saved.quality,
         )
 
-    def write(self, directory: str | Path, *, overwrite: bool) -> Path:
-        """Write a bundle that `read` reads.
-
-        Args:
-            directory: the folder of the bundle.
-            overwrite: replace the bundle that is there.
-
-        Returns:
-            The folder.
-
-        Raises:
-            InputError: the folder is taken, or cannot be written.
-        """
-        content = bundle.Bundle(
+    def to_bundle(self) -> bundle.Bundle:
+        """The bundle that `read` reads once it is saved."""
+        return bundle.Bundle(
             self.recipe,
             self.network.state_dict(),
             self.labels,
@@ -115,7 +104,6 @@ class Learned:
             self.calibration,
             self.quality,
         )
-        return bundle.save(content, directory, overwrite=overwrite)
 
     @property
     def cohort(self) -> Cohort | None:
@@ -204,7 +192,6 @@ class Learned:
         *,
         labels: LabelTable | None = None,
         on_tile: Callable[[TileResult], None] = lambda tile: None,
-        on_pass: Callable[[int, int], None] = lambda done, total: None,
     ) -> tuple[np.ndarray, tuple[Structure, ...]]:
         """Predict a scan and measure its structures.
 
@@ -214,7 +201,7 @@ class Learned:
             geometry: the grid of the image.
             background: intensity that stands for all that lies beyond the image.
             labels: names and values of the classes; default those of the training.
-            on_tile, on_pass: called as a `Predictor` calls them.
+            on_tile: called once for each tile, as a `Predictor` calls it.
 
         Returns:
             (n_passes, C) volume of each class in each draw, mm³; and a row for each
@@ -226,7 +213,7 @@ class Learned:
             sums.add(tile)
             on_tile(tile)
 
-        counts = predictor(image, background, add, on_pass=on_pass)
+        counts = predictor(image, background, add)
         volumes_mm3 = counts * geometry.voxel_mm3
         return volumes_mm3, sums.table(
             volumes_mm3,

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from torch import nn
 
+from nobrainer import bundle
 from nobrainer.calibration import Method, calibrate
 from nobrainer.data.entries import Entry, Scan
 from nobrainer.data.labels import LabelTable
@@ -329,6 +330,7 @@ class Readings:
         batch = Batch()
         with ProgressBar(verbose=verbose) as bar:
             bar.begin_scans(len(scans))
+            predictor = replace(predictor, on_pass=bar.advance)
             for name, source in zip(names, scans, strict=True):
                 with bar.scan(name), batch.scan(source):
                     scan = preprocess_image(
@@ -339,7 +341,6 @@ class Readings:
                         scan.data,
                         scan.geometry,
                         background_value(scan.data),
-                        on_pass=bar.advance,
                     )
         ranked = rank(tables, strategy, seed)
         if batch.problems:
@@ -427,7 +428,7 @@ class Readings:
         learned = self._check_fitted()
         if not is_first_process():
             return Path(directory)
-        return learned.write(directory, overwrite=overwrite)
+        return bundle.save(learned.to_bundle(), directory, overwrite=overwrite)
 
     def _check_fitted(self) -> Learned:
         """What the model has learned; `InputError` where that is nothing yet."""

@@ -318,6 +318,7 @@ class Segmentation(Readings):
         batch = Batch(stop_at_first=sources is not x)
         with ProgressBar(verbose=verbose) as bar:
             bar.begin_scans(len(sources))
+            predictor = replace(predictor, on_pass=on_pass or bar.advance)
             for number, (source, name) in enumerate(zip(sources, names, strict=True)):
                 with bar.scan(name), batch.scan(source):
                     results[number] = predict_scan(
@@ -328,7 +329,6 @@ class Segmentation(Readings):
                         labels=labels,
                         label_only=n_samples == 0 and not probabilities,
                         probabilities=probabilities,
-                        on_pass=on_pass or bar.advance,
                     )
         if sources is not x:
             return results[0]
