@@ -12,7 +12,7 @@ from nobrainer.data.patches import (
     extract_patches,
     index_voxels,
 )
-from nobrainer.data.prepare import Prepared, prepare_scan
+from nobrainer.data.prepare import Preparation, Prepared, prepare_scan
 from nobrainer.errors import InputError
 from nobrainer.recipe import DataConfig, PreprocessConfig
 
@@ -179,7 +179,7 @@ def test_prepare_scan_checks_the_pair_and_orients_both():
     labels = (data > 30).astype(np.uint8)
     scan = Scan((data, las), (labels, las), "one")
     result, unknown = prepare_scan(
-        scan, PreprocessConfig(normalize="none"), config(), None
+        scan, Preparation(PreprocessConfig(normalize="none"), config())
     )
     assert np.array_equal(result.image, data[::-1])
     assert np.array_equal(result.label, labels[::-1])
@@ -202,7 +202,7 @@ def test_prepare_scan_refuses_pairs_that_do_not_fit(labels, shift_mm, message):
     moved[0, 3] = shift_mm
     scan = Scan((data, np.eye(4)), (labels, moved), "one")
     with pytest.raises(InputError, match=message):
-        prepare_scan(scan, PreprocessConfig(), config(), None)
+        prepare_scan(scan, Preparation(PreprocessConfig(), config()))
 
 
 def test_affines_may_differ_by_rounding():
@@ -210,7 +210,7 @@ def test_affines_may_differ_by_rounding():
     nearly = np.eye(4) * (1 + 1e-6)
     nearly[3, 3] = 1
     scan = Scan((data, np.eye(4)), (data.astype(np.uint8) % 3, nearly), "one")
-    result, _ = prepare_scan(scan, PreprocessConfig(), config(), None)
+    result, _ = prepare_scan(scan, Preparation(PreprocessConfig(), config()))
     assert result.label is not None
 
 

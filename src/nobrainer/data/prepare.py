@@ -81,19 +81,28 @@ class Prepared:
         return self.image.nbytes + (0 if self.label is None else self.label.nbytes)
 
 
+@dataclass(frozen=True, eq=False)
+class Preparation:
+    """How scans are prepared.
+
+    preprocess: orientation, voxel size and normalisation of the working grid.
+    config: how label values become classes, and how images are made of maps.
+    binarizer: the function that `Dataset.binarize` was given, None without one.
+    """
+
+    preprocess: PreprocessConfig
+    config: DataConfig
+    binarizer: Binarizer | None = None
+
+
 def prepare_scan(
-    scan: Scan,
-    preprocess: PreprocessConfig,
-    config: DataConfig,
-    binarizer: Binarizer | None,
+    scan: Scan, preparation: Preparation
 ) -> tuple[Prepared, dict[int, int]]:
     """Read, check and preprocess one scan.
 
     Args:
         scan: image and label, or a label map from which an image is made.
-        preprocess: orientation, voxel size and normalisation of the working grid.
-        config: how label values become classes, and how images are made of maps.
-        binarizer: the function that `Dataset.binarize` was given, None without one.
+        preparation: how it is prepared.
 
     Returns:
         The prepared scan, and for each label value that `config.relabel` does not know
@@ -104,7 +113,7 @@ def prepare_scan(
     """
     prepare = _prepare_map if scan.is_map else _prepare_pair
     try:
-        return prepare(scan, preprocess, config, binarizer)
+        return prepare(scan, preparation)
     except InputError as error:
         if scan.paths is not None:
             raise
@@ -114,9 +123,7 @@ def prepare_scan(
 
 def prepare_scans(
     scans: Sequence[Scan],
-    preprocess: PreprocessConfig,
-    config: DataConfig,
-    binarizer: Binarizer | None,
+    preparation: Preparation,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Prepared]:
     """Prepare scan after scan, and name all those that cannot be used at the end.
@@ -125,9 +132,7 @@ def prepare_scans(
 
     Args:
         scans: the scans, in the order in which they are prepared.
-        preprocess: as for `prepare_scan`.
-        config: as for `prepare_scan`.
-        binarizer: as for `prepare_scan`.
+        preparation: how they are prepared.
         progress: called after each scan with (scans done, scans in all).
 
     Raises:
@@ -137,7 +142,7 @@ def prepare_scans(
     unknown: Counter[int] = Counter()
     for number, scan in enumerate(scans):
         try:
-            prepared, counts = prepare_scan(scan, preprocess, config, binarizer)
+            prepared, counts = prepare_scan(scan, preparation)
         except InputError as error:
             problems.append(_split_message(scan, str(error)))
         else:
@@ -172,12 +177,10 @@ def working_spacing_mm(
 
 
 def _prepare_pair(
-    scan: Scan,
-    preprocess: PreprocessConfig,
-    config: DataConfig,
-    binarizer: Binarizer | None,
+    scan: Scan, preparation: Preparation
 ) -> tuple[Prepared, dict[int, int]]:
     """An image with or without its labels; see `prepare_scan`."""
+    preprocess = preparation.preprocess
     volume = read_image(scan.image)
     label = None
     unknown: dict[int, int] = {}
@@ -185,7 +188,9 @@ def _prepare_pair(
         labels = read_labels(scan.label)
         _check_same_grid(volume, labels)
         try:
-            classes, unknown = make_targets(labels.data, config, binarizer)
+            classes, unknown = make_targets(
+                labels.data, preparation.config, preparation.binarizer
+            )
         except InputError as error:
             raise InputError(f"{labels.source}: {error}") from error
         native = replace(labels, data=classes, affine=volume.affine)
@@ -195,16 +200,14 @@ def _prepare_pair(
 
 
 def _prepare_map(
-    scan: Scan,
-    preprocess: PreprocessConfig,
-    config: DataConfig,
-    binarizer: Binarizer | None,
+    scan: Scan, preparation: Preparation
 ) -> tuple[Prepared, dict[int, int]]:
     """A label map, and one image made from it to look at and to validate on.
 
     The image is always the same, since the map itself gives the seed. See
     `prepare_scan`.
     """
+    preprocess, config = preparation.preprocess, preparation.config
     if preprocess.normalize != "zscore":
         raise InputError(
             f"{scan.name}: images of label maps are normalised by zscore, not by "
@@ -213,7 +216,7 @@ def _prepare_map(
     assert scan.label is not None and config.synthesis is not None
     labels = read_labels(scan.label)
     values, counts = np.unique(labels.data, return_counts=True)
-    anatomy, unknown = _read_anatomy(labels, values.tolist(), config, binarizer)
+    anatomy, unknown = _read_anatomy(labels, values.tolist(), preparation)
     positions = anatomy.positions(labels.data)
     grid = preprocess_labels(replace(labels, data=positions), preprocess)
     head = HeadMap(grid.data, anatomy)
@@ -237,22 +240,20 @@ def _prepare_map(
 
 
 def _read_anatomy(
-    labels: Volume,
-    values: Sequence[int],
-    config: DataConfig,
-    binarizer: Binarizer | None,
+    labels: Volume, values: Sequence[int], preparation: Preparation
 ) -> tuple[Anatomy, Iterable[int]]:
     """What the label values of a map stand for, and the values without a known class.
 
     Raises:
         InputError: the values cannot become classes, or the map cannot be flipped.
     """
+    config = preparation.config
     assert config.synthesis is not None
     pairs = config.synthesis.pairs
     # A flipped image also has the values of the partners on the other side.
     known = np.array(Anatomy.of(values, {}, pairs).values)
     try:
-        classes, unknown = make_targets(known, config, binarizer)
+        classes, unknown = make_targets(known, config, preparation.binarizer)
     except InputError as error:
         raise InputError(f"{labels.source}: {error}") from error
     of_value = dict(zip(known.tolist(), classes.tolist(), strict=True))

@@ -20,6 +20,7 @@ from nobrainer.data.labels import LabelTable
 from nobrainer.data.mapping import Mappable
 from nobrainer.data.patches import check_block_shape, is_count, patch_loader
 from nobrainer.data.prepare import (
+    Preparation,
     Prepared,
     prepare_scan,
     prepare_scans,
@@ -418,9 +419,9 @@ class Dataset:
         """
         targets.check_relabelled(self.config)
         config = preprocess or self.preprocess
+        preparation = Preparation(config, self.config, self.binarizer)
         return self.store.find(config) or self.store.keep(
-            config,
-            prepare_scans(self.data, config, self.config, self.binarizer, progress),
+            config, prepare_scans(self.data, preparation, progress)
         )
 
     def loader(
@@ -467,13 +468,14 @@ class Dataset:
             InputError: a scan cannot be used; raised when its turn comes.
         """
         targets.check_relabelled(self.config)
+        preparation = Preparation(
+            preprocess or self.preprocess, self.config, self.binarizer
+        )
         unknown: Counter[int] = Counter()
         for scan in self.data:
             prepared = None
             with each(scan.name):
-                prepared, counts = prepare_scan(
-                    scan, preprocess or self.preprocess, self.config, self.binarizer
-                )
+                prepared, counts = prepare_scan(scan, preparation)
             if prepared is not None:
                 unknown.update(counts)
                 yield replace(prepared, name=scan.shown) if shown else prepared
