@@ -86,11 +86,11 @@ def main() -> None:
                 budget_hours=2.0,
                 proposer=proposer,
                 space=space,
-                options=nb.research.RunOptions(
-                    pruner="none", train_minutes=TRAIN_MINUTES, n_draws=2
-                ),
                 seed=seed,
                 view=Lines(),
+                pruner="none",
+                train_minutes=TRAIN_MINUTES,
+                n_draws=2,
             )
     draw(out)
 

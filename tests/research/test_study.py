@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -26,7 +26,7 @@ from nobrainer.research.journal import (
     experiments,
     read_journal,
 )
-from nobrainer.research.records import RunOptions
+from nobrainer.research.records import RunArguments, RunOptions
 from nobrainer.research.trial_storage import TrialStorage
 
 pytestmark = pytest.mark.slow(seconds=150)
@@ -87,8 +87,16 @@ def test_the_number_of_classes_is_that_of_the_mapping(
 
     monkeypatch.setattr(entry, "_open", keep)
     with pytest.raises(InputError, match="enough"):
-        entry.run(tmp_path / "s", options=RunOptions(**asked))
+        entry.run(tmp_path / "s", **asked)
     assert (settled[0].n_classes, settled[0].binarize) == (n_classes, binarize)
+
+
+def test_run_takes_every_option_of_a_run_by_name(tmp_path):
+    names = {field.name for field in fields(RunOptions)}
+    assert names == RunArguments.__annotations__.keys()
+    with pytest.raises(InputError, match=r"argument of run 'prunner'.*'pruner'"):
+        entry.run(tmp_path / "s", prunner="asha")
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_finished_study_stays_as_it_is(tmp_path):

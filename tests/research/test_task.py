@@ -2,17 +2,17 @@
 
 import json
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import landscape_study
 import nobrainer as nb
 from nobrainer.errors import InputError
 from nobrainer.research.folder import JOURNAL, SPLIT
 from nobrainer.research.journal import read_journal
-from nobrainer.research.records import RunOptions
 from nobrainer.research.space import family_space
 from nobrainer.research.task import SegmentationTask
 
@@ -26,13 +26,6 @@ SMALL = {
     "train_minutes": 0.01,
     "n_draws": 2,
 }
-OPTIONS = {field.name for field in fields(RunOptions)}
-
-
-def search(folder, model_family="bayesian_vnet", **given):
-    """Run a study; what is an option of its runs becomes one."""
-    options = {name: given.pop(name) for name in OPTIONS & given.keys()}
-    return nb.research.run(folder, model_family, options=RunOptions(**options), **given)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +49,7 @@ def table(tmp_path_factory):
 @pytest.fixture(scope="module")
 def study(table, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study") / "of" / "meshnets"
-    snapshot = search(folder, "bayesian_meshnet", data=table, **SMALL)
+    snapshot = nb.research.run(folder, "bayesian_meshnet", data=table, **SMALL)
     return folder, snapshot
 
 
@@ -135,7 +128,7 @@ def test_a_study_goes_on_as_it_began_or_not_at_all(study, table, changed, words)
     before = {p: p.read_bytes() for p in folder.glob("*.*")}
     given = {"model_family": "bayesian_meshnet", "data": table, **SMALL, **changed}
     with pytest.raises(InputError, match=words):
-        search(folder, **given)
+        nb.research.run(folder, **given)
     assert {p: p.read_bytes() for p in folder.glob("*.*")} == before
 
 
@@ -143,7 +136,7 @@ def test_other_scans_are_refused(study, table, tmp_path):
     fewer = tmp_path / "fewer.csv"
     fewer.write_text("\n".join(table.read_text().splitlines()[:-1]))
     with pytest.raises(InputError, match="begun with other scans"):
-        search(study[0], "bayesian_meshnet", data=fewer, **SMALL)
+        nb.research.run(study[0], "bayesian_meshnet", data=fewer, **SMALL)
 
 
 @pytest.mark.parametrize(
@@ -163,14 +156,14 @@ def test_other_scans_are_refused(study, table, tmp_path):
 def test_bad_arguments_leave_nothing_behind(tmp_path, table, changed, words):
     folder = tmp_path / "new"
     with pytest.raises(InputError, match=words):
-        search(folder, **{"data": table, **SMALL, **changed})
+        nb.research.run(folder, **{"data": table, **SMALL, **changed})
     assert not (folder / "study.json").exists()
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, table):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(InputError, match=r"not a study's \(thesis\.tex\)"):
-        search(tmp_path, data=table, **SMALL)
+        nb.research.run(tmp_path, data=table, **SMALL)
     assert [path.name for path in tmp_path.iterdir() if path.suffix] == ["thesis.tex"]
 
 
@@ -178,14 +171,15 @@ def test_two_subjects_are_too_few(tmp_path, table):
     few = tmp_path / "few.csv"
     few.write_text("\n".join(table.read_text().splitlines()[:5]))
     with pytest.raises(InputError, match="3 subjects or more"):
-        search(tmp_path / "study", data=few, **SMALL)
+        nb.research.run(tmp_path / "study", data=few, **SMALL)
 
 
 def test_values_become_arguments_of_the_training(table):
     lines = table.read_text().splitlines()[1:]
     pairs = tuple(tuple(line.split(",")) for line in lines)
+    settings = landscape_study.settings(epochs=2, n_draws=3)
     task = SegmentationTask(
-        family_space("bayesian_vnet"), pairs[:4], pairs[4:6], 2, True, None, None, 2, 3
+        family_space("bayesian_vnet"), pairs[:4], pairs[4:6], settings
     )
     # 4 scans of 64 patches in batches of 2, twice.
     assert task.n_steps({}) == 256
@@ -193,7 +187,7 @@ def test_values_become_arguments_of_the_training(table):
     large = {**small, "block_shape": "64x64x64"}
     assert task.size(large).step_flop == 8 * task.size(small).step_flop
     assert task.size(large).parameters == task.size(small).parameters
-    more = replace(task, n_draws=6)
+    more = replace(task, settings=replace(settings, n_draws=6))
     assert more.size(small).judge_flop == 2 * task.size(small).judge_flop
     segmentations = task.space.setting(small)
     assert segmentations.model_args == {"base_filters": 8, "levels": 2}

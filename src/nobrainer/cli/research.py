@@ -1,5 +1,6 @@
 """`nobrainer research`: search for a better recipe, and read what came of it."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -12,7 +13,6 @@ from nobrainer.cli.study_options import (
     EachRun,
     Judging,
     Search,
-    make_run_options,
 )
 from nobrainer.cli.study_table import choose_format, tabulate_runs
 from nobrainer.cli.study_text import (
@@ -120,10 +120,14 @@ def run(
                 proposer=judging.proposer,
                 objectives=judging.objectives,
                 space=judging.space,
-                options=make_run_options(classes, judging, each_run),
                 storage=storage,
                 seed=seed,
                 view=view,
+                n_classes=classes.n_classes,
+                binarize=classes.binarize or None,
+                relabel=classes.relabel,
+                pruner=judging.pruner,
+                **asdict(each_run),
             )
     except KeyboardInterrupt as interrupt:
         # Once more, in words, where it came before there was a run to speak of.

@@ -6,8 +6,6 @@ from typing import Annotated
 
 import click
 
-import nobrainer as nb
-
 
 @dataclass(frozen=True)
 class Search:
@@ -158,10 +156,11 @@ class EachRun:
             help="Epochs of each run, at most.",
         ),
     ]
-    n_samples: Annotated[
+    n_draws: Annotated[
         int,
         click.option(
             "--n-samples",
+            "n_draws",
             metavar="N",
             type=click.IntRange(min=1),
             default=3,
@@ -187,26 +186,3 @@ class EachRun:
             help="End a run that uses more memory.  [default: what is free]",
         ),
     ]
-
-
-def make_run_options(
-    classes: Classes, judging: Judging, each_run: EachRun
-) -> "nb.research.RunOptions":
-    """Gather the options of a command into those of each run.
-
-    Args:
-        classes: how the values of the label files become classes.
-        judging: who proposes values, and what ends hopeless runs.
-        each_run: how long each run trains, and what ends it.
-    """
-    return nb.research.RunOptions(
-        n_classes=classes.n_classes,
-        binarize=classes.binarize or None,
-        relabel=classes.relabel,
-        train_minutes=each_run.train_minutes,
-        epochs=each_run.epochs,
-        n_draws=each_run.n_samples,
-        pruner=judging.pruner,
-        run_minutes=each_run.run_minutes,
-        memory_gb=each_run.memory_gb,
-    )

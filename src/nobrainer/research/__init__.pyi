@@ -4,7 +4,6 @@ from .ranges import Choice as Choice
 from .ranges import Float as Float
 from .ranges import Integer as Integer
 from .records import FinalResult as FinalResult
-from .records import RunOptions as RunOptions
 from .records import Settings as Settings
 from .records import Snapshot as Snapshot
 from .records import View as View

@@ -8,11 +8,12 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Unpack
 
 import platformdirs
 from filelock import FileLock
 
-from nobrainer.checks import check_choice, check_count, check_positive
+from nobrainer.checks import check_arguments, check_choice, check_count, check_positive
 from nobrainer.data.mapping import read_mapping
 from nobrainer.errors import InputError
 from nobrainer.memory import memory_limit_bytes
@@ -23,6 +24,7 @@ from nobrainer.research.journal import Row, read_journal
 from nobrainer.research.judge import check_objectives
 from nobrainer.research.proposers import PROPOSERS
 from nobrainer.research.records import (
+    RunArguments,
     RunOptions,
     Settings,
     SilentView,
@@ -57,10 +59,10 @@ def run(
     proposer: str = "tpe",
     objectives: Sequence[str] = ("dice",),
     space: str | Path | None = None,
-    options: RunOptions | None = None,
     storage: str | None = None,
     seed: int = 0,
     view: View | None = None,
+    **options: Unpack[RunArguments],
 ) -> Snapshot:
     """Search for a better recipe; begin a study, join it, or go on with it.
 
@@ -77,10 +79,11 @@ def run(
         proposer: a name of `PROPOSERS`.
         objectives: names of `OBJECTIVES`; the first is what is shown.
         space: TOML file for `Space.from_toml`; None is `family_space`.
-        options: how each run is made; None is `RunOptions()`.
         storage: URL of a database for many workers; None is a file in the folder.
         seed: seed of the split, the proposals and the trainings.
         view: shows how it goes; None shows nothing.
+        **options: fields of `RunOptions` by name: classes, length of the trainings,
+            draws, and what ends a run.
 
     Returns: the study as it stands at the end.
 
@@ -91,26 +94,28 @@ def run(
     """
     check_positive("budget_hours", budget_hours)
     deadline = time.monotonic() + 3600 * budget_hours
-    view, options = view or SilentView(), options or RunOptions()
+    view = view or SilentView()
+    check_arguments("argument of run", RunOptions, options)
+    each_run = RunOptions(**options)
     check_count("max_experiments", max_experiments, 1)
     check_count("seed", seed, 0)
-    check_choice("pruner", options.pruner, PRUNERS)
+    check_choice("pruner", each_run.pruner, PRUNERS)
     ranges = family_space(model_family)
     if space is not None:
         ranges = Space.from_toml(model_family, read_text(Path(space)))
-    minutes = _choose_minutes(options, 60 * budget_hours, max_experiments)
-    fresh = _settle(ranges, objectives, proposer, options, seed, minutes, storage)
+    minutes = _choose_minutes(each_run, 60 * budget_hours, max_experiments)
+    fresh = _settle(ranges, objectives, proposer, each_run, seed, minutes, storage)
     # Before anything is written: the language model's environment is checked here.
     propose = PROPOSERS[proposer]()
     folder = StudyFolder(Path(working_dir).resolve())
     with folder.refusing(), ExitStack() as stack:
-        settings, split = _open(folder, fresh, data, options, storage)
+        settings, split = _open(folder, fresh, data, each_run, storage)
         shortage = describe_shortage(
             60 * budget_hours, max_experiments, settings.train_minutes
         )
         if shortage is not None and not folder.journal.exists():
             view.say(shortage)
-        task = _make_task(ranges, settings, split)
+        task = SegmentationTask(ranges, split.train, split.validate, settings)
         worker = stack.enter_context(Presence(folder.workers))
         gpus = _list_gpus(folder) if task.gpus() else []
         gpu = stack.enter_context(claim_gpu(_gpu_locks(), gpus))
@@ -124,7 +129,7 @@ def run(
             storage=storage,
             worker=worker.name,
             environment={} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu},
-            budget=_make_budget(options, deadline, max_experiments),
+            budget=_make_budget(each_run, deadline, max_experiments),
             view=view,
         ).work()
 
@@ -235,20 +240,6 @@ def _make_budget(options: RunOptions, deadline: float, max_experiments: int) -> 
         max_experiments,
         memory_bytes=int(free),
         run_s=None if minutes is None else 60 * minutes,
-    )
-
-
-def _make_task(ranges: Space, settings: Settings, split: Split) -> SegmentationTask:
-    return SegmentationTask(
-        space=ranges,
-        train=split.train,
-        validate=split.validate,
-        n_classes=settings.n_classes,
-        binarize=settings.binarize,
-        relabel=settings.relabel,
-        train_minutes=settings.train_minutes,
-        epochs=settings.epochs,
-        n_draws=settings.n_draws,
     )
 
 

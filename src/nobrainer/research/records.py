@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from nobrainer.checks import check_count, check_positive
 from nobrainer.recipe import SearchRecord
@@ -31,7 +31,7 @@ class Split:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How each run of a study is made.
+    """How each run of a study is made: `run` takes each of these by its name.
 
     n_classes: number of classes, background among them; None is as many as `relabel`
         makes, else 2.
@@ -76,6 +76,20 @@ class RunOptions:
     def has_no_length(self) -> bool:
         """Whether the length of each training is left to the budget."""
         return self.train_minutes is None and self.epochs is None
+
+
+class RunArguments(TypedDict, total=False):
+    """The fields of `RunOptions` as keyword arguments, for type checkers."""
+
+    n_classes: int | None
+    binarize: bool | None
+    relabel: str | None
+    train_minutes: float | None
+    epochs: int | None
+    n_draws: int
+    pruner: str
+    run_minutes: float | None
+    memory_gb: float | None
 
 
 @dataclass(frozen=True)

@@ -40,12 +40,7 @@ def split_subjects(
         InputError: there are fewer than three subjects, or a file cannot be used.
     """
     rows = list_scans(get_data() if data is None else data)
-    dataset = make_dataset(
-        rows,
-        settings.n_classes,
-        binarize=settings.binarize,
-        relabel=settings.relabel,
-    )
+    dataset = make_dataset(rows, settings)
     n_subjects = len({*dataset.subjects})
     if n_subjects < 3:
         raise InputError(
@@ -62,28 +57,21 @@ def split_subjects(
     )
 
 
-def make_dataset(
-    rows: Sequence[Sequence[str]],
-    n_classes: int,
-    *,
-    binarize: bool,
-    relabel: str | None,
-) -> Dataset:
+def make_dataset(rows: Sequence[Sequence[str]], settings: Settings) -> Dataset:
     """The scans with their labels made into classes.
 
     Args:
         rows: (scan, labels, subject) of each scan; the subject where it is known.
-        n_classes: number of classes, background among them.
-        binarize: whether every label but 0 is one class.
-        relabel: name or file of a mapping from label values to classes.
+        settings: say how labels are made into classes.
     """
     names = ("image", "label", "subject")
     dataset = Dataset.from_files(
-        [dict(zip(names, row, strict=False)) for row in rows], n_classes=n_classes
+        [dict(zip(names, row, strict=False)) for row in rows],
+        n_classes=settings.n_classes,
     )
-    if relabel is not None:
-        dataset = dataset.relabel(relabel)
-    return dataset.binarize() if binarize else dataset
+    if settings.relabel is not None:
+        dataset = dataset.relabel(settings.relabel)
+    return dataset.binarize() if settings.binarize else dataset
 
 
 def _list_rows(dataset: Dataset) -> Rows:

@@ -19,7 +19,13 @@ from nobrainer.processing.segmentation import Segmentation
 from nobrainer.recipe import SearchRecord
 from nobrainer.research.folder import MODEL
 from nobrainer.research.journal import Size
-from nobrainer.research.records import Report, Rows, Scores, describe_values
+from nobrainer.research.records import (
+    Report,
+    Rows,
+    Scores,
+    Settings,
+    describe_values,
+)
 from nobrainer.research.size import count_size
 from nobrainer.research.space import Setting, Space
 from nobrainer.research.split import make_dataset
@@ -37,22 +43,14 @@ class SegmentationTask:
     space: the space that is searched.
     train, validate: (image, labels, subject) of each scan; the test split is not
         here, so that no training can see it.
-    n_classes, binarize, relabel: how labels are made into classes, as in `Settings`.
-    train_minutes: minutes of each training; None leaves its end to the epochs.
-    epochs: most epochs of each training.
-    n_draws: number of draws of the weights by which a run is judged; a deterministic
-        model makes one pass.
+    settings: the settings of the study: how labels are made into classes, how long each
+        training lasts, by how many draws it is judged.
     """
 
     space: Space
     train: Rows
     validate: Rows
-    n_classes: int
-    binarize: bool
-    relabel: str | None
-    train_minutes: float | None
-    epochs: int
-    n_draws: int
+    settings: Settings
 
     def run(
         self, values: Mapping[str, Any], seed: int, folder: str, report: Report
@@ -79,19 +77,26 @@ class SegmentationTask:
         segmentation = Segmentation(setting.model, setting.model_args).fit(
             train,
             validate,
-            epochs=self.epochs,
+            epochs=self.settings.epochs,
             opt_args={"lr": setting.learning_rate or DEFAULT_LEARNING_RATE},
             loss=setting.loss,
             seed=seed,
             verbose=False,
             gradient_clip=setting.gradient_clip,
-            max_minutes=self.train_minutes,
+            max_minutes=self.settings.train_minutes,
             on_epoch=curve.add,
         )
         # Training has chosen its best epoch on these scans, so they count as seen.
-        evaluation, judge_s = _evaluate(
-            segmentation, validate, self.n_draws, allow_seen=True
+        started = time.monotonic()
+        evaluation = segmentation.evaluate(
+            validate,
+            n_samples=self.settings.n_draws,
+            seed=JUDGE_SEED,
+            surfaces=False,
+            allow_seen=True,
+            verbose=False,
         )
+        judge_s = time.monotonic() - started
         print(f"judged on {len(validate)} scans in {judge_s:.1f} s", flush=True)
         segmentation.save(Path(folder) / MODEL)
         found = _figures(evaluation)
@@ -117,8 +122,12 @@ class SegmentationTask:
         for name, folder in folders.items():
             segmentation = Segmentation.load(Path(folder) / MODEL)
             dataset = self._dataset(test, self.space.setting({}))
-            evaluation, _ = _evaluate(
-                segmentation, dataset, self.n_draws, allow_seen=False
+            evaluation = segmentation.evaluate(
+                dataset,
+                n_samples=self.settings.n_draws,
+                seed=JUDGE_SEED,
+                surfaces=False,
+                verbose=False,
             )
             scores[name] = {
                 "figures": _figures(evaluation),
@@ -133,13 +142,13 @@ class SegmentationTask:
         return count_size(
             setting.model,
             setting.model_args,
-            n_classes=self.n_classes,
+            n_classes=self.settings.n_classes,
             batch_size=data.batch_size,
             block_shape=data.block_shape,
             judge_shapes=[
                 read_geometry(Path(image)).shape for image, *_ in self.validate
             ],
-            n_draws=self.n_draws,
+            n_draws=self.settings.n_draws,
         )
 
     def n_steps(self, values: Mapping[str, Any]) -> int:
@@ -147,7 +156,7 @@ class SegmentationTask:
         setting = self.space.setting(values)
         data = self._dataset(self.train, setting)
         patches = len(data) * data.config.patches_per_volume
-        n_steps = self.epochs * math.ceil(patches / data.batch_size)
+        n_steps = self.settings.epochs * math.ceil(patches / data.batch_size)
         return n_steps * _n_members(setting)
 
     def publish(self, folder: Path, best: Path, search: SearchRecord) -> None:
@@ -168,9 +177,7 @@ class SegmentationTask:
         return default_device().type == "cuda"
 
     def _dataset(self, rows: Rows, setting: Setting) -> Dataset:
-        dataset = make_dataset(
-            rows, self.n_classes, binarize=self.binarize, relabel=self.relabel
-        )
+        dataset = make_dataset(rows, self.settings)
         if setting.block_shape is not None:
             config = replace(dataset.config, block_shape=setting.block_shape)
             dataset = replace(dataset, config=config)
@@ -202,7 +209,7 @@ class _Curve:
         batch_size: int,
         report: Report,
     ) -> None:
-        self._epochs, self._minutes = task.epochs, task.train_minutes
+        self._settings = task.settings
         self._n_members = _n_members(setting)
         self._batch_size = batch_size
         self._report = report
@@ -215,9 +222,9 @@ class _Curve:
         self.steps += row["steps"]
         self.train_s += row["steps"] * self._batch_size / row["patches_per_s"]
         self._seconds[member] += row["seconds"]
-        share = row["epoch"] / self._epochs
-        if self._minutes is not None:
-            limit_s = 60 * self._minutes / self._n_members
+        share = row["epoch"] / self._settings.epochs
+        if self._settings.train_minutes is not None:
+            limit_s = 60 * self._settings.train_minutes / self._n_members
             share = max(share, self._seconds[member] / limit_s)
         share = (member + min(1.0, share)) / self._n_members
         # Goes into the log of the run.
@@ -230,22 +237,6 @@ class _Curve:
             flush=True,
         )
         self._report((share, row["validation_dice"]))
-
-
-def _evaluate(
-    segmentation: Segmentation, dataset: Dataset, n_draws: int, *, allow_seen: bool
-) -> tuple[Evaluation, float]:
-    """The evaluation, and the seconds that it took."""
-    started = time.monotonic()
-    evaluation = segmentation.evaluate(
-        dataset,
-        n_samples=n_draws,
-        seed=JUDGE_SEED,
-        surfaces=False,
-        allow_seen=allow_seen,
-        verbose=False,
-    )
-    return evaluation, time.monotonic() - started
 
 
 def _figures(evaluation: Evaluation) -> dict[str, float]:
