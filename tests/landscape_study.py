@@ -14,6 +14,7 @@ from nobrainer.research.proposers import PROPOSERS, Proposal
 from nobrainer.research.records import Settings, Split
 from nobrainer.research.space import Space, family_space
 from nobrainer.research.study import Study
+from nobrainer.research.trial_storage import TrialStorage
 from nobrainer.research.worker import Presence
 
 SPACE = family_space("bayesian_vnet")
@@ -109,7 +110,7 @@ def work(
             task or Landscape(),
             propose or PROPOSERS["random"](),
             Split(train=(), validate=(), test=("a", "b")),
-            storage=storage,
+            storage=TrialStorage(places.storage, chosen, storage),
             worker=worker.name,
             environment={"PYTHONPATH": os.pathsep.join([HERE, *sys.path])},
             budget=Budget(

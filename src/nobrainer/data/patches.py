@@ -134,8 +134,8 @@ class PatchSampler(Dataset[dict[str, Any]]):
 
     Args:
         volumes: prepared scans, all with labels.
-        config: block shape, patches per volume, foreground share, order and
-            augmentation; for label maps also `synthesis` and `map_share`.
+        config: block shape, batch size, patches per volume, foreground share, order
+            and augmentation; for label maps also `synthesis` and `map_share`.
         seed: seed of every random choice.
 
     Raises:
@@ -204,6 +204,24 @@ class PatchSampler(Dataset[dict[str, Any]]):
             "source": volume.name,
         }
 
+    def loader(self, *, num_workers: int = 0) -> DataLoader[dict[str, Any]]:
+        """Batches of the patches, the same ones for any number of workers.
+
+        Args:
+            num_workers: number of processes that cut patches; 0 cuts them in this one.
+
+        Returns:
+            A loader whose `dataset` is this sampler: call `set_epoch` before each
+            epoch.
+        """
+        return DataLoader(
+            self,
+            batch_size=self.config.batch_size,
+            num_workers=num_workers,
+            # The loader draws a base seed, which must not come from the global state.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
     def _synthesised(
         self,
         volume: Prepared,
@@ -241,33 +259,6 @@ class PatchSampler(Dataset[dict[str, Any]]):
         # The fourth number keeps this stream apart from those of the patches.
         rng = np.random.default_rng([self.seed, self.epoch, turn, 1])
         return int(rng.permutation(len(self.volumes))[place])
-
-
-def patch_loader(
-    volumes: Sequence[Prepared], config: DataConfig, *, seed: int, num_workers: int = 0
-) -> DataLoader[dict[str, Any]]:
-    """Batches of random patches, the same ones for any number of workers.
-
-    Args:
-        volumes: prepared scans, all with labels.
-        config: how patches are cut, see `PatchSampler`, and the batch size.
-        seed: seed of every random choice.
-        num_workers: number of processes that cut patches; 0 cuts them in this one.
-
-    Returns:
-        A loader whose `dataset` is a `PatchSampler`: call its `set_epoch` before each
-        epoch.
-
-    Raises:
-        InputError: a scan has no labels.
-    """
-    return DataLoader(
-        PatchSampler(volumes, config, seed=seed),
-        batch_size=config.batch_size,
-        num_workers=num_workers,
-        # The loader draws a base seed, which must not come from the global state.
-        generator=torch.Generator().manual_seed(seed),
-    )
 
 
 def _labels_of(volume: Prepared) -> np.ndarray:

@@ -273,7 +273,7 @@ def make_subject(
     isocentre_mm = rng.normal(0, (0.5, 15, 15)).round(2)
     # In RAS order until the very end.
     affine = nib.affines.from_matvec(np.eye(3) * resolution_mm, corner)
-    space = _draw_space(rng, atlas, affine, resolution_mm)
+    space = _draw_space(rng, atlas, affine)
     in_brain_mm = space.sample(atlas.depth_mm, "nearest") + 0.5 * space.noise(8)
     grey, white = space.sample(atlas.grey), space.sample(atlas.white)
     shares = _brain_tissue(rng, grey, white, resolution_mm)
@@ -294,12 +294,10 @@ def make_subject(
 
 
 def _draw_space(
-    rng: np.random.Generator,
-    atlas: _Atlas,
-    affine: NDArray[np.float64],
-    resolution_mm: float,
+    rng: np.random.Generator, atlas: _Atlas, affine: NDArray[np.float64]
 ) -> _Space:
     """Draw shape and pose of a head, and with them where the atlas lies."""
+    resolution_mm = float(affine[0, 0])
     shape = tuple(round(extent / resolution_mm) for extent in _FIELD_OF_VIEW_MM)
     lattice = tuple(round(extent / _LATTICE_MM) + 1 for extent in _FIELD_OF_VIEW_MM)
     displacement = _deformation(rng, lattice, _LATTICE_MM)

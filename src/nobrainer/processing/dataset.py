@@ -18,7 +18,7 @@ from nobrainer.data.augment import AUGMENTATIONS
 from nobrainer.data.entries import Entry, Scan
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.mapping import Mappable
-from nobrainer.data.patches import check_block_shape, is_count, patch_loader
+from nobrainer.data.patches import PatchSampler, check_block_shape, is_count
 from nobrainer.data.prepare import (
     Preparation,
     Prepared,
@@ -447,7 +447,8 @@ class Dataset:
         """
         self.check_labelled()
         volumes = self.prepare(preprocess)
-        return patch_loader(volumes, self.config, seed=seed, num_workers=num_workers)
+        sampler = PatchSampler(volumes, self.config, seed=seed)
+        return sampler.loader(num_workers=num_workers)
 
     def iterate(
         self,

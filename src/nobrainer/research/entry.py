@@ -126,7 +126,7 @@ def run(
             task,
             propose,
             split,
-            storage=storage,
+            storage=TrialStorage(folder.storage, settings, storage),
             worker=worker.name,
             environment={} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu},
             budget=_make_budget(each_run, deadline, max_experiments),

@@ -23,15 +23,15 @@ class SharedRuns:
     Args:
         folder: folder of the study.
         settings: settings of the study.
-        storage_url: URL of the database; None takes a file in the folder.
+        storage: the runs of the study in Optuna's storage.
     """
 
     def __init__(
-        self, folder: StudyFolder, settings: Settings, storage_url: str | None
+        self, folder: StudyFolder, settings: Settings, storage: TrialStorage
     ) -> None:
         self.folder = folder
         self.settings = settings
-        self.storage = TrialStorage(folder.storage, settings, storage_url)
+        self.storage = storage
         self.lock = FileLock(folder.lock)
         self._watch = Watch(folder.workers)
         self._journal = Journal(folder.journal)

@@ -29,6 +29,7 @@ from nobrainer.research.results import Results
 from nobrainer.research.shared import SharedRuns, is_held
 from nobrainer.research.space import Space
 from nobrainer.research.trial import Outcome, run_trial
+from nobrainer.research.trial_storage import TrialStorage
 
 MOST_SKIPPED = 20
 """The search ends after so many proposals in a row that are predicted not to fit."""
@@ -46,7 +47,7 @@ class Study:
         task: the training and judging that the study repeats.
         propose: function that proposes values to try.
         split: the scans of each part.
-        storage: URL of a database; None takes a file in the folder.
+        storage: the runs of the study in Optuna's storage.
         worker: name of this worker's `Presence`.
         environment: variables that runs have besides those of this process.
         budget: what this worker may spend.
@@ -62,7 +63,7 @@ class Study:
         propose: Proposer,
         split: Split,
         *,
-        storage: str | None,
+        storage: TrialStorage,
         worker: str,
         environment: Mapping[str, str],
         budget: Budget,

@@ -18,7 +18,7 @@ from nobrainer.bayes.layers import name_sites
 from nobrainer.bayes.warm_start import warm_start
 from nobrainer.checks import check_arguments
 from nobrainer.data.labels import LabelTable
-from nobrainer.data.patches import patch_loader
+from nobrainer.data.patches import PatchSampler
 from nobrainer.data.prepare import Prepared
 from nobrainer.errors import InputError
 from nobrainer.models.check import (
@@ -165,22 +165,35 @@ class TrainingPlan:
     @property
     def member_seeds(self) -> tuple[int, ...]:
         """The seed of each member's training; none of a single model."""
-        return tuple(self.members) if self.n_members > 1 else ()
+        seeds = tuple(training.seed for _, training in self.members)
+        return seeds if self.n_members > 1 else ()
 
     @cached_property
-    def members(self) -> dict[int, ModelConfig]:
-        """The networks to train one after the other, by the seed of their training.
+    def members(self) -> tuple[tuple[ModelConfig, TrainingConfig], ...]:
+        """The networks to train one after the other, and how each is trained.
 
-        A model that is no ensemble is its own only member, under the seed itself.
+        A model that is no ensemble is its own only member. Those of an ensemble have
+        seeds of their own, and equal shares of the minutes.
         """
-        seed, model = self.config.seed, self.model
+        model, config = self.model, self.config
         if model.name != "ensemble":
-            return {seed: model}
+            return ((model, config),)
         shared = {key: value for key, value in model.args.items() if key != "members"}
-        return {
-            mix_seed(seed, "member", number): ModelConfig(name, shared | dict(args))
-            for number, (name, args) in enumerate(model.args.get("members", MEMBERS))
-        }
+        pairs = model.args.get("members", MEMBERS)
+        minutes = config.max_minutes
+        if minutes is not None:
+            minutes /= len(pairs)
+        return tuple(
+            (
+                ModelConfig(name, shared | dict(args)),
+                replace(
+                    config,
+                    seed=mix_seed(config.seed, "member", number),
+                    max_minutes=minutes,
+                ),
+            )
+            for number, (name, args) in enumerate(pairs)
+        )
 
     def check(self, data: DataConfig, n_patches: int) -> None:
         """Raise `InputError` where training would fail, whatever its files hold.
@@ -196,12 +209,12 @@ class TrainingPlan:
         if _is_shipped(self.model.name):
             with imagined():
                 models.build(self.model.name, **self.model.args)
-        self._start(self.model, self.config.seed)
+        self._start(self.model, self.config)
         size = data.batch_size
         # The last batch is what is left.
         sizes = {min(size, n_patches), n_patches % size or min(size, n_patches)}
         # Members that are alike are checked once.
-        members = [*self.members.values()]
+        members = [model for model, _ in self.members]
         for member in [m for n, m in enumerate(members) if m not in members[:n]]:
             build = partial(self._build, member, 0)
             network = build()
@@ -241,19 +254,15 @@ class TrainingPlan:
         networks: list[nn.Module] = []
         history: list[dict[str, Any]] = []
         metrics: list[dict[str, float]] = []
-        for number, (seed, member) in enumerate(self.members.items()):
-            network = self._start(member, seed)
+        for number, (model, training) in enumerate(self.members):
+            network = self._start(model, training)
             folder = member_folder(directory, number, self.n_members)
+            patches = PatchSampler(volumes, recipe.data, seed=training.seed)
             job = Job(
                 objective=make_objective(network, loss, n_voxels),
                 optimizer=make_optimizer(self.optimizer, network, self.config.opt_args),
-                loader=patch_loader(
-                    volumes,
-                    recipe.data,
-                    seed=seed,
-                    num_workers=self.options.num_workers,
-                ),
-                recipe=self._recipe_of(recipe, member, seed),
+                loader=patches.loader(num_workers=self.options.num_workers),
+                recipe=replace(recipe, model=model, training=training),
                 labels=labels,
                 validate=validate,
                 directory=folder,
@@ -280,20 +289,12 @@ class TrainingPlan:
             is_given = models.name_of(self.given) == member.name
             return models.build(self.given if is_given else member.name, **member.args)
 
-    def _start(self, member: ModelConfig, seed: int) -> nn.Module:
+    def _start(self, member: ModelConfig, training: TrainingConfig) -> nn.Module:
         """A network as its training begins, at given weights where there are any."""
-        network = self._build(member, seed)
+        network = self._build(member, training.seed)
         if self.begin is not None:
             warm_start(network, self.begin.network, self.begin.delta)
         return network
-
-    def _recipe_of(self, recipe: Recipe, member: ModelConfig, seed: int) -> Recipe:
-        """The recipe of one member: its own network, seed and share of the minutes."""
-        minutes = self.config.max_minutes
-        if minutes is not None:
-            minutes /= self.n_members
-        training = replace(recipe.training, seed=seed, max_minutes=minutes)
-        return replace(recipe, model=member, training=training)
 
     def _on_epoch(self, number: int) -> Callable[[Mapping[str, Any]], None] | None:
         """What is called with each row of a member's history."""
