@@ -2,12 +2,13 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import RandomSampler, TPESampler
 
 from nobrainer.bayes.draws import mix_seed
@@ -112,7 +113,7 @@ def propose_random(
     if len(taken) >= _count_points(space):
         return None
     study = optuna.create_study(sampler=RandomSampler(seed=seed % 2**32))
-    values = _ask_for_new(study, space, taken, _RANDOM_TRIES)
+    values = _ask_for_new(study, to_distributions(space), taken, _RANDOM_TRIES)
     return None if values is None else Proposal(values, "random")
 
 
@@ -143,11 +144,14 @@ def propose_tpe(
         seed=seed % 2**32,
         multivariate=True,
     )
-    values = _ask_for_new(study, space, taken, _TPE_TRIES)
+    ranges = to_distributions(space)
+    values = _ask_for_new(study, ranges, taken, _TPE_TRIES)
     if values is not None:
         return Proposal(values, "tpe")
-    elsewhere = propose_random(space, rows, objectives, seed)
-    return elsewhere and Proposal(elsewhere.values, "tpe", "random: all near are tried")
+    study = optuna.create_study(sampler=RandomSampler(seed=seed % 2**32))
+    values = _ask_for_new(study, ranges, taken, _RANDOM_TRIES)
+    note = "random: all near are tried"
+    return None if values is None else Proposal(values, "tpe", note)
 
 
 def propose_grid(
@@ -181,7 +185,7 @@ def propose_grid(
         places = np.unravel_index(point, [len(axis) for axis in axes])
         picks = [axis[place] for axis, place in zip(axes, places, strict=True)]
         values = dict(zip(space.ranges, picks, strict=True))
-        if _key(space, values) not in taken:
+        if _key(space.ranges, values) not in taken:
             return Proposal(values, "grid")
     return None
 
@@ -214,7 +218,7 @@ def propose_by_model(
             space,
             rows,
             objectives,
-            is_new=lambda values: _key(space, values) not in taken,
+            is_new=lambda values: _key(space.ranges, values) not in taken,
         )
     except AnswerError as error:
         proposal = propose_tpe(space, rows, objectives, seed)
@@ -260,29 +264,32 @@ def _count_points(space: Space) -> float:
     return math.prod(counts)
 
 
-def _key(space: Space, values: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(values[name] for name in space.ranges)
+def _key(ranges: Iterable[str], values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The values in the order of the ranges' names, to compare them by."""
+    return tuple(values[name] for name in ranges)
 
 
 def _tried(space: Space, rows: Sequence[Row]) -> set[tuple[Any, ...]]:
     """The values that need not be tried again: of all runs that were not lost."""
     return {
-        _key(space, row.values)
+        _key(space.ranges, row.values)
         for row in rows
         if row.state != "lost" and space.ranges.keys() <= row.values.keys()
     }
 
 
 def _ask_for_new(
-    study: optuna.Study, space: Space, taken: set[tuple[Any, ...]], n_tries: int
+    study: optuna.Study,
+    ranges: dict[str, BaseDistribution],
+    taken: set[tuple[Any, ...]],
+    n_tries: int,
 ) -> dict[str, Any] | None:
     """Ask the study until it names values that were not tried.
 
     Each answer counts as under way from then on, which keeps TPE from repeating it.
     """
-    ranges = to_distributions(space)
     for _ in range(n_tries):
         values = study.ask(ranges).params
-        if _key(space, values) not in taken:
+        if _key(ranges, values) not in taken:
             return values
     return None

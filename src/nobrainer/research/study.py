@@ -124,7 +124,8 @@ class Study:
             try:
                 with self.shared.lock.acquire(timeout=self._left_s()):
                     rows = self.shared.settle()
-                    if not self._has_time(rows):
+                    now = time.monotonic()
+                    if not self.budget.holds_another(rows, self.settings, now):
                         self._say_too_short()
                         return
                     # A worker that scores the test split holds that lock.
@@ -142,9 +143,6 @@ class Study:
 
     def _left_s(self) -> float:
         return self.budget.left_s(time.monotonic())
-
-    def _has_time(self, rows: Sequence[Row]) -> bool:
-        return self.budget.holds_another(rows, self.settings, time.monotonic())
 
     def _say_too_short(self) -> None:
         if not self._n_ended:
@@ -177,7 +175,9 @@ class Study:
                 self.space, [*rows, *running], self.settings.objectives, seed
             )
             # A language model may have taken its time.
-            if proposal is None or not self._has_time(rows):
+            now = time.monotonic()
+            has_time = self.budget.holds_another(rows, self.settings, now)
+            if proposal is None or not has_time:
                 return None
             row = self._begin(
                 NextRun("proposal", proposal.values, proposal.proposer, proposal.note)
