@@ -91,7 +91,7 @@ def digest(path: str | Path) -> str:
 
 
 def is_taken(target: Path) -> bool:
-    """Whether there is a model in a directory, which may be replaced if it is asked for.
+    """Whether there is a model in a directory, which may be replaced on request.
 
     A model that a killed save has left beside its place is put back first.
 
