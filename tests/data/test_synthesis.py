@@ -383,7 +383,7 @@ def test_the_record_survives_json():
         ({"crop_share": 0.6}, "synthesis.crop_share must be below 0.5, got 0.6"),
         ({"noise": -0.1}, "synthesis.noise must be >= 0, got -0.1"),
         ({"gamma": 0.5}, "synthesis.gamma must be >= 1, got 0.5"),
-        ({"slice_mm": 0}, "synthesis.slice_mm must be > 0"),
+        ({"slice_mm": 0}, "synthesis.slice_mm must be a number > 0"),
         ({"warp_mm": math.nan}, "synthesis.warp_mm must be >= 0, got nan"),
         ({"contrasts": {"T1w": 1}}, "unknown contrast 'T1w': did you mean 'T1'"),
         ({"contrasts": {"T1": 0}}, "one that is above 0"),

@@ -182,14 +182,15 @@ class Training:
             started: when the epoch was begun, by the monotonic clock.
         """
         accumulate, n_steps = self.config.accumulate, self.budget.steps_of(epoch)
-        kept = time.monotonic()
+        kept = self.fabric.broadcast(time.monotonic() - started)
         for step, batch in enumerate(islice(self._batches(), n_steps)):
             # These batches were done before the training was resumed.
             if step < self.tally.steps:
                 continue
-            # All processes follow one clock, so that they stop at the same batch.
-            now = self.fabric.broadcast(time.monotonic())
-            seconds = self._earlier_s() + now - started
+            # All processes follow one clock, so that they stop at the same batch. The
+            # clocks of two differ, and so do the times at which they began.
+            spent = self.fabric.broadcast(time.monotonic() - started)
+            seconds = self._earlier_s() + spent
             # An epoch has at least one step, so that it has figures.
             if step and self.budget.is_over(seconds):
                 break
@@ -208,8 +209,8 @@ class Training:
             if self.progress:
                 rate = self.tally.patches / self.tally.seconds
                 self.progress.step(self.tally.mean("total"), self.tally.dice(), rate)
-            if last and step + 1 < n_steps and now - kept >= CHECKPOINT_S:
-                kept = now
+            if last and step + 1 < n_steps and spent - kept >= CHECKPOINT_S:
+                kept = spent
                 self.folder.keep(f"batch {step + 1} of epoch {epoch + 1}")
 
     def _batches(self) -> Iterator[dict[str, Any]]:
