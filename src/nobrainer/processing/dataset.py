@@ -48,7 +48,7 @@ class Dataset:
     data: the scans.
     config: how patches and targets are made.
     labels: the classes, with names and colours.
-    binarizer: the function that `binarize` was given, None without one.
+    binarizer: the function that `binarize` was given, or None.
     normalizer, outliers, spacing_mm: what goes into `preprocess`.
     asked_classes: the `n_classes` that was asked for, None where it was left open.
     memory_gb, directory: what `cache` was given.
@@ -81,11 +81,10 @@ class Dataset:
         """List scans with their labels; nothing is read but the files must exist.
 
         Args:
-            files: one entry per scan: `(image, label)`, `{"image": ..., "label":
-                ...}`, or an image alone. An image or label is a path, a nibabel
-                image, or (inside a pair or dict) an `(array, affine)` tuple. A dict
-                may also have the texts "subject" and "session"; without a subject the
-                path tells it, see `nobrainer.naming`.
+            files: one entry per scan: `(image, label)`, `{"image": ..., "label": ...}`
+                or an image alone, each a path, a nibabel image or (in a pair or dict)
+                an `(array, affine)` tuple. A dict may also have the texts "subject" and
+                "session"; else the path tells them, see `nobrainer.naming`.
             block_shape: voxels of a patch along each axis; None takes (32, 32, 32).
             n_classes: number of classes with background, at least 2; None takes 2, or
                 as many as the mapping of `relabel` has.
@@ -113,9 +112,8 @@ class Dataset:
             maps: one entry per head: a path, a nibabel image, or a dict with the key
                 "label" and, if wanted, "subject" and "session", see `from_files`.
             synthesis: what is drawn; None takes `Synthesis()`.
-            classes: the label values that the model is to find, see `relabel`. All
-                others are background to the model, yet have intensities of their own
-                in the images. None makes every label value but 0 foreground.
+            classes: the label values that the model is to find, see `relabel`; others
+                are background. None makes every label value but 0 foreground.
             block_shape: voxels of a patch along each axis; None takes (32, 32, 32).
 
         Raises:

@@ -82,14 +82,13 @@ def run(
         storage: URL of a database for many workers; None is a file in the folder.
         seed: seed of the split, the proposals and the trainings.
         view: shows how it goes; None shows nothing.
-        **options: fields of `RunOptions` by name: classes, length of the trainings,
-            draws, and what ends a run.
+        **options: fields of `RunOptions` by name.
 
     Returns: the study as it stands at the end.
 
     Raises:
-        InputError: arguments that cannot be used, or that differ from those that
-            the study began with; or a baseline that cannot be trained.
+        InputError: arguments that cannot be used or differ from those that the study
+            began with; or a baseline that cannot be trained.
         KeyboardInterrupt: the run under way is lost, no other.
     """
     check_positive("budget_hours", budget_hours)
@@ -110,9 +109,8 @@ def run(
     folder = StudyFolder(Path(working_dir).resolve())
     with folder.refusing(), ExitStack() as stack:
         settings, split = _open(folder, fresh, data, each_run, storage)
-        shortage = describe_shortage(
-            60 * budget_hours, max_experiments, settings.train_minutes
-        )
+        asked = 60 * budget_hours, max_experiments, settings.train_minutes
+        shortage = describe_shortage(*asked)
         if shortage is not None and not folder.journal.exists():
             view.say(shortage)
         task = SegmentationTask(ranges, split.train, split.validate, settings)
