@@ -110,9 +110,8 @@ def run(
     with folder.refusing(), ExitStack() as stack:
         settings, split = _open(folder, fresh, data, each_run, storage)
         asked = 60 * budget_hours, max_experiments, settings.train_minutes
-        shortage = describe_shortage(*asked)
-        if shortage is not None and not folder.journal.exists():
-            view.say(shortage)
+        if (short := describe_shortage(*asked)) and not folder.journal.exists():
+            view.say(short)
         task = SegmentationTask(ranges, split.train, split.validate, settings)
         worker = stack.enter_context(Presence(folder.workers))
         gpus = _list_gpus(folder) if task.gpus() else []
