@@ -88,14 +88,7 @@ class SegmentationTask:
         )
         # Training has chosen its best epoch on these scans, so they count as seen.
         started = time.monotonic()
-        evaluation = segmentation.evaluate(
-            validate,
-            n_samples=self.settings.n_draws,
-            seed=JUDGE_SEED,
-            surfaces=False,
-            allow_seen=True,
-            verbose=False,
-        )
+        evaluation = self._evaluate(segmentation, validate, allow_seen=True)
         judge_s = time.monotonic() - started
         print(f"judged on {len(validate)} scans in {judge_s:.1f} s", flush=True)
         segmentation.save(Path(folder) / MODEL)
@@ -122,18 +115,25 @@ class SegmentationTask:
         for name, folder in folders.items():
             segmentation = Segmentation.load(Path(folder) / MODEL)
             dataset = self._dataset(test, self.space.setting({}))
-            evaluation = segmentation.evaluate(
-                dataset,
-                n_samples=self.settings.n_draws,
-                seed=JUDGE_SEED,
-                surfaces=False,
-                verbose=False,
-            )
+            evaluation = self._evaluate(segmentation, dataset)
             scores[name] = {
                 "figures": _figures(evaluation),
                 "subjects": _subjects(evaluation, dataset),
             }
         return scores
+
+    def _evaluate(
+        self, segmentation: Segmentation, scans: Dataset, *, allow_seen: bool = False
+    ) -> Evaluation:
+        """Judge a model; all models of a study are judged by draws of the same seed."""
+        return segmentation.evaluate(
+            scans,
+            n_samples=self.settings.n_draws,
+            seed=JUDGE_SEED,
+            surfaces=False,
+            allow_seen=allow_seen,
+            verbose=False,
+        )
 
     def size(self, values: Mapping[str, Any]) -> Size:
         """Count the network of these values and the work of training and judging it."""
