@@ -12,6 +12,7 @@ SRC = Path(__file__).parent.parent / "src"
 # Imports point strictly down; siblings on a line do not know each other.
 LAYERS = """
     cli utils
+    bids
     research
     report
     processing
@@ -43,6 +44,12 @@ INSIDE = {
         quality_folder study_view
         results scans
         outputs options records study_options train_options
+    """,
+    "bids": """
+        names
+        layout
+        filters
+        entities
     """,
     "training": """
         members
