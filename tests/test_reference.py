@@ -15,7 +15,6 @@ import torch
 import nobrainer
 from nobrainer.cli import main
 from nobrainer.glossary import OF_REGIONS, OF_SEVERAL_SCANS, OF_STRUCTURES, SCORES
-from nobrainer.training.options import DEFAULT_LEARNING_RATE
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 API = (REFERENCE / "api.md").read_text()
@@ -178,14 +177,6 @@ def test_options_are_those_of_the_command(name: str) -> None:
             values = (default,) if is_one else default
             said = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
             assert written_default.strip("`") == " ".join(said), flag
-
-
-def test_the_shell_says_the_learning_rate_of_fit() -> None:
-    rate = f"{DEFAULT_LEARNING_RATE:g}"
-    (option,) = (p for p in COMMANDS["train"].params if p.name == "learning_rate")
-    assert isinstance(option, click.Option)
-    assert f"[default: {rate}]" in str(option.help)
-    assert f"| `--learning-rate X` | {rate} |" in CLI
 
 
 SOURCE = Path(nobrainer.__file__).parent

@@ -23,6 +23,8 @@ def test_train_ends_after_steps_and_works_at_a_spacing(
         *("--binarize", "--model", "vnet", "--model-arg", "base_filters=1"),
         *("--model-arg", "levels=1", "--block-shape", 8, 8, 8, "--spacing", 2, 2, 3),
         *("--patches-per-volume", 1, "--max-steps", 3, "--averaging", 0.9),
+        *("--foreground", 1, "--balanced", 0.25, "--schedule", "late-cosine"),
+        *("--gradient-clip", 2, "--optimizer-arg", "betas=[0.9, 0.98]"),
     )
     result = nobrainer_(*args)
     assert result.exit_code == 0, result.stderr
@@ -30,7 +32,11 @@ def test_train_ends_after_steps_and_works_at_a_spacing(
     assert story["recipe"]["preprocess"]["spacing_mm"] == [2, 2, 3]
     training = story["recipe"]["training"]
     assert (training["epochs"], training["max_steps"]) == (None, 3)
-    assert training["averaging"] == 0.9
+    assert (training["averaging"], training["gradient_clip"]) == (0.9, 2)
+    assert training["schedule"] == "late-cosine"
+    assert training["opt_args"] == {"lr": 0.003, "betas": [0.9, 0.98]}
+    data = story["recipe"]["data"]
+    assert (data["foreground"], data["balanced"]) == (1, 0.25)
     # Three scans in batches of two: two steps an epoch.
     assert [row["steps"] for row in story["history"]] == [2, 1]
 
@@ -87,6 +93,8 @@ def test_a_finished_training_that_is_resumed_keeps_its_model(
     ("option", "message"),
     [
         (("--model-arg", "levels"), "--model-arg levels: must be KEY=VALUE"),
+        (("--optimizer-arg", "beta=0"), "did you mean 'betas'"),
+        (("--schedule", "cosin"), "did you mean 'cosine'"),
         (("--validate", "some"), "--validate some: must be a share"),
         (("--relabel", "7-class"), "did you mean '6-class'"),
         (("--relabel", "aseg", "--n-classes", "3"), "aseg: has 46 classes with"),

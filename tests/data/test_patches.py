@@ -70,30 +70,39 @@ def test_index_holds_every_class_and_at_most_5000_voxels():
     label = np.zeros((30, 30, 30), np.uint8)
     label[:20] = 4
     label[25, 3, 2:6] = 7
-    large, small = index_voxels(label, np.random.default_rng(0))
+    (large, small), shares = index_voxels(label, np.random.default_rng(0))
     assert len(set(large)) == 5000
     assert (label.ravel()[large] == 4).all()
     assert np.array_equal(small, 25 * 900 + 3 * 30 + np.arange(2, 6))
-    assert index_voxels(np.zeros((3, 3, 3), np.uint8), np.random.default_rng(0)) == []
+    assert shares.tolist() == [18000 / 18004, 4 / 18004]
+    nothing = index_voxels(np.zeros((3, 3, 3), np.uint8), np.random.default_rng(0))
+    assert nothing.voxels == []
 
 
-def test_foreground_patches_hold_each_class_equally_often():
+@pytest.mark.parametrize(
+    ("balanced", "expected"),
+    # Class 2 is a single voxel, class 1 has eight; binomial, 400 draws: sd 6 to 10.
+    [(1.0, 200), (0.0, 400 * 8 / 9), (0.25, 100 * 1 / 2 + 300 * 8 / 9)],
+)
+def test_centres_are_drawn_by_class_or_by_voxel(balanced, expected):
     label = prepared().label
-    voxels = index_voxels(label, np.random.default_rng(0))
+    centres = index_voxels(label, np.random.default_rng(0))
     rng = np.random.default_rng(1)
     counts = np.zeros(2)
     for _ in range(400):
-        origin = draw_origin(SHAPE, (4, 4, 4), voxels, 1.0, rng)
+        origin = draw_origin(SHAPE, (4, 4, 4), centres, 1.0, balanced, rng)
         classes = set(np.unique(crop(label, origin, (4, 4, 4), 0))) - {0}
         assert len(classes) == 1
         counts[int(classes.pop()) - 1] += 1
-    # Class 2 is a single voxel, class 1 has eight; binomial, 400 draws: sd 10.
-    assert abs(counts[0] - 200) < 40
+    assert abs(counts[0] - expected) < 35
 
 
 def test_uniform_patches_reach_every_place_equally():
     rng = np.random.default_rng(0)
-    origins = [draw_origin((6, 4, 5), (4, 4, 4), [], 1.0, rng) for _ in range(600)]
+    none = index_voxels(np.zeros((6, 4, 5), np.uint8), rng)
+    origins = [
+        draw_origin((6, 4, 5), (4, 4, 4), none, 1.0, 1.0, rng) for _ in range(600)
+    ]
     places, counts = np.unique(origins, axis=0, return_counts=True)
     assert places.tolist() == [[i, 0, k] for i in range(3) for k in range(2)]
     assert abs(counts - 100).max() < 40

@@ -9,9 +9,10 @@ from nobrainer import models
 from nobrainer.errors import InputError
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.segmentation import Segmentation
+from nobrainer.recipe import DEFAULT_LEARNING_RATE
 from nobrainer.research.ranges import Choice, Float, Integer
 from nobrainer.research.space import Setting, Space, family_space
-from nobrainer.training.options import DEFAULT_LEARNING_RATE, TrainingOptions
+from nobrainer.training.options import TrainingOptions
 
 each_family = pytest.mark.parametrize("family", models.available_models())
 

@@ -127,6 +127,19 @@ def test_learning_rate_over_the_whole_budget():
         assert learning_rate_factor("constant", progress, 0.01) == 1.0
 
 
+def test_late_cosine_stays_and_then_falls_over_the_last_35_percent():
+    for progress, expected in (
+        (0.0, 0.2),
+        (0.04, 1.0),
+        (0.65, 1.0),
+        (0.825, 0.5),
+        (0.65 + 0.35 * 0.75, 0.5 * (1 - math.sqrt(0.5))),
+        (1.0, 0.0),
+    ):
+        found = learning_rate_factor("late-cosine", progress, 0.01)
+        assert found == pytest.approx(expected, abs=1e-12)
+
+
 def test_budget_of_a_recipe():
     plain = make_recipe(training={"epochs": 4, "max_minutes": 2.0})
     assert Budget.of(plain, 50) == Budget(200, 50, 120.0, SETTLED)

@@ -93,15 +93,18 @@ def train(
         dataset.batch(patches.batch_size)
         .shuffle()
         .augment(patches.augment)
-        .patches(per_volume=patches.patches_per_volume)
+        .patches(
+            per_volume=patches.patches_per_volume,
+            foreground=patches.foreground,
+            balanced=patches.balanced,
+        )
     )
-    rate = training.learning_rate
     segmentation = network.build(checkpoints.checkpoint_dir)
     segmentation.fit(
         dataset,
         held_out,
         epochs=training.most_epochs,
-        opt_args=None if rate is None else {"lr": rate},
+        opt_args=training.opt_args,
         loss=training.loss,
         seed=seed,
         warm_start=training.warm_start,
@@ -109,6 +112,8 @@ def train(
         max_steps=training.max_steps,
         max_minutes=training.max_minutes,
         averaging=training.averaging,
+        schedule=training.schedule,
+        gradient_clip=training.gradient_clip,
         precision=machine.precision,
         devices=machine.devices,
         num_workers=machine.workers,

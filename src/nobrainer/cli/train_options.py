@@ -11,7 +11,7 @@ import nobrainer as nb
 from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
 from nobrainer.json_records import build_record
-from nobrainer.recipe import DataConfig
+from nobrainer.recipe import DEFAULT_LEARNING_RATE, DataConfig
 
 DEFAULT_EPOCHS = 10
 """Epochs of a training that nothing else ends."""
@@ -218,6 +218,26 @@ class Patches:
             help="Patches of each scan in an epoch.",
         ),
     ]
+    foreground: Annotated[
+        float,
+        click.option(
+            "--foreground",
+            metavar="SHARE",
+            default=DataConfig.foreground,
+            show_default=True,
+            help="Patches that are centred near a voxel of a class.",
+        ),
+    ]
+    balanced: Annotated[
+        float,
+        click.option(
+            "--balanced",
+            metavar="SHARE",
+            default=DataConfig.balanced,
+            show_default=True,
+            help="Of these, those whose class is drawn uniformly, however small it is.",
+        ),
+    ]
     augment: Annotated[
         str,
         click.option(
@@ -250,8 +270,41 @@ class Training:
         ),
     ]
     learning_rate: Annotated[
+        float,
+        click.option(
+            "--learning-rate",
+            default=DEFAULT_LEARNING_RATE,
+            show_default=True,
+            help="Of Adam.",
+        ),
+    ]
+    schedule: Annotated[
+        str,
+        click.option(
+            "--schedule",
+            default="cosine",
+            show_default=True,
+            help="Course of the learning rate: cosine, late-cosine or constant.",
+        ),
+    ]
+    gradient_clip: Annotated[
         float | None,
-        click.option("--learning-rate", type=float, help="Of Adam.  [default: 0.003]"),
+        click.option(
+            "--gradient-clip",
+            metavar="NORM",
+            type=float,
+            help="Largest norm of the gradient.",
+        ),
+    ]
+    optimizer_args: Annotated[
+        tuple[str, ...],
+        click.option(
+            "--optimizer-arg",
+            "optimizer_args",
+            metavar="KEY=VALUE",
+            multiple=True,
+            help="Further argument of Adam, such as betas=[0.9,0.98]; may be repeated.",
+        ),
     ]
     loss: Annotated[
         str,
@@ -288,6 +341,12 @@ class Training:
             help="Keep a moving average of the weights, 0.999 for instance.",
         ),
     ]
+
+    @property
+    def opt_args(self) -> dict[str, Any]:
+        """Arguments of Adam by name."""
+        more = dict(_read_argument("--optimizer-arg", t) for t in self.optimizer_args)
+        return {"lr": self.learning_rate} | more
 
     @property
     def most_epochs(self) -> int | None:
@@ -360,12 +419,20 @@ def _read_synthesis(texts: tuple[str, ...]) -> nb.Synthesis:
     return build_record(nb.Synthesis, usual | asked, "synthesis")
 
 
+_EXAMPLES = {
+    "--model-arg": "levels=3",
+    "--synthesis-arg": "noise=0.1",
+    "--optimizer-arg": "eps=1e-6",
+}
+
+
 def _read_argument(option: str, text: str) -> tuple[str, Any]:
     """Read name and value of an argument; a value that is no JSON is taken as text."""
     name, equals, value = text.partition("=")
     if not equals:
-        example = "noise=0.1" if option == "--synthesis-arg" else "levels=3"
-        raise InputError(f"{option} {text}: must be KEY=VALUE, such as {example}")
+        raise InputError(
+            f"{option} {text}: must be KEY=VALUE, such as {_EXAMPLES[option]}"
+        )
     try:
         return name, json.loads(value)
     except json.JSONDecodeError:

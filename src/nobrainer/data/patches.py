@@ -1,7 +1,7 @@
 """Random patches of prepared scans."""
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -18,11 +18,24 @@ from nobrainer.types import Shape3
 _VOXELS_PER_CLASS = 5000
 
 
-def is_count(value: object, least: int) -> bool:
+def is_count(value: object, least: int) -> TypeGuard[int]:
     """Whether a value is an integer of Python or NumPy, at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         return False
     return int(value) >= least
+
+
+def as_count(name: str, value: object, least: int) -> int:
+    """A value as an integer of Python; `InputError` where it is none, or too small.
+
+    Args:
+        name: what the message calls the value.
+        value: what the user gave.
+        least: the smallest allowed number.
+    """
+    if not is_count(value, least):
+        raise InputError(f"{name} must be an integer >= {least}, got {value!r}")
+    return int(value)
 
 
 def check_block_shape(shape: Sequence[int]) -> Shape3:
@@ -37,50 +50,63 @@ def check_block_shape(shape: Sequence[int]) -> Shape3:
     return int(sizes[0]), int(sizes[1]), int(sizes[2])
 
 
-def index_voxels(label: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+class Centres(NamedTuple):
+    """Voxels of each class that occurs, background not counted.
+
+    voxels: for each class the flat indices of its voxels: all of them, or 5000 at
+        random where there are more.
+    shares: for each class its share of all these classes' voxels, float (n,).
+    """
+
+    voxels: list[np.ndarray]
+    shares: np.ndarray
+
+
+def index_voxels(label: np.ndarray, rng: np.random.Generator) -> Centres:
     """List voxels of each class, from which the centres of patches are drawn.
 
     Args:
         label: class of each voxel, (I, J, K).
         rng: generator that chooses the voxels of a class that has many.
-
-    Returns:
-        For each class that occurs, but for background (0), the flat indices of its
-        voxels: all of them, or 5000 at random where there are more.
     """
     flat = label.ravel()
     foreground = np.flatnonzero(flat)
     order = np.argsort(flat[foreground], kind="stable")
     classes = flat[foreground][order]
     starts = np.flatnonzero(np.diff(classes)) + 1
-    return [
-        rng.choice(voxels, _VOXELS_PER_CLASS, replace=False)
-        if len(voxels) > _VOXELS_PER_CLASS
-        else voxels
-        for voxels in np.split(foreground[order], starts)
-        if len(voxels)
+    found = [voxels for voxels in np.split(foreground[order], starts) if len(voxels)]
+    voxels = [
+        rng.choice(members, _VOXELS_PER_CLASS, replace=False)
+        if len(members) > _VOXELS_PER_CLASS
+        else members
+        for members in found
     ]
+    return Centres(voxels, np.array([*map(len, found)]) / max(1, len(foreground)))
 
 
 def draw_origin(
     shape: Sequence[int],
     block_shape: Shape3,
-    voxels: Sequence[np.ndarray],
+    centres: Centres,
     foreground: float,
+    balanced: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Draw where a patch begins.
 
     Some patches are centred near a voxel of a class, up to a quarter of the block's
-    size away from it; the class is drawn uniformly from those that occur. The place of
-    all other patches is uniform. Where the volume is smaller than the block, the
-    origin is negative, so that the patch holds the whole volume.
+    size away from it. For a share of these the class is drawn uniformly from those
+    that occur; for the others each voxel of any class is equally likely, so that large
+    classes come more often. The place of all other patches is uniform. Where the volume
+    is smaller than the block, the origin is negative, so that the patch holds the whole
+    volume.
 
     Args:
         shape: voxels of the volume along each axis.
         block_shape: voxels of the patch along each axis.
-        voxels: for each class the flat indices that `index_voxels` lists.
+        centres: what `index_voxels` lists.
         foreground: probability of a patch near a voxel of a class, 0 to 1.
+        balanced: share of these patches whose class is drawn uniformly, 0 to 1.
         rng: generator of the random draws.
 
     Returns:
@@ -89,9 +115,14 @@ def draw_origin(
     block = np.array(block_shape)
     slack = np.array(shape) - block
     lowest, highest = np.minimum(slack, 0), np.maximum(slack, 0)
-    if not voxels or rng.random() >= foreground:
+    n_classes = len(centres.voxels)
+    if not n_classes or rng.random() >= foreground:
         return rng.integers(lowest, highest, endpoint=True)
-    members = voxels[int(rng.integers(len(voxels)))]
+    # No number is drawn where the answer is known: older recipes keep their patches.
+    if balanced == 1 or rng.random() < balanced:
+        members = centres.voxels[int(rng.integers(n_classes))]
+    else:
+        members = centres.voxels[int(rng.choice(n_classes, p=centres.shares))]
     centre = np.unravel_index(members[rng.integers(len(members))], tuple(shape))
     jitter = rng.integers(-(block // 4), block // 4, endpoint=True)
     return np.clip(np.array(centre) - block // 2 + jitter, lowest, highest)
@@ -134,7 +165,7 @@ class PatchSampler(Dataset[dict[str, Any]]):
 
     Args:
         volumes: prepared scans, all with labels.
-        config: block shape, batch size, patches per volume, foreground share, order
+        config: block shape, batch size, patches per volume, where patches lie, order
             and augmentation; for label maps also `synthesis` and `map_share`.
         seed: seed of every random choice.
 
@@ -150,7 +181,7 @@ class PatchSampler(Dataset[dict[str, Any]]):
         self.seed = seed
         self.epoch = 0
         self.augmentation = Augmentation.build(config.augment, config.block_shape)
-        self._voxels = [
+        self._centres = [
             index_voxels(
                 volume.head.classes if volume.head else _labels_of(volume),
                 np.random.default_rng([seed, number]),
@@ -178,8 +209,9 @@ class PatchSampler(Dataset[dict[str, Any]]):
         origin = draw_origin(
             volume.image.shape,
             block,
-            self._voxels[number],
+            self._centres[number],
             self.config.foreground,
+            self.config.balanced,
             rng,
         )
         if volume.head is not None:
@@ -307,8 +339,7 @@ def extract_patches(
             "volume and label must be 3-D arrays of one shape, got "
             f"{volume.shape} and {label.shape}"
         )
-    if not is_count(n_patches, 1):
-        raise InputError(f"n_patches must be an integer >= 1, got {n_patches!r}")
+    n_patches = as_count("n_patches", n_patches, 1)
     block = check_block_shape(block_shape)
     if binarize is not False:
         chosen: Binarizer | tuple[int, ...] | None = None
@@ -316,11 +347,11 @@ def extract_patches(
             chosen = binarize if callable(binarize) else foreground_values(binarize)
         label = find_foreground(label, chosen).astype(np.uint8)
     rng = np.random.default_rng(seed)
-    voxels = index_voxels(label, rng)
+    centres = index_voxels(label, rng)
     fill = volume.min()
     patches = []
     for _ in range(n_patches):
-        origin = draw_origin(volume.shape, block, voxels, 0.5, rng)
+        origin = draw_origin(volume.shape, block, centres, 0.5, 1.0, rng)
         image_patch = crop(volume, origin, block, fill)
         patches.append((image_patch, crop(label, origin, block, 0)))
     return patches

@@ -18,7 +18,7 @@ from nobrainer.data.augment import AUGMENTATIONS
 from nobrainer.data.entries import Entry, Scan
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.mapping import Mappable
-from nobrainer.data.patches import PatchSampler, check_block_shape, is_count
+from nobrainer.data.patches import PatchSampler, as_count, check_block_shape
 from nobrainer.data.prepare import (
     Preparation,
     Prepared,
@@ -42,8 +42,8 @@ Progress = Callable[[int, int], None]
 class Dataset:
     """What to read and how to make patches of it; every method gives a new dataset.
 
-    Make one with `Dataset.from_files` or `Dataset.from_label_maps`. Label values are
-    first relabelled, then binarized, whatever the order of the calls.
+    Make one with `from_files` or `from_label_maps`. Label values are first relabelled,
+    then binarized, whatever the order of the calls.
 
     data: the scans.
     config: how patches and targets are made.
@@ -130,9 +130,7 @@ class Dataset:
         block_shape: Sequence[int] | None,
         n_classes: int | None,
     ) -> Self:
-        if n_classes is not None and not is_count(n_classes, 2):
-            raise InputError(f"n_classes must be an integer >= 2, got {n_classes!r}")
-        asked = None if n_classes is None else int(n_classes)
+        asked = None if n_classes is None else as_count("n_classes", n_classes, 2)
         config = DataConfig(asked or 2)
         if block_shape is not None:
             config = replace(config, block_shape=check_block_shape(block_shape))
@@ -153,9 +151,7 @@ class Dataset:
 
     def batch(self, batch_size: int) -> Self:
         """Give patches in batches of this size, 1 or more; the last may be smaller."""
-        if not is_count(batch_size, 1):
-            raise InputError(f"batch size must be an integer >= 1, got {batch_size!r}")
-        return self._with(batch_size=int(batch_size))
+        return self._with(batch_size=as_count("batch size", batch_size, 1))
 
     def binarize(self, labels: Collection[int] | Binarizer | None = None) -> Self:
         """Make two classes: foreground and background, 1 and 0 in label maps.
@@ -166,8 +162,7 @@ class Dataset:
                 label values (I, J, K) into booleans.
 
         Raises:
-            InputError: `n_classes` was given and is not 2, or no valid label value
-                is given.
+            InputError: `n_classes` is given and not 2, or no valid label value is.
         """
         return replace(
             self,
@@ -208,25 +203,30 @@ class Dataset:
         return self._with(augment=profile)
 
     def patches(
-        self, *, per_volume: int | None = None, foreground: float | None = None
+        self,
+        *,
+        per_volume: int | None = None,
+        foreground: float | None = None,
+        balanced: float | None = None,
     ) -> Self:
         """Say how many patches an epoch takes of each volume, and from where.
 
         Args:
-            per_volume: number of patches of each volume; None leaves it (at first 64).
+            per_volume: number of patches of each volume, at first 64.
             foreground: share of the patches, 0 to 1, centred near a voxel of any class
-                but background, each equally likely; None leaves it (at first 0.5).
+                but background, at first 0.5.
+            balanced: share of these, 0 to 1, whose class is drawn uniformly, not in
+                proportion to its voxels; at first 1.
 
         Raises:
-            InputError: one of the two is out of its range.
+            InputError: one of these is out of its range; None leaves it as it is.
         """
         count = self.config.patches_per_volume if per_volume is None else per_volume
-        share = self.config.foreground if foreground is None else foreground
-        if not is_count(count, 1):
-            raise InputError(f"per_volume must be an integer >= 1, got {count!r}")
-        if isinstance(share, bool) or not 0 <= share <= 1:
-            raise InputError(f"foreground must be between 0 and 1, got {share!r}")
-        return self._with(patches_per_volume=int(count), foreground=float(share))
+        given = {"foreground": foreground, "balanced": balanced}
+        return self._with(
+            patches_per_volume=as_count("per_volume", count, 1),
+            **{name: share for name, share in given.items() if share is not None},
+        )
 
     # --- how volumes are read
 

@@ -27,14 +27,10 @@ from nobrainer.processing.progress import ProgressBar
 from nobrainer.processing.readings import Readings
 from nobrainer.processing.training_scans import TrainingScans
 from nobrainer.provenance import now
-from nobrainer.recipe import Recipe
+from nobrainer.recipe import DEFAULT_LEARNING_RATE, Recipe
 from nobrainer.training.checkpoint_folder import open_folder
 from nobrainer.training.data_loss import DataLoss, Loss
-from nobrainer.training.options import (
-    DEFAULT_LEARNING_RATE,
-    TrainingArguments,
-    TrainingOptions,
-)
+from nobrainer.training.options import TrainingArguments, TrainingOptions
 from nobrainer.training.validation import Validation
 
 Source = TypeVar("Source", bound=ImageSource)

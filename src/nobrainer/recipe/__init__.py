@@ -15,6 +15,7 @@ from nobrainer.recipe.recipe import (
 )
 from nobrainer.recipe.search import SearchRecord
 from nobrainer.recipe.settings import (
+    DEFAULT_LEARNING_RATE,
     DataConfig,
     ModelConfig,
     Outliers,
@@ -24,6 +25,7 @@ from nobrainer.recipe.settings import (
 from nobrainer.recipe.synthesis import Synthesis
 
 __all__ = [
+    "DEFAULT_LEARNING_RATE",
     "FORMAT_VERSION",
     "Cohort",
     "DataConfig",

@@ -73,6 +73,9 @@ class DataConfig:
     batch_size: number of patches in a batch.
     patches_per_volume: number of patches that an epoch takes of each volume.
     foreground: share of the patches, in [0, 1], that are centred near foreground.
+    balanced: share of these, in [0, 1], whose class is drawn uniformly, so that small
+        structures come as often as large ones; the others are centred near any voxel of
+        the foreground.
     shuffle: whether the order of the volumes is drawn anew in every round.
     augment: name of the profile of random changes.
     relabel: class of each label value of the files; None keeps the label values.
@@ -97,6 +100,7 @@ class DataConfig:
     binarize_name: str = ""
     synthesis: Synthesis | None = field(default=None, metadata=since(4))
     map_share: float | None = field(default=None, metadata=since(4))
+    balanced: float = field(default=1.0, metadata=since(4))
 
     def __post_init__(self) -> None:
         check_count("n_classes", self.n_classes, 2, MOST_CLASSES)
@@ -105,6 +109,7 @@ class DataConfig:
         check_count("batch_size", self.batch_size, 1, MOST_VALUE)
         check_count("patches_per_volume", self.patches_per_volume, 1, MOST_VALUE)
         check_share("foreground", self.foreground)
+        check_share("balanced", self.balanced)
         if self.map_share is not None:
             check_share("map_share", self.map_share)
         for value in self.binarize_ids:
@@ -116,6 +121,10 @@ class DataConfig:
                     f"{shorten(text)}"
                 )
             check_count("relabel", value, 0, MOST_VALUE)
+
+
+DEFAULT_LEARNING_RATE = 3e-3
+"""Learning rate of Adam where a training is given no arguments of the optimiser."""
 
 
 @dataclass(frozen=True)

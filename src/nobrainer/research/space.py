@@ -21,7 +21,7 @@ from nobrainer.errors import InputError
 from nobrainer.losses import LOSSES
 from nobrainer.models.check import check_patch, imagined
 from nobrainer.models.ensemble import MEMBERS
-from nobrainer.recipe import DataConfig
+from nobrainer.recipe import DEFAULT_LEARNING_RATE, DataConfig
 from nobrainer.research.ranges import (
     Choice,
     Float,
@@ -31,7 +31,6 @@ from nobrainer.research.ranges import (
     read_range,
     write_range,
 )
-from nobrainer.training.options import DEFAULT_LEARNING_RATE
 from nobrainer.types import Shape3
 
 

@@ -16,7 +16,7 @@ from nobrainer.glossary import OF_RUNS
 from nobrainer.io import read_geometry
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.segmentation import Segmentation
-from nobrainer.recipe import SearchRecord
+from nobrainer.recipe import DEFAULT_LEARNING_RATE, SearchRecord
 from nobrainer.research.folder import MODEL
 from nobrainer.research.journal import Size
 from nobrainer.research.records import (
@@ -30,7 +30,6 @@ from nobrainer.research.size import count_size
 from nobrainer.research.space import Setting, Space
 from nobrainer.research.split import make_dataset
 from nobrainer.training.engine import default_device, gpu_ids
-from nobrainer.training.options import DEFAULT_LEARNING_RATE
 
 JUDGE_SEED = 0
 """Seed of the draws on validation and test scans: the same for all runs."""

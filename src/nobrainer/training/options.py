@@ -8,9 +8,7 @@ from nobrainer.checks import check_choice, check_count
 from nobrainer.system import check_cores
 from nobrainer.training.engine import check_devices
 
-SCHEDULES = ("cosine", "constant")
-DEFAULT_LEARNING_RATE = 3e-3
-"""Learning rate of Adam where a training is given no arguments of the optimiser."""
+SCHEDULES = ("cosine", "late-cosine", "constant")
 
 
 @dataclass(frozen=True)
@@ -18,7 +16,8 @@ class TrainingOptions:
     """How a training steps, ends and runs: `fit` takes each of these by its name.
 
     schedule: course of the learning rate: "cosine" rises over the first 5 % of the
-        training and then decays to 0, "constant" stays where it starts.
+        training and then decays to 0, "late-cosine" stays high until the last 35 %,
+        "constant" stays where it starts.
     gradient_clip: largest norm of the gradient, > 0; None clips nothing.
     accumulate: number of batches whose mean gradient makes one step of the optimiser.
     patience: number of epochs without a better validation Dice after which training

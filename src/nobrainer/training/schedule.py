@@ -8,6 +8,8 @@ from nobrainer.recipe import Recipe
 
 WARM_UP = 0.05
 """Share of the training in which the learning rate rises to its full value."""
+LATE_DECAY = 0.35
+"""Share of the training over which the learning rate of "late-cosine" falls."""
 SETTLED, SETTLING_STEPS = 1 / 3, 30
 """Share of the training, and least number of batches, after which batch norm uses its
 running figures instead of the batch's.
@@ -27,17 +29,20 @@ def learning_rate_factor(schedule: str, progress: float, step: float) -> float:
     """The factor of the learning rate at a point of the training.
 
     Args:
-        schedule: "cosine" or "constant", see `TrainingOptions`.
+        schedule: "cosine", "late-cosine" or "constant", see `TrainingOptions`.
         progress: share of the training that is over, in [0, 1].
         step: share of the training that one batch takes.
 
-    Returns: 1 for "constant"; for "cosine" a linear rise to 1 over `WARM_UP`, then a
-        decay to 0.
+    Returns: 1 for "constant"; for the others a linear rise to 1 over `WARM_UP`, times
+        half a wave of the cosine from 1 to 0, which takes all of the training for
+        "cosine" and the last `LATE_DECAY` of it for "late-cosine".
     """
     if schedule == "constant":
         return 1.0
     rise = min(1.0, (progress + step) / WARM_UP)
-    return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    falling = 1.0 if schedule == "cosine" else LATE_DECAY
+    fallen = min(1.0, max(0.0, (progress - 1 + falling) / falling))
+    return rise * 0.5 * (1 + math.cos(math.pi * fallen))
 
 
 @dataclass(frozen=True)
