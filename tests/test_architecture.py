@@ -18,7 +18,7 @@ LAYERS = """
     processing
     figure
     quality evaluation calibration ranking regions
-    structures appearance
+    structures appearance tissues
     bundle
     croissant model_card
     training

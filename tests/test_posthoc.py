@@ -31,7 +31,8 @@ QUALITY = QualityModel(
     error=0.03,
 )
 COUNTED = replace(CALIBRATION, n_scans=9, checksums=("a" * 64, "b" * 64))
-RECORDS = [INTERVALS, CALIBRATION, replace(COUNTED, intervals=None), QUALITY]
+TOTALS = replace(INTERVALS, totals={"brain": 2.5, "intracranial": None})
+RECORDS = [INTERVALS, TOTALS, CALIBRATION, replace(COUNTED, intervals=None), QUALITY]
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda r: type(r).__name__)

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import combinations
 
 import numpy as np
@@ -14,6 +14,7 @@ from nobrainer.data.labels import LabelTable
 from nobrainer.inference.predict import TileResult
 from nobrainer.posthoc import Intervals, volume_spread
 from nobrainer.structures import (
+    Part,
     Structure,
     StructureSums,
     is_single_draw,
@@ -243,13 +244,41 @@ def test_tsv_is_tidy_and_its_sidecar_describes_every_column():
         written.pairwise_dice, rel=1e-7
     )
     assert "nan" not in text.lower()
-    index, value, name, *figures = (field.name for field in fields(Structure))
+    name, *figures, index, value = (field.name for field in fields(Structure))
     assert (index, value, name) == ("index", "value", "name")
     columns = ["subject", "index", "name", "status", *figures]
     assert list(rows[0]) == list(sidecar()) == columns
     for column, about in sidecar().items():
         assert list(about) == ["Description", "Units"]
         assert (about["Units"] == "mm^3") == column.endswith("_mm3")
+
+
+def test_a_whole_is_measured_as_one_class_of_its_members():
+    """A whole of classes 1 and 2, and what one class in their place would have."""
+    draws = random_draws(4)
+    intervals = Intervals(0.9, 20, 4, (None, 2.0, 2.0, None), {"both": 3.0})
+    sums = StructureSums(N_CLASSES, {"both": (1, 2), "rest": (3,)})
+    tile = whole(draws)
+    half = tile.label.shape[0] // 2
+    everywhere = (slice(None), slice(None))
+    sums.add(part(tile, (slice(0, half), *everywhere)))
+    sums.add(part(tile, (slice(half, None), *everywhere)))
+    both, rest = sums.totals(volumes_of(draws, 2.0), intervals)
+    merged = np.where(draws == 2, 1, draws)
+    of_merged = replace(whole(merged), label=np.minimum(tile.label, 1))
+    alone = StructureSums(N_CLASSES)
+    alone.add(of_merged)
+    as_one = Intervals(0.9, 20, 4, (None, 3.0, None, None))
+    expected = alone.table(volumes_of(merged, 2.0), NAMES, as_one)[0]
+    assert (both.name, both.status) == ("both", "found")
+    assert (rest.name, rest.status) == ("rest", "not found")
+    for field in fields(Part)[1:]:
+        value = getattr(both, field.name)
+        assert value == pytest.approx(getattr(expected, field.name)), field.name
+    text = to_tsv({"sub-01": (expected, both)})
+    first, second = csv.DictReader(io.StringIO(text), delimiter="\t")
+    assert (first.pop("index"), second.pop("index")) == ("1", "n/a")
+    assert first | {"name": "both"} == second
 
 
 def test_large_volumes_are_written_in_full():

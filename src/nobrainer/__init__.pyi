@@ -8,6 +8,7 @@ from . import regions as regions
 from . import report as report
 from . import research as research
 from . import structures as structures
+from . import tissues as tissues
 from .data.patches import extract_patches as extract_patches
 from .data.samples import get_data as get_data
 from .errors import DivergedError as DivergedError

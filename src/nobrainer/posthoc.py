@@ -44,22 +44,25 @@ class Intervals:
     n_draws: number of draws of each prediction that the factors come from. They hold
         for predictions of as many draws, since the spread depends on their number.
     factors: factor of each class, >= 0; None where too few subjects have the class.
+    totals: the same for wholes of several classes, such as the brain, by name.
     """
 
     coverage: float
     n_subjects: int
     n_draws: int
     factors: tuple[float | None, ...]
+    totals: dict[str, float | None] = field(default_factory=dict, metadata=since(4))
 
     def __post_init__(self) -> None:
         _check(0 < self.coverage < 1, "intervals.coverage in (0, 1)", self.coverage)
         _check(self.n_subjects > 0, "intervals.n_subjects positive", self.n_subjects)
         _check(self.n_draws > 0, "intervals.n_draws positive", self.n_draws)
-        known = [factor for factor in self.factors if factor is not None]
+        factors = (*self.factors, *self.totals.values())
+        known = [factor for factor in factors if factor is not None]
         _check(
             all(isfinite(factor) and factor >= 0 for factor in known),
             "intervals.factors finite and not negative, or null",
-            self.factors,
+            factors,
         )
 
     def to_json(self) -> str:

@@ -9,7 +9,7 @@ import io
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import stdtrit
@@ -21,16 +21,14 @@ from nobrainer.posthoc import Intervals, volume_spread
 
 
 @dataclass(frozen=True)
-class Structure:
-    """What the draws say about one structure of one scan; NaN where undefined.
+class Part:
+    """What the draws say about one part of one scan; NaN where undefined.
 
-    Everything is undefined for a structure that no training scan had, because the
-    network cannot know it. A structure that no draw finds has a volume of 0 and no
-    interval: all draws can miss a structure that is there.
+    A part is a structure, or several of them as a whole, such as the brain. A part that
+    no draw finds has a volume of 0 and no interval: all draws can miss a structure that
+    is there.
 
-    index: number of the class, by which arrays such as `volumes_mm3` are ordered.
-    value: what stands for the structure in the label map.
-    name: name of the class.
+    name: name of the class, or of the whole.
     volume_mm3: mean volume over draws, mm³.
     volume_sd_mm3: sample standard deviation (ddof=1) over draws, mm³; NaN for one
         draw.
@@ -45,12 +43,10 @@ class Structure:
         where no draw has the structure.
     iou: voxels on which all draws agree over those of any draw, 0..1; NaN for one
         draw and where no draw has the structure.
-    entropy, mutual_information: means over the voxels labelled with the structure,
-        nats; NaN where there are none.
+    entropy, mutual_information: means over the voxels labelled with the structure, or
+        with those of the whole, nats; NaN where there are none.
     """
 
-    index: int
-    value: int
     name: str
     volume_mm3: float
     volume_sd_mm3: float
@@ -72,23 +68,41 @@ class Structure:
         return "found" if self.volume_mm3 > 0 else "not found"
 
 
+@dataclass(frozen=True)
+class Structure(Part):
+    """What the draws say about one structure, see `Part`.
+
+    Everything is undefined for a structure that no training scan had, because the
+    network cannot know it.
+
+    index: number of the class, by which arrays such as `volumes_mm3` are ordered.
+    value: what stands for the structure in the label map.
+    """
+
+    index: int
+    value: int
+
+
 # Descriptions of the columns of a table that are no figures.
 _ABOUT = {
     "subject": "The scan.",
-    "index": "Value that stands for the structure in the label map.",
-    "name": "Name of the structure.",
+    "index": "Value that stands for the structure in the label map; 'n/a' for a whole.",
+    "name": "Name of the structure, or of a whole: 'brain' is all structures of the "
+    "brain with the ventricles, 'intracranial' these and the fluid around the brain.",
     "status": "'found'; 'not found': no draw has a voxel of it, which does not make it "
     "certain; 'not in training': no training scan had it, so that the network cannot "
     "know it.",
 }
-_FIGURES = tuple(
-    field.name for field in fields(Structure) if field.name not in ("value", *_ABOUT)
-)
+_FIGURES = tuple(field.name for field in fields(Part) if field.name != "name")
 _COLUMNS = (*_ABOUT, *_FIGURES)
 
 
 class StructureSums:
     """Sums over tiles from which the structures of one scan are read.
+
+    Args:
+        n_classes: number of classes, background among them.
+        totals: the numbers of the classes of each whole that is measured, by its name.
 
     Source: with v(c) the number of the n draws that give a voxel to class c, the sum
     of |A and B| over ordered pairs of draws is sum v(v - 1), and that of |A| + |B| is
@@ -97,25 +111,39 @@ class StructureSums:
     for quality by Roy et al. 2019, NeuroImage 195.
     """
 
-    def __init__(self, n_classes: int) -> None:
-        self._votes, self._squares, self._common, self._union, self._voxels = np.zeros(
-            (5, n_classes), np.int64
+    def __init__(
+        self, n_classes: int, totals: Mapping[str, Sequence[int]] = {}
+    ) -> None:
+        self._totals = totals
+        n_parts = n_classes + len(totals)
+        self._votes, self._squares, self._common, self._union = np.zeros(
+            (4, n_parts), np.int64
         )
+        self._voxels = np.zeros(n_classes, np.int64)
         self._entropy, self._information = np.zeros((2, n_classes))
 
     def add(self, tile: TileResult) -> None:
         """Add the statistics of one tile; every voxel must come once."""
         n_draws = tile.votes[:, 0, 0, 0].sum()
-        for index, votes in enumerate(tile.votes):
-            chosen = votes[votes > 0].astype(np.int64)
-            self._votes[index] += chosen.sum()
-            self._squares[index] += chosen @ chosen
-            self._common[index] += np.count_nonzero(chosen == n_draws)
-            self._union[index] += chosen.size
         label, size = tile.label.ravel(), len(self._voxels)
+        for index, votes in enumerate(tile.votes):
+            self._count(index, votes, n_draws)
+        for index, members in enumerate(self._totals.values(), size):
+            votes = np.zeros_like(tile.votes[0])
+            for member in members:
+                votes += tile.votes[member]
+            self._count(index, votes, n_draws)
         self._voxels += np.bincount(label, minlength=size)
         self._entropy += np.bincount(label, tile.entropy.ravel(), size)
         self._information += np.bincount(label, tile.mutual_information.ravel(), size)
+
+    def _count(self, part: int, votes: np.ndarray, n_draws: int) -> None:
+        """Add the votes (i, j, k) of a tile for a class or a whole."""
+        chosen = votes[votes > 0].astype(np.int64)
+        self._votes[part] += chosen.sum()
+        self._squares[part] += chosen @ chosen
+        self._common[part] += np.count_nonzero(chosen == n_draws)
+        self._union[part] += chosen.size
 
     def table(
         self,
@@ -132,53 +160,80 @@ class StructureSums:
             intervals: what the conformal intervals are made with, if fitted.
             never_seen: indices of the classes that no training scan had.
         """
-        n_draws = len(volumes_mm3)
         factors = intervals.factors if intervals else (None,) * len(labels.names)
         structures = []
         for index, name in list(enumerate(labels.names))[1:]:
-            if index in never_seen:
-                undefined = [math.nan] * (len(fields(Structure)) - 3)
-                known = index, labels.values[index], name
-                structures.append(Structure(*known, *undefined))
-                continue
-            mean = float(volumes_mm3[:, index].mean())
-            sd = float(volumes_mm3[:, index].std(ddof=1)) if n_draws > 1 else math.nan
-            half = float(stdtrit(n_draws - 1, 0.975)) * sd
-            factor = factors[index]
-            unit = float(volume_spread(mean, sd))
-            width = math.nan if factor is None else factor * unit
-            if not mean:
-                # An interval of no width would claim that the volume is surely 0.
-                half = width = math.nan
-            low, high = _around(mean, half * math.sqrt(1 + 1 / n_draws))
-            conformal_low, conformal_high = _around(mean, width)
-            votes = int(self._votes[index])
-            pairs = int(self._squares[index]) - votes
-            voxels = int(self._voxels[index])
-            structures.append(
-                Structure(
-                    index=index,
-                    value=labels.values[index],
-                    name=name,
-                    volume_mm3=mean,
-                    volume_sd_mm3=sd,
-                    volume_low_mm3=low,
-                    volume_high_mm3=high,
-                    conformal_low_mm3=conformal_low,
-                    conformal_high_mm3=conformal_high,
-                    cv=_ratio(sd, mean),
-                    pairwise_dice=_ratio(pairs, (n_draws - 1) * votes),
-                    iou=_ratio(self._common[index], self._union[index])
-                    if n_draws > 1
-                    else math.nan,
-                    entropy=_ratio(self._entropy[index], voxels),
-                    mutual_information=_ratio(self._information[index], voxels),
-                )
-            )
+            figures: dict[str, Any] = dict.fromkeys(_FIGURES, math.nan)
+            if index not in never_seen:
+                of_draws = volumes_mm3[:, index]
+                figures = self._figures(index, (index,), of_draws, factors[index])
+            value = labels.values[index]
+            structures.append(Structure(name=name, index=index, value=value, **figures))
         return tuple(structures)
 
+    def totals(
+        self, volumes_mm3: np.ndarray, intervals: Intervals | None
+    ) -> tuple[Part, ...]:
+        """List the wholes that are measured, in their order.
 
-def is_single_draw(structures: Sequence[Structure]) -> bool:
+        Args:
+            volumes_mm3, intervals: as for `table`.
+        """
+        factors = intervals.totals if intervals else {}
+        parts = []
+        for part, (name, members) in enumerate(self._totals.items(), len(self._voxels)):
+            of_draws = volumes_mm3[:, list(members)].sum(1)
+            figures = self._figures(part, members, of_draws, factors.get(name))
+            parts.append(Part(name=name, **figures))
+        return tuple(parts)
+
+    def _figures(
+        self,
+        part: int,
+        members: Sequence[int],
+        volumes_mm3: np.ndarray,
+        factor: float | None,
+    ) -> dict[str, Any]:
+        """The figures of a class or a whole, by name.
+
+        Args:
+            part: its position in the sums.
+            members: the classes that it has.
+            volumes_mm3: (n_draws,), its volume in each draw, mm³.
+            factor: factor of its conformal interval, if fitted.
+        """
+        n_draws = len(volumes_mm3)
+        mean = float(volumes_mm3.mean())
+        sd = float(volumes_mm3.std(ddof=1)) if n_draws > 1 else math.nan
+        half = float(stdtrit(n_draws - 1, 0.975)) * sd
+        unit = float(volume_spread(mean, sd))
+        width = math.nan if factor is None else factor * unit
+        if not mean:
+            # An interval of no width would claim that the volume is surely 0.
+            half = width = math.nan
+        low, high = _around(mean, half * math.sqrt(1 + 1 / n_draws))
+        conformal_low, conformal_high = _around(mean, width)
+        votes = int(self._votes[part])
+        pairs = int(self._squares[part]) - votes
+        at = list(members)
+        voxels = int(self._voxels[at].sum())
+        iou = _ratio(self._common[part], self._union[part])
+        return {
+            "volume_mm3": mean,
+            "volume_sd_mm3": sd,
+            "volume_low_mm3": low,
+            "volume_high_mm3": high,
+            "conformal_low_mm3": conformal_low,
+            "conformal_high_mm3": conformal_high,
+            "cv": _ratio(sd, mean),
+            "pairwise_dice": _ratio(pairs, (n_draws - 1) * votes),
+            "iou": iou if n_draws > 1 else math.nan,
+            "entropy": _ratio(self._entropy[at].sum(), voxels),
+            "mutual_information": _ratio(self._information[at].sum(), voxels),
+        }
+
+
+def is_single_draw(structures: Sequence[Part]) -> bool:
     """Whether the structures come from one draw, which has no spread."""
     return all(math.isnan(one.volume_sd_mm3) for one in structures)
 
@@ -201,25 +256,26 @@ def mean_by_volume(structures: Sequence[Structure], figure: str) -> float:
     return float(np.average(values, weights=weights))
 
 
-def to_tsv(tables: Mapping[str, Sequence[Structure]]) -> str:
+def to_tsv(tables: Mapping[str, Sequence[Part]]) -> str:
     """The structures of some scans as one tidy table, tab-separated as in BIDS.
 
     Args:
-        tables: the structures of each subject, by the name of the subject.
+        tables: the structures and wholes of each subject, by the name of the subject.
 
     Returns:
-        A row per subject and structure with the columns of `sidecar`, of which
-        `index` is the structure's `value`; "n/a" for what is not defined.
+        A row per subject and part with the columns of `sidecar`, of which `index` is
+        the structure's `value`; "n/a" for what is not defined.
     """
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow(_COLUMNS)
-    for subject, structures in tables.items():
-        for one in structures:
+    for subject, parts in tables.items():
+        for one in parts:
             # A table with an sd of 0 would claim that the structure is surely absent.
             sd_mm3 = one.volume_sd_mm3 if one.status == "found" else math.nan
             row = {"subject": subject, "status": one.status, **asdict(one)}
-            row |= {"index": one.value, "volume_sd_mm3": sd_mm3}
+            value = one.value if isinstance(one, Structure) else "n/a"
+            row |= {"index": value, "volume_sd_mm3": sd_mm3}
             writer.writerow([_cell(row[column]) for column in _COLUMNS])
     return text.getvalue()
 

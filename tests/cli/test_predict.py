@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import nobrainer as nb
+from brains import model_of_brains, noise
 from commands import errors_of, labels_of, nobrainer_, rows_of, shell
 from nobrainer.data.labels import LabelTable
 from result_folders import said, scan
@@ -60,6 +61,53 @@ def test_predict_writes_maps_on_the_scans_grid_and_tables(
     tiles = ("--block-shape", 8, 9, 10, "--batch-size", 2, "--overwrite")
     assert nobrainer_(*args, *tiles).exit_code == 0
     np.testing.assert_allclose(labels_of(paths["entropy"]), entropy, atol=1e-5)
+
+
+def test_brain_mask_and_tissues_are_written_on_request(tmp_path: Path) -> None:
+    model = model_of_brains()
+    folder, scan, out = (
+        model.save(tmp_path / "model"),
+        tmp_path / "a.nii",
+        tmp_path / "out",
+    )
+    nib.save(noise(), scan)
+    args = ("predict", scan, "--model", folder, "--output-dir", out, "--n-samples", 2)
+    assert nobrainer_(*args).exit_code == 0
+    usual = {path.name for path in out.iterdir() if path.is_file()}
+    stamp = (out / "a_label.nii.gz").stat().st_mtime_ns
+    # Asked for afterwards they are added, and what is there stays.
+    assert nobrainer_(*args, "--brain-mask", "--tissues").exit_code == 0
+    assert (out / "a_label.nii.gz").stat().st_mtime_ns == stamp
+    maps = ("brainmask", "tissues", "GM_probseg", "WM_probseg", "CSF_probseg")
+    names = {f"a_{name}.nii.gz" for name in maps}
+    assert {path.name for path in out.iterdir() if path.is_file()} == usual | names
+
+    prediction = model.predict(scan, n_samples=2, seed=0, tissues=True, verbose=False)
+    images = (prediction.brain_mask, prediction.tissues)
+    images += tuple(prediction.tissue_probabilities.values())
+    for name, image in zip(maps, images, strict=True):
+        written = labels_of(out / f"a_{name}.nii.gz")
+        np.testing.assert_allclose(written, np.asarray(image.dataobj), atol=1e-6)
+    rows = rows_of(out / "a_structures.tsv")
+    assert [row["name"] for row in rows[-2:]] == ["brain", "intracranial"]
+    assert float(rows[-2]["volume_mm3"]) == pytest.approx(
+        prediction.totals[0].volume_mm3
+    )
+
+    fast = ("--n-samples", 0, "--brain-mask", "--tissues")
+    alone = ("predict", scan, "--model", folder, "--output-dir", tmp_path / "b", *fast)
+    assert nobrainer_(*alone).exit_code == 0
+    found = {path.name for path in (tmp_path / "b").iterdir() if path.is_file()}
+    assert found == {"a_label.nii.gz", "a_label.tsv", "provenance.json", *names}
+
+
+def test_a_model_of_other_classes_has_no_brain_mask(
+    scans: Path, model: Path, tmp_path: Path
+) -> None:
+    args = ("--model", model, "--output-dir", tmp_path / "out", "--brain-mask")
+    result = nobrainer_("predict", scans / "sub-0_T1w.nii.gz", *args)
+    assert result.exit_code == 2 and "FreeSurfer's ids" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_label_maps_carry_ids_unless_class_numbers_are_asked_for(

@@ -171,7 +171,9 @@ class _Judge:
                 )
             work.data = {
                 "case": asdict(case),
-                "structures": nb.structures.to_tsv({name: prediction.structures}),
+                "structures": nb.structures.to_tsv(
+                    {name: (*prediction.structures, *prediction.totals)}
+                ),
                 "regions": nb.regions.to_tsv({name: prediction.regions}),
             }
         self._folder.write_now_and_then()

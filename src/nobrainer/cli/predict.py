@@ -1,11 +1,12 @@
 """`nobrainer predict`: label and uncertainty maps of scans, and their volumes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import click
+import nibabel as nib
 
 import nobrainer as nb
 from nobrainer.cli.options import (
@@ -16,7 +17,7 @@ from nobrainer.cli.options import (
     Draws,
     gather,
 )
-from nobrainer.cli.outputs import echo, map_paths, to_json
+from nobrainer.cli.outputs import MAPS, echo, map_paths, to_json
 from nobrainer.cli.results import Results, make_method
 from nobrainer.cli.scans import each_scan, end, name_scans, new_batch, tell_skipped
 from nobrainer.io import write, write_text
@@ -79,11 +80,44 @@ class Settings(Draws):
     ]
 
 
+@dataclass(frozen=True)
+class Extras:
+    """What is written of a scan beside the usual maps and tables."""
+
+    brain_mask: Annotated[
+        bool,
+        click.option(
+            "--brain-mask",
+            is_flag=True,
+            help="Also write STEM_brainmask.nii.gz, the brain closed over its sulci.",
+        ),
+    ]
+    tissues: Annotated[
+        bool,
+        click.option(
+            "--tissues",
+            is_flag=True,
+            help="Also write STEM_tissues.nii.gz (1 grey matter, 2 white matter, 3 "
+            "cerebrospinal fluid) and the mean probability of each in "
+            "STEM_GM_probseg.nii.gz, STEM_WM_probseg.nii.gz and "
+            "STEM_CSF_probseg.nii.gz.",
+        ),
+    ]
+
+    def paths(self, directory: Path, stem: str) -> dict[str, Path]:
+        """The paths of the maps that these options ask for, by what they show."""
+        names = {"brain_mask": "brainmask"} if self.brain_mask else {}
+        if self.tissues:
+            names |= {"tissues": "tissues"}
+            names |= {name: f"{name}_probseg" for name in nb.tissues.THREE_TISSUES}
+        return {kind: directory / f"{stem}_{n}.nii.gz" for kind, n in names.items()}
+
+
 @click.command()
 @FILES
 @MODEL
 @OUTPUT_DIR
-@gather(settings=Settings)
+@gather(settings=Settings, extras=Extras)
 @click.option(
     "--overwrite",
     is_flag=True,
@@ -97,6 +131,7 @@ def predict(
     model_dir: Path,
     output_dir: Path,
     settings: Settings,
+    extras: Extras,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -136,7 +171,7 @@ def predict(
     )
     results = Results(output_dir, method, segmentation.device, overwrite=overwrite)
     names = results.keep_names(names)
-    writer = _Writer(segmentation, settings, results, names)
+    writer = _Writer(segmentation, settings, extras, results, names)
     results.open(names.values(), writer.columns)
     batch, stories = new_batch(ctx), []
     try:
@@ -168,15 +203,18 @@ class _Writer:
         self,
         segmentation: "nb.Segmentation",
         settings: Settings,
+        extras: Extras,
         results: Results,
         names: Mapping[Path, str],
     ) -> None:
         self.columns: dict[Path, str] = {}
         self.n_skipped = 0
         self._segmentation, self._settings = segmentation, settings
-        self._results, self._names = results, names
+        self._extras, self._results, self._names = extras, results, names
         labels = segmentation.labels_
         self._labels = labels.numbered() if settings.class_numbers else labels
+        if extras.brain_mask or extras.tissues:
+            nb.tissues.Compartments.require(labels)
         if settings.n_samples:
             sidecar = nb.structures.sidecar(segmentation.coverage(settings.n_samples))
             self.columns[results.directory / "structures.json"] = (
@@ -187,6 +225,7 @@ class _Writer:
         """Write the results of one scan; return the paths of all its files."""
         name, directory = self._names[file], self._results.directory
         maps = map_paths(directory, name, self._settings.n_samples)
+        maps |= self._extras.paths(directory, name)
         tables = {"classes": directory / f"{name}_label.tsv"}
         if self._settings.n_samples:
             tables["structures"] = directory / f"{name}_structures.tsv"
@@ -198,13 +237,14 @@ class _Writer:
             with self._results.work(name, [file], paths.values()) as work:
                 result = self._predict(file, bar)
                 work.begin()
-                images: Iterable[Any] = [result] if len(maps) == 1 else result
-                for image, path in zip(images, maps.values(), strict=True):
+                images = self._images(result)
+                for kind, path in maps.items():
                     if path not in work.kept:
-                        write(image, path, overwrite=True)
+                        write(images[kind], path, overwrite=True)
                 texts = {tables["classes"]: self._labels.to_dseg()}
-                if "structures" in tables:
-                    rows = nb.structures.to_tsv({name: result.structures})
+                if isinstance(result, nb.Prediction) and "structures" in tables:
+                    parts = (*result.structures, *result.totals)
+                    rows = nb.structures.to_tsv({name: parts})
                     texts[tables["structures"]] = rows
                 for path, text in texts.items():
                     if path not in work.kept:
@@ -214,10 +254,29 @@ class _Writer:
                         write_text(text, path, overwrite=True)
         return {"input": str(file)} | {kind: str(path) for kind, path in paths.items()}
 
-    def _predict(self, file: Path, bar: ProgressBar) -> "nb.Prediction":
+    def _images(
+        self, result: "nb.Prediction | nib.Nifti1Image"
+    ) -> dict[str, nib.Nifti1Image]:
+        """The maps of a prediction, or of its label map alone, by what they show."""
+        if isinstance(result, nb.Prediction):
+            label = result.label
+            images = {name: getattr(result, name) for name in MAPS}
+            images |= result.tissue_probabilities
+        else:
+            label, images = result, {"label": result}
+        if self._extras.brain_mask:
+            images["brain_mask"] = nb.tissues.brain_mask(label, self._labels)
+        if self._extras.tissues:
+            images["tissues"] = nb.tissues.tissue_map(label, self._labels)
+        return images
+
+    def _predict(
+        self, file: Path, bar: ProgressBar
+    ) -> "nb.Prediction | nib.Nifti1Image":
         return self._segmentation.predict(
             file,
             **asdict(self._settings),
+            tissues=self._extras.tissues,
             verbose=False,
             on_pass=bar.advance,
         )

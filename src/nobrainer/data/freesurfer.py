@@ -1,4 +1,4 @@
-"""FreeSurfer's label values: names, colours, and the schemes that group them."""
+"""FreeSurfer's label values: names, colours, tissues, and what groups them."""
 
 import csv
 from importlib.resources import files
@@ -34,3 +34,52 @@ MERGED = {
     "aseg": {2: "Left-Cerebral-Cortex", 22: "Right-Cerebral-Cortex"},
 }
 """For each scheme the names of classes that merge several structures."""
+
+OUTER_FLUID = 24
+"""Label value of the fluid around the brain."""
+_TISSUES = {
+    "white matter": (2, 7, 41, 46, 77, 85, 192, 251, 252, 253, 254, 255),
+    "cortex": (3, 8, 17, 18, 42, 47, 53, 54),
+    "deep grey": (11, 12, 26, 50, 51, 58),
+    "thalamus": (10, 28, 49, 60),
+    "pallidum": (13, 52),
+    "brain-stem": (16, 512),
+    "fluid": (4, 5, 14, 15, OUTER_FLUID, 43, 44, 72),
+    "choroid plexus": (31, 63, 136, 137, 163, 164),
+    "lesion": (25, 57),
+    "vessel": (30, 62, 502, 514),
+    "eye": (506,),
+    "muscle": (508, 530),
+    "soft tissue": (507,),
+    "mucosa": (509,),
+    "skin": (511,),
+    "bone": (515,),
+    "marrow": (516,),
+}
+"""Label values of each tissue, without the parcels of the cortex. Below 500 they are
+FreeSurfer's; from 500 on they are the tissues around the brain in the whole-head maps
+that SynthSeg publishes."""
+_TISSUE_OF = {value: name for name, values in _TISSUES.items() for value in values}
+_FIRST_OUTSIDE, _LAST_OUTSIDE = 500, 999
+"""Label values of what is not brain. The parcels of the cortex begin at 1000."""
+
+THREE_TISSUES = {
+    "GM": ("cortex", "deep grey", "thalamus", "pallidum", "vessel"),
+    "WM": ("white matter", "brain-stem", "lesion"),
+    "CSF": ("fluid", "choroid plexus"),
+}
+"""Tissues of the head that make up each of the three tissues of the brain, which have
+the names that BIDS gives them."""
+
+
+def tissue_of(value: int) -> str:
+    """The tissue that a label value stands for, empty where it is not known."""
+    if value == 0:
+        return "background"
+    name = FREESURFER_NAMES.get(value, "")
+    return "cortex" if name.startswith("ctx-") else _TISSUE_OF.get(value, "")
+
+
+def is_outside(value: int) -> bool:
+    """Whether a label value is one of the tissues around the brain."""
+    return _FIRST_OUTSIDE <= value <= _LAST_OUTSIDE

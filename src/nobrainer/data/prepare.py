@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from nobrainer.data.entries import Scan
+from nobrainer.data.freesurfer import is_outside
 from nobrainer.data.preprocess import (
     background_value,
     common_spacing,
     preprocess_image,
     preprocess_labels,
 )
-from nobrainer.data.synthesis import Anatomy, is_outside, synthesise
+from nobrainer.data.synthesis import Anatomy, synthesise
 from nobrainer.data.targets import Binarizer, make_targets, warn_of_unknown
 from nobrainer.errors import InputError, list_problems
 from nobrainer.io import read_geometry, read_image, read_labels

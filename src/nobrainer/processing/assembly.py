@@ -1,6 +1,7 @@
 """From the tiles of one scan to its maps, on the scan's own grid."""
 
 import warnings
+from collections.abc import Mapping, Sequence
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +17,7 @@ from nobrainer.memory import require_memory
 from nobrainer.processing.learned import Learned
 from nobrainer.processing.prediction import Prediction
 from nobrainer.quality import unlike_training
+from nobrainer.tissues import Compartments
 from nobrainer.volume import Volume, restore
 
 MAPS = ("label", "variance", "entropy", "mutual_information")
@@ -30,6 +32,7 @@ def predict_scan(
     labels: LabelTable,
     label_only: bool,
     probabilities: bool,
+    tissues: bool,
 ) -> nib.Nifti1Image | Prediction:
     """Read a scan, predict it, and bring the maps back to its grid.
 
@@ -41,16 +44,18 @@ def predict_scan(
         labels: the classes, and their values in the label map.
         label_only: give the label map alone.
         probabilities: keep the mean class probabilities, too.
+        tissues: keep the mean probabilities of the tissues, too.
 
     Warns: `UnusualScanWarning` for what is unlike the training scans.
 
     Raises:
         InputError: the scan cannot be used, or there is too little memory.
     """
+    members = Compartments.require(labels).tissues if tissues else {}
     volume = read_image(source)
     scan = preprocess_image(volume, learned.recipe.preprocess)
-    maps = _Maps(volume, scan, predictor.n_classes, probabilities=probabilities)
-    volumes_mm3, structures = learned.measure(
+    maps = _Maps(volume, scan, predictor.n_classes, members, probabilities)
+    volumes_mm3, structures, totals = learned.measure(
         predictor,
         scan.data,
         scan.geometry,
@@ -75,6 +80,8 @@ def predict_scan(
         probabilities=maps.probability_image() if probabilities else None,
         volumes_mm3=volumes_mm3,
         structures=structures,
+        totals=totals,
+        tissue_probabilities=maps.tissue_images(),
         seed=predictor.sampling.seed,
         labels=labels,
         data=learned.recipe.data,
@@ -92,16 +99,23 @@ class _Maps:
     """
 
     def __init__(
-        self, volume: Volume, scan: Volume, n_classes: int, *, probabilities: bool
+        self,
+        volume: Volume,
+        scan: Volume,
+        n_classes: int,
+        tissues: Mapping[str, Sequence[int]],
+        probabilities: bool,
     ) -> None:
         self._volume, self._scan = volume, scan
-        n_maps = len(MAPS) + (n_classes if probabilities else 0)
+        self._members = tissues
+        n_maps = len(MAPS) + len(tissues) + (n_classes if probabilities else 0)
         # Each map is kept on the working grid, then brought to the grid of the scan.
         needed_bytes = 4 * n_maps * (scan.data.size + volume.data.size)
         require_memory(volume.source, needed_bytes, "predict it")
         shape = scan.data.shape
         self.working = {kind: np.zeros(shape, np.float32) for kind in MAPS[1:]}
         self.working["label"] = np.zeros(shape, np.min_scalar_type(n_classes - 1))
+        self._tissues = {name: np.zeros(shape, np.float32) for name in tissues}
         self._mean = None
         if probabilities:
             self._mean = np.zeros((n_classes, *shape), np.float32)
@@ -112,6 +126,10 @@ class _Maps:
             self.working[kind][tile.where] = getattr(tile, kind)
         if self._mean is not None:
             self._mean[:, *tile.where] = tile.probabilities
+        for name, members in self._members.items():
+            of_tissue = self._tissues[name][tile.where]
+            for member in members:
+                of_tissue += tile.probabilities[member]
 
     def image(self, kind: str) -> nib.Nifti1Image:
         """A map of real numbers as an image on the scan's grid."""
@@ -127,6 +145,13 @@ class _Maps:
         assert self._mean is not None
         native = [self._restored(one) for one in self._mean]
         return to_nibabel(np.stack(native, axis=-1), self._volume)
+
+    def tissue_images(self) -> dict[str, nib.Nifti1Image]:
+        """Mean probability of each tissue on the scan's grid, by its name."""
+        return {
+            name: to_nibabel(self._restored(mean), self._volume)
+            for name, mean in self._tissues.items()
+        }
 
     def _restored(self, values: np.ndarray, *, labels: bool = False) -> np.ndarray:
         grids = self._scan.geometry, self._volume.geometry

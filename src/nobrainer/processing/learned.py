@@ -25,7 +25,8 @@ from nobrainer.models.registry import OWN, Model, at_most, builder_of
 from nobrainer.posthoc import Calibration, Intervals, QualityModel
 from nobrainer.quality import FEATURES
 from nobrainer.recipe import Cohort, Recipe
-from nobrainer.structures import Structure, StructureSums
+from nobrainer.structures import Part, Structure, StructureSums
+from nobrainer.tissues import Compartments
 from nobrainer.training.checkpoint import read_checkpoint
 from nobrainer.training.engine import default_device, inference_dtype
 from nobrainer.types import Shape3
@@ -192,7 +193,7 @@ class Learned:
         *,
         labels: LabelTable | None = None,
         on_tile: Callable[[TileResult], None] = lambda tile: None,
-    ) -> tuple[np.ndarray, tuple[Structure, ...]]:
+    ) -> tuple[np.ndarray, tuple[Structure, ...], tuple[Part, ...]]:
         """Predict a scan and measure its structures.
 
         Args:
@@ -204,10 +205,13 @@ class Learned:
             on_tile: called once for each tile, as a `Predictor` calls it.
 
         Returns:
-            (n_passes, C) volume of each class in each draw, mm³; and a row for each
-            structure.
+            (n_passes, C) volume of each class in each draw, mm³; a row for each
+            structure; and one for the brain and what lies in the skull, where the
+            classes tell them, see `nobrainer.tissues`.
         """
-        sums = StructureSums(predictor.n_classes)
+        compartments = Compartments.of(self.labels)
+        totals = {} if compartments is None else compartments.totals
+        sums = StructureSums(predictor.n_classes, totals)
 
         def add(tile: TileResult) -> None:
             sums.add(tile)
@@ -215,12 +219,12 @@ class Learned:
 
         counts = predictor(image, background, add)
         volumes_mm3 = counts * geometry.voxel_mm3
-        return volumes_mm3, sums.table(
-            volumes_mm3,
-            labels or self.labels,
-            self.intervals(predictor),
-            () if self.cohort is None else self.cohort.never_seen,
+        intervals = self.intervals(predictor)
+        never_seen = () if self.cohort is None else self.cohort.never_seen
+        structures = sums.table(
+            volumes_mm3, labels or self.labels, intervals, never_seen
         )
+        return volumes_mm3, structures, sums.totals(volumes_mm3, intervals)
 
     def check_quality_draws(self, n_draws: int) -> None:
         """Check that quality was learned with this number of draws, if it was learned.

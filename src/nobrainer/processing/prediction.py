@@ -1,7 +1,7 @@
 """What the draws say about one scan."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -16,7 +16,8 @@ from nobrainer.errors import InputError
 from nobrainer.io import ImageSource, read_labels, to_nibabel
 from nobrainer.recipe import DataConfig
 from nobrainer.regions import Region, find_regions
-from nobrainer.structures import Structure
+from nobrainer.structures import Part, Structure
+from nobrainer.tissues import brain_mask, tissue_map
 
 if TYPE_CHECKING:
     from nobrainer.figure import Picture
@@ -44,6 +45,10 @@ class Prediction:
         (one for each member of an ensemble).
     structures: a row for each class but background: its volume with error bars, how
         well the draws agree on it, and how sure they are inside it.
+    totals: such a row for the brain and for all that lies in the skull, where the
+        classes have FreeSurfer's ids (see `nobrainer.tissues`); else none.
+    tissue_probabilities: mean probability of grey matter ("GM"), white matter ("WM")
+        and cerebrospinal fluid ("CSF") over the draws, if asked for; float32 images.
     seed: the seed with which the same call gives the same result.
     labels: the names and colours of the classes, and their values in the label map.
     data: how the labels of files become these classes.
@@ -69,6 +74,8 @@ class Prediction:
     name: str
     appearance: Appearance | None = None
     flags: tuple[str, ...] = ()
+    totals: tuple[Part, ...] = ()
+    tissue_probabilities: Mapping[str, nib.Nifti1Image] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.label.shape))
@@ -88,6 +95,24 @@ class Prediction:
         """The ten areas with the largest total entropy, see `nobrainer.regions`."""
         classes = self.labels.to_classes(np.asarray(self.label.dataobj))
         return find_regions(self.entropy, classes, self.labels)
+
+    @cached_property
+    def brain_mask(self) -> nib.Nifti1Image:
+        """The brain on the scan's grid, closed over its sulci: 1 inside, 0 outside.
+
+        Raises:
+            InputError: the classes do not have FreeSurfer's ids.
+        """
+        return brain_mask(self.label, self.labels)
+
+    @cached_property
+    def tissues(self) -> nib.Nifti1Image:
+        """The tissues on the scan's grid: 1 grey, 2 white matter, 3 fluid, 0 elsewhere.
+
+        Raises:
+            InputError: the classes do not have FreeSurfer's ids.
+        """
+        return tissue_map(self.label, self.labels)
 
     def plot(
         self,

@@ -336,7 +336,7 @@ class Readings:
                     scan = preprocess_image(
                         read_image(source), learned.recipe.preprocess
                     )
-                    _, tables[name] = learned.measure(
+                    _, tables[name], _ = learned.measure(
                         predictor,
                         scan.data,
                         scan.geometry,

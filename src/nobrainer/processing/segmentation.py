@@ -171,6 +171,7 @@ class Segmentation(Readings):
         seed: int | None = ...,
         *,
         probabilities: Literal[False] = ...,
+        tissues: Literal[False] = ...,
         class_numbers: bool = ...,
         precision: str = ...,
         verbose: bool = ...,
@@ -186,6 +187,7 @@ class Segmentation(Readings):
         seed: int | None = ...,
         *,
         probabilities: Literal[False] = ...,
+        tissues: Literal[False] = ...,
         class_numbers: bool = ...,
         precision: str = ...,
         verbose: bool = ...,
@@ -201,6 +203,7 @@ class Segmentation(Readings):
         seed: int | None = ...,
         *,
         probabilities: bool = ...,
+        tissues: bool = ...,
         class_numbers: bool = ...,
         precision: str = ...,
         verbose: bool = ...,
@@ -216,6 +219,7 @@ class Segmentation(Readings):
         seed: int | None = ...,
         *,
         probabilities: Literal[False] = ...,
+        tissues: Literal[False] = ...,
         class_numbers: bool = ...,
         precision: str = ...,
         verbose: bool = ...,
@@ -231,6 +235,7 @@ class Segmentation(Readings):
         seed: int | None = ...,
         *,
         probabilities: Literal[False] = ...,
+        tissues: Literal[False] = ...,
         class_numbers: bool = ...,
         precision: str = ...,
         verbose: bool = ...,
@@ -246,6 +251,7 @@ class Segmentation(Readings):
         seed: int | None = ...,
         *,
         probabilities: bool = ...,
+        tissues: bool = ...,
         class_numbers: bool = ...,
         precision: str = ...,
         verbose: bool = ...,
@@ -260,6 +266,7 @@ class Segmentation(Readings):
         seed: int | None = None,
         *,
         probabilities: bool = False,
+        tissues: bool = False,
         class_numbers: bool = False,
         precision: str = "float32",
         verbose: bool = True,
@@ -280,6 +287,8 @@ class Segmentation(Readings):
                 mean. None takes 10 of a model that can draw, one pass of another.
             seed: seed of the draws; None takes a fresh one, which the result records.
             probabilities: also keep the mean class probabilities.
+            tissues: also keep the mean probabilities of grey matter, white matter and
+                cerebrospinal fluid, for a model whose classes have FreeSurfer's ids.
             class_numbers: give label maps the numbers 0, 1, 2, ... of the classes in
                 place of `LabelTable.values`, those of the training's label files.
             precision: "float32", or "bfloat16", faster on a device that has it.
@@ -289,7 +298,7 @@ class Segmentation(Readings):
         Returns: a `Prediction`, which unpacks into label, variance and entropy; for a
             list, a list of them. Without draws, that is for n_samples=0 or a
             deterministic model by default, the label image alone unless there are to
-            be probabilities.
+            be probabilities or tissues.
 
         Raises:
             InputError: a scan or argument that cannot be used.
@@ -323,8 +332,9 @@ class Segmentation(Readings):
                         source,
                         name,
                         labels=labels,
-                        label_only=n_samples == 0 and not probabilities,
+                        label_only=not (n_samples or probabilities or tissues),
                         probabilities=probabilities,
+                        tissues=tissues,
                     )
         if sources is not x:
             return results[0]

@@ -10,7 +10,7 @@ Source of the idea: Billot et al., "SynthSeg: Segmentation of brain MRI scans of
 contrast and resolution without retraining", Medical Image Analysis 86 (2023) 102789.
 """
 
-from nobrainer.data.synthesis.anatomy import Anatomy, is_outside
+from nobrainer.data.synthesis.anatomy import Anatomy
 from nobrainer.data.synthesis.batch import Draw, synthesise
 
-__all__ = ["Anatomy", "Draw", "is_outside", "synthesise"]
+__all__ = ["Anatomy", "Draw", "synthesise"]

@@ -6,39 +6,11 @@ from typing import Self
 
 import numpy as np
 
-from nobrainer.data.freesurfer import FREESURFER_NAMES
+from nobrainer.data.freesurfer import FREESURFER_NAMES, tissue_of
 
-OUTER_FLUID = 24
-"""Label value of the fluid around the brain."""
-
-_TISSUES = {
-    "white matter": (2, 7, 41, 46, 77, 85, 192, 251, 252, 253, 254, 255),
-    "cortex": (3, 8, 17, 18, 42, 47, 53, 54),
-    "deep grey": (11, 12, 26, 50, 51, 58),
-    "thalamus": (10, 28, 49, 60),
-    "pallidum": (13, 52),
-    "brain-stem": (16, 512),
-    "fluid": (4, 5, 14, 15, OUTER_FLUID, 43, 44, 72),
-    "choroid plexus": (31, 63, 136, 137, 163, 164),
-    "lesion": (25, 57),
-    "vessel": (30, 62, 502, 514),
-    "eye": (506,),
-    "muscle": (508, 530),
-    "soft tissue": (507,),
-    "mucosa": (509,),
-    "skin": (511,),
-    "bone": (515,),
-    "marrow": (516,),
-}
-"""Label values of each tissue, without the parcels of the cortex. Below 500 they are
-FreeSurfer's; from 500 on they are the tissues around the brain in the whole-head maps
-that SynthSeg publishes."""
-_TISSUE_OF = {value: name for name, values in _TISSUES.items() for value in values}
 _PAIRS = ((25, 57), (136, 163), (137, 164))
 """Left and right partners that have no name in the shipped table of FreeSurfer."""
 _SIDES = (("Left-", "Right-"), ("ctx-lh-", "ctx-rh-"))
-_FIRST_OUTSIDE, _LAST_OUTSIDE = 500, 999
-"""Label values of what is not brain. The parcels of the cortex begin at 1000."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +65,7 @@ class Anatomy:
             partners=partners,
             groups=tuple(map(min, enumerate(partners))),
             classes=tuple(classes.get(value, 0) for value in found),
-            tissues=tuple(map(_tissue, found)),
+            tissues=tuple(map(tissue_of, found)),
         )
 
     @property
@@ -120,11 +92,6 @@ class Anatomy:
         return np.searchsorted(self.values, labels).astype(size)
 
 
-def is_outside(value: int) -> bool:
-    """Whether a label value is one of the tissues around the brain."""
-    return _FIRST_OUTSIDE <= value <= _LAST_OUTSIDE
-
-
 def _partners(pairs: Sequence[tuple[int, int]]) -> dict[int, int]:
     """The partner of each label value that has one on the other side."""
     value_of = {name: value for value, name in FREESURFER_NAMES.items()}
@@ -136,11 +103,3 @@ def _partners(pairs: Sequence[tuple[int, int]]) -> dict[int, int]:
                 found[value] = other
     found.update((*_PAIRS, *pairs))
     return found | {right: left for left, right in found.items()}
-
-
-def _tissue(value: int) -> str:
-    """The tissue of a label value, empty where it is not known."""
-    if value == 0:
-        return "background"
-    name = FREESURFER_NAMES.get(value, "")
-    return "cortex" if name.startswith("ctx-") else _TISSUE_OF.get(value, "")

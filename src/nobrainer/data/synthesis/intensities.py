@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nobrainer.data.synthesis.anatomy import OUTER_FLUID, Anatomy, is_outside
+from nobrainer.data.freesurfer import OUTER_FLUID, is_outside
+from nobrainer.data.synthesis.anatomy import Anatomy
 from nobrainer.data.synthesis.draws import Draws
 from nobrainer.recipe import Synthesis
 
