@@ -18,7 +18,8 @@ LAYERS = """
     processing
     figure
     quality evaluation calibration ranking regions
-    structures appearance tissues
+    structures appearance
+    changes tissues
     bundle
     croissant model_card
     training

@@ -1,5 +1,6 @@
 from . import bayes as bayes
 from . import bundle as bundle
+from . import changes as changes
 from . import figure as figure
 from . import models as models
 from . import quality as quality

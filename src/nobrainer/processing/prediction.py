@@ -10,6 +10,7 @@ import numpy as np
 
 import nobrainer
 from nobrainer.appearance import Appearance
+from nobrainer.changes import Change, compare_draws
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.targets import make_targets
 from nobrainer.errors import InputError
@@ -17,7 +18,7 @@ from nobrainer.io import ImageSource, read_labels, to_nibabel
 from nobrainer.recipe import DataConfig
 from nobrainer.regions import Region, find_regions
 from nobrainer.structures import Part, Structure
-from nobrainer.tissues import brain_mask, tissue_map
+from nobrainer.tissues import Compartments, brain_mask, tissue_map
 
 if TYPE_CHECKING:
     from nobrainer.figure import Picture
@@ -96,6 +97,22 @@ class Prediction:
         classes = self.labels.to_classes(np.asarray(self.label.dataobj))
         return find_regions(self.entropy, classes, self.labels)
 
+    @property
+    def draws_mm3(self) -> dict[str, np.ndarray]:
+        """Volume in each draw, (n_draws,), mm³, of each part by its name.
+
+        The parts are the structures, without those that no training scan had, and the
+        `totals`.
+        """
+        known = [one for one in self.structures if one.status != "not in training"]
+        found = {one.name: self.volumes_mm3[:, one.index] for one in known}
+        members = Compartments.of(self.labels)
+        totals = members.totals if members and self.totals else {}
+        return found | {
+            name: self.volumes_mm3[:, list(classes)].sum(1)
+            for name, classes in totals.items()
+        }
+
     @cached_property
     def brain_mask(self) -> nib.Nifti1Image:
         """The brain on the scan's grid, closed over its sulci: 1 inside, 0 outside.
@@ -149,6 +166,40 @@ class Prediction:
             n_slices=n_slices,
             radiological=radiological,
             title=self.name if title is None else title,
+        )
+
+    def changes_since(
+        self, earlier: "Prediction", years: float | None = None
+    ) -> tuple[Change, ...]:
+        """How structures have changed since an earlier scan of the same person.
+
+        Args:
+            earlier: its prediction by the same model, with the same seed and number of
+                draws, so that both volumes can be compared draw by draw.
+            years: time between the scans in years; None where it is not known.
+
+        Returns:
+            A row for each part of `draws_mm3`, see `nobrainer.changes.Change`.
+
+        Raises:
+            InputError: the classes or draws differ, or the time is not above 0.
+        """
+        theirs, ours = (
+            (one.labels.names, one.seed, len(one.volumes_mm3))
+            for one in (earlier, self)
+        )
+        if theirs != ours:
+            raise InputError(
+                f"{self.name} and {earlier.name} must be predicted by the same model "
+                f"and draws: predict both with one seed (here {self.seed}, there "
+                f"{earlier.seed}) and one number of draws"
+            )
+        before, after = earlier.draws_mm3, self.draws_mm3
+        return compare_draws(
+            list(after),
+            np.stack(list(before.values()), axis=1),
+            np.stack(list(after.values()), axis=1),
+            years,
         )
 
     def _as_label(self, truth: ImageSource) -> nib.Nifti1Image:
