@@ -169,9 +169,10 @@ def test_calibration_wants_scans_that_training_has_not_seen(copy, pairs):
 # --- a warm start
 
 
-def test_a_warm_start_is_written_down(fitted, pairs, tmp_path):
+@pytest.mark.parametrize("kept", ["float32", "float16"])
+def test_a_warm_start_is_written_down(pairs, tmp_path, kept):
     plain = nb.Segmentation("vnet", SMALL).fit(build(pairs[:2]))
-    folder = plain.save(tmp_path / "plain")
+    folder = plain.save(tmp_path / "plain", weights=kept)
     warm = nb.Segmentation("bayesian_vnet", SMALL)
     # A learning rate of next to nothing leaves the network where it began.
     warm.fit(
@@ -183,7 +184,8 @@ def test_a_warm_start_is_written_down(fitted, pairs, tmp_path):
     digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
     assert warm.recipe_.training.warm_start == digest
     assert warm.recipe_.training.warm_start_delta == 0.1
-    mean, trained = warm.model_.head.weight_posterior.mean, plain.model_.head.weight
+    mean = warm.model_.head.weight_posterior.mean
+    trained = plain.model_.head.weight.to(getattr(torch, kept)).float()
     assert torch.allclose(mean, trained, atol=1e-6)
     scale = warm.model_.head.weight_posterior.scale
     assert torch.allclose(scale, 0.1 * trained.abs(), rtol=1e-2)

@@ -18,7 +18,7 @@ from nobrainer.errors import InputError
 from nobrainer.json_records import check_history, parse_json
 from nobrainer.model_card import model_card
 from nobrainer.posthoc import Calibration, QualityModel
-from nobrainer.recipe import Recipe, refuse_newer
+from nobrainer.recipe import Recipe, WeightsFormat, refuse_newer
 
 T = TypeVar("T")
 
@@ -35,6 +35,7 @@ SUMS = "SHA256SUMS"
 OPTIONAL = (CALIBRATION, QUALITY, CARD)
 LISTED = (WEIGHTS, RECIPE, LABELS, HISTORY, *OPTIONAL, CROISSANT)
 
+_HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 _LABEL_FIELDS = (
     Field("index", "sc:Integer"),
     Field("name", "sc:Text"),
@@ -47,7 +48,8 @@ _LABEL_FIELDS = (
 class Bundle:
     """A trained model: how it was made, its weights, its classes, its training.
 
-    `weights` is the network's state by name; a row of `history` is one epoch and
+    `weights` is the network's state by name, in the network's own number formats
+    whatever the file has (`recipe.model.weights`); a row of `history` is one epoch and
     holds what JSON can hold. `calibration` and `quality` are None until they are
     fitted.
     """
@@ -64,7 +66,7 @@ def pack(bundle: Bundle) -> dict[str, bytes]:
     """All files of a model, the list of checksums last."""
     history = "".join(json.dumps(row) + "\n" for row in bundle.history).encode()
     contents = {
-        WEIGHTS: pack_weights(bundle.weights),
+        WEIGHTS: pack_weights(bundle.weights, bundle.recipe.model.weights),
         RECIPE: bundle.recipe.to_json().encode(),
         LABELS: bundle.labels.to_tsv().encode(),
         HISTORY: history,
@@ -114,15 +116,62 @@ def _describe(bundle: Bundle, contents: Mapping[str, bytes]) -> str:
     return to_json(model_metadata(bundle.recipe, files))
 
 
-def pack_weights(weights: Mapping[str, torch.Tensor]) -> bytes:
-    """A network's state, by name, as the bytes of its file in a bundle."""
-    # Cloned, because safetensors refuses tensors that share memory.
-    return save_tensors(
-        {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in weights.items()
-        }
-    )
+def pack_weights(weights: Mapping[str, torch.Tensor], kept: WeightsFormat) -> bytes:
+    """A network's state as the bytes of its file in a bundle.
+
+    Args:
+        weights: the tensors, by name.
+        kept: number format in which the file has the float32 tensors of two or more
+            axes: the kernels, with their means and scales. Vectors, such as biases and
+            the running figures of batch norm, stay as they are: they are a thousandth
+            of the file.
+
+    Raises:
+        InputError: the numbers of a tensor do not fit into the format, or a tensor has
+            that half-precision format already, so that the file could not tell which
+            were changed.
+    """
+    packed = {}
+    for name, tensor in weights.items():
+        # Cloned, because safetensors refuses tensors that share memory.
+        own = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        packed[name] = _in_format(name, own, kept)
+    return save_tensors(packed)
+
+
+def _in_format(name: str, tensor: torch.Tensor, kept: WeightsFormat) -> torch.Tensor:
+    """A tensor as the file keeps it, see `pack_weights`."""
+    half = _HALF.get(kept)
+    if half is None or tensor.ndim < 2:
+        return tensor
+    if tensor.dtype == half:
+        raise InputError(
+            f"{name!r} is {kept} in the network itself: give weights='float32', which "
+            "keeps every tensor as it is"
+        )
+    if tensor.dtype != torch.float32:
+        return tensor
+    rounded = tensor.to(half)
+    if not rounded.isfinite().equal(tensor.isfinite()):
+        raise InputError(
+            f"{name!r} holds numbers that are too large for {kept}: give "
+            "weights='float32'"
+        )
+    return rounded
+
+
+def _unpack_weights(data: bytes, kept: WeightsFormat) -> dict[str, torch.Tensor]:
+    """The state that `pack_weights` packed, with the tensors that it rounded widened.
+
+    Args:
+        data: the bytes of the file.
+        kept: the format that it was packed in.
+    """
+    half = _HALF.get(kept)
+    return {
+        name: tensor.float() if tensor.dtype == half and tensor.ndim > 1 else tensor
+        for name, tensor in load_tensors(data).items()
+    }
 
 
 def unpack(directory: Path, contents: Mapping[str, bytes]) -> Bundle:
@@ -142,9 +191,12 @@ def unpack(directory: Path, contents: Mapping[str, bytes]) -> Bundle:
     def fitted(name: str, parse: Callable[[bytes], T]) -> T | None:
         return parsed(name, parse) if name in contents else None
 
+    recipe = parsed(RECIPE, lambda data: Recipe.from_json(data.decode()))
     bundle = Bundle(
-        recipe=parsed(RECIPE, lambda data: Recipe.from_json(data.decode())),
-        weights=parsed(WEIGHTS, load_tensors),
+        recipe=recipe,
+        weights=parsed(
+            WEIGHTS, lambda data: _unpack_weights(data, recipe.model.weights)
+        ),
         labels=parsed(LABELS, lambda data: LabelTable.from_tsv(data.decode())),
         history=parsed(HISTORY, _read_history),
         calibration=fitted(

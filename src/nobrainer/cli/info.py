@@ -37,9 +37,9 @@ def info(model_dir: Path, as_json: bool) -> None:
         echo(to_json(story))
         return
     provenance = recipe.pop("provenance")
-    args = recipe["model"]["args"]
+    args = recipe["model"].pop("args")
     members = args.pop("members", [])
-    recipe["model"] = {"name": recipe["model"]["name"], **args}
+    recipe["model"] |= args
     for number, (member, its_args) in enumerate(members):
         recipe["model"][f"member {number}"] = {"name": member, **its_args}
     cohort = segmentation.recipe_.provenance.cohort

@@ -29,7 +29,7 @@ from nobrainer.processing.progress import ProgressBar
 from nobrainer.quality import Case, assess, check_enough, fit_quality
 from nobrainer.quality.examples import collect_examples
 from nobrainer.ranking import Ranked, check_strategy, rank
-from nobrainer.recipe import Recipe
+from nobrainer.recipe import Recipe, WeightsFormat
 from nobrainer.structures import Structure
 from nobrainer.training.engine import default_device, is_first_process
 
@@ -411,7 +411,13 @@ class Readings:
         """
         seen.check_unused(dataset, self._check_fitted())
 
-    def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
+    def save(
+        self,
+        directory: str | Path,
+        *,
+        overwrite: bool = False,
+        weights: WeightsFormat | None = None,
+    ) -> Path:
         """Write the model as a folder that `load` reads.
 
         In a training on several devices only the first process writes.
@@ -419,16 +425,25 @@ class Readings:
         Args:
             directory: the folder; new or empty, unless a model is to be replaced.
             overwrite: replace the model that is there.
+            weights: number format in which the file keeps the kernels, "float32",
+                "float16" or "bfloat16"; the last two halve its size, and round. None
+                keeps that of the file which the model was loaded from; for a new model
+                it is "float32".
 
         Returns: the folder.
 
         Raises:
-            InputError: the folder is taken or cannot be written.
+            InputError: the folder is taken or cannot be written, or the format is
+                unknown or too narrow for the weights.
         """
         learned = self._check_fitted()
         if not is_first_process():
             return Path(directory)
-        return bundle.save(learned.to_bundle(), directory, overwrite=overwrite)
+        saved = learned.to_bundle()
+        if weights is not None:
+            model = replace(saved.recipe.model, weights=weights)
+            saved = replace(saved, recipe=replace(saved.recipe, model=model))
+        return bundle.save(saved, directory, overwrite=overwrite)
 
     def _check_fitted(self) -> Learned:
         """What the model has learned; `InputError` where that is nothing yet."""

@@ -418,8 +418,9 @@ def _begin_at(
         return None
     if not isinstance(source, Segmentation):
         source = Segmentation.load(Path(source))
-    network = source._check_fitted().network
-    digest = sha256(bundle.pack_weights(network.state_dict())).hexdigest()
+    learned = source._check_fitted()
+    network, kept = learned.network, learned.recipe.model.weights
+    digest = sha256(bundle.pack_weights(network.state_dict(), kept)).hexdigest()
     return training.WarmStart(network, digest, delta)
 
 

@@ -21,6 +21,7 @@ from nobrainer.recipe.settings import (
     Outliers,
     PreprocessConfig,
     TrainingConfig,
+    WeightsFormat,
 )
 from nobrainer.recipe.synthesis import Synthesis
 
@@ -39,6 +40,7 @@ __all__ = [
     "Synthesis",
     "TrainingAppearance",
     "TrainingConfig",
+    "WeightsFormat",
     "caution_about",
     "refuse_newer",
 ]

@@ -1,13 +1,14 @@
 """What a training was told: the network, the preprocessing, the data, the training."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from nobrainer.checks import (
     MOST_CLASSES,
     MOST_SEED,
     MOST_SIDE,
     MOST_VALUE,
+    check_choice,
     check_count,
     check_finite,
     check_positive,
@@ -19,15 +20,25 @@ from nobrainer.errors import InputError
 from nobrainer.json_records import as_json_stores, since
 from nobrainer.recipe.synthesis import Synthesis
 
+WeightsFormat = Literal["float32", "float16", "bfloat16"]
+
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model by registry name, with the arguments of its constructor."""
+    """A model by registry name, with the arguments of its constructor.
+
+    name: name in the registry of networks.
+    args: arguments of the network's constructor, by name.
+    weights: number format in which the model's file keeps the network's float32 tensors
+        of two or more axes; all others are kept as they are.
+    """
 
     name: str
     args: dict[str, Any] = field(default_factory=dict)
+    weights: WeightsFormat = field(default="float32", metadata=since(4))
 
     def __post_init__(self) -> None:
+        check_choice("format of weights", self.weights, get_args(WeightsFormat))
         object.__setattr__(self, "args", as_json_stores(self.args, "model arguments"))
 
 
