@@ -20,6 +20,7 @@ LAYERS = """
     quality evaluation calibration ranking regions
     structures appearance
     changes tissues
+    shipped
     bundle
     croissant model_card
     training
@@ -40,7 +41,7 @@ LAYERS = """
 # every module that it has.
 INSIDE = {
     "cli": """
-        calibrate data demo evaluate predict qc rank report research train
+        calibrate data demo evaluate models predict qc rank report research train
         info assessment study_table study_text
         quality_folder study_view
         results scans
@@ -69,6 +70,9 @@ INSIDE = {
         card
         search training
         markdown
+    """,
+    "shipped": """
+        registry
     """,
     "bundle": """
         bundle

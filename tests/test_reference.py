@@ -139,7 +139,7 @@ def commands(
 COMMANDS = dict(commands(main))
 ROW = re.compile(r"^\| `(--[\w-]+)[^|]*` \|(.*?)\|", re.MULTILINE)
 # Commands whose options the page gives in the line that shows how to call them.
-IN_LINE = {"info", "research status", "research show", "research space"}
+IN_LINE = {"info", "models", "research status", "research show", "research space"}
 
 
 NO_COMMANDS = {"research", "What made the results", "Tables of scans"}

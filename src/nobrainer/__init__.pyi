@@ -8,6 +8,7 @@ from . import ranking as ranking
 from . import regions as regions
 from . import report as report
 from . import research as research
+from . import shipped as shipped
 from . import structures as structures
 from . import tissues as tissues
 from .data.patches import extract_patches as extract_patches

@@ -59,7 +59,7 @@ def test_messages_name_the_options_of_the_command(
     monkeypatch.setattr(main.commands[command], "invoke", refuse)
     arguments = {
         "train": ["--data", "a.csv", "--output-dir", "b"],
-        "predict": ["a.nii", "--model", "b", "--output-dir", "c"],
+        "predict": ["a.nii", "--model", ".", "--output-dir", "c"],
         "research": ["run"],
     }
     result = nobrainer_(command, *arguments[command])

@@ -176,7 +176,7 @@ def test_a_sidecar_that_says_something_else_is_kept(
 def test_a_scan_given_twice_is_refused_first(scans: Path, tmp_path: Path) -> None:
     result = nobrainer_(
         *("predict", scans / "sub-1_T1w.nii.gz", scans / "." / "sub-1_T1w.nii.gz"),
-        *("--model", tmp_path / "no-model", "--output-dir", tmp_path / "out"),
+        *("--model", tmp_path, "--output-dir", tmp_path / "out"),
     )
     assert result.exit_code == 2
     assert "sub-1_T1w.nii.gz: given twice" in result.stderr

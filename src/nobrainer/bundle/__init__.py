@@ -17,13 +17,14 @@ Nothing in it is code: no pickle is written or read.
 
 from nobrainer.bundle.bundle import is_finished, load, save
 from nobrainer.bundle.contents import Bundle, pack_weights
-from nobrainer.bundle.place import check_place, digest, is_taken
+from nobrainer.bundle.place import check_place, digest, is_model, is_taken
 
 __all__ = [
     "Bundle",
     "check_place",
     "digest",
     "is_finished",
+    "is_model",
     "is_taken",
     "load",
     "pack_weights",

@@ -158,6 +158,17 @@ def find(directory: Path) -> Path:
     return next(iter(_siblings(directory, OLD)), directory)
 
 
+def is_model(path: Path) -> bool:
+    """Whether a place has a model, whole or not, or is a file such as a checkpoint.
+
+    Args:
+        path: the place, which need not exist.
+    """
+    place = find(path)
+    files = (place / name for name in (RECIPE, WEIGHTS, SUMS))
+    return place.is_file() or any(file.is_file() for file in files)
+
+
 def _clear(target: Path) -> None:
     """Take away what killed saves have left beside a model."""
     for kind in (NEW, OLD):

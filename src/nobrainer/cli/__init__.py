@@ -20,6 +20,7 @@ from nobrainer.cli.data import data
 from nobrainer.cli.demo import demo
 from nobrainer.cli.evaluate import evaluate
 from nobrainer.cli.info import info
+from nobrainer.cli.models import models
 from nobrainer.cli.outputs import echo, echo_error
 from nobrainer.cli.predict import predict
 from nobrainer.cli.qc import qc
@@ -137,6 +138,7 @@ def main(debug: bool) -> None:
 
     \b
     Examples:
+      nobrainer predict sub-01_T1w.nii.gz --output-dir maps
       nobrainer demo
       nobrainer train --data scans.csv --output-dir model --binarize
       nobrainer predict sub-01_T1w.nii.gz --model model --output-dir maps
@@ -147,7 +149,7 @@ def main(debug: bool) -> None:
 
 
 for command in (
-    *(demo, train, predict, info, data),
+    *(demo, train, predict, models, info, data),
     *(evaluate, calibrate, qc, report, rank),
     research,
 ):

@@ -7,18 +7,29 @@ from typing import Any
 import click
 
 import nobrainer as nb
+from nobrainer.cli.options import JSON, find_model
 from nobrainer.cli.outputs import echo, echo_columns, to_json
 from nobrainer.naming import count_scans
 
 
 @click.command()
-@click.argument("model_dir", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.argument(
+    "model_dir",
+    metavar="[MODEL]",
+    required=False,
+    type=click.Path(),
+    callback=find_model,
+)
+@JSON
 def info(model_dir: Path, as_json: bool) -> None:
     """Show how a model was made, on what, and how good it was.
 
+    MODEL is the directory of a model, a checkpoint, or a name that `nobrainer models`
+    lists; without it, it is the model `brain`, which comes with nobrainer.
+
     \b
     Examples:
+      nobrainer info
       nobrainer info model
       nobrainer info model --json
     """

@@ -22,6 +22,8 @@ from typing import Annotated, Any, get_type_hints
 
 import click
 
+import nobrainer as nb
+
 Command = Callable[..., Any]
 
 
@@ -59,13 +61,34 @@ def _options(record: type) -> dict[str, Callable[[Command], Command]]:
 FILES = click.argument(
     "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
+
+
+def find_model(
+    ctx: click.Context, _parameter: click.Parameter, given: str | None
+) -> Path | None:
+    """The place of the model that a command is given, or of the one in the box.
+
+    Args:
+        ctx: the command; one that the shell only completes needs no model.
+        given: a name, a directory or a file; None takes the model in the box.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    if ctx.resilient_parsing:
+        return None
+    shipped = nb.shipped
+    return shipped.folder_of(shipped.DEFAULT) if given is None else shipped.find(given)
+
+
 MODEL = click.option(
     "--model",
     "model_dir",
-    metavar="DIR",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Directory of a trained model, or a checkpoint.",
+    metavar="MODEL",
+    type=click.Path(),
+    callback=find_model,
+    help="Directory of a trained model, a checkpoint, or a name that `nobrainer "
+    "models` lists.  [default: brain]",
 )
 LABELLED = click.option(
     "--data",

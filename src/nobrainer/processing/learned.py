@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from torch import nn
 
-from nobrainer import bundle, models
+from nobrainer import bundle, models, shipped
 from nobrainer.bayes.draws import is_stochastic
 from nobrainer.checks import check_choice
 from nobrainer.data.labels import LabelTable
@@ -58,7 +58,8 @@ class Learned:
         """What a bundle, or a checkpoint file of a training, holds.
 
         Args:
-            path: the folder of the bundle, or the file.
+            path: the folder of the bundle, the file, or the name of a model that comes
+                with nobrainer, see `nobrainer.shipped.find`.
             base_model: the user's own network or what builds it; None for a model whose
                 name is in the registry.
 
@@ -66,8 +67,9 @@ class Learned:
             InputError: what is there is missing, damaged or newer than this software,
                 or is not what its own recipe says.
         """
-        if Path(path).is_file():
-            checkpoint = read_checkpoint(Path(path))
+        path = shipped.find(path)
+        if path.is_file():
+            checkpoint = read_checkpoint(path)
             saved = bundle.Bundle(
                 checkpoint.recipe,
                 checkpoint.model_weights,

@@ -344,10 +344,12 @@ class Segmentation(Readings):
 
     @classmethod
     def load(cls, path: str | Path, base_model: Model | None = None) -> Self:
-        """Read a model that `save` wrote, or a checkpoint file of a training.
+        """Read a model that `save` wrote, comes with nobrainer, or is a checkpoint.
 
         Args:
-            path: the model's folder, or the file.
+            path: the model's folder, the file of the checkpoint, or a name of
+                `nobrainer.shipped.names()`, such as "brain". A folder or file of that
+                name in the working directory is taken first if it is a model.
             base_model: what the model was made with, where that was a network of your
                 own: a recipe holds its name and no code.
 

@@ -62,6 +62,16 @@ class Provenance:
     n_maps: int = field(default=0, metadata=since(4))
 
     @property
+    def expected_dice(self) -> float | None:
+        """Mean Dice of the structures on scans that did not teach the weights.
+
+        It is that of a search's test split where there was one, else that of the
+        validation scans; None where neither was measured.
+        """
+        test = {} if self.search is None else self.search.test or {}
+        return test.get("dice", self.metrics.get("validation_dice"))
+
+    @property
     def caution(self) -> str:
         """A warning for users of a model of synthetic scans; empty for any other model.
 
