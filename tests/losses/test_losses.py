@@ -67,6 +67,68 @@ def test_a_perfect_answer_costs_nothing_and_its_logits_get_gradients(name):
     assert (logits.grad.abs() > 0).all()
 
 
+def plain_dice_ce(logits, labels, weight):
+    """Dice and cross-entropy as they are defined, for autograd."""
+    n_classes = logits.shape[1]
+    weight = torch.ones(n_classes) if weight is None else weight
+    p = logits.softmax(1)
+    truth = nn.functional.one_hot(labels, n_classes).movedim(-1, 1).to(p)
+    voxels = (2, 3, 4)
+    bottom = p.sum(voxels) + truth.sum(voxels) + 1e-5
+    scores = (2 * (p * truth).sum(voxels) + 1e-5) / bottom
+    overlap = ((1 - scores) * weight).mean()
+    return overlap + nn.functional.cross_entropy(logits, labels, weight.to(p))
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "memory_format"),
+    [
+        (2, torch.contiguous_format),
+        (3, torch.channels_last_3d),
+        (33, torch.contiguous_format),
+        (33, torch.channels_last_3d),
+    ],
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_gradient_of_dice_ce_is_that_of_its_formula(
+    n_classes, memory_format, weighted
+):
+    generator = torch.Generator().manual_seed(n_classes)
+    # The last class is empty, and with 33 of them many others are.
+    labels = torch.randint(0, n_classes - 1, (2, 3, 2, 2), generator=generator)
+    logits = 3 * torch.randn(2, n_classes, 3, 2, 2, generator=generator)
+    logits = logits.double().to(memory_format=memory_format).requires_grad_()
+    weight = None
+    if weighted:
+        weight = torch.rand(n_classes, generator=generator, dtype=torch.float64)
+        weight[-1] = 0
+    loss = LOSSES["dice_ce"](weight)
+    assert torch.autograd.gradcheck(loss, (logits, labels))
+    value, expected = loss(logits, labels), plain_dice_ce(logits, labels, weight)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+    (found,) = torch.autograd.grad(2 * value, logits)
+    (right,) = torch.autograd.grad(2 * expected, logits)
+    torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-14)
+    assert found.is_contiguous(memory_format=memory_format) or n_classes < 16
+    with torch.no_grad():
+        torch.testing.assert_close(loss(logits, labels), value)
+
+
+def test_dice_ce_is_computed_in_single_precision():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 20, (2, 40, 40, 40), generator=generator)
+    logits = 5 * torch.randn(2, 20, 40, 40, 40, generator=generator)
+    half = logits.bfloat16().requires_grad_()
+    exact = half.detach().double()
+    with torch.autocast("cpu", torch.bfloat16):
+        value = LOSSES["dice_ce"]()(half, labels)
+    assert value.dtype == torch.float32
+    right = float(plain_dice_ce(exact, labels, None))
+    assert float(value.detach()) == pytest.approx(right, abs=1e-6 * right)
+    value.backward()
+    assert half.grad.dtype == torch.bfloat16
+
+
 def test_inverse_frequency_by_hand():
     # Frequencies 3/4, 0, 1/4: inverses 4/3 and 4, scaled to mean 1.
     weights = inverse_frequency(torch.tensor([300, 0, 100]))

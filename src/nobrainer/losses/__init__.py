@@ -7,6 +7,7 @@ maps logits (B, C, I, J, K) and labels (B, I, J, K) to a scalar.
 import torch
 from torch import Tensor, nn
 
+from nobrainer.losses.dice import dice, dice_ce
 from nobrainer.registry import Registry
 
 LOSSES: Registry = Registry("loss")
@@ -38,9 +39,8 @@ class _WeightedMean(nn.Module):
         return total / self.weight[labels].sum().clamp_min(self.weight.max() * 1e-6)
 
 
-# MONAI, of which they are made, takes seconds to load.
-LOSSES.locate("dice", "nobrainer.losses.dice:dice")
-LOSSES.locate("dice_ce", "nobrainer.losses.dice:dice_ce")
+LOSSES.register("dice")(dice)
+LOSSES.register("dice_ce")(dice_ce)
 
 
 def inverse_frequency(counts: Tensor) -> Tensor:
