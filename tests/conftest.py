@@ -13,6 +13,7 @@ os.environ |= {
     "no_proxy": "127.0.0.1,localhost",
 }
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +21,11 @@ import pytest
 import torch
 from filelock import FileLock
 
+import nobrainer as nb
+from balls import write_ball
 from nobrainer.training.engine import default_device, has_bfloat16
 from nobrainer.utils import get_data
+from result_folders import SCANS
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,6 +59,20 @@ def sample_csv(cache_dir: Path) -> Path:
     """The table of the ten embedded subjects, which are made once per run."""
     with FileLock(cache_dir.with_suffix(".lock")):
         return Path(get_data(source="embedded"))
+
+
+@pytest.fixture(scope="session")
+def two_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Balls with labels, `scans.csv`, and two models: `model` and `other`."""
+    folder = tmp_path_factory.mktemp("results")
+    pairs = [write_ball(folder, number) for number in SCANS]
+    with (folder / "scans.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("features", "labels"), *pairs])
+    dataset = nb.Dataset.from_files(pairs, (16, 16, 16)).batch(2).patches(per_volume=2)
+    for seed, name in enumerate(("model", "other")):
+        model = nb.Segmentation("bayesian_vnet", {"base_filters": 1, "levels": 1})
+        model.fit(dataset, seed=seed, verbose=False).save(folder / name)
+    return folder
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ SRC = Path(__file__).parent.parent / "src"
 LAYERS = """
     cli utils
     bids
-    research
+    research results
     report
     processing
     figure
@@ -44,8 +44,8 @@ INSIDE = {
         calibrate data demo evaluate models predict qc rank report research train
         info assessment study_table study_text
         quality_folder study_view
-        results scans
-        outputs options records study_options train_options
+        scans
+        outputs options study_options train_options
     """,
     "bids": """
         names
@@ -147,6 +147,10 @@ INSIDE = {
         reasons
         fit
         feature
+    """,
+    "results": """
+        folder
+        places records
     """,
     "research": """
         entry

@@ -10,7 +10,6 @@ import pytest
 import nobrainer as nb
 from balls import write_ball
 from commands import HELD_OUT, TEST, TRAIN_OPTIONS, TRAINED_ON, nobrainer_, write_table
-from result_folders import SCANS, run
 
 
 @pytest.fixture(scope="session")
@@ -82,30 +81,3 @@ def calibrated(balls: Path) -> Path:
     assert f"foreground {fitted.calibration_.intervals.factors[1]:.3f}" in lines
     assert lines[-1] == f"model: {path}"
     return path
-
-
-@pytest.fixture(scope="session")
-def two_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Balls with labels, `scans.csv`, and two models: `model` and `other`."""
-    folder = tmp_path_factory.mktemp("results")
-    pairs = [write_ball(folder, number) for number in SCANS]
-    with (folder / "scans.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("features", "labels"), *pairs])
-    dataset = nb.Dataset.from_files(pairs, (16, 16, 16)).batch(2).patches(per_volume=2)
-    for seed, name in enumerate(("model", "other")):
-        model = nb.Segmentation("bayesian_vnet", {"base_filters": 1, "levels": 1})
-        model.fit(dataset, seed=seed, verbose=False).save(folder / name)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def whole(
-    two_models: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Path]:
-    """The folders of commands that nothing has disturbed."""
-    folders = {}
-    for command in ("predict", "qc"):
-        folders[command] = tmp_path_factory.mktemp("whole") / command
-        result = run(command, two_models, folders[command])
-        assert result.exit_code == 0, result.stderr
-    return folders

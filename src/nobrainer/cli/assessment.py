@@ -23,10 +23,10 @@ from nobrainer.cli.options import (
 )
 from nobrainer.cli.outputs import echo, echo_files, to_json
 from nobrainer.cli.quality_folder import PARTS, QualityFolder, refuse_index
-from nobrainer.cli.results import Results, make_method
 from nobrainer.cli.scans import each_scan, end, name_scans, new_batch, tell_skipped
 from nobrainer.errors import UnusualScanWarning
 from nobrainer.processing.progress import ProgressBar
+from nobrainer.results import Results, make_method
 
 _WIDTH = 80
 # In the order in which help lists them.

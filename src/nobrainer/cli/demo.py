@@ -11,7 +11,6 @@ import nobrainer as nb
 from nobrainer.cli.outputs import (
     echo,
     figure_text,
-    make_directory,
     map_paths,
     refuse_taken,
     save_model,
@@ -21,6 +20,7 @@ from nobrainer.data.table import read_table
 from nobrainer.glossary import OF_REGIONS
 from nobrainer.io import write
 from nobrainer.naming import stem
+from nobrainer.results import make_directory
 
 _CALIBRATION = ("nll", "brier", "ece")
 _WIDTH = 30

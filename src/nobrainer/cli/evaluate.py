@@ -26,7 +26,6 @@ from nobrainer.cli.outputs import (
     figure_text,
     to_json,
 )
-from nobrainer.cli.results import Results, make_method
 from nobrainer.cli.scans import end
 from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
@@ -35,6 +34,7 @@ from nobrainer.glossary import OF_REGIONS, OF_STRUCTURES
 from nobrainer.io import write_text
 from nobrainer.naming import count_scans
 from nobrainer.provenance import Result
+from nobrainer.results import Results, make_method
 
 if TYPE_CHECKING:
     from nobrainer.evaluation import Evaluation

@@ -18,10 +18,10 @@ from nobrainer.cli.options import (
     gather,
 )
 from nobrainer.cli.outputs import MAPS, echo, map_paths, to_json
-from nobrainer.cli.results import Results, make_method
 from nobrainer.cli.scans import each_scan, end, name_scans, new_batch, tell_skipped
 from nobrainer.io import write, write_text
 from nobrainer.processing.progress import ProgressBar
+from nobrainer.results import Results, make_method
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import nobrainer as nb
 from nobrainer.cli.outputs import to_json
-from nobrainer.cli.results import Results
 from nobrainer.errors import InputError
 from nobrainer.io import write_text
+from nobrainer.results import Results
 
 PARTS = ("structures", "regions")
 """Tables with several rows for each scan, by their names in its record."""

@@ -6,11 +6,11 @@ import click
 
 import nobrainer as nb
 from nobrainer.cli.options import FILES, JSON, MODEL, Draws, gather
-from nobrainer.cli.outputs import echo, make_directory, refuse_existing, to_json
-from nobrainer.cli.results import make_method
+from nobrainer.cli.outputs import echo, to_json
 from nobrainer.cli.scans import end
 from nobrainer.io import write_text
 from nobrainer.provenance import InputFile, Result, now
+from nobrainer.results import make_directory, make_method, refuse_existing
 
 
 @click.command()

@@ -7,7 +7,7 @@ import click
 
 import nobrainer as nb
 from nobrainer.cli.options import JSON, gather
-from nobrainer.cli.outputs import echo, make_directory, refuse_existing, to_json
+from nobrainer.cli.outputs import echo, to_json
 from nobrainer.cli.study_options import (
     Classes,
     EachRun,
@@ -25,6 +25,7 @@ from nobrainer.cli.study_text import (
 from nobrainer.cli.study_view import choose_view
 from nobrainer.errors import InputError
 from nobrainer.io import write_text
+from nobrainer.results import make_directory, refuse_existing
 
 WORKING_DIR = click.option(
     "--working-dir",

@@ -12,10 +12,10 @@ import pytest
 import nobrainer as nb
 from balls import write_ball
 from commands import nobrainer_
-from nobrainer.cli.results import Results
 from nobrainer.errors import InputError
 from nobrainer.provenance import Method
 from nobrainer.provenance import Result as Record
+from nobrainer.results import Results
 from result_folders import SCANS, contents, record_of, run, said, scan, stamps, unfinish
 
 

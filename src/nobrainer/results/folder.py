@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import nobrainer as nb
-from nobrainer.cli.outputs import make_directory, refuse_existing
-from nobrainer.cli.records import METHOD, Records, clear
 from nobrainer.errors import InputError
 from nobrainer.formats import require_file
 from nobrainer.io import write_text
 from nobrainer.naming import scan_names
 from nobrainer.provenance import InputFile, Method, Result, now
+from nobrainer.results.places import make_directory, refuse_existing
+from nobrainer.results.records import METHOD, Records, clear
 
 
 class Work:
@@ -64,6 +64,7 @@ class Results:
         overwrite: whether to replace results of the same scans.
         keeps: names of the data that a record must have; a scan whose record lacks some
             of it is done again.
+        option: what the command calls the folder, for messages.
     """
 
     def __init__(
@@ -74,8 +75,10 @@ class Results:
         *,
         overwrite: bool,
         keeps: Collection[str] = (),
+        option: str = "--output-dir",
     ) -> None:
         self.directory, self._keeps = directory, frozenset(keeps)
+        self._option = option
         self._method, self._device, self._overwrite = method, device, overwrite
         self._records = Records(directory)
 
@@ -91,7 +94,9 @@ class Results:
                 results.
         """
         if self.directory.exists() and not self.directory.is_dir():
-            raise InputError(f"{self.directory}: is a file: give another --output-dir")
+            raise InputError(
+                f"{self.directory}: is a file: give another {self._option}"
+            )
         there = self._records.method()
         if there is None:
             refuse_existing(shared, overwrite=self._overwrite)
@@ -108,7 +113,7 @@ class Results:
                     f"{self.directory}: holds results of another method for "
                     f"{len(others)} scans that are not given "
                     f"({'; '.join(unlike)}): give these scans, too, such as "
-                    f"{others[0]}, or another --output-dir"
+                    f"{others[0]}, or another {self._option}"
                 )
         make_directory(self.directory)
 
@@ -167,7 +172,7 @@ class Results:
             raise InputError(
                 f"{self.directory}: the results of {name} there were made from "
                 f"{len(record.inputs)} files, not from {len(inputs)}: give "
-                "--overwrite, or another --output-dir"
+                f"--overwrite, or another {self._option}"
             )
         for path, was in zip(inputs, record.inputs, strict=True):
             require_file(path)
@@ -176,10 +181,11 @@ class Results:
                     f"{path}: is not the file that the results of {name} in "
                     f"{self.directory} were made from ({was.name}, sha256 "
                     f"{was.sha256[:8]}): give --overwrite where it has changed; if it "
-                    "is another scan, give both in one command, or another --output-dir"
+                    "is another scan, give both in one command, or another "
+                    f"{self._option}"
                 )
         is_there = all(path.exists() for path in files)
-        is_all = set(record.files) == {path.name for path in files}
+        is_all = set(record.files) == set(map(self._relative, files))
         return record if is_there and is_all else None
 
     @contextmanager
@@ -214,7 +220,7 @@ class Results:
             record = Result(
                 method=self._method,
                 inputs=tuple(InputFile.of(one) for one in inputs),
-                files=tuple(one.name for one in files),
+                files=tuple(map(self._relative, files)),
                 device=self._device,
                 started=now(),
             )
@@ -255,6 +261,9 @@ class Results:
         self._write_method()
         self._records.write(name, record)
 
+    def _relative(self, file: Path) -> str:
+        return file.relative_to(self.directory).as_posix()
+
     def _write_method(self) -> None:
         if self._records.method() == self._method:
             return
@@ -270,7 +279,7 @@ class Results:
         if unlike := self._method.unlike(there):
             raise InputError(
                 f"{self.directory}: holds results of another method "
-                f"({'; '.join(unlike)}): give another --output-dir, or --overwrite"
+                f"({'; '.join(unlike)}): give another {self._option}, or --overwrite"
             )
 
     def _is_other(self, record: Result | None) -> bool:
