@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from nobrainer.errors import InputError
-from nobrainer.posthoc import Calibration, Intervals, QualityModel, volume_spread
+from nobrainer.posthoc import (
+    Calibration,
+    Intervals,
+    QualityModel,
+    usual_draws,
+    volume_spread,
+)
 
 INTERVALS = Intervals(coverage=0.9, n_subjects=12, n_draws=10, factors=(None, 1.5, 0.0))
 CALIBRATION = Calibration(
@@ -117,3 +123,11 @@ def test_spread_is_the_draws_sd_with_a_floor():
     np.testing.assert_allclose(
         volume_spread(np.array([400.0, 0.0]), np.array([3.0, 2.0])), [5.0, 2.0]
     )
+
+
+def test_draws_are_those_of_the_intervals_else_of_the_quality_model():
+    five = replace(CALIBRATION, intervals=replace(INTERVALS, n_draws=5))
+    scaled, quality = replace(five, intervals=None), replace(QUALITY, n_draws=7)
+    assert usual_draws(five, quality) == usual_draws(five, None) == 5
+    assert usual_draws(scaled, quality) == usual_draws(None, quality) == 7
+    assert usual_draws(scaled, None) == usual_draws(None, None) == 10

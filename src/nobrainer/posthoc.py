@@ -35,6 +35,10 @@ def volume_spread(mean_mm3: ArrayLike, sd_mm3: ArrayLike) -> np.ndarray:
     return np.hypot(np.nan_to_num(sd_mm3), SPREAD_FLOOR * np.asarray(mean_mm3))
 
 
+DEFAULT_DRAWS = 10
+"""Number of draws for a scan where nothing was fitted that needs another number."""
+
+
 @dataclass(frozen=True)
 class Intervals:
     """Intervals of volumes, mean ± factor · `volume_spread`, that hold the truth.
@@ -235,3 +239,20 @@ def _write(record: Intervals | Calibration | QualityModel) -> str:
 
 def _read(kind: type, text: str, where: str) -> Any:
     return build_record(kind, parse_json(text, where), where)
+
+
+def usual_draws(calibration: Calibration | None, quality: QualityModel | None) -> int:
+    """How many draws predict a scan where nobody says: as many as were fitted with.
+
+    With another number there would be no intervals of volumes and no quality.
+
+    Args:
+        calibration: what a model was calibrated to, if it was.
+        quality: how its quality is predicted, if that was fitted.
+
+    Returns:
+        The draws of the intervals, else those of the quality model, else 10.
+    """
+    if calibration is not None and calibration.intervals is not None:
+        return calibration.intervals.n_draws
+    return DEFAULT_DRAWS if quality is None else quality.n_draws

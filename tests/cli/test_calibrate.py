@@ -7,6 +7,7 @@ import pytest
 
 import nobrainer as nb
 from commands import HELD_OUT, nobrainer_, scans_of
+from nobrainer.provenance import Method
 
 
 def test_calibrate_saves_what_the_api_fits(balls: Path, calibrated: Path) -> None:
@@ -86,3 +87,24 @@ def test_calibrate_keeps_a_model_that_is_there(balls: Path) -> None:
     )
     assert result.exit_code == 2 and "already there" in result.stderr
     assert (balls / "brain" / "SHA256SUMS").read_bytes() == before
+
+
+def test_without_a_number_there_are_as_many_draws_as_were_calibrated_with(
+    balls: Path, calibrated: Path, tmp_path: Path
+) -> None:
+    given = (balls / "sub-7_T1w.nii", "--model", calibrated)
+    for command in ("predict", "qc"):
+        out = tmp_path / command
+        result = nobrainer_(command, *given, "--output-dir", out)
+        assert result.exit_code == 0, result.stderr
+        method = Method.from_json((out / "provenance.json").read_text())
+        assert (method.n_samples, method.coverage) == (3, 0.75)
+    model = nb.Segmentation.load(calibrated)
+    assert len(model.predict(given[0], seed=0).volumes_mm3) == 3
+    # A model to which nothing was fitted.
+    plain = tmp_path / "plain"
+    result = nobrainer_(
+        "predict", given[0], "--model", balls / "brain", "--output-dir", plain
+    )
+    method = Method.from_json((plain / "provenance.json").read_text())
+    assert (method.n_samples, method.coverage) == (10, None)

@@ -71,7 +71,6 @@ def test_without_a_model_results_are_those_of_the_model_in_the_box(
     command: str,
     box: Path,
     two_models: Path,
-    whole: dict[str, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -83,7 +82,9 @@ def test_without_a_model_results_are_those_of_the_model_in_the_box(
     out = tmp_path / "out"
     result = nobrainer_(command, *scans, "--output-dir", out, "--n-samples", 2)
     assert result.exit_code == 0, result.stderr
-    there, wanted = contents(out), contents(whole[command])
+    named = tmp_path / "named"
+    assert run(command, two_models, named).exit_code == 0
+    there, wanted = contents(out), contents(named)
     methods = [
         Method.from_json(one.pop("provenance.json").decode()) for one in (there, wanted)
     ]

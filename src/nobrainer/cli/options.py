@@ -23,6 +23,7 @@ from typing import Annotated, Any, get_type_hints
 import click
 
 import nobrainer as nb
+from nobrainer.posthoc import DEFAULT_DRAWS, usual_draws
 
 Command = Callable[..., Any]
 
@@ -81,6 +82,25 @@ def find_model(
     return shipped.folder_of(shipped.DEFAULT) if given is None else shipped.find(given)
 
 
+def find_draws(
+    ctx: click.Context, _parameter: click.Parameter, given: int | None
+) -> int | None:
+    """The number of draws that a command is given, or that suits its model.
+
+    Args:
+        ctx: the command, whose model is found by now, since `MODEL` stands before.
+        given: the number; None takes that with which the model was calibrated.
+    """
+    place = ctx.params.get("model_dir")
+    if given is not None or place is None:
+        return given
+    if not nb.bundle.is_model(place) or place.is_file():
+        # A checkpoint has nothing fitted, and loading will say that there is no model.
+        return DEFAULT_DRAWS
+    model = nb.bundle.load(place)
+    return usual_draws(model.calibration, model.quality)
+
+
 MODEL = click.option(
     "--model",
     "model_dir",
@@ -130,9 +150,9 @@ class Draws:
             "--n-samples",
             metavar="N",
             type=click.IntRange(min=1),
-            default=10,
-            show_default=True,
-            help="Draws of the weights.",
+            callback=find_draws,
+            help="Draws of the weights.  [default: as many as the model was calibrated "
+            "with, else 10]",
         ),
     ]
     seed: Annotated[

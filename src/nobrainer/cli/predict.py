@@ -15,6 +15,7 @@ from nobrainer.cli.options import (
     MODEL,
     OUTPUT_DIR,
     Draws,
+    find_draws,
     gather,
 )
 from nobrainer.cli.outputs import MAPS, echo, map_paths, to_json
@@ -34,9 +35,9 @@ class Settings(Draws):
             "--n-samples",
             metavar="N",
             type=click.IntRange(min=0),
-            default=10,
-            show_default=True,
-            help="Draws of the weights; 0 writes one label map from their mean.",
+            callback=find_draws,
+            help="Draws of the weights; 0 writes one label map from their mean.  "
+            "[default: as many as the model was calibrated with, else 10]",
         ),
     ]
     block_shape: Annotated[

@@ -20,10 +20,8 @@ from nobrainer.model_card.training import (
     trained_on,
 )
 from nobrainer.naming import count_scans
-from nobrainer.posthoc import Calibration, QualityModel
+from nobrainer.posthoc import Calibration, QualityModel, usual_draws
 from nobrainer.recipe import Cohort, Recipe
-
-_N_DRAWS = 10
 
 
 def model_card(
@@ -158,11 +156,11 @@ def _volume(log_mean: float | None, log_sd: float | None) -> str:
 
 def _how_to(calibration: Calibration | None, quality: QualityModel | None) -> str:
     intervals = None if calibration is None else calibration.intervals
-    n_draws, held = _N_DRAWS, ""
+    n_draws, held = usual_draws(calibration, quality), ""
     if intervals is not None:
-        n_draws, held = intervals.n_draws, "; intervals of volumes hold for as many"
+        held = "; intervals of volumes hold for as many"
     elif quality is not None:
-        n_draws, held = quality.n_draws, "; the predicted quality holds for as many"
+        held = "; the predicted quality holds for as many"
     return f"""\
 ```python
 import nobrainer as nb

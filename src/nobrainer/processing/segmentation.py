@@ -17,6 +17,7 @@ from nobrainer.errors import InputError
 from nobrainer.io import ImageSource, source_name
 from nobrainer.models.registry import Model, builder_of
 from nobrainer.naming import scan_names
+from nobrainer.posthoc import usual_draws
 from nobrainer.processing.assembly import predict_scan
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.guard import Batch
@@ -34,9 +35,6 @@ from nobrainer.training.options import TrainingArguments, TrainingOptions
 from nobrainer.training.validation import Validation
 
 Source = TypeVar("Source", bound=ImageSource)
-
-DEFAULT_DRAWS = 10
-"""Number of draws of a model that can draw where `predict` is not told how many."""
 
 
 class Segmentation(Readings):
@@ -284,7 +282,8 @@ class Segmentation(Readings):
             batch_size: number of slabs in one pass; more of them take more memory.
             block_shape: voxels of a tile along each axis; None lets the memory decide.
             n_samples: number of draws of the weights; 0 is one pass with the posterior
-                mean. None takes 10 of a model that can draw, one pass of another.
+                mean. None takes as many as the model was calibrated with, else 10; of a
+                model that cannot draw, one pass.
             seed: seed of the draws; None takes a fresh one, which the result records.
             probabilities: also keep the mean class probabilities.
             tissues: also keep the mean probabilities of grey matter, white matter and
@@ -306,7 +305,9 @@ class Segmentation(Readings):
         """
         learned = self._check_fitted()
         if n_samples is None:
-            n_samples = learned.n_draws(DEFAULT_DRAWS)
+            n_samples = learned.n_draws(
+                usual_draws(learned.calibration, learned.quality)
+            )
         elif n_samples and not learned.n_draws(n_samples):
             warnings.warn(
                 f"{learned.recipe.model.name} has no stochastic layer: one pass is all "
