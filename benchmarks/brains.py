@@ -17,6 +17,7 @@ others.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -252,7 +253,8 @@ def closed(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """Close gaps of a mask (I, J, K), by an octahedron of 3 mm from centre to tip.
 
     Voxels of 1 mm give three dilations and three erosions by the six neighbours. Along
-    an axis with steps of more than 3 mm nothing is closed.
+    an axis with steps of more than 3 mm nothing is closed. What is then enclosed is
+    filled: its walls would count as surface of the brain.
     """
     where = ndimage.find_objects(mask.astype(np.uint8))
     if not where:
@@ -266,7 +268,8 @@ def closed(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     inner = tuple(slice(n, -n or None) for n in reach)
     result = np.zeros_like(mask)
     box = where[0]
-    result[box] = ndimage.binary_closing(np.pad(mask[box], around), element)[inner]
+    tight = ndimage.binary_closing(np.pad(mask[box], around), element)[inner]
+    result[box] = ndimage.binary_fill_holes(tight)
     return result
 
 
@@ -320,9 +323,12 @@ def run(command: list[str], folder: Path, threads: int, timeout_s: float) -> Row
     try:
         _, said = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
         return {"failed": f"not done after {timeout_s:g} s"}
+    finally:
+        # The program that the launcher runs, too; nothing where both are done.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     if process.returncode:
         return {"failed": (said.strip().splitlines() or ["without a word"])[-1]}
     row: Row = json.loads(cost.read_text())
@@ -338,6 +344,8 @@ def judge(
     if method.names is None:
         return figures(truth, {"brain": found.data > 0}, scan.affine)
     labels = method.labels(found.data)
+    if unknown := {*np.unique(labels).tolist()} - {*FREESURFER_NAMES, *PARCELS}:
+        return {"failed": f"no ids of FreeSurfer: {sorted(unknown)}"}
     return figures(truth, regions(labels, scan.geometry.spacing_mm), scan.affine)
 
 

@@ -35,6 +35,7 @@ def test_a_mask_is_closed_as_by_three_steps_of_the_neighbours() -> None:
     mask = np.pad(mask > 0.53, 4)
     cross = ndimage.generate_binary_structure(3, 1)
     expected = ndimage.binary_closing(mask, cross, iterations=3)
+    expected = ndimage.binary_fill_holes(expected)
     found = brains.closed(mask, CUBIC)
     assert mask.sum() < expected.sum() < mask.size
     np.testing.assert_array_equal(found, expected)
@@ -57,6 +58,25 @@ def test_gaps_are_closed_up_to_a_width_in_mm(
     mask = np.ones((20 + gap, 21, 21), bool)
     mask[10 : 10 + gap] = False
     assert brains.closed(mask, spacing_mm)[10 + gap // 2, 10, 10] == is_closed
+
+
+def test_what_the_brain_encloses_belongs_to_it() -> None:
+    mask = np.ones((30, 30, 30), bool)
+    mask[10:20, 10:20, 10:20] = False
+    assert brains.closed(mask, CUBIC).all()
+    mask[11:19, 11:19, :] = False  # open to both sides
+    assert not brains.closed(mask, CUBIC).all()
+
+
+def test_values_that_are_no_ids_of_freesurfer_are_refused() -> None:
+    image, labels = head()
+    method = brains.Method("", "MIT", lambda *_: [], "label.nii.gz", ())
+    truth = brains.regions(labels.data, CUBIC)
+    assert brains.judge(method, labels, image, truth)["dice/white"] == 1
+    numbers = Volume(np.where(labels.data == 2, 1, 0), np.eye(4))
+    assert "[1]" in brains.judge(method, numbers, image, truth)["failed"]
+    smaller = Volume(labels.data[1:], np.eye(4))
+    assert "shape" in brains.judge(method, smaller, image, truth)["failed"]
 
 
 def test_the_brain_is_what_freesurfer_labels_but_for_what_lies_beside_it() -> None:
