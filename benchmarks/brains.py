@@ -77,7 +77,7 @@ used = resource.getrusage(resource.RUSAGE_CHILDREN)
 cost = {"cpu_s": used.ru_utime + used.ru_stime, "wall_s": wall_s}
 with open(sys.argv[1], "w") as file:
     json.dump(cost | {"peak_mib": used.ru_maxrss / 1024}, file)
-sys.exit(code)
+sys.exit(code if code >= 0 else 128 - code)
 """
 """Runs a command and writes what it cost.
 
@@ -330,7 +330,8 @@ def run(command: list[str], folder: Path, threads: int, timeout_s: float) -> Row
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     if process.returncode:
-        return {"failed": (said.strip().splitlines() or ["without a word"])[-1]}
+        silent = f"ended with code {process.returncode} and no word"
+        return {"failed": (said.strip().splitlines() or [silent])[-1]}
     row: Row = json.loads(cost.read_text())
     return row
 

@@ -212,7 +212,8 @@ def test_what_a_command_costs_is_its_own(tmp_path: Path) -> None:
     ("code", "timeout_s", "expected"),
     [
         ("print('no'); raise ValueError('no brain here')", 60, "ValueError: no brain"),
-        ("raise SystemExit(3)", 60, "without a word"),
+        ("raise SystemExit(3)", 60, "ended with code 3"),
+        ("import os; os.kill(os.getpid(), 9)", 60, "ended with code 137"),
         ("import time; time.sleep(60)", 0.5, "not done after 0.5 s"),
     ],
 )
