@@ -17,6 +17,16 @@ def test_aseg_is_freesurfers_subcortical_labels_in_order():
     assert table.names[1:] == tuple(FREESURFER_NAMES[i] for i in below_1000[1:])
 
 
+def test_synthseg_has_the_32_structures_of_its_list_by_their_freesurfer_ids():
+    table = LabelTable.for_scheme("synthseg")
+    left = (2, 3, 4, 5, 7, 8, 10, 11, 12, 13)
+    assert table.ids == (
+        *(0, *left, 14, 15, 16, 17, 18, 24, 26, 28),
+        *(41, 42, 43, 44, 46, 47, 49, 50, 51, 52, 53, 54, 58, 60),
+    )
+    assert table.names[1:] == tuple(FREESURFER_NAMES[i] for i in table.ids[1:])
+
+
 def test_ids_and_colours_of_schemes():
     six, fifty, all_ids = (
         LabelTable.for_scheme(name) for name in ("6-class", "50-class", "115-class")

@@ -9,7 +9,7 @@ from nobrainer.data.mapping import read_mapping
 from nobrainer.errors import InputError
 from nobrainer.processing.dataset import Dataset
 
-SIZES = {"6-class": 6, "50-class": 50, "115-class": 115, "aseg": 46}
+SIZES = {"6-class": 6, "50-class": 50, "115-class": 115, "aseg": 46, "synthseg": 33}
 
 
 def mapping_for(source):
@@ -34,7 +34,7 @@ def test_scheme_uses_every_class_once_named(scheme):
 
 
 def test_scheme_entries():
-    six, fifty, all_ids, aseg = (mapping_for(scheme) for scheme in SCHEMES)
+    six, fifty, all_ids, aseg, synthseg = map(mapping_for, SCHEMES)
     assert [six[i] for i in (0, 2, 3, 42, 24, 17, 16, 77)] == [0, 1, 2, 2, 3, 4, 5, 0]
     assert [fifty[i] for i in (3, 4, 15, 17, 53, 1035, 2035, 255)] == [
         0, 2, 2, 10, 10, 49, 49, 15,
@@ -42,6 +42,13 @@ def test_scheme_entries():
     assert [all_ids[i] for i in (3, 41, 255, 2035, 192)] == [2, 21, 44, 114, 0]
     assert [aseg[i] for i in (0, 2, 3, 4, 41, 42, 77, 1000, 1035, 2000, 2035)] == [
         0, 1, 2, 3, 21, 22, 38, 2, 2, 22, 22,
+    ]  # fmt: skip
+    # White matter with lesions and corpus callosum, and ventricles with what is inside.
+    assert [synthseg[i] for i in (2, 25, 77, 255, 41, 57, 1035, 2035)] == [
+        1, 1, 1, 1, 19, 19, 2, 20,
+    ]  # fmt: skip
+    assert [synthseg[i] for i in (4, 31, 136, 5, 137, 43, 63, 163, 44, 164)] == [
+        3, 3, 3, 4, 4, 21, 21, 21, 22, 22,
     ]  # fmt: skip
     assert FREESURFER_NAMES[17] == "Left-Hippocampus"
     assert LabelTable.for_scheme("50-class").names[10] == "Hippocampus"

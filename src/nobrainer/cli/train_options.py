@@ -41,9 +41,9 @@ class Classes:
         click.option(
             "--relabel",
             metavar="NAME|FILE",
-            help="Classes from label values: 6-class, 50-class, 115-class or aseg for "
-            "FreeSurfer labels, or a CSV or TSV file with the columns index,name or "
-            "original,new.",
+            help="Classes from label values: 6-class, 50-class, 115-class, aseg or "
+            "synthseg for FreeSurfer labels, or a CSV or TSV file with the columns "
+            "index,name or original,new.",
         ),
     ]
 

@@ -21,7 +21,8 @@ HEMISPHERES = ("Left-", "Right-", "ctx-lh-", "ctx-rh-")
 """How the names of structures on one side begin."""
 
 # Classes that merge several structures have no name of their own in FreeSurfer; the
-# cortices of "aseg" have one, which takes in their parcels.
+# cortices of "aseg" have one, which takes in their parcels, and so have all structures
+# of "synthseg".
 MERGED = {
     "6-class": {
         1: "white-matter",
@@ -32,8 +33,21 @@ MERGED = {
     },
     "50-class": {2: "ventricles", 15: "corpus-callosum"},
     "aseg": {2: "Left-Cerebral-Cortex", 22: "Right-Cerebral-Cortex"},
+    "synthseg": {
+        1: "Left-Cerebral-White-Matter",
+        2: "Left-Cerebral-Cortex",
+        3: "Left-Lateral-Ventricle",
+        20: "Right-Cerebral-Cortex",
+        21: "Right-Lateral-Ventricle",
+    },
 }
 """For each scheme the names of classes that merge several structures."""
+
+# 136, 137, 163 and 164 are parts of the ventricles in the maps of whole heads that
+# SynthSeg publishes, and stand for other structures in FreeSurfer's own table.
+ALSO = {"synthseg": {25: 1, 57: 19, 136: 3, 137: 4, 163: 21, 164: 22}}
+"""For each scheme the classes of label values that the shipped table lacks: lesions of
+the white matter, and the choroid plexus and rims of the ventricles."""
 
 OUTER_FLUID = 24
 """Label value of the fluid around the brain."""

@@ -154,11 +154,11 @@ class LabelTable:
 
     @classmethod
     def for_scheme(cls, name: str) -> Self:
-        """The classes of "6-class", "50-class", "115-class" or "aseg".
+        """The classes of a scheme of FreeSurfer's label values, such as "aseg".
 
         Where left and right share a class, its name tells no side. A class that merges
-        several structures has the colour of the first of them and no id; the cortices
-        of "aseg" are the exception and keep theirs.
+        several structures has the colour of the first of them and no id, unless it has
+        the name of the first one, as the cortices of "aseg" do.
 
         Raises:
             InputError: there is no such scheme.

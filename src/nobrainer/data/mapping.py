@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nobrainer.checks import MOST_CLASSES, near_miss
-from nobrainer.data.freesurfer import ROWS, SCHEMES
+from nobrainer.data.freesurfer import ALSO, ROWS, SCHEMES
 from nobrainer.data.labels import BACKGROUND, BLACK, LabelTable, parse_label
 from nobrainer.data.table import read_cells
 from nobrainer.errors import InputError
@@ -18,10 +18,10 @@ def read_mapping(source: Mappable) -> tuple[dict[int, int], LabelTable]:
     """The class of each label value in a file, and what the classes are.
 
     Args:
-        source: "6-class", "50-class", "115-class" or "aseg" for FreeSurfer's label
-            values; a mapping from label value to class; or the path of a CSV or TSV
-            file. In a file a blank class means background. The header says what the
-            file holds:
+        source: a scheme of FreeSurfer's label values ("6-class", "50-class",
+            "115-class", "aseg" or "synthseg"); a mapping from label value to class; or
+            the path of a CSV or TSV file. In a file a blank class means background. The
+            header says what the file holds:
             - `index,name`, and `color` if wanted: label values and their names. The
               classes are numbered in ascending order of index, without gaps; 0 is
               background, listed or not.
@@ -52,7 +52,7 @@ def read_mapping(source: Mappable) -> tuple[dict[int, int], LabelTable]:
         return mapping, _describe(mapping, {})
     if (scheme := str(source)) in SCHEMES:
         known = {int(row["freesurfer_id"]): int(row[scheme] or 0) for row in ROWS}
-        return known, LabelTable.for_scheme(scheme)
+        return known | ALSO.get(scheme, {}), LabelTable.for_scheme(scheme)
     path = Path(source)
     if path.suffix.lower() not in (".csv", ".tsv"):
         raise near_miss("label scheme (or .csv or .tsv path)", scheme, SCHEMES)

@@ -179,10 +179,10 @@ class Dataset:
         trained on the dataset carry these values.
 
         Args:
-            mapping: "6-class", "50-class", "115-class" or "aseg" for FreeSurfer's label
-                values; a mapping from label value to class; or the path of a CSV or TSV
-                table, see `nobrainer.data.mapping.read_mapping`. Label values that it
-                lacks become background, with a warning.
+            mapping: a scheme of FreeSurfer's label values, such as "aseg"; a mapping
+                from label value to class; or the path of a CSV or TSV table, see
+                `nobrainer.data.mapping.read_mapping`. Label values that it lacks become
+                background, with a warning.
 
         Raises:
             InputError: the mapping cannot be read, makes everything background, or has
