@@ -44,7 +44,7 @@ INSIDE = {
         calibrate data demo evaluate models predict qc rank report research train
         info assessment study_table study_text
         quality_folder study_view
-        scans
+        scans train_sources
         outputs options study_options train_options
     """,
     "bids": """

@@ -512,6 +512,9 @@ OF_TRAINING = {
     "validation_dice": Metric(
         "Dice on validation scans, mean over classes but background"
     ),
+    "synthetic_validation_dice": Metric(
+        "Dice on images of validation label maps, mean over classes but background"
+    ),
     "dice": Metric("Dice on training patches"),
     "loss": Metric("loss on training patches"),
 }

@@ -190,6 +190,28 @@ def test_what_label_maps_cannot_do_is_refused(maps, tmp_path):
     assert odd(Synthesis(pairs=((900, 900),))).prepare()
 
 
+def test_scans_and_label_maps_are_validated_apart_and_scans_decide(maps, scans):
+    data = dataset(maps).patches(per_volume=4)
+    real = nb.Dataset.from_files(scans, BLOCK).relabel(CLASSES)
+    small = {"base_filters": 2, "levels": 1}
+    alone, synthetic, both = (
+        nb.Segmentation("vnet", small).fit(data, held_out, epochs=3, verbose=False)
+        for held_out in (real, dataset(maps), dataset(maps).mix(real, 0.5))
+    )
+    for row, of_scans, of_maps in zip(
+        both.history_, alone.history_, synthetic.history_, strict=True
+    ):
+        assert of_maps["validation_dice"] != of_scans["validation_dice"]
+        for name, value in of_maps.items():
+            if name.startswith("validation_dice"):
+                assert row[name] == of_scans[name]
+                assert row[f"synthetic_{name}"] == value
+    best = max(both.history_, key=lambda row: row["validation_dice"])
+    kept = both.recipe_.provenance.metrics
+    assert kept["validation_dice"] == best["validation_dice"]
+    assert kept["synthetic_validation_dice"] == best["synthetic_validation_dice"]
+
+
 def test_training_says_what_it_was_trained_on(maps, tmp_path):
     data = dataset(maps, Synthesis(noise=0.05)).batch(2).patches(per_volume=2)
     small = {"base_filters": 2, "levels": 1}
@@ -207,7 +229,7 @@ def test_training_says_what_it_was_trained_on(maps, tmp_path):
     assert "not for use on real ones" not in card
 
 
-def test_the_shell_trains_on_label_maps(maps, tmp_path):
+def test_the_shell_trains_on_label_maps(maps, scans, tmp_path):
     relabel = tmp_path / "classes.csv"
     rows = "".join(f"{value},{new}\n" for value, new in CLASSES.items())
     relabel.write_text(f"original,new\n{rows}")
@@ -225,12 +247,29 @@ def test_the_shell_trains_on_label_maps(maps, tmp_path):
     recipe = nb.Segmentation.load(tmp_path / "model").recipe_
     assert recipe.data.synthesis == Synthesis(noise=0)
     assert recipe.provenance.n_maps == 1
+    held_out = maps / "held-out.csv"
+    held_out.write_text("features,labels\n{},{}\n".format(*scans[0]))
+    found = train(
+        *("--overwrite", "--label-maps", table, "--validate", 1),
+        *("--validate-data", held_out),
+    )
+    assert found.exit_code == 0, found.stderr
+    assert "(images of label maps 0." in found.stderr
+    (row,) = nb.Segmentation.load(tmp_path / "model").history_
+    figures = [name for name in row if "validation_dice" in name]
+    assert figures == [
+        f"{title}{of}"
+        for title in ("validation_dice", "synthetic_validation_dice")
+        for of in ("_class-1", "_class-2", "_class-3", "_class-4", "")
+    ]
     for args, message in (
-        ((), "nothing to train on: give --data, --label-maps or both"),
         (
-            ("--data", table, "--synthesis-arg", "noise=0"),
-            "without the column features",
+            ("--label-maps", table, "--validate", 1, "--validate-maps", table),
+            "--validate takes a share of what",
         ),
+        ((), "nothing to train on: give --data, --label-maps or both"),
+        (("--data", table), "without the column features"),
+        (("--data", table, "--synthesis-arg", "noise=0"), "is for --label-maps"),
         (("--label-maps", table, "--synthesis-arg", "nois=0"), "did you mean 'noise'"),
         (("--label-maps", table, "--synthesis-arg", "flip=yes"), "must be float"),
     ):

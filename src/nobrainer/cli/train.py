@@ -9,14 +9,12 @@ from nobrainer.cli.options import gather
 from nobrainer.cli.outputs import echo, save_model
 from nobrainer.cli.train_options import (
     Checkpoints,
-    Classes,
     Machine,
     Network,
     Patches,
-    Sources,
     Training,
-    read_share_or_count,
 )
+from nobrainer.cli.train_sources import Classes, HeldOut, Sources
 
 
 @click.command()
@@ -28,13 +26,7 @@ from nobrainer.cli.train_options import (
     type=click.Path(path_type=Path),
     help="Where the model goes.",
 )
-@gather(network=Network, classes=Classes)
-@click.option(
-    "--validate",
-    metavar="FRACTION|COUNT",
-    help="Keep this share or number of subjects out of training and measure on them: "
-    "those of --data where it is given.",
-)
+@gather(network=Network, classes=Classes, held_out=HeldOut)
 @gather(patches=Patches, training=Training, checkpoints=Checkpoints, machine=Machine)
 @click.option(
     "--seed", default=0, show_default=True, help="Seed of all that is random."
@@ -45,7 +37,7 @@ def train(
     output_dir: Path,
     network: Network,
     classes: Classes,
-    validate: str | None,
+    held_out: HeldOut,
     patches: Patches,
     training: Training,
     checkpoints: Checkpoints,
@@ -65,7 +57,7 @@ def train(
       nobrainer train --data scans.csv --output-dir warm --binarize \\
           --model bayesian_vnet --warm-start plain-vnet
       nobrainer train --label-maps maps.csv --output-dir any-contrast \\
-          --relabel aseg --block-shape 96 96 96
+          --relabel aseg --block-shape 96 96 96 --validate-data heads.csv
     """
     finished = (
         checkpoints.resume
@@ -82,9 +74,7 @@ def train(
     if not finished:
         nb.bundle.check_place(output_dir, overwrite=overwrite)
     dataset, *others = sources.read(classes, patches.block_shape)
-    held_out = None
-    if validate is not None:
-        dataset, held_out = dataset.split(read_share_or_count(validate), seed=seed)
+    dataset, validation = held_out.take(dataset, sources, classes, seed)
     for other in others:
         dataset = dataset.mix(other, sources.map_share)
     if patches.spacing_mm is not None:
@@ -102,7 +92,7 @@ def train(
     segmentation = network.build(checkpoints.checkpoint_dir)
     segmentation.fit(
         dataset,
-        held_out,
+        validation,
         epochs=training.most_epochs,
         opt_args=training.opt_args,
         loss=training.loss,

@@ -1,135 +1,18 @@
-"""What `nobrainer train` is told: its options, gathered into records by subject."""
+"""How `nobrainer train` trains: its options, gathered into records by subject."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import click
 
 import nobrainer as nb
-from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
-from nobrainer.json_records import build_record
 from nobrainer.recipe import DEFAULT_LEARNING_RATE, DataConfig
 
 DEFAULT_EPOCHS = 10
 """Epochs of a training that nothing else ends."""
-
-
-@dataclass(frozen=True)
-class Classes:
-    """How the values of the label files become classes."""
-
-    n_classes: Annotated[
-        int | None,
-        click.option(
-            "--n-classes",
-            metavar="N",
-            type=int,
-            help="Classes, with background.  [default: those of --relabel, else 2]",
-        ),
-    ]
-    binarize: Annotated[
-        bool,
-        click.option(
-            "--binarize", is_flag=True, help="Every label but 0 is foreground."
-        ),
-    ]
-    relabel: Annotated[
-        str | None,
-        click.option(
-            "--relabel",
-            metavar="NAME|FILE",
-            help="Classes from label values: 6-class, 50-class, 115-class, aseg or "
-            "synthseg for FreeSurfer labels, or a CSV or TSV file with the columns "
-            "index,name or original,new.",
-        ),
-    ]
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What to train on: scans with their labels, label maps of heads, or both."""
-
-    table: Annotated[
-        Path | None,
-        click.option(
-            "--data",
-            "table",
-            metavar="CSV",
-            type=click.Path(path_type=Path),
-            help="Table with the columns features,labels: a scan and its labels per "
-            "row. Relative paths start from the table's directory.",
-        ),
-    ]
-    label_maps: Annotated[
-        Path | None,
-        click.option(
-            "--label-maps",
-            metavar="CSV",
-            type=click.Path(path_type=Path),
-            help="Table with the column labels: a label map of a head per row, of "
-            "which images of random shape, contrast and quality are made. Alone or "
-            "beside --data.",
-        ),
-    ]
-    synthesis_args: Annotated[
-        tuple[str, ...],
-        click.option(
-            "--synthesis-arg",
-            "synthesis_args",
-            metavar="KEY=VALUE",
-            multiple=True,
-            help="What is drawn for --label-maps, such as noise=0.1; may be repeated.",
-        ),
-    ]
-    map_share: Annotated[
-        float,
-        click.option(
-            "--map-share",
-            type=float,
-            default=0.5,
-            show_default=True,
-            help="Share of patches that are made from --label-maps where there is "
-            "--data, too.",
-        ),
-    ]
-
-    def read(
-        self, classes: Classes, block_shape: tuple[int, int, int]
-    ) -> "list[nb.Dataset]":
-        """Read the scans and the label maps that are given, as a data set of each.
-
-        Args:
-            classes: how the values of the label files become classes.
-            block_shape: voxels of a patch along each axis.
-
-        Returns: the data set of the scans, if any, and then that of the label maps.
-
-        Raises:
-            InputError: nothing is given, or --synthesis-arg without label maps.
-        """
-        parts = []
-        if self.table is not None:
-            pairs = read_table(self.table)
-            scans = nb.Dataset.from_files(pairs, block_shape, classes.n_classes)
-            parts.append(
-                scans if classes.relabel is None else scans.relabel(classes.relabel)
-            )
-        if self.label_maps is not None:
-            maps = read_table(self.label_maps, ["labels"])
-            synthesis = _read_synthesis(self.synthesis_args)
-            parts.append(
-                nb.Dataset.from_label_maps(
-                    maps, synthesis, classes.relabel, block_shape
-                )
-            )
-        elif self.synthesis_args:
-            raise InputError("--synthesis-arg is for --label-maps: give these, too")
-        if not parts:
-            raise InputError("nothing to train on: give --data, --label-maps or both")
-        return [part.binarize() if classes.binarize else part for part in parts]
 
 
 @dataclass(frozen=True)
@@ -167,7 +50,7 @@ class Network:
 
     def build(self, checkpoint_dir: Path | None) -> "nb.Segmentation":
         """Make the untrained model, which keeps checkpoints in the folder, if any."""
-        args = dict(_read_argument("--model-arg", text) for text in self.model_args)
+        args = dict(read_argument("--model-arg", text) for text in self.model_args)
         if self.members is None:
             return nb.Segmentation(self.model, args, checkpoint_dir)
         return nb.Ensemble(self.model, args, self.members, checkpoint_dir)
@@ -345,7 +228,7 @@ class Training:
     @property
     def opt_args(self) -> dict[str, Any]:
         """Arguments of Adam by name."""
-        more = dict(_read_argument("--optimizer-arg", t) for t in self.optimizer_args)
+        more = dict(read_argument("--optimizer-arg", t) for t in self.optimizer_args)
         return {"lr": self.learning_rate} | more
 
     @property
@@ -412,13 +295,6 @@ class Machine:
     ]
 
 
-def _read_synthesis(texts: tuple[str, ...]) -> nb.Synthesis:
-    """Ranges of what is drawn for label maps: the usual ones but for those given."""
-    usual = json.loads(json.dumps(asdict(nb.Synthesis())))
-    asked = dict(_read_argument("--synthesis-arg", text) for text in texts)
-    return build_record(nb.Synthesis, usual | asked, "synthesis")
-
-
 _EXAMPLES = {
     "--model-arg": "levels=3",
     "--synthesis-arg": "noise=0.1",
@@ -426,7 +302,7 @@ _EXAMPLES = {
 }
 
 
-def _read_argument(option: str, text: str) -> tuple[str, Any]:
+def read_argument(option: str, text: str) -> tuple[str, Any]:
     """Read name and value of an argument; a value that is no JSON is taken as text."""
     name, equals, value = text.partition("=")
     if not equals:
@@ -437,20 +313,3 @@ def _read_argument(option: str, text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except json.JSONDecodeError:
         return name, value
-
-
-def read_share_or_count(text: str) -> float:
-    """Read the value of --validate: a whole number counts subjects, others are shares.
-
-    Args:
-        text: what the user gave.
-
-    Raises:
-        InputError: the text is no number.
-    """
-    try:
-        return int(text) if text.isdigit() else float(text)
-    except ValueError as error:
-        raise InputError(
-            f"--validate {text}: must be a share such as 0.2 or a number of subjects"
-        ) from error

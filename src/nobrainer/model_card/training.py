@@ -110,26 +110,34 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield f"{prefix}{name}", value
 
 
+_VALIDATED = {
+    "validation_dice": "validation scans",
+    "synthetic_validation_dice": "images of validation label maps",
+}
+
+
 def tell_figures(recipe: Recipe) -> str:
     """The section on the figures of the training, those of the validation first."""
     metrics = recipe.provenance.metrics
-    per_class = "validation_dice_"
     titles = {key: metric.name for key, metric in OF_TRAINING.items()}
-    first = ["validation_dice", *(n for n in metrics if n.startswith(per_class))]
+    first: list[str] = []
+    for whole, where in _VALIDATED.items():
+        of_classes = [name for name in metrics if name.startswith(f"{whole}_")]
+        first += [name for name in (whole, *of_classes) if name in metrics]
+        titles |= {
+            name: f"Dice on {where}, {name.removeprefix(f'{whole}_')}"
+            for name in of_classes
+        }
     rows = [
-        (
-            f"Dice on validation scans, {name.removeprefix(per_class)}"
-            if name.startswith(per_class)
-            else titles.get(name, name),
-            metrics[name],
-        )
+        (titles.get(name, name), metrics[name])
         for name in sorted(metrics, key=[*first, *metrics].index)
     ]
     figures = table(["figure", "value"], rows) if rows else "None were taken."
     if "validation_dice" in metrics:
         note = (
             "Validation is on whole scans, with the mean of the weights. The epoch was "
-            "chosen by it, so it flatters the model a little."
+            f"chosen by its {titles['validation_dice']}, which flatters the model a "
+            "little."
         )
     else:
         note = (

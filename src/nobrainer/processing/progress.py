@@ -152,6 +152,8 @@ class ProgressBar:
         text = f"epoch {row['epoch']}: loss {row['loss']:.4f}, Dice {row['dice']:.3f}"
         if "validation_dice" in row:
             text += f", validation Dice {row['validation_dice']:.3f}"
+        if "synthetic_validation_dice" in row:
+            text += f" (images of label maps {row['synthetic_validation_dice']:.3f})"
         text += f" ({row['seconds']:.0f} s)"
         if not self._progress.disable:
             self._progress.print(text)

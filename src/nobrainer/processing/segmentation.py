@@ -100,6 +100,7 @@ class Segmentation(Readings):
             dataset_train: scans with labels.
             dataset_validate: scans on which the Dice of whole volumes is measured after
                 each epoch, with the posterior mean; the best weights by it are kept.
+                With label maps mixed in, these are measured apart and decide nothing.
             epochs: number of passes of `patches_per_volume` patches a volume, or None.
             optimizer: class of the optimiser.
             opt_args: its arguments; default {"lr": DEFAULT_LEARNING_RATE}.

@@ -50,7 +50,7 @@ class Job:
     recipe: recipe of the model; its `training` says how it is trained.
     labels: names of the classes, for the checkpoints.
     validate: function that measures the model; its figure `validation_dice` is the
-        score. None does not validate.
+        score, by which the best epoch is chosen. None does not validate.
     directory: folder of the checkpoints; None keeps none.
     on_epoch: function that gets the history's row after each epoch, in the first of
         the processes that train.

@@ -319,7 +319,7 @@ def _final_metrics(
 ) -> dict[str, float]:
     """The figures of the epoch whose weights the model has."""
     row = history[-1] if best is None else history[best[1] - 1]
-    keep = ("loss", "dice", "validation_dice")
+    keep = ("loss", "dice", "validation_dice", "synthetic_validation_dice")
     return {k: float(v) for k, v in row.items() if k.startswith(keep)}
 
 

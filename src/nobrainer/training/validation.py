@@ -1,4 +1,9 @@
-"""The Dice of whole validation volumes, measured after each epoch."""
+"""The Dice of whole validation volumes, measured after each epoch.
+
+Scans and images that are made from label maps are measured apart. Scans decide where
+there are any: a model is for scans, and its score on images like those of its training
+says less.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,24 +37,43 @@ class Validation:
     device: torch.device
 
     def __post_init__(self) -> None:
-        if not any(v.label is not None and v.label.any() for v in self.volumes):
-            raise InputError("dataset_validate has no voxel of a class but background")
+        for is_map in (False, True):
+            kind = [v.label for v in self.volumes if (v.head is not None) == is_map]
+            if kind and not any(label is not None and label.any() for label in kind):
+                raise InputError(
+                    "dataset_validate has no voxel of a class but background in its "
+                    + ("label maps" if is_map else "scans")
+                )
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Measure the Dice of the posterior mean, averaged over scans.
 
         Returns:
             "validation_dice_NAME" of each class but background that a scan has, and
-            "validation_dice", the mean of those.
+            "validation_dice", the mean of those. Where there are label maps beside
+            scans, the same of their images by the names "synthetic_validation_dice".
         """
         n_classes = len(self.labels.names)
         mean_weights = Sampling(seed=0, n_draws=0)
         predictor = Predictor(model, n_classes, mean_weights, self.device)
-        scores = [_dice_of(predictor, volume)[1:] for volume in self.volumes]
+        of_scans: list[np.ndarray] = []
+        of_maps: list[np.ndarray] = []
+        for volume in self.volumes:
+            rows = of_scans if volume.head is None else of_maps
+            rows.append(_dice_of(predictor, volume)[1:])
+        if not of_scans:
+            return self._means("validation_dice", of_maps)
+        figures = self._means("validation_dice", of_scans)
+        if of_maps:
+            figures |= self._means("synthetic_validation_dice", of_maps)
+        return figures
+
+    def _means(self, title: str, scores: Sequence[np.ndarray]) -> dict[str, float]:
+        """Means over volumes of the Dice of each class, and the mean of these."""
         per_class = np.ma.masked_invalid(scores).mean(axis=0).filled(np.nan)
         named = zip(self.labels.names[1:], per_class, strict=True)
-        figures = {f"validation_dice_{name}": float(v) for name, v in named if v == v}
-        return figures | {"validation_dice": float(np.mean(list(figures.values())))}
+        figures = {f"{title}_{name}": float(v) for name, v in named if v == v}
+        return figures | {title: float(np.mean(list(figures.values())))}
 
 
 def _dice_of(predictor: Predictor, volume: Prepared) -> np.ndarray:

@@ -1,0 +1,245 @@
+"""What `nobrainer train` trains on and is measured on: options in records."""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Annotated
+
+import click
+
+import nobrainer as nb
+from nobrainer.cli.train_options import read_argument
+from nobrainer.data.table import read_table
+from nobrainer.errors import InputError
+from nobrainer.json_records import build_record
+from nobrainer.types import Shape3
+
+
+@dataclass(frozen=True)
+class Classes:
+    """How the values of the label files become classes."""
+
+    n_classes: Annotated[
+        int | None,
+        click.option(
+            "--n-classes",
+            metavar="N",
+            type=int,
+            help="Classes, with background.  [default: those of --relabel, else 2]",
+        ),
+    ]
+    binarize: Annotated[
+        bool,
+        click.option(
+            "--binarize", is_flag=True, help="Every label but 0 is foreground."
+        ),
+    ]
+    relabel: Annotated[
+        str | None,
+        click.option(
+            "--relabel",
+            metavar="NAME|FILE",
+            help="Classes from label values: 6-class, 50-class, 115-class, aseg or "
+            "synthseg for FreeSurfer labels, or a CSV or TSV file with the columns "
+            "index,name or original,new.",
+        ),
+    ]
+
+    def read_scans(self, table: Path, block_shape: Shape3) -> "nb.Dataset":
+        """The scans of a table, and their labels as these classes.
+
+        Args:
+            table: CSV with the columns features,labels.
+            block_shape: voxels of a patch along each axis.
+        """
+        scans = nb.Dataset.from_files(read_table(table), block_shape, self.n_classes)
+        if self.relabel is not None:
+            scans = scans.relabel(self.relabel)
+        return scans.binarize() if self.binarize else scans
+
+    def read_maps(
+        self, table: Path, synthesis: nb.Synthesis, block_shape: Shape3
+    ) -> "nb.Dataset":
+        """The label maps of a table, as these classes.
+
+        Args:
+            table: CSV with the column labels.
+            synthesis: what is drawn for them.
+            block_shape: voxels of a patch along each axis.
+        """
+        rows = read_table(table, ["labels"])
+        maps = nb.Dataset.from_label_maps(rows, synthesis, self.relabel, block_shape)
+        return maps.binarize() if self.binarize else maps
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What to train on: scans with their labels, label maps of heads, or both."""
+
+    table: Annotated[
+        Path | None,
+        click.option(
+            "--data",
+            "table",
+            metavar="CSV",
+            type=click.Path(path_type=Path),
+            help="Table with the columns features,labels: a scan and its labels per "
+            "row. Relative paths start from the table's directory.",
+        ),
+    ]
+    label_maps: Annotated[
+        Path | None,
+        click.option(
+            "--label-maps",
+            metavar="CSV",
+            type=click.Path(path_type=Path),
+            help="Table with the column labels: a label map of a head per row, of "
+            "which images of random shape, contrast and quality are made. Alone or "
+            "beside --data.",
+        ),
+    ]
+    synthesis_args: Annotated[
+        tuple[str, ...],
+        click.option(
+            "--synthesis-arg",
+            "synthesis_args",
+            metavar="KEY=VALUE",
+            multiple=True,
+            help="What is drawn for --label-maps, such as noise=0.1; may be repeated.",
+        ),
+    ]
+    map_share: Annotated[
+        float,
+        click.option(
+            "--map-share",
+            type=float,
+            default=0.5,
+            show_default=True,
+            help="Share of patches that are made from --label-maps where there is "
+            "--data, too.",
+        ),
+    ]
+
+    def read(self, classes: Classes, block_shape: Shape3) -> "list[nb.Dataset]":
+        """Read the scans and the label maps that are given, as a data set of each.
+
+        Args:
+            classes: how the values of the label files become classes.
+            block_shape: voxels of a patch along each axis.
+
+        Returns: the data set of the scans, if any, and then that of the label maps.
+
+        Raises:
+            InputError: nothing is given, or --synthesis-arg without label maps.
+        """
+        if self.table is None and self.label_maps is None:
+            raise InputError("nothing to train on: give --data, --label-maps or both")
+        if self.label_maps is None and self.synthesis_args:
+            raise InputError("--synthesis-arg is for --label-maps: give these, too")
+        parts = []
+        if self.table is not None:
+            parts.append(classes.read_scans(self.table, block_shape))
+        if self.label_maps is not None:
+            parts.append(
+                classes.read_maps(self.label_maps, self.synthesis, block_shape)
+            )
+        return parts
+
+    @property
+    def synthesis(self) -> nb.Synthesis:
+        """Ranges of what is drawn for label maps: the usual ones but for those given.
+
+        Raises:
+            InputError: a name or value that cannot be.
+        """
+        usual = json.loads(json.dumps(asdict(nb.Synthesis())))
+        asked = dict(read_argument("--synthesis-arg", t) for t in self.synthesis_args)
+        return build_record(nb.Synthesis, usual | asked, "synthesis")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What the model is measured on after each epoch, and not trained on."""
+
+    validate: Annotated[
+        str | None,
+        click.option(
+            "--validate",
+            metavar="FRACTION|COUNT",
+            help="Keep this share or number of subjects out of training and measure on "
+            "them: those of --data where it is given.",
+        ),
+    ]
+    validate_data: Annotated[
+        Path | None,
+        click.option(
+            "--validate-data",
+            metavar="CSV",
+            type=click.Path(path_type=Path),
+            help="Measure on these scans, in a table as for --data.",
+        ),
+    ]
+    validate_maps: Annotated[
+        Path | None,
+        click.option(
+            "--validate-maps",
+            metavar="CSV",
+            type=click.Path(path_type=Path),
+            help="Measure on an image of each of these label maps, in a table as for "
+            "--label-maps. Beside scans they have figures of their own, and the scans "
+            "choose the best epoch.",
+        ),
+    ]
+
+    def take(
+        self, dataset: "nb.Dataset", sources: Sources, classes: Classes, seed: int
+    ) -> "tuple[nb.Dataset, nb.Dataset | None]":
+        """What is left to train on, and what is held out, if anything.
+
+        Args:
+            dataset: the scans or label maps from which the share is taken.
+            sources: what to train on.
+            classes: how the values of the label files become classes.
+            seed: seed of the choice.
+
+        Raises:
+            InputError: a table or share that cannot be used, or scans or label maps
+                from a share and from a table.
+        """
+        parts = []
+        if self.validate is not None:
+            kind = self.validate_maps if sources.table is None else self.validate_data
+            if kind is not None:
+                raise InputError(
+                    f"--validate takes a share of what {kind} has, too: give one of "
+                    "the two"
+                )
+            dataset, part = dataset.split(read_share_or_count(self.validate), seed=seed)
+            parts.append(part)
+        block_shape = dataset.block_shape
+        if self.validate_data is not None:
+            parts.append(classes.read_scans(self.validate_data, block_shape))
+        if self.validate_maps is not None:
+            parts.append(
+                classes.read_maps(self.validate_maps, sources.synthesis, block_shape)
+            )
+        # Whole volumes are measured, so the share of the patches means nothing here.
+        return dataset, reduce(lambda a, b: a.mix(b, 0.5), parts) if parts else None
+
+
+def read_share_or_count(text: str) -> float:
+    """Read the value of --validate: a whole number counts subjects, others are shares.
+
+    Args:
+        text: what the user gave.
+
+    Raises:
+        InputError: the text is no number.
+    """
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError as error:
+        raise InputError(
+            f"--validate {text}: must be a share such as 0.2 or a number of subjects"
+        ) from error
