@@ -27,7 +27,7 @@ from nobrainer.errors import InputError
 from nobrainer.io import read_labels
 from nobrainer.json_records import build_record, parse_json, to_json
 from nobrainer.recipe import Synthesis
-from nobrainer.volume import conform
+from nobrainer.volume import Volume, conform
 
 MAPS = Path(__file__).parents[3] / "shared" / "data" / "labelmaps"
 MM = (1.0, 1.0, 1.0)
@@ -394,6 +394,32 @@ def test_the_record_survives_json():
 def test_a_range_that_makes_no_sense_is_refused(options, message):
     with pytest.raises(InputError, match=message.replace(".", r"\.")):
         Synthesis(**options)
+
+
+class Middle(Draws):
+    """Every number is in the middle of its range, and everything happens."""
+
+    def between(self, low, high, *shape):
+        return torch.full((1, *shape), (low + high) / 2)
+
+    def happens(self, probability, *shape):
+        return torch.ones(1, *shape, dtype=torch.bool)
+
+
+def test_thick_slices_are_those_that_prediction_makes_of_a_thick_scan():
+    noise = np.random.default_rng(0).normal(size=(15, 60, 10)).astype(np.float32)
+    thin = Volume(data=noise, affine=np.eye(4))
+    thick = conform(thin, "RAS", (1, 5, 1))
+    seen = conform(thick, "RAS", (1, 1, 1)).data
+    # Slices between 1 and 9 mm along the second of three axes: the middle is 5 mm.
+    coarse = replace(STILL, coarse=1, slice_mm=9.0)
+    none = torch.zeros(1, 1, 1, 1)
+    middle = Middle([0], torch.device("cpu"))
+    (made,) = acquire(torch.from_numpy(noise)[None], none, coarse, middle, MM)
+    assert thick.data.shape == (15, 12, 10)
+    inner = np.s_[:, 12:-12]  # At the ends one repeats what lies there, the other not.
+    np.testing.assert_allclose(made.numpy()[inner], seen[inner], atol=1e-3)
+    assert seen[inner].std() == pytest.approx(0.3, abs=0.1)
 
 
 @pytest.mark.skipif(not MAPS.is_dir(), reason="needs the shared label maps")
