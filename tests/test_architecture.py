@@ -41,17 +41,27 @@ LAYERS = """
 # every module that it has.
 INSIDE = {
     "cli": """
-        calibrate data demo evaluate models predict qc rank report research train
+        bids calibrate data demo evaluate models predict qc rank report research train
         info assessment study_table study_text
         quality_folder study_view
         scans train_sources
         outputs options study_options train_options
     """,
     "bids": """
+        run
+        engines
+        forecast
+        scan
+        dataset sidecars subject_page
         names
         layout
         filters
         entities
+    """,
+    "bids.engines": """
+        local
+        pool serial
+        engine
     """,
     "training": """
         members
@@ -130,7 +140,7 @@ INSIDE = {
         rows
     """,
     "report": """
-        scan evaluation cohort
+        scan evaluation cohort subject
         facts viewer document
     """,
     "processing": """

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from nobrainer.formats import require_file
-from nobrainer.json_records import build_record, parse_json, to_json
+from nobrainer.json_records import build_record, parse_json, since, to_json
 
 FORMAT_VERSION = 1
 
@@ -88,16 +88,42 @@ class Method:
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file that results were made from: name without folders, checksum and size."""
+    """A file that results were made from; those with the same content are equal.
+
+    name: its name without folders.
+    sha256: its checksum.
+    size_bytes: its size.
+    modified_ns: when it was last written, in nanoseconds since 1970; None where that
+        was not recorded.
+    """
 
     name: str
     sha256: str
     size_bytes: int
+    modified_ns: int | None = field(default=None, compare=False, metadata=since(1))
 
     @classmethod
     def of(cls, path: Path) -> Self:
         """The record of a file, which is read once for its checksum."""
-        return cls(path.name, checksum(path), path.stat().st_size)
+        # Before it is read, so that a change in the meantime shows.
+        status = path.stat()
+        return cls(path.name, checksum(path), status.st_size, status.st_mtime_ns)
+
+    def is_still(self, path: Path) -> bool:
+        """Whether a file is the recorded one; it is read only where its time differs.
+
+        Args:
+            path: path of the file.
+
+        Raises:
+            InputError: it is no file.
+        """
+        require_file(path)
+        status = path.stat()
+        known = self.name, self.size_bytes, self.modified_ns
+        if known == (path.name, status.st_size, status.st_mtime_ns):
+            return True
+        return InputFile.of(path) == self
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 import click
 
 import nobrainer
+from nobrainer.cli.bids import bids
 from nobrainer.cli.calibrate import calibrate
 from nobrainer.cli.data import data
 from nobrainer.cli.demo import demo
@@ -148,8 +149,13 @@ def main(debug: bool) -> None:
     """
 
 
+def bids_app() -> None:
+    """The entry point of BIDS Apps: `nobrainer-bids` is `nobrainer bids`."""
+    main(["bids", *sys.argv[1:]], prog_name="nobrainer")
+
+
 for command in (
-    *(demo, train, predict, models, info, data),
+    *(demo, train, predict, bids, models, info, data),
     *(evaluate, calibrate, qc, report, rank),
     research,
 ):

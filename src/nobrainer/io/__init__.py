@@ -13,7 +13,7 @@ from nobrainer.io.reading import (
     read_labels,
     source_name,
 )
-from nobrainer.io.writing import to_nibabel, write, write_text
+from nobrainer.io.writing import to_nibabel, write, write_bytes, write_text
 
 __all__ = [
     "SYNTHETIC",
@@ -25,5 +25,6 @@ __all__ = [
     "source_name",
     "to_nibabel",
     "write",
+    "write_bytes",
     "write_text",
 ]

@@ -103,13 +103,31 @@ def write_text(
     Raises:
         InputError: the file exists, or it cannot be written.
     """
+    data = text.encode("utf-8", errors="backslashreplace")
+    return write_bytes(data, path, overwrite=overwrite)
+
+
+def write_bytes(
+    data: bytes, path: str | os.PathLike[str], *, overwrite: bool = False
+) -> Path:
+    """Write bytes, such as those of a picture, whole or not at all.
+
+    Args:
+        data: the bytes.
+        path: path of the file, in a directory that exists.
+        overwrite: whether a file that is there is replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: the file exists, or it cannot be written.
+    """
     path = Path(path)
     if os.path.exists(path) and not overwrite:
         raise InputError(f"{path}: exists already: choose another name or overwrite it")
     with _replacing(path) as temporary:
-        temporary.write_text(
-            text, encoding="utf-8", errors="backslashreplace", newline="\n"
-        )
+        temporary.write_bytes(data)
     return path
 
 

@@ -100,6 +100,25 @@ class ProgressBar:
         if self._n_scans > 1:
             self._tell(f"{self._what} ({time.monotonic() - started_s:.0f} s)")
 
+    def end_scan(self, name: str, seconds: float) -> None:
+        """Count a scan that another process has done.
+
+        Args:
+            name: name of the scan.
+            seconds: how long it took.
+        """
+        self._number += 1
+        self._name(f"scan {self._number} of {self._n_scans}: {name}")
+        self._progress.update(self._task, completed=self._number)
+        self._tell(f"{self._what} ({seconds:.0f} s)")
+
+    def pass_over(self) -> None:
+        """Count a scan that needs no work."""
+        self._number += 1
+        self._progress.reset(
+            self._task, total=self._n_scans, completed=self._number, figures=""
+        )
+
     def skip(self) -> None:
         """Say, inside of `scan`, that this scan needs no work."""
         self._is_skipped = True

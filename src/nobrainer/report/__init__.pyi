@@ -1,3 +1,5 @@
 from .cohort import write_cohort as write_cohort
 from .evaluation import write_evaluation as write_evaluation
+from .scan import draw_slices as draw_slices
 from .scan import write_case as write_case
+from .subject import write_subject as write_subject

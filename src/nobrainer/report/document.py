@@ -65,10 +65,21 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as a data URI, with the text for those who do not see it."""
+    """A figure, with the text for those who do not see it.
 
-    source: str
+    media: type of the image, such as "image/png".
+    data: the bytes of the image.
+    alt: what it shows.
+    """
+
+    media: str
+    data: bytes
     alt: str
+
+    @property
+    def source(self) -> str:
+        """The image as a data URI."""
+        return f"data:{self.media};base64,{b64encode(self.data).decode()}"
 
 
 def embed_figure(figure: Figure, alt: str, kind: Literal["png", "svg"]) -> Picture:
@@ -82,8 +93,7 @@ def embed_figure(figure: Figure, alt: str, kind: Literal["png", "svg"]) -> Pictu
         kind: "svg" for charts of lines, "png" for slices.
     """
     media = {"png": "image/png", "svg": "image/svg+xml"}[kind]
-    data = _render(figure, kind)
-    return Picture(f"data:{media};base64,{b64encode(data).decode()}", alt)
+    return Picture(media, _render(figure, kind), alt)
 
 
 def inline_figure(figure: Figure, alt: str) -> Markup:

@@ -63,6 +63,7 @@ def write_case(
     case: Case | None = None,
     calibration: Calibration | None = None,
     index: str | PathLike[str] | None = None,
+    slices: Picture | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write the report of one scan: one HTML page that loads nothing.
@@ -75,6 +76,7 @@ def write_case(
         calibration: how the model was calibrated, if it was.
         index: path of the page of all scans, relative to this one, if there will be
             one.
+        slices: what `draw_slices` returned for the prediction, if that was called.
         overwrite: replace a page that is there.
 
     Returns:
@@ -93,7 +95,7 @@ def write_case(
         "case": case,
         "score": case and _describe_score(case),
         "index": None if index is None else address(index),
-        "slices": _slices(prediction),
+        "slices": draw_slices(prediction) if slices is None else slices,
         "chart": _volume_chart(prediction.structures),
         "table": table,
         "meanings": [(name, _COLUMNS[name]) for name in table.head[1:]],
@@ -119,7 +121,15 @@ def _describe_score(case: Case) -> str:
     return f"Its score, from 0 to 1, is {case.score:.3f}: {case.meaning}."
 
 
-def _slices(prediction: Prediction) -> Picture:
+def draw_slices(prediction: Prediction) -> Picture:
+    """Draw nine slices with the outlines of the structures and maps of uncertainty.
+
+    Args:
+        prediction: the prediction of the scan.
+
+    Returns:
+        A PNG, with the text for those who do not see it.
+    """
     n_present = sum(one.volume_mm3 > 0 for one in prediction.structures)
     figure = draw_prediction(
         prediction.scan,

@@ -1,5 +1,6 @@
 """Maps over a scan that one can click through together, by nilearn's viewer."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -123,7 +124,9 @@ class Scan:
             opacity=_OPACITY,
             resampling_interpolation="nearest",
         ).get_standalone()
-        return Viewer(title, _linked(_without_icon(html)), self._ratio)
+        return Viewer(
+            title, _linked(_without_numbers(_without_icon(html))), self._ratio
+        )
 
     def _resample(self, image: nib.Nifti1Image, interpolation: str) -> nib.Nifti1Image:
         return resample_img(
@@ -144,6 +147,11 @@ def _without_icon(html: str) -> str:
     """The viewer without the icon, which it would load from the network."""
     start = html.index('<link rel="icon"')
     return html[:start] + html[html.index(">", start) + 1 :]
+
+
+def _without_numbers(html: str) -> str:
+    """The page without random identifiers, which are needed where pages share one."""
+    return re.sub(r"-[0-9a-f]{32}\b", "", html)
 
 
 def _linked(html: str) -> str:

@@ -22,6 +22,9 @@ from nobrainer.provenance import InputFile, Method, Result, now
 from nobrainer.results.places import make_directory, refuse_existing
 from nobrainer.results.records import METHOD, Records, clear
 
+FAILED = "failed"
+"""What a record calls the reason for which a scan could not be done."""
+
 
 class Work:
     """A scan in progress; call `begin` before its first file is written.
@@ -65,6 +68,8 @@ class Results:
         keeps: names of the data that a record must have; a scan whose record lacks some
             of it is done again.
         option: what the command calls the folder, for messages.
+
+    directory, method: as above.
     """
 
     def __init__(
@@ -79,7 +84,7 @@ class Results:
     ) -> None:
         self.directory, self._keeps = directory, frozenset(keeps)
         self._option = option
-        self._method, self._device, self._overwrite = method, device, overwrite
+        self.method, self._device, self._overwrite = method, device, overwrite
         self._records = Records(directory)
 
     def open(self, names: Collection[str], shared: Collection[Path]) -> None:
@@ -102,7 +107,7 @@ class Results:
             refuse_existing(shared, overwrite=self._overwrite)
         elif not self._overwrite:
             self._refuse_other(there)
-        elif unlike := self._method.unlike(there):
+        elif unlike := self.method.unlike(there):
             others = [
                 name
                 for name in sorted(self._records.names() - set(names))
@@ -175,8 +180,7 @@ class Results:
                 f"--overwrite, or another {self._option}"
             )
         for path, was in zip(inputs, record.inputs, strict=True):
-            require_file(path)
-            if InputFile.of(path) != was:
+            if not was.is_still(path):
                 raise InputError(
                     f"{path}: is not the file that the results of {name} in "
                     f"{self.directory} were made from ({was.name}, sha256 "
@@ -218,7 +222,7 @@ class Results:
             foreign = [one for one in files if one not in mine]
             refuse_existing(foreign, overwrite=self._overwrite)
             record = Result(
-                method=self._method,
+                method=self.method,
                 inputs=tuple(InputFile.of(one) for one in inputs),
                 files=tuple(map(self._relative, files)),
                 device=self._device,
@@ -227,6 +231,28 @@ class Results:
             work = Work(self, name, record, kept)
             yield work
             work.end()
+
+    def fail(self, name: str, reason: str) -> None:
+        """Record why a scan could not be done; one that is done stays done.
+
+        Args:
+            name: name of the scan.
+            reason: what is wrong with it.
+
+        Raises:
+            InputError: another process works on the scan.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with self._records.working(name):
+            earlier = self._records.find(name)
+            if earlier is not None and earlier.ended:
+                return
+            # What was begun stays on record as ours, so that it can be replaced.
+            files = () if earlier is None else earlier.files
+            record = Result(
+                self.method, (), files, self._device, now(), data={FAILED: reason}
+            )
+            self.write_record(name, record)
 
     def records(self) -> dict[str, Result]:
         """The records of all scans that are done by this method, sorted by name."""
@@ -258,14 +284,15 @@ class Results:
             name: name of the scan.
             record: what is read and written for it.
         """
-        self._write_method()
+        self.write_method()
         self._records.write(name, record)
 
     def _relative(self, file: Path) -> str:
         return file.relative_to(self.directory).as_posix()
 
-    def _write_method(self) -> None:
-        if self._records.method() == self._method:
+    def write_method(self) -> None:
+        """Record how all results are made, before the first of them is written."""
+        if self._records.method() == self.method:
             return
         path = self.directory / METHOD
         with self.sharing([path]):
@@ -273,17 +300,17 @@ class Results:
             there = self._records.method()
             if there is not None and not self._overwrite:
                 self._refuse_other(there)
-            write_text(self._method.to_json(), path, overwrite=True)
+            write_text(self.method.to_json(), path, overwrite=True)
 
     def _refuse_other(self, there: Method) -> None:
-        if unlike := self._method.unlike(there):
+        if unlike := self.method.unlike(there):
             raise InputError(
                 f"{self.directory}: holds results of another method "
                 f"({'; '.join(unlike)}): give another {self._option}, or --overwrite"
             )
 
     def _is_other(self, record: Result | None) -> bool:
-        return record is not None and bool(record.method.unlike(self._method))
+        return record is not None and bool(record.method.unlike(self.method))
 
     def _is_whole(self, record: Result | None) -> bool:
         return (

@@ -1,0 +1,55 @@
+"""The page of a participant, made from the files of the scans that are done."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+from nobrainer.report.document import Picture
+from nobrainer.report.subject import SubjectScan, write_subject
+
+_QUALITY = "_quality.json"
+
+
+def write_subject_page(out_dir: Path, subject: str) -> Path:
+    """Write the page of a participant with all scans that are done.
+
+    Args:
+        out_dir: folder of the derivative.
+        subject: the participant, with "sub-".
+
+    Returns: the path of the page.
+    """
+    found = sorted(Path(out_dir, subject).glob(f"**/anat/*{_QUALITY}"))
+    scans = [_read(out_dir, subject, path) for path in found]
+    return write_subject(out_dir / f"{subject}.html", subject, scans)
+
+
+def _read(out_dir: Path, subject: str, quality: Path) -> SubjectScan:
+    """What the files of a scan say, found by that of its quality."""
+    found = json.loads(quality.read_text(encoding="utf-8"))
+    prefix = quality.name.removesuffix(_QUALITY)
+    figures = out_dir / subject / "figures"
+    table = quality.with_name(f"{prefix}_desc-volumetric_morph.tsv")
+    with table.open(encoding="utf-8", newline="") as text:
+        rows = list(csv.DictReader(text, delimiter="\t"))
+    score = "" if found["score"] is None else f"{found['score']:.3f}"
+    return SubjectScan(
+        name=found["scan"],
+        score=f"Its score, from 0 to 1, is {score}: {found['score_is']}.",
+        flags=found["flags"],
+        slices=Picture(
+            "image/png",
+            (figures / f"{prefix}_dseg.png").read_bytes(),
+            f"Slices of {found['scan']} with outlines and maps of uncertainty",
+        ),
+        page=f"{subject}/figures/{prefix}_report.html",
+        volumes_mm3={
+            row["name"]: (_number(row["volume_mm3"]), _number(row["volume_sd_mm3"]))
+            for row in rows
+        },
+    )
+
+
+def _number(text: str) -> float:
+    return math.nan if text == "n/a" else float(text)

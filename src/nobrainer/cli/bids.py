@@ -1,0 +1,325 @@
+"""`nobrainer bids`: a BIDS data set, and its derivative."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+
+import nobrainer as nb
+from nobrainer.bids.engines.engine import Engine
+from nobrainer.bids.engines.local import Local
+from nobrainer.bids.engines.serial import Serial
+from nobrainer.bids.filters import Filters
+from nobrainer.bids.layout import Layout, read_layout
+from nobrainer.bids.run import Run
+from nobrainer.bids.scan import Outcome, Settings, load_model
+from nobrainer.cli.options import JSON, MODEL, OVERWRITE, THRESHOLD, Draws, gather
+from nobrainer.cli.outputs import echo, to_json
+from nobrainer.cli.scans import end
+from nobrainer.processing.progress import ProgressBar
+from nobrainer.results import make_directory, make_method
+
+_SEVERAL = ("--participant-label", "--session-label", "--suffix")
+
+
+class _Command(click.Command):
+    """A command some of whose options take several values, as BIDS Apps have it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the name of such an option before each further value."""
+        repeated: list[str] = []
+        option = ""
+        for number, arg in enumerate(args):
+            if arg.startswith("-"):
+                option = arg if arg in _SEVERAL else ""
+            elif option and args[number - 1] != option:
+                repeated.append(option)
+            repeated.append(arg)
+        return super().parse_args(ctx, repeated)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which scans of the data set are taken."""
+
+    participants: Annotated[
+        tuple[str, ...],
+        click.option(
+            "--participant-label",
+            "participants",
+            metavar="LABEL...",
+            multiple=True,
+            help="Only these participants, with or without sub-.",
+        ),
+    ]
+    sessions: Annotated[
+        tuple[str, ...],
+        click.option(
+            "--session-label",
+            "sessions",
+            metavar="LABEL...",
+            multiple=True,
+            help="Only these sessions, with or without ses-.",
+        ),
+    ]
+    suffixes: Annotated[
+        tuple[str, ...],
+        click.option(
+            "--suffix",
+            "suffixes",
+            metavar="SUFFIX...",
+            multiple=True,
+            default=("T1w",),
+            show_default="T1w",
+            help="Kinds of scans, such as T2w or FLAIR.",
+        ),
+    ]
+    filter_file: Annotated[
+        Path | None,
+        click.option(
+            "--bids-filter-file",
+            "filter_file",
+            metavar="FILE",
+            type=click.Path(path_type=Path),
+            help='Only scans with these entities: JSON such as {"t1w": {"run": 1}}.',
+        ),
+    ]
+    skip_validation: Annotated[
+        bool,
+        click.option(
+            "--skip-bids-validation",
+            "skip_validation",
+            is_flag=True,
+            help="Take a data set without dataset_description.json, and say nothing of "
+            "scans whose names are none of BIDS.",
+        ),
+    ]
+
+    def read(self, bids_dir: Path) -> Layout:
+        """The scans of a data set that are taken."""
+        return read_layout(
+            bids_dir,
+            participants=self.participants,
+            sessions=self.sessions,
+            suffixes=self.suffixes,
+            filters=Filters.read(self.filter_file) if self.filter_file else None,
+            is_checked=not self.skip_validation,
+        )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run may take of this machine."""
+
+    n_cpus: Annotated[
+        int | None,
+        click.option(
+            "--n-cpus",
+            metavar="N",
+            type=click.IntRange(min=1),
+            help="Cores to use, a scan on each.  [default: all]",
+        ),
+    ]
+    mem_mb: Annotated[
+        int | None,
+        click.option(
+            "--mem-mb",
+            metavar="N",
+            type=click.IntRange(min=1),
+            help="Memory that all scans at work may take together, MB.  [default: what "
+            "is free]",
+        ),
+    ]
+    work_dir: Annotated[
+        Path | None,
+        click.option(
+            "--work-dir",
+            "-w",
+            "work_dir",
+            metavar="WORK",
+            type=click.Path(path_type=Path),
+            help="Where temporary files go.  [default: the system's place]",
+        ),
+    ]
+    executor: Annotated[
+        str,
+        click.option(
+            "--executor",
+            type=click.Choice(["local", "serial"]),
+            default="local",
+            show_default=True,
+            help="Who does the scans: processes of this machine, or this process, one "
+            "after the other.",
+        ),
+    ]
+
+    def engine(self, settings: Settings) -> Engine:
+        """The engine that does the scans."""
+        if self.executor == "serial":
+            return Serial()
+        cap = None if self.mem_mb is None else self.mem_mb * 1_000_000
+        return Local(settings, self.n_cpus, cap)
+
+    def use_work_dir(self) -> None:
+        """Let temporary files go where they are wanted, also in processes to come."""
+        if self.work_dir is not None:
+            make_directory(self.work_dir)
+            os.environ["TMPDIR"] = str(self.work_dir.absolute())
+            tempfile.tempdir = None
+
+
+@click.command(cls=_Command)
+@click.argument("bids_dir", metavar="BIDS_DIR", type=click.Path(path_type=Path))
+@click.argument("out_dir", metavar="OUT_DIR", type=click.Path(path_type=Path))
+@click.argument("level", metavar="LEVEL", type=click.Choice(["participant"]))
+@gather(selection=Selection)
+@MODEL
+@gather(draws=Draws)
+@click.option(
+    "--tissues",
+    is_flag=True,
+    help="Also write the probabilities of grey matter, white matter and fluid.",
+)
+@THRESHOLD
+@gather(machine=Machine)
+@OVERWRITE
+@JSON
+@click.pass_context
+def bids(
+    ctx: click.Context,
+    bids_dir: Path,
+    out_dir: Path,
+    level: str,
+    selection: Selection,
+    model_dir: Path,
+    draws: Draws,
+    tissues: bool,
+    threshold: float,
+    machine: Machine,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Segment the scans of a BIDS data set; OUT_DIR becomes a BIDS derivative.
+
+    LEVEL is participant: for every scan, sub-*/[ses-*/]anat gets the label map with its
+    table, the mask of the brain, maps of the uncertainty, the volumes of the structures
+    with error bars and a judgement of the quality; sub-*.html are the pages to look at.
+
+    Scans that are done are not done again, so that after an interruption, or with new
+    scans, the same command goes on. Results of another model, seed, number of draws or
+    threshold are not mixed in. BIDS_DIR is never written to, unless OUT_DIR is a folder
+    in its derivatives.
+
+    A scan that cannot be used does not stop the others; it is reported at the end, and
+    the exit code is 1.
+
+    \b
+    Examples:
+      nobrainer bids data data/derivatives/nobrainer participant
+      nobrainer bids data out participant --participant-label 01 02 --n-cpus 2
+      nobrainer bids data out participant --suffix FLAIR --bids-filter-file one.json
+    """
+    layout = selection.read(bids_dir)
+    model = load_model(model_dir)
+    # Now, because with these options the same error would end every scan.
+    model.check_quality(draws.n_samples)
+    if tissues:
+        nb.tissues.Compartments.require(model.labels_)
+    method = make_method(
+        "bids",
+        model_dir,
+        model,
+        n_samples=draws.n_samples,
+        seed=draws.seed,
+        options={"threshold": threshold},
+    )
+    run = Run.plan(
+        Settings(
+            bids_dir.absolute(),
+            out_dir.absolute(),
+            model_dir.absolute(),
+            method,
+            model.device,
+            threshold=threshold,
+            has_tissues=tissues,
+            overwrite=overwrite,
+        ),
+        layout,
+    )
+    for line in run.missing:
+        echo(f"nobrainer: {line}", err=True)
+    machine.use_work_dir()
+    outcomes: list[Outcome] = []
+    try:
+        _carry_out(run, machine.engine(run.settings), outcomes)
+    except KeyboardInterrupt:
+        n_done = sum(one.state == "done" for one in outcomes)
+        raise KeyboardInterrupt(
+            f"interrupted: {n_done} of {len(run.units)} scans are done; the same "
+            "command goes on"
+        ) from None
+    if as_json:
+        echo(to_json(_describe(run, outcomes)))
+    else:
+        _echo_summary(run, outcomes)
+    problems = [*run.problems, *(one.reason for one in outcomes if one.reason)]
+    end(ctx, problems)
+
+
+def _carry_out(run: Run, engine: Engine, outcomes: list[Outcome]) -> None:
+    """Do the scans under a progress bar.
+
+    Args:
+        run: the scans.
+        engine: does them.
+        outcomes: gets how each has ended.
+    """
+    with ProgressBar(verbose=True) as bar:
+        bar.begin_scans(len(run.units))
+        for outcome in run.outcomes(engine):
+            outcomes.append(outcome)
+            if outcome.was_done:
+                bar.pass_over()
+            else:
+                bar.end_scan(outcome.name, outcome.seconds)
+
+
+def _describe(run: Run, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """What `--json` prints."""
+    names = {unit.names.scan: unit.names for unit in run.units}
+    out_dir = run.settings.out_dir
+    scans = []
+    for one in sorted(outcomes, key=lambda one: one.name):
+        story = asdict(one)
+        if one.state == "done":
+            story |= {
+                "labels": str(out_dir / names[one.name].labels()),
+                "page": str(out_dir / names[one.name].page),
+            }
+        scans.append(story)
+    return {
+        "scans": scans,
+        "problems": list(run.problems),
+        "missing": list(run.missing),
+        "output": str(out_dir),
+    }
+
+
+def _echo_summary(run: Run, outcomes: Sequence[Outcome]) -> None:
+    """Print how many scans are done, and where to look."""
+    n_before = sum(one.was_done for one in outcomes)
+    n_done = sum(one.state == "done" for one in outcomes)
+    n_failed = len(outcomes) - n_done + len(run.problems)
+    before = f", {n_before} of them before" if n_before else ""
+    echo(f"done     {n_done}{before}")
+    if n_failed:
+        echo(f"failed   {n_failed}, see below")
+    if run.missing:
+        echo(f"missing  {len(run.missing)}, see above")
+    echo(f"output   {run.settings.out_dir}")
+    if n_done:
+        echo(f"pages    {run.settings.out_dir / 'sub-*.html'}")
