@@ -156,6 +156,7 @@ def predict(
 
     \b
     Examples:
+      nobrainer predict sub-01_T1w.nii.gz --output-dir maps
       nobrainer predict sub-01_T1w.nii.gz --model model --output-dir maps
       nobrainer predict *.mgz --model model --output-dir maps --n-samples 0
     """
