@@ -11,6 +11,7 @@ from nobrainer.data.preprocess import (
     NORMALIZERS,
     clip_outliers,
     common_spacing,
+    invert_bright_air,
     is_head,
     minmax,
     preprocess_image,
@@ -98,6 +99,71 @@ def test_minmax_clips_at_the_percentile():
     assert result.min() == 0
     assert result.max() == 1
     assert (result == 1).sum() == 1
+
+
+# --- bright air
+
+
+@pytest.mark.parametrize("spacing_mm", [None, (1.3, 1.3, 1.3)])
+@pytest.mark.parametrize("skull", [True, False])
+def test_a_head_that_is_inverted_with_its_air_is_that_head(head, spacing_mm, skull):
+    scan = (head if skull else np.where(head > 50, head, 0)).astype(np.float32)
+    config = PreprocessConfig(
+        spacing_mm=spacing_mm, outliers="clipped", bright_air="inverted"
+    )
+    affine = np.diag([-1.0, 1, 1, 1])
+    usual = preprocess_image(Volume(scan, affine), config).data
+    for inverted in (scan.max() - scan, 40 - 3 * scan):
+        result = preprocess_image(Volume(inverted, affine), config).data
+        np.testing.assert_allclose(result, usual, atol=2e-5)
+    if not skull:
+        # Exactly constant surroundings count as a fill.
+        return
+    # An older model gets what it learned from: the head with another sign.
+    older = PreprocessConfig(spacing_mm=spacing_mm, outliers="clipped")
+    raw = preprocess_image(Volume(scan.max() - scan, affine), older).data
+    assert np.corrcoef(raw.ravel(), usual.ravel())[0, 1] == pytest.approx(-1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda head: head,
+        # Brain without skull; negative values; a CT, with bone around the brain.
+        lambda head: np.where(head > 50, head, 0),
+        lambda head: head - 60,
+        lambda head: np.where(head < 50, -1000, np.where(head > 95, 40, 900)),
+        # Inverted inside the head only.
+        lambda head: np.where(head > 50, 120 - head, 0),
+        # A block of one tissue, and of two.
+        lambda head: head[15:25, 15:25, 15:25],
+        lambda head: 160 - head[10:30, 10:30, 10:30],
+        lambda head: np.random.default_rng(0).normal(100, 5, head.shape),
+        lambda head: np.random.default_rng(0).random(head.shape),
+        lambda head: np.full(head.shape, 7.0),
+        # Framed by a value as bright as the brightest tissue, or by zeros.
+        lambda head: np.pad(head, 4, constant_values=head.max()),
+        lambda head: np.pad(head, 4),
+        # A phantom that fills the whole field but for a cavity.
+        lambda head: np.where(np.abs(np.indices(head.shape) - 20).max(0) < 5, 0, 1),
+    ],
+)
+def test_scans_whose_air_is_not_bright_stay_as_they_are(head, change):
+    image = change(head).astype(np.float32)
+    assert invert_bright_air(image) is image
+
+
+def test_bright_air_is_found_in_noise_and_around_a_neck(head):
+    """Noise of 8 % of the range, and a neck that takes 5 % of the faces."""
+    noisy = head + np.abs(np.random.default_rng(1).normal(0, 5, head.shape))
+    noisy[13:27, 13:27, :20] = 80
+    inverted = (200 - noisy).astype(np.float32)
+    result = invert_bright_air(inverted)
+    assert result is not inverted
+    np.testing.assert_allclose(result - result.min(), noisy - noisy.min(), atol=1e-4)
+    wide = 200 - head
+    wide[:, :, :8] = 110
+    assert invert_bright_air(wide) is wide
 
 
 # --- outliers
@@ -261,7 +327,7 @@ def test_models_of_older_formats_see_what_they_saw(head):
     affine = np.diag([-1.0, 1, 1.5, 1])
     extreme = head.copy()
     extreme[3, 4, 5] = 1e6
-    assert PreprocessConfig().outliers == "kept"
+    assert PreprocessConfig().outliers == PreprocessConfig().bright_air == "kept"
     for image in (head, filled(head, -1024), filled(head, 32767), extreme):
         for spacing_mm in (None, (1.0, 1.3, 2.0)):
             config = PreprocessConfig(spacing_mm=spacing_mm)

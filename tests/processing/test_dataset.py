@@ -42,10 +42,10 @@ def test_what_the_tutorial_reads(dataset):
 
 
 def test_methods_leave_the_original_alone(dataset):
-    config, spacing = dataset.config, dataset.spacing_mm
+    config, reading = dataset.config, dataset.reading
     dataset.batch(7).patches(per_volume=1, foreground=0).shuffle().augment()
     dataset.relabel({2: 1}).normalize("none").spacing((2, 2, 2))
-    assert (dataset.config, dataset.spacing_mm) == (config, spacing)
+    assert (dataset.config, dataset.reading) == (config, reading)
 
 
 def test_batch_and_patches_set_sizes(dataset):
@@ -81,7 +81,8 @@ def test_shuffle_changes_the_order_only(dataset):
 
 
 def how(dataset):
-    return dataset.preprocess.normalize, dataset.preprocess.outliers
+    reading = dataset.preprocess
+    return reading.normalize, reading.outliers, reading.bright_air
 
 
 def test_augment_normalize_and_spacing_change_patches(dataset):
@@ -89,8 +90,8 @@ def test_augment_normalize_and_spacing_change_patches(dataset):
     assert not torch.equal(images(dataset.augment("standard").loader()), plain)
     scaled = images(dataset.normalize("minmax").loader())
     assert (float(scaled.min()), float(scaled.max())) == (0, 1)
-    assert how(dataset.normalize("minmax")) == ("minmax", "clipped")
-    assert how(dataset.normalize("none")) == ("none", "kept")
+    assert how(dataset.normalize("minmax")) == ("minmax", "clipped", "inverted")
+    assert how(dataset.normalize("none")) == ("none", "kept", "kept")
     raw = dataset.normalize("none").prepare()[0].image
     assert np.array_equal(raw, nib.load(dataset.data[0].image).get_fdata()[::-1])
     coarse = dataset.spacing((2, 2, 2))

@@ -202,7 +202,7 @@ def test_dataset_prepares_files_as_in_training(pairs):
     assert dataset.config.binarize_ids == (1,)
     assert dataset.block_shape == (16, 16, 16)
     assert dataset.preprocess == model.recipe_.preprocess
-    older = replace(model.recipe_.preprocess, outliers="kept")
+    older = replace(model.recipe_.preprocess, outliers="kept", bright_air="kept")
     model.learned_ = with_recipe(model, preprocess=older)
     assert model.dataset(pairs[4:5]).preprocess == older
     by_function = nb.Dataset.from_files(pairs[:2], (16, 16, 16)).binarize(np.sign)

@@ -122,7 +122,7 @@ ADDED = {
         *(("provenance", "cohort"), ("provenance", "member_seeds")),
     ),
     3: (("provenance", "search"),),
-    4: (("preprocess", "outliers"),),
+    4: (("preprocess", "outliers"), ("preprocess", "bright_air")),
 }
 
 

@@ -29,7 +29,42 @@ _SAMPLE = 2**20
 _FEW_VALUES = 32
 # Largest usual (p99.9 - p2) / (p98 - p2): heads were measured to have 1.07 to 1.2.
 _BRIGHTEST = 2.5
+# Shares: of the usual range of intensities, that air spans; of the faces, that is air;
+# of what is darker than bright air, that may be dark.
+_AIR_BAND, _AIR_SHARE_OF_FACES, _MOST_DARK = 0.15, 0.9, 0.5
 _FILL_SHARE, _FILL_SHARE_ABOVE, _FILL_SHARE_OF_FACES = 0.0005, 0.01, 0.05
+
+
+def invert_bright_air(image: np.ndarray) -> np.ndarray:
+    """Turn the intensities of a scan over where its air is bright.
+
+    So the air around the head is dark, as in usual scans. Air is bright where nearly
+    all voxels on the six faces are uniform and as bright as the brightest: 90 % of them
+    lie within 15 % of the usual range (from the 0.1th to the 99.9th percentile) from
+    its upper end. A scan stays as it is where more than half of what is darker lies
+    within 15 % from the lower end: it has dark air of its own, inside a bright frame.
+
+    Args:
+        image: intensities, float32 (I, J, K).
+
+    Returns:
+        float32 (I, J, K); the upper end of the usual range minus the intensities where
+        the air is bright, else the same array.
+    """
+    values = image.ravel()[:: max(1, image.size // _SAMPLE)].astype(np.float64)
+    low = np.percentile(values, 0.1, method="lower")
+    high = np.percentile(values, 99.9, method="higher")
+    band = _AIR_BAND * (high - low)
+    inner = values[values < high - band]
+    is_air = np.abs(_faces(image) - high) <= band
+    is_dark = inner <= low + band
+    if not inner.size or is_air.mean() < _AIR_SHARE_OF_FACES:
+        return image
+    if is_dark.mean() > _MOST_DARK:
+        return image
+    # What single precision cannot hold becomes infinite, and is refused later.
+    with np.errstate(over="ignore"):
+        return np.float32(high) - image
 
 
 def clip_outliers(image: np.ndarray) -> np.ndarray:
@@ -194,7 +229,7 @@ def preprocess_image(volume: Volume, config: PreprocessConfig) -> Volume:
     Args:
         volume: the scan, (I, J, K).
         config: working orientation and spacing, normalisation, and what happens to
-            outliers.
+            bright air and outliers.
 
     Returns: the prepared scan on the working grid, float32.
 
@@ -204,6 +239,8 @@ def preprocess_image(volume: Volume, config: PreprocessConfig) -> Volume:
     """
     _check_working_grid(volume, config)
     clip = config.outliers == "clipped"
+    if config.bright_air == "inverted":
+        volume = replace(volume, data=invert_bright_air(volume.data))
     if clip:
         # Before resampling, which would mix extreme values into their surroundings.
         volume = conform(volume, config.orientation)

@@ -100,13 +100,16 @@ def _details(recipe: Recipe, labels: LabelTable) -> str:
         sizes = " x ".join(map(show, preprocess.spacing_mm))
         grid = f"is resampled to voxels of {sizes} mm"
     clipped = "clipped and " if preprocess.outliers == "clipped" else ""
+    turned = ""
+    if preprocess.bright_air == "inverted":
+        turned = " A scan whose air is bright has its intensities turned over first."
     software = mark(made.versions.get("nobrainer", "of a version not on record"))
     return f"""\
 - **Network**: {mark(recipe.model.name)}, trained by nobrainer {software}, finished \
 on {mark(made.ended[:10])}.
 - **Input**: one 3-D scan of one channel (NIfTI or MGZ), in any orientation. It is \
 turned to {mark(preprocess.orientation)} and {grid}; its intensities are \
-{clipped}normalised ({mark(preprocess.normalize)}).
+{clipped}normalised ({mark(preprocess.normalize)}).{turned}
 - **Output**, on the scan's own grid: a label for every voxel and, from several draws \
 of the network, maps of variance (0 to 0.25) and entropy (0 to \
 {math.log(len(labels.names)):.2f} nats). A network that is not random makes one pass: \

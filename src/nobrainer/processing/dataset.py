@@ -31,11 +31,12 @@ from nobrainer.data.store import VolumeStore
 from nobrainer.data.targets import Binarizer
 from nobrainer.errors import InputError
 from nobrainer.io import ImageSource, read_geometry
-from nobrainer.recipe import DataConfig, Outliers, PreprocessConfig, Synthesis
+from nobrainer.recipe import DataConfig, PreprocessConfig, Synthesis
 from nobrainer.types import Shape3
 from nobrainer.volume import conformed_geometry
 
 Progress = Callable[[int, int], None]
+_USUAL = PreprocessConfig(outliers="clipped", bright_air="inverted")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,7 +50,7 @@ class Dataset:
     config: how patches and targets are made.
     labels: the classes, with names and colours.
     binarizer: the function that `binarize` was given, or None.
-    normalizer, outliers, spacing_mm: what goes into `preprocess`.
+    reading: how scans are read; without a voxel size they decide it themselves.
     asked_classes: the `n_classes` that was asked for, None where it was left open.
     memory_gb, directory: what `cache` was given.
 
@@ -64,9 +65,7 @@ class Dataset:
     config: DataConfig
     labels: LabelTable
     binarizer: Binarizer | None = None
-    normalizer: str = "zscore"
-    outliers: Outliers = "clipped"
-    spacing_mm: tuple[float, float, float] | None = None
+    reading: PreprocessConfig = _USUAL
     asked_classes: int | None = None
     memory_gb: float = 4.0
     directory: Path | None = None
@@ -233,12 +232,15 @@ class Dataset:
     def normalize(self, name: str) -> Self:
         """Choose the intensity normalisation: "zscore", "minmax" or "none".
 
-        "zscore" and "minmax" first clip fills and extreme intensities, see
-        `nobrainer.data.preprocess.clip_outliers`.
+        "zscore" and "minmax" first turn over intensities of which the air is bright,
+        and clip fills and extreme intensities; see `nobrainer.data.preprocess`.
         """
         NORMALIZERS.check(name)
-        outliers: Outliers = "kept" if name == "none" else "clipped"
-        return replace(self, normalizer=name, outliers=outliers)
+        usual = PreprocessConfig() if name == "none" else _USUAL
+        spacing_mm = self.reading.spacing_mm
+        return replace(
+            self, reading=replace(usual, normalize=name, spacing_mm=spacing_mm)
+        )
 
     def spacing(self, spacing_mm: Sequence[float]) -> Self:
         """Set the voxel size to work at, mm along R, A, S; default the scans' median.
@@ -251,7 +253,8 @@ class Dataset:
             raise InputError(
                 f"spacing must be three positive numbers (mm), got {spacing_mm!r}"
             )
-        return replace(self, spacing_mm=(sizes[0], sizes[1], sizes[2]))
+        i, j, k = sizes
+        return replace(self, reading=replace(self.reading, spacing_mm=(i, j, k)))
 
     def cache(
         self, *, memory_gb: float = 4.0, directory: str | PathLike[str] | None = None
@@ -375,15 +378,10 @@ class Dataset:
 
         Scans whose header cannot be read do not count here; `prepare` names them.
         """
-        config = PreprocessConfig(
-            spacing_mm=self.spacing_mm,
-            normalize=self.normalizer,
-            outliers=self.outliers,
-        )
-        if self.spacing_mm is not None:
-            return config
-        spacing_mm = working_spacing_mm(self.data, config.orientation)
-        return replace(config, spacing_mm=spacing_mm)
+        if self.reading.spacing_mm is not None:
+            return self.reading
+        spacing_mm = working_spacing_mm(self.data, self.reading.orientation)
+        return replace(self.reading, spacing_mm=spacing_mm)
 
     @cached_property
     def store(self) -> VolumeStore:

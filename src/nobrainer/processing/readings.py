@@ -368,9 +368,7 @@ class Readings:
             Dataset.from_files(files, n_classes=data.n_classes),
             config=data,
             labels=self.labels_,
-            normalizer=recipe.preprocess.normalize,
-            outliers=recipe.preprocess.outliers,
-            spacing_mm=recipe.preprocess.spacing_mm,
+            reading=recipe.preprocess,
         )
 
     def n_draws(self, n_samples: int) -> int:

@@ -43,6 +43,7 @@ class ModelConfig:
 
 
 Outliers = Literal["kept", "clipped"]
+BrightAir = Literal["kept", "inverted"]
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,16 @@ class PreprocessConfig:
         `nobrainer.data.preprocess.NORMALIZERS`.
     outliers: whether fills and extreme intensities are clipped before it, or kept;
         models of formats 1 to 3 learned from scans that kept them.
+    bright_air: whether the intensities of a scan whose air is bright are turned over
+        first, so that its air is dark as in other scans, or kept; kept is what older
+        models learned.
     """
 
     orientation: str = "RAS"
     spacing_mm: tuple[float, float, float] | None = None
     normalize: str = "zscore"
     outliers: Outliers = field(default="kept", metadata=since(4))
+    bright_air: BrightAir = field(default="kept", metadata=since(4))
 
     def __post_init__(self) -> None:
         axes = [frozenset(pair) & set(self.orientation) for pair in ("LR", "PA", "IS")]

@@ -47,7 +47,7 @@ def _training_facts(model: Recipe) -> Facts:
             "Preprocessing",
             f"orientation {model.preprocess.orientation}, {grid}, "
             f"{model.preprocess.normalize} intensities, outliers "
-            f"{model.preprocess.outliers}",
+            f"{model.preprocess.outliers}, bright air {model.preprocess.bright_air}",
         ),
         (
             "Training scans",
