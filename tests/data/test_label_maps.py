@@ -13,6 +13,8 @@ import nobrainer as nb
 from nobrainer.cli import main
 from nobrainer.data.preprocess import is_head
 from nobrainer.errors import InputError
+from nobrainer.processing.progress import ProgressBar
+from nobrainer.processing.training_scans import TrainingScans
 from nobrainer.quality.examples import degraded_scans
 from nobrainer.recipe import Recipe, Synthesis
 
@@ -280,3 +282,21 @@ def test_the_shell_trains_on_label_maps(maps, scans, tmp_path):
 def test_shifts_are_simulated_on_scans_alone(maps):
     with pytest.raises(InputError, match=r"head-0.*is a label map, and shifts"):
         next(degraded_scans(dataset(maps).data, [0.5], seed=0))
+
+
+def test_volumes_are_those_of_the_maps_and_the_sizes_in_which_they_are_seen(maps):
+    """Both maps hold the same head: all that differs is the size that is drawn."""
+    data = dataset(maps, Synthesis(scale=0.2, crop=1))
+    scans = TrainingScans.read(data, None, ProgressBar(verbose=False))
+    cohort = scans.cohort()
+    labels = head()
+    for value, index in CLASSES.items():
+        voxels = np.count_nonzero(labels == value)
+        assert scans.counts[:, index].tolist() == [voxels] * 2
+        assert cohort.log_mean[index] == pytest.approx(np.log(voxels))
+        assert cohort.log_sd[index] == pytest.approx(0.2)
+    # The logarithm of the product of three sides, each drawn from 0.8 to 1.2.
+    sides = np.random.default_rng(0).uniform(0.8, 1.2, (100_000, 3))
+    assert np.log(sides).sum(1).std() == pytest.approx(0.2, rel=0.03)
+    still = replace(scans, synthesis=Synthesis(scale=0)).cohort()
+    assert still.log_sd[1] == 0

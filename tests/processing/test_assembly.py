@@ -32,6 +32,7 @@ from nested_balls import (
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 from nobrainer.processing.segmentation import Segmentation
+from nobrainer.recipe import Cohort
 from nobrainer.training import engine
 
 # --- what a prediction holds
@@ -452,6 +453,30 @@ def test_classes_with_freesurfers_ids_make_a_brain_and_tissues(fitted, scan):
     mean_only = model.predict(image, n_samples=0, tissues=True, verbose=False)
     assert math.isnan(mean_only.totals[0].volume_sd_mm3)
     assert 0 < values(mean_only.tissue_probabilities["WM"]).mean() < 1
+
+
+def test_a_brain_of_thirteen_litres_gets_one_warning(recwarn):
+    """The volumes that the maps of a training had are set by hand."""
+    model, image = model_of_brains(), noise(spacing_mm=(10.0, 10.0, 10.0))
+    asked = {"n_samples": 2, "seed": 0, "verbose": False}
+    found = model.predict(image, **asked).volumes_mm3.mean(0)
+    assert not recwarn.list
+    for factor, n_warnings in ((1.0, 0), (10.0, 1)):
+        # The network finds nothing of two classes.
+        usual = [math.log(one / factor) if one else None for one in found]
+        logs = (None, *usual[1:])
+        cohort = Cohort(13, logs, (None, *[0.2] * 6), (13,) * 7, n_scans=13)
+        recipe = model.learned_.recipe
+        origins = replace(recipe.provenance, cohort=cohort)
+        model.learned_ = replace(
+            model.learned_, recipe=replace(recipe, provenance=origins)
+        )
+        flags = model.predict(image, **asked).flags
+        warned = [str(one.message) for one in recwarn.list]
+        assert len(warned) == len(flags) == n_warnings
+    assert warned == [f"image in memory: {flags[0]}"]
+    assert " is 11.5 SD above the training cohort's, usually " in warned[0]
+    assert warned[0].endswith(" ml (and 3 more)")
 
 
 def test_tissues_need_freesurfers_ids(fitted, scan):

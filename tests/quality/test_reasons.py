@@ -32,7 +32,8 @@ def test_flags_say_why():
         "predicted Dice 0.65 is below 0.80",
         "draws agree poorly (pairwise Dice 0.75, on held-out scans 0.80 or more)",
         "mean entropy is 0.300, on held-out scans 0.200 or less",
-        "volume of part-1 is 6.1 SD above the training cohort's",
+        "volume of part-1, 1.84 ml, is 6.1 SD above the training cohort's, usually "
+        "1 ml",
         "missing: part-2",
     )
     assert flags(poor, COHORT, MODEL, threshold=0.6) == flags(poor, COHORT, MODEL)[1:]
@@ -60,7 +61,8 @@ def test_many_volumes_and_many_missing_are_summed_up():
     cohort = Cohort(9, (None, *[math.log(10)] * 5), (None, *[0.1] * 5))
     small = [structure(n, 10 * math.exp(-n / 2)) for n in range(1, 6)]
     assert flags(small, cohort, None) == (
-        "volume of part-5 is 25.0 SD below the training cohort's (and 4 more)",
+        "volume of part-5, 0.000821 ml, is 25.0 SD below the training cohort's, "
+        "usually 0.01 ml (and 4 more)",
     )
     few = [structure(1, 10.0), *(structure(n, 0.0) for n in range(2, 6))]
     assert flags(few, cohort, None) == ("missing: part-2, part-3, part-4 and 1 more",)

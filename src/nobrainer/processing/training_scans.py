@@ -1,5 +1,6 @@
 """The scans of a training, read and prepared, and what they hold."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from nobrainer.errors import InputError
 from nobrainer.losses import inverse_frequency
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.progress import ProgressBar
-from nobrainer.recipe import Cohort
+from nobrainer.recipe import Cohort, Synthesis
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,14 +25,17 @@ class TrainingScans:
 
     volumes: the scans to train on.
     validation: the scans to validate on; none without validation.
-    counts: (n_scans, C) voxels of each class in the labels of `volumes`.
+    counts: (n_scans, C) voxels of each class in the labels of `volumes`; of label maps,
+        before the heads in them are deformed.
     n_subjects: number of people whom `volumes` show.
+    synthesis: how images are made of label maps, where there are some.
     """
 
     volumes: Sequence[Prepared]
     validation: Sequence[Prepared]
     counts: np.ndarray
     n_subjects: int
+    synthesis: Synthesis | None = None
 
     @classmethod
     def read(cls, train: Dataset, validate: Dataset | None, bar: ProgressBar) -> Self:
@@ -55,7 +59,8 @@ class TrainingScans:
             validation = validate.prepare(preprocess, progress=bar.advance)
         counts = count_voxels(volumes, train.n_classes)
         check_seen(counts, train.labels)
-        return cls(volumes, validation, counts, len({*train.subjects}))
+        n_subjects = len({*train.subjects})
+        return cls(volumes, validation, counts, n_subjects, train.config.synthesis)
 
     @property
     def class_weights(self) -> tuple[float, ...]:
@@ -63,7 +68,14 @@ class TrainingScans:
         return tuple(inverse_frequency(torch.from_numpy(self.counts.sum(0))).tolist())
 
     def cohort(self) -> Cohort:
-        """How large the classes are in the training scans, and what these look like."""
+        """How large the classes are in the training scans, and what these look like.
+
+        The heads of label maps are seen in other sizes, too: this adds the variance of
+        the logarithm of a volume whose three sides are drawn by `Synthesis.scale`.
+        """
+        is_map = [volume.head is not None for volume in self.volumes]
+        scale = 0.0 if self.synthesis is None else self.synthesis.scale
+        added = float(np.mean(is_map)) * scale**2
         voxel_mm3 = np.array([volume.geometry.voxel_mm3 for volume in self.volumes])
         sizes = self.counts * voxel_mm3[:, None]
         mean: list[float | None] = []
@@ -72,7 +84,7 @@ class TrainingScans:
             logs = np.log(found[found > 0])
             enough = len(logs) >= 2
             mean.append(float(logs.mean()) if enough else None)
-            sd.append(float(logs.std(ddof=1)) if enough else None)
+            sd.append(math.sqrt(logs.var(ddof=1) + added) if enough else None)
         looks = []
         for volume in self.volumes:
             assert volume.label is not None
@@ -92,7 +104,8 @@ def count_voxels(volumes: Sequence[Prepared], n_classes: int) -> np.ndarray:
     """Count the voxels of each class in the labels of prepared scans.
 
     Args:
-        volumes: the scans, all with labels.
+        volumes: the scans, all with labels; of label maps those of the map count, not
+            those of the one image that is made of it.
         n_classes: number of classes, background among them.
 
     Returns:
@@ -100,8 +113,9 @@ def count_voxels(volumes: Sequence[Prepared], n_classes: int) -> np.ndarray:
     """
     counts = []
     for volume in volumes:
-        assert volume.label is not None
-        counts.append(np.bincount(volume.label.ravel(), minlength=n_classes))
+        label = volume.label if volume.head is None else volume.head.classes
+        assert label is not None
+        counts.append(np.bincount(label.ravel(), minlength=n_classes))
     return np.array(counts, np.int64)
 
 

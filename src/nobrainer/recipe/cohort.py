@@ -45,7 +45,8 @@ class Cohort:
 
     n_subjects: number of people whom the scans show.
     log_mean, log_sd: mean and sample standard deviation over the scans of ln(volume in
-        mm³) of each class; None for a class that fewer than two scans have.
+        mm³) of each class; None for a class that fewer than two scans have. Those of
+        label maps are wider, by the sizes in which the heads are seen.
     n_having: number of scans that have a voxel of each class; empty where that is not
         on record.
     appearance: what the scans look like; None where it was not measured.
