@@ -155,6 +155,17 @@ def test_factor_is_the_conformal_quantile_by_hand():
     assert (fit.n_subjects, fit.coverage) == (4, 0.8)
 
 
+def test_a_whole_has_the_factor_of_one_class_of_its_members():
+    """Two classes of which one loses in a draw what the other gains."""
+    volumes = [np.array([[0.0, 94, 206, 7], [0.0, 106, 194, 7]])] * 4
+    truths = [np.array([0, 100.0, 200.0 + gap, 7]) for gap in (-1, 2, -3, 4)]
+    alone = fit_intervals(volumes, truths, 0.8)
+    fit = fit_intervals(volumes, truths, 0.8, {"both": (1, 2), "third": (3,)})
+    assert fit.factors == alone.factors and alone.totals == {}
+    # The sum is 300 in every draw: its spread is the floor, 3.
+    assert fit.totals == {"both": pytest.approx(4 / 3), "third": fit.factors[3]}
+
+
 def test_a_single_draw_is_measured_by_the_floor():
     volumes, truths = [np.array([[0.0, 200.0]])], [np.array([0.0, 203.0])]
     # The floor is 1 % of 200.

@@ -1,12 +1,18 @@
 """Brain masks and tissues against shapes and sums that are known."""
 
+import math
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
 
+from brains import CSF, GM, LABELS, WM, model_of_brains, noise
+from brains import IDS as CLASSES
 from nobrainer.data.freesurfer import FREESURFER_NAMES, tissue_of
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
+from nobrainer.recipe import Cohort
 from nobrainer.tissues import Compartments, brain_mask, tissue_map
 
 IDS = (0, 2, 3, 4, 16, 24, 28, 31, 41, 42)
@@ -108,3 +114,92 @@ def test_a_brain_mask_has_no_holes_and_no_islands():
     assert mask.get_data_dtype() == np.uint8
     empty = brain_mask(image(np.zeros((4, 4, 4))), TABLE)
     assert values(empty).sum() == 0
+
+
+# --- of predictions
+
+
+def test_classes_with_freesurfers_ids_make_a_brain_and_tissues():
+    model, image = model_of_brains(), noise()
+    asked = {"n_samples": 4, "seed": 1, "verbose": False}
+    found = model.predict(image, **asked, tissues=True, probabilities=True)
+    brain, skull = found.totals
+    assert (brain.name, skull.name) == ("brain", "intracranial")
+    of_draws = found.volumes_mm3[:, [1, 2, 3, 5, 6]].sum(1)
+    assert brain.volume_mm3 == pytest.approx(of_draws.mean())
+    assert brain.volume_sd_mm3 == pytest.approx(of_draws.std(ddof=1))
+    assert brain.volume_low_mm3 < of_draws.mean() < brain.volume_high_mm3
+    of_draws = found.volumes_mm3[:, 1:].sum(1)
+    assert skull.volume_sd_mm3 == pytest.approx(of_draws.std(ddof=1))
+
+    mean = values(found.probabilities)
+    members = {"GM": list(GM), "WM": list(WM), "CSF": list(CSF)}
+    assert list(found.tissue_probabilities) == list(members)
+    label = values(found.label)
+    for number, (name, classes) in enumerate(members.items(), 1):
+        one = found.tissue_probabilities[name]
+        assert one.get_data_dtype() == np.float32
+        np.testing.assert_allclose(values(one), mean[..., classes].sum(-1), atol=1e-6)
+        ids = [CLASSES[index] for index in classes]
+        assert np.array_equal(values(found.tissues) == number, np.isin(label, ids))
+    mask = values(found.brain_mask)
+    assert mask.max() == 1 and mask.sum() > 100
+    by_number = model.predict(image, **asked, class_numbers=True)
+    assert by_number.tissue_probabilities == {}
+    for name in ("brain_mask", "tissues"):
+        again = values(getattr(by_number, name))
+        assert np.array_equal(again, values(getattr(found, name)))
+
+    mean_only = model.predict(image, n_samples=0, tissues=True, verbose=False)
+    assert math.isnan(mean_only.totals[0].volume_sd_mm3)
+    assert 0 < values(mean_only.tissue_probabilities["WM"]).mean() < 1
+
+
+def test_a_brain_of_thirteen_litres_gets_one_warning(recwarn):
+    """The volumes that the maps of a training had are set by hand."""
+    model, image = model_of_brains(), noise(spacing_mm=(10.0, 10.0, 10.0))
+    asked = {"n_samples": 2, "seed": 0, "verbose": False}
+    found = model.predict(image, **asked).volumes_mm3.mean(0)
+    assert not recwarn.list
+    for factor, n_warnings in ((1.0, 0), (10.0, 1)):
+        # The network finds nothing of two classes.
+        usual = [math.log(one / factor) if one else None for one in found]
+        logs = (None, *usual[1:])
+        cohort = Cohort(13, logs, (None, *[0.2] * 6), (13,) * 7, n_scans=13)
+        recipe = model.learned_.recipe
+        origins = replace(recipe.provenance, cohort=cohort)
+        model.learned_ = replace(
+            model.learned_, recipe=replace(recipe, provenance=origins)
+        )
+        flags = model.predict(image, **asked).flags
+        warned = [str(one.message) for one in recwarn.list]
+        assert len(warned) == len(flags) == n_warnings
+    assert warned == [f"image in memory: {flags[0]}"]
+    assert " is 11.5 SD above the training cohort's, usually " in warned[0]
+    assert warned[0].endswith(" ml (and 3 more)")
+
+
+def test_tissues_need_freesurfers_ids():
+    other = model_of_brains(LabelTable.generic(3))
+    prediction = other.predict(noise(), n_samples=1, verbose=False)
+    assert prediction.totals == ()
+    for name in ("brain_mask", "tissues"):
+        with pytest.raises(InputError, match="FreeSurfer's ids"):
+            getattr(prediction, name)
+    with pytest.raises(InputError, match="FreeSurfer's ids"):
+        other.predict(noise(), n_samples=1, tissues=True, verbose=False)
+
+
+def test_tissue_maps_lie_on_the_scans_grid():
+    model = model_of_brains()
+    recipe = model.learned_.recipe
+    coarse = replace(recipe.preprocess, spacing_mm=(2.0, 2.0, 2.0))
+    model.learned_ = replace(
+        model.learned_, recipe=replace(recipe, preprocess=coarse), labels=LABELS
+    )
+    image = noise((21, 20, 11), (1.0, 1.0, 3.0))
+    found = model.predict(image, n_samples=2, seed=0, tissues=True, verbose=False)
+    maps = (found.brain_mask, found.tissues, *found.tissue_probabilities.values())
+    for one in maps:
+        assert one.shape == (21, 20, 11)
+        np.testing.assert_allclose(one.affine, image.affine)

@@ -1,6 +1,6 @@
 """Fit, on held-out labelled scans, what makes probabilities and volumes honest."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, log
 from typing import Literal, get_args
@@ -58,6 +58,7 @@ def calibrate(
     *,
     method: Method = "temperature",
     coverage: float | None = None,
+    totals: Mapping[str, Sequence[int]] = {},
 ) -> Calibration:
     """Fit a scaling of the logits and, if asked, intervals of the volumes.
 
@@ -76,6 +77,7 @@ def calibrate(
         method: "temperature" or "vector".
         coverage: share of subjects whose true volume shall lie in its interval, in
             (0, 1); None fits no intervals.
+        totals: the classes of wholes that get intervals, too, by name.
 
     Returns:
         The scaling, with `intervals` where `coverage` is given.
@@ -129,6 +131,7 @@ def calibrate(
         [subject.volumes_mm3 for subject in collected],
         [subject.true_mm3 for subject in collected],
         coverage,
+        totals,
     )
     return replace(fitted, intervals=intervals)
 
@@ -330,7 +333,10 @@ def _nll(logits: Tensor, truth: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def fit_intervals(
-    volumes_mm3: Sequence[np.ndarray], true_mm3: Sequence[np.ndarray], coverage: float
+    volumes_mm3: Sequence[np.ndarray],
+    true_mm3: Sequence[np.ndarray],
+    coverage: float,
+    totals: Mapping[str, Sequence[int]] = {},
 ) -> Intervals:
     """Factors of `volume_spread` by which intervals hold a new subject's true volume.
 
@@ -342,6 +348,7 @@ def fit_intervals(
         volumes_mm3: volumes of each subject in each draw, (n_draws, C), mm³.
         true_mm3: true volumes of each subject, (C,), mm³.
         coverage: in (0, 1).
+        totals: the classes of wholes that get a factor of their own, by name.
 
     Returns:
         The ⌈(n + 1) · coverage⌉-th smallest of a class's n scores as its factor.
@@ -357,11 +364,11 @@ def fit_intervals(
     2005; Lei et al., JASA 113 (2018), 5.2, for the spread in the score.
     """
     _check_coverage(coverage, len(volumes_mm3))
-    truth = np.stack(true_mm3)
-    mean = np.stack([volumes.mean(0) for volumes in volumes_mm3])
-    sd = np.stack(
-        [volumes.std(0, ddof=min(len(volumes) - 1, 1)) for volumes in volumes_mm3]
-    )
+    n_classes = len(true_mm3[0])
+    truth = np.stack([_with_totals(volumes, totals) for volumes in true_mm3])
+    drawn = [_with_totals(volumes, totals) for volumes in volumes_mm3]
+    mean = np.stack([volumes.mean(0) for volumes in drawn])
+    sd = np.stack([volumes.std(0, ddof=min(len(volumes) - 1, 1)) for volumes in drawn])
     spread = volume_spread(mean, sd)
     gap = np.abs(truth - mean)
     # Where no draw has the structure the spread is 0, and no factor reaches the truth.
@@ -370,10 +377,24 @@ def fit_intervals(
     factors = [
         _quantile(score[present[:, n], n], coverage) for n in range(1, truth.shape[1])
     ]
-    counts = present[:, 1:].sum(0)
+    counts = present[:, 1:n_classes].sum(0)
     if not (counts >= _subjects_needed(coverage)).any():
         raise _too_few(coverage, int(counts.max(initial=0)), "have any one structure")
-    return Intervals(coverage, len(truth), len(volumes_mm3[0]), (None, *factors))
+    return Intervals(
+        coverage,
+        len(truth),
+        len(volumes_mm3[0]),
+        (None, *factors[: n_classes - 1]),
+        dict(zip(totals, factors[n_classes - 1 :], strict=True)),
+    )
+
+
+def _with_totals(
+    volumes_mm3: np.ndarray, totals: Mapping[str, Sequence[int]]
+) -> np.ndarray:
+    """Volumes (..., C) of classes, followed by those of wholes."""
+    sums = [volumes_mm3[..., list(members)].sum(-1) for members in totals.values()]
+    return np.concatenate([volumes_mm3, *(one[..., None] for one in sums)], axis=-1)
 
 
 def _quantile(scores: np.ndarray, coverage: float) -> float | None:

@@ -113,6 +113,12 @@ class Learned:
         """What the training scans were like; None where that is not on record."""
         return self.recipe.provenance.cohort
 
+    @property
+    def totals(self) -> dict[str, tuple[int, ...]]:
+        """The classes of the brain and of all in the skull, where their ids tell it."""
+        compartments = Compartments.of(self.labels)
+        return {} if compartments is None else compartments.totals
+
     def n_draws(self, asked: int) -> int:
         """How many draws are made for a user who asks for a number of them.
 
@@ -211,9 +217,7 @@ class Learned:
             structure; and one for the brain and what lies in the skull, where the
             classes tell them, see `nobrainer.tissues`.
         """
-        compartments = Compartments.of(self.labels)
-        totals = {} if compartments is None else compartments.totals
-        sums = StructureSums(predictor.n_classes, totals)
+        sums = StructureSums(predictor.n_classes, self.totals)
 
         def add(tile: TileResult) -> None:
             sums.add(tile)

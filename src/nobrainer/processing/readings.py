@@ -191,7 +191,12 @@ class Readings:
                         yield volume
 
             calibration = calibrate(
-                predictor, volumes, dataset.subjects, method=method, coverage=coverage
+                predictor,
+                volumes,
+                dataset.subjects,
+                method=method,
+                coverage=coverage,
+                totals=learned.totals,
             )
         calibration = replace(calibration, checksums=seen.scan_checksums(dataset))
         # It changes what the model of quality was fitted on.
