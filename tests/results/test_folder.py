@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from nobrainer.provenance import Method
 from nobrainer.provenance import Result as Record
+from nobrainer.results import Results
 from result_folders import SCANS, contents, record_of, run, said, scan, stamps, unfinish
 
 KILLED = """
@@ -198,3 +200,22 @@ def test_after_kill_9_the_same_command_ends_as_if_undisturbed(
     assert "1 of 4 scans were done before" in said(again)[0]
     assert contents(out) == contents(whole["predict"])
     assert not [p for p in out.rglob(".*") if p.is_file()]
+
+
+def test_a_failure_is_on_record_until_the_scan_is_done(
+    two_models: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert run("predict", two_models, out, numbers=[0]).exit_code == 0
+    method = Method.from_json((out / "provenance.json").read_text())
+    results = Results(out, method, "cpu", overwrite=False)
+    for number in (0, 1):
+        results.fail(f"sub-{number}_T1w", "sub-1_T1w.nii: is cut short")
+    done, failed = (
+        Record.from_json(record_of(out, number).read_text()) for number in (0, 1)
+    )
+    assert done.ended and not done.data
+    assert failed.data == {"failed": "sub-1_T1w.nii: is cut short"}
+    assert not failed.ended and list(results.records()) == ["sub-0_T1w"]
+    assert run("predict", two_models, out, numbers=[0, 1]).exit_code == 0
+    assert Record.from_json(record_of(out, 1).read_text()).ended
