@@ -54,7 +54,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
     def row(self, name: str) -> list[str]:
-        return next(row for row in self.rows if row[0] == name)
+        return next(row for row in self.rows if row[:1] == [name])
 
 
 def measure(paths: Sequence[Path], folder: Path) -> tuple[list[dict], str]:
@@ -81,6 +81,8 @@ def measure(paths: Sequence[Path], folder: Path) -> tuple[list[dict], str]:
         width: frame.contentWindow.innerWidth,
         needed: page.documentElement.scrollWidth,
         images: images.length,
+        rows: [...page.querySelectorAll("tbody tr")].map(one => one.innerText),
+        links: [...page.querySelectorAll("svg a")].map(one => one.getAttribute("href")),
         broken: images.filter(one => !one.complete || !one.naturalWidth).length,
         loads: loads.filter(name => !name.startsWith("data:")),
         viewers: documents.flatMap(one => [...one.querySelectorAll("canvas")])

@@ -43,7 +43,7 @@ INSIDE = {
     "cli": """
         bids calibrate data demo evaluate models predict qc rank report research train
         info assessment study_table study_text
-        quality_folder study_view
+        bids_group quality_folder study_view
         scans train_sources
         outputs options study_options train_options
     """,
@@ -51,9 +51,9 @@ INSIDE = {
         run
         engines
         forecast
-        scan
-        dataset sidecars subject_page
-        names
+        scan group
+        dataset draws sidecars subject_page
+        names tables
         layout
         filters
         entities
@@ -62,6 +62,13 @@ INSIDE = {
         local
         pool serial
         engine
+    """,
+    "bids.group": """
+        level
+        columns page
+        histograms sessions
+        outliers people
+        results
     """,
     "training": """
         members

@@ -1,9 +1,13 @@
 """The glossary says of each figure what those who read it need."""
 
+from dataclasses import fields
+
 import pytest
 
 from nobrainer.appearance import MAX_DISTANCE
+from nobrainer.changes import Change
 from nobrainer.glossary import (
+    OF_CHANGES,
     OF_DRAWS,
     OF_REGIONS,
     OF_RUNS,
@@ -51,6 +55,14 @@ def test_the_quality_of_a_scan_is_judged_by_every_figure_of_a_scan() -> None:
         assert OF_SCANS[name].definition.endswith(f", at most {most:g}.")
     worse = {name: FEATURES[name].worse for name in ("pairwise_dice", "entropy")}
     assert worse == {"pairwise_dice": -1, "entropy": 1}
+
+
+def test_every_figure_of_a_change_is_described() -> None:
+    assert OF_CHANGES.keys() == {one.name for one in fields(Change)} - {"name"}
+    units = {name: one.describe_column()["Units"] for name, one in OF_CHANGES.items()}
+    assert units["mm3_per_year_low"] == units["mm3_per_year"] == "mm^3/year"
+    assert units["percent_high"] == "%" and units["change_high_mm3"] == "mm^3"
+    assert OF_CHANGES["percent_low"].definition.startswith("Lower end of the 95 %")
 
 
 def test_figures_of_runs_are_figures_of_evaluations() -> None:

@@ -7,7 +7,13 @@ the search read it, and a new figure is one entry here.
 from dataclasses import dataclass, replace
 from typing import Literal
 
-_BIDS_UNITS = {"": "1", "SD": "1", "nats": "nat", "mm³": "mm^3"}
+_BIDS_UNITS = {
+    "": "1",
+    "SD": "1",
+    "nats": "nat",
+    "mm³": "mm^3",
+    "mm³/year": "mm^3/year",
+}
 """Units as BIDS writes them, where that differs from how people do."""
 
 
@@ -223,12 +229,14 @@ _OF_A_CHANGE = {
         short="change",
     ),
     "mm3_per_year": Metric(
-        "change a year", "The change over the years between the scans.", unit="mm³"
+        "change a year",
+        "The change over the years between the scans.",
+        unit="mm³/year",
     ),
     "percent_per_year": Metric(
         "relative change a year",
         "The relative change over the years between the scans.",
-        unit="%",
+        unit="%/year",
         digits=2,
         short="change a year",
     ),
@@ -262,7 +270,12 @@ OF_CHANGES = {
         definition="Correlation over the draws of the two volumes: what the same draws "
         "do alike to both scans.",
     ),
-    "years": Metric("time between the scans", unit="years", digits=2),
+    "years": Metric(
+        "time between the scans",
+        unit="years",
+        digits=2,
+        definition="Time between the scans by their dates, else by the ages.",
+    ),
     **_OF_A_CHANGE,
     **{
         f"{name.removesuffix('_mm3')}_{end}{'_mm3' * name.endswith('_mm3')}": Metric(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bids_sets import make_set, run_bids, train_model
+from commands import nobrainer_
 
 NAMES = ("sub-01_ses-a_T1w", "sub-01_ses-b_T1w", "sub-02_T2w")
 
@@ -28,3 +29,11 @@ def derivative(data: Path, bids_model: Path) -> Path:
     result = run_bids(data, out, bids_model, "--suffix", "T1w", "T2w", "--tissues")
     assert result.exit_code == 0, result.stderr
     return out
+
+
+@pytest.fixture(scope="session")
+def grouped(data: Path, derivative: Path) -> Path:
+    """The derivative after the group level."""
+    result = nobrainer_("bids", data, derivative, "group", "--suffix", "T1w", "T2w")
+    assert result.exit_code == 0, result.stderr
+    return derivative

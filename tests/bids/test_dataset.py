@@ -21,9 +21,9 @@ def test_the_description_links_to_the_data_set(derivative: Path, data: Path) -> 
 
 
 @pytest.mark.skipif(VALIDATOR is None, reason="bids-validator-deno is not installed")
-def test_the_official_validator_finds_no_error(derivative: Path) -> None:
+def test_the_official_validator_finds_no_error(grouped: Path) -> None:
     run = subprocess.run(
-        [str(VALIDATOR), str(derivative), "--format", "json"],
+        [str(VALIDATOR), str(grouped), "--format", "json"],
         capture_output=True,
         text=True,
     )

@@ -24,6 +24,7 @@ group_*
 *_quality.json
 *_morph.tsv
 *_morph.json
+*_draws.tsv
 provenance
 provenance.json
 """
@@ -37,10 +38,11 @@ For each scan, `anat/` has the label map (`_dseg`, its values in the table besid
 the mask of the brain where the model knows the brain, maps of the uncertainty
 (`_entropy` of the mean class probabilities in nats, `_variance` of the probabilities
 across draws), the volumes of the structures with error bars
-(`_desc-volumetric_morph.tsv`, after the draft of BIDS extension 11) and what is said of
-the quality (`_quality.json`). The suffixes entropy, variance, morph and quality are not
-of the standard; `.bidsignore` lists them. `sub-*.html` are pages to look at. Not a
-medical device.
+(`_desc-volumetric_morph.tsv`, after the draft of BIDS extension 11), these volumes in
+each draw (`_draws.tsv`, mm^3, by which sessions are compared) and what is said of the
+quality (`_quality.json`). The suffixes entropy, variance, morph, draws and quality are
+not of the standard; `.bidsignore` lists them. `sub-*.html` are pages to look at;
+`group*` are the tables and the page of all scans. Not a medical device.
 """
 
 

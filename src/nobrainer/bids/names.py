@@ -90,6 +90,11 @@ class Names:
         return self._derived("morph", extension, desc="volumetric")
 
     @property
+    def draws(self) -> PurePosixPath:
+        """The table of the volumes in each draw."""
+        return self._derived("draws", ".tsv")
+
+    @property
     def quality(self) -> PurePosixPath:
         """What is said of the quality of the segmentation."""
         return self._derived("quality", ".json")

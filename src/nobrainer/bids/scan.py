@@ -11,6 +11,7 @@ from typing import Literal
 
 import nobrainer as nb
 from nobrainer.bids import sidecars
+from nobrainer.bids.draws import draws_to_tsv
 from nobrainer.bids.layout import Source
 from nobrainer.bids.names import Names
 from nobrainer.bids.subject_page import write_subject_page
@@ -183,7 +184,7 @@ def _files(
         *(names.labels(end) for end in (".nii.gz", ".json", ".tsv")),
         *(names.uncertainty(kind) for kind in ("entropy", "variance")),
         *(names.morphometry(end) for end in (".tsv", ".json")),
-        names.quality,
+        *(names.draws, names.quality),
         *(names.figure(what) for what in ("dseg.png", "report.html")),
     ]
     if sidecars.has_brain(model.labels_):
@@ -259,6 +260,7 @@ class _Writer:
                 names.labels(".tsv"): sidecars.classes_table(model.labels_),
                 names.morphometry(): sidecars.morphometry_table(prediction),
                 names.morphometry(".json"): sidecars.of_morphometry(coverage),
+                names.draws: draws_to_tsv(prediction),
                 names.quality: sidecars.of_quality(
                     case, prediction, self._settings.method, self._origin
                 ),

@@ -17,6 +17,7 @@ from nobrainer.bids.filters import Filters
 from nobrainer.bids.layout import Layout, read_layout
 from nobrainer.bids.run import Run
 from nobrainer.bids.scan import Outcome, Settings, load_model
+from nobrainer.cli.bids_group import gather_scans
 from nobrainer.cli.options import JSON, MODEL, OVERWRITE, THRESHOLD, Draws, gather
 from nobrainer.cli.outputs import echo, to_json
 from nobrainer.cli.scans import end
@@ -175,7 +176,7 @@ class Machine:
 @click.command(cls=_Command)
 @click.argument("bids_dir", metavar="BIDS_DIR", type=click.Path(path_type=Path))
 @click.argument("out_dir", metavar="OUT_DIR", type=click.Path(path_type=Path))
-@click.argument("level", metavar="LEVEL", type=click.Choice(["participant"]))
+@click.argument("level", metavar="LEVEL", type=click.Choice(["participant", "group"]))
 @gather(selection=Selection)
 @MODEL
 @gather(draws=Draws)
@@ -205,9 +206,12 @@ def bids(
 ) -> None:
     """Segment the scans of a BIDS data set; OUT_DIR becomes a BIDS derivative.
 
-    LEVEL is participant: for every scan, sub-*/[ses-*/]anat gets the label map with its
-    table, the mask of the brain, maps of the uncertainty, the volumes of the structures
-    with error bars and a judgement of the quality; sub-*.html are the pages to look at.
+    With LEVEL participant, sub-*/[ses-*/]anat gets for every scan the label map with
+    its table, the mask of the brain, maps of the uncertainty, the volumes of the
+    structures with error bars and a judgement of the quality; sub-*.html are the pages
+    to look at.
+    With LEVEL group, the scans that are done are gathered into tables, group_*.tsv, and
+    a page, group.html, and what is missing is listed.
 
     Scans that are done are not done again, so that after an interruption, or with new
     scans, the same command goes on. Results of another model, seed, number of draws or
@@ -220,10 +224,14 @@ def bids(
     \b
     Examples:
       nobrainer bids data data/derivatives/nobrainer participant
+      nobrainer bids data data/derivatives/nobrainer group
       nobrainer bids data out participant --participant-label 01 02 --n-cpus 2
       nobrainer bids data out participant --suffix FLAIR --bids-filter-file one.json
     """
     layout = selection.read(bids_dir)
+    if level == "group":
+        gather_scans(layout, out_dir, as_json=as_json)
+        return
     model = load_model(model_dir)
     # Now, because with these options the same error would end every scan.
     model.check_quality(draws.n_samples)

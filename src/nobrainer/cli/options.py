@@ -70,13 +70,15 @@ def find_model(
     """The place of the model that a command is given, or of the one in the box.
 
     Args:
-        ctx: the command; one that the shell only completes needs no model.
+        ctx: the command; one that the shell only completes needs no model, nor does the
+            group level of `bids`.
         given: a name, a directory or a file; None takes the model in the box.
 
     Raises:
         InputError: there is no such model.
     """
-    if ctx.resilient_parsing:
+    is_group = given is None and ctx.params.get("level") == "group"
+    if ctx.resilient_parsing or is_group:
         return None
     shipped = nb.shipped
     return shipped.folder_of(shipped.DEFAULT) if given is None else shipped.find(given)

@@ -1,0 +1,1 @@
+"""The group level: what the scans of a data set say together."""
