@@ -386,6 +386,28 @@ def test_scans_of_one_person_are_one_subject_of_the_intervals():
     assert halves.weight == run(rest, method="vector").weight
 
 
+def test_images_of_label_maps_count_by_themselves_in_intervals():
+    subjects = [prepared(str(n), n, overconfidence=2.0) for n in range(6)]
+    people, made = ["a", "a", "a", "b", "b", "b"], [True] * 3 + [False] * 3
+    fit = run(subjects, people, synthesised=made, coverage=0.75)
+    # Of the real scans of b the first one alone counts.
+    truths = np.array([8.0 * s.label.sum() for s in subjects[:4]])
+    gaps = np.abs(truths - 8.0 * 8**3) / (0.01 * 8 * 8**3)
+    assert fit.intervals.factors == (None, pytest.approx(gaps.max()))
+    intervals = fit.intervals
+    assert (intervals.n_scans, intervals.n_subjects, intervals.n_images) == (4, 2, 3)
+    assert (fit.n_scans, fit.n_subjects, fit.n_images) == (6, 2, 3)
+    # Halves never share a person: the scaling comes from the other one.
+    halves = run(
+        subjects, people, synthesised=[True] * 6, method="vector", coverage=0.75
+    )
+    of_b = np.random.default_rng(0).permutation(2)[0] == 1
+    rest = subjects[:3] if of_b else subjects[3:]
+    assert halves.weight == run(rest, method="vector").weight
+    assert (halves.n_subjects, halves.intervals.n_subjects) == (1, 1)
+    assert halves.intervals.n_images == 3
+
+
 def test_every_scan_has_draws_of_its_own():
     subjects = [prepared(str(n)) for n in range(6)]
     found = collect(predictor(Known(dropout=0.5), Sampling(0, 8)), subjects)

@@ -56,6 +56,7 @@ def calibrate(
     volumes: Callable[[Sequence[int]], Iterable[Prepared]],
     subjects: Sequence[str],
     *,
+    synthesised: Sequence[bool] | None = None,
     method: Method = "temperature",
     coverage: float | None = None,
     totals: Mapping[str, Sequence[int]] = {},
@@ -66,7 +67,8 @@ def calibrate(
     fitted on all subjects. Vector scaling can change labels. Then the scaling is fitted
     on a random half of the subjects, and the intervals on the other half, predicted
     with that scaling. Intervals use only the first scan of each subject, because
-    several scans of one person are not independent.
+    several scans of one person are not independent. But each image of a label map
+    counts by itself: its shape, contrast and quality were drawn for it alone.
 
     Args:
         predictor: the network, applied as prediction will apply it; a scaling that it
@@ -74,6 +76,7 @@ def calibrate(
         volumes: a function that prepares the labelled scans of given numbers, in their
             order; training must not have seen them.
         subjects: whom each scan shows.
+        synthesised: whether each scan is an image of a label map; None is none of them.
         method: "temperature" or "vector".
         coverage: share of subjects whose true volume shall lie in its interval, in
             (0, 1); None fits no intervals.
@@ -92,12 +95,12 @@ def calibrate(
     check_choice("calibration method", method, get_args(Method))
     if not subjects:
         raise InputError("scans to calibrate on must be at least 1, got 0")
-    n_people = len(set(subjects))
+    made = synthesised or [False] * len(subjects)
     halved = method == "vector" and coverage is not None
+    scans, lone = _divide(subjects, made, predictor.sampling.seed, halved=halved)
     n_draws = predictor.n_passes
     if coverage is not None:
-        n_left = n_people // 2 if halved else n_people
-        _check_coverage(coverage, n_left, halved)
+        _check_coverage(coverage, len(lone), halved)
         if n_draws < 2 and is_stochastic(predictor.model):
             raise InputError(
                 f"intervals scale the spread of several draws, got {n_draws}: give "
@@ -108,7 +111,6 @@ def calibrate(
     n_voxels = max(
         min(VOXELS_PER_SUBJECT, LOGIT_BYTES // bytes_per_voxel), _FEWEST_VOXELS
     )
-    scans, lone = _divide(subjects, predictor.sampling.seed, halved=halved)
     collected = collect(plain, volumes(scans), voxels_per_subject=n_voxels)
     fitted = fit_scaling(
         [subject.logits for subject in collected],
@@ -119,6 +121,7 @@ def calibrate(
         fitted,
         n_subjects=len({subjects[scan] for scan in scans}),
         n_scans=len(scans),
+        n_images=sum(made[scan] for scan in scans),
     )
     if coverage is None:
         return fitted
@@ -133,24 +136,38 @@ def calibrate(
         coverage,
         totals,
     )
+    intervals = replace(
+        intervals,
+        n_subjects=len({subjects[scan] for scan in lone}),
+        n_scans=len(lone),
+        n_images=sum(made[scan] for scan in lone),
+    )
     return replace(fitted, intervals=intervals)
 
 
 def _divide(
-    subjects: Sequence[str], seed: int, *, halved: bool
+    subjects: Sequence[str], synthesised: Sequence[bool], seed: int, *, halved: bool
 ) -> tuple[list[int], list[int]]:
     """Numbers of the scans that the scaling comes from, and of those for intervals.
 
-    Intervals come from one scan of each subject, or of a random half of the subjects,
-    whose scans then do not serve the scaling.
+    Intervals come from one scan of each subject and from all images of label maps. With
+    `halved` these are of a random half of the subjects, whose scans then do not serve
+    the scaling.
     """
     people = sorted(set(subjects))
-    lone = [subjects.index(one) for one in people]
     scans = list(range(len(subjects)))
+    taken = set(people)
     if halved:
         order = np.random.default_rng(seed).permutation(len(people))
-        lone = [lone[place] for place in order[: len(people) // 2]]
-        taken = {subjects[scan] for scan in lone}
+        taken = {people[place] for place in order[: len(people) // 2]}
+    lone = [
+        scan
+        for one in people
+        if one in taken
+        for scan in scans
+        if subjects[scan] == one and (synthesised[scan] or scan == subjects.index(one))
+    ]
+    if halved:
         scans = [scan for scan in scans if subjects[scan] not in taken]
     return scans, lone
 

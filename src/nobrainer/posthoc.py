@@ -49,6 +49,8 @@ class Intervals:
         for predictions of as many draws, since the spread depends on their number.
     factors: factor of each class, >= 0; None where too few subjects have the class.
     totals: the same for wholes of several classes, such as the brain, by name.
+    n_scans: number of scans that the factors come from; None where it was not counted.
+    n_images: number of these scans that are images made of label maps.
     """
 
     coverage: float
@@ -56,6 +58,13 @@ class Intervals:
     n_draws: int
     factors: tuple[float | None, ...]
     totals: dict[str, float | None] = field(default_factory=dict, metadata=since(4))
+    n_scans: int | None = field(default=None, metadata=since(4))
+    n_images: int = field(default=0, metadata=since(4))
+
+    @property
+    def counted(self) -> str:
+        """How many scans of how many people the factors come from, in words."""
+        return _count(self.n_scans, self.n_subjects, self.n_images)
 
     def __post_init__(self) -> None:
         _check(0 < self.coverage < 1, "intervals.coverage in (0, 1)", self.coverage)
@@ -95,6 +104,7 @@ class Calibration:
         counted scans.
     checksums: SHA-256 of the files of all scans of the calibration, sorted; scans in
         memory have none.
+    n_images: number of the scans that are images made of label maps.
     """
 
     method: Literal["temperature", "vector"]
@@ -106,13 +116,14 @@ class Calibration:
     intervals: Intervals | None = None
     n_scans: int | None = field(default=None, metadata=since(4))
     checksums: tuple[str, ...] = field(default=(), metadata=since(4))
+    n_images: int = field(default=0, metadata=since(4))
 
     @property
     def counted(self) -> str:
         """How many scans of how many people the scaling comes from, in words."""
         if self.n_scans is None:
             return count_scans(self.n_subjects, None)
-        return count_scans(self.n_scans, self.n_subjects)
+        return _count(self.n_scans, self.n_subjects, self.n_images)
 
     def __post_init__(self) -> None:
         _check(
@@ -171,6 +182,7 @@ class QualityModel:
     n_scans: number of scans that the cases were made of; None where that was not
         counted.
     checksums: SHA-256 of the files of these scans, sorted; scans in memory have none.
+    n_images: number of the scans that are images made of label maps.
     """
 
     features: tuple[str, ...]
@@ -186,11 +198,13 @@ class QualityModel:
     error: float
     n_scans: int | None = field(default=None, metadata=since(4))
     checksums: tuple[str, ...] = field(default=(), metadata=since(4))
+    n_images: int = field(default=0, metadata=since(4))
 
     @property
     def counted(self) -> str:
         """How many cases of how many scans and people it was fitted on, in words."""
-        return f"{self.n_cases} cases of {count_scans(self.n_scans, self.n_subjects)}"
+        scans = _count(self.n_scans, self.n_subjects, self.n_images)
+        return f"{self.n_cases} cases of {scans}"
 
     def __post_init__(self) -> None:
         for name in ("centre", "scale", "coefficients", "low", "high"):
@@ -224,6 +238,12 @@ class QualityModel:
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` wrote; `InputError` names the field that is wrong."""
         return _read(cls, text, "quality")
+
+
+def _count(n_scans: int | None, n_subjects: int, n_images: int) -> str:
+    """How many scans of how many people there are, and which of them were made."""
+    counted = count_scans(n_scans, n_subjects)
+    return f"{counted} ({n_images} made of label maps)" if n_images else counted
 
 
 def _check(holds: bool, rule: str, got: object) -> None:

@@ -11,10 +11,13 @@ from click.testing import CliRunner
 
 import nobrainer as nb
 from nobrainer.cli import main
+from nobrainer.data.prepare import read_scan
 from nobrainer.data.preprocess import is_head
+from nobrainer.data.shifts import SHIFTS
 from nobrainer.errors import InputError
 from nobrainer.processing.progress import ProgressBar
 from nobrainer.processing.training_scans import TrainingScans
+from nobrainer.provenance import checksum
 from nobrainer.quality.examples import degraded_scans
 from nobrainer.recipe import Recipe, Synthesis
 
@@ -279,11 +282,6 @@ def test_the_shell_trains_on_label_maps(maps, scans, tmp_path):
         assert found.exit_code == 2 and message in found.stderr, found.stderr
 
 
-def test_shifts_are_simulated_on_scans_alone(maps):
-    with pytest.raises(InputError, match=r"head-0.*is a label map, and shifts"):
-        next(degraded_scans(dataset(maps).data, [0.5], seed=0))
-
-
 def test_volumes_are_those_of_the_maps_and_the_sizes_in_which_they_are_seen(maps):
     """Both maps hold the same head: all that differs is the size that is drawn."""
     data = dataset(maps, Synthesis(scale=0.2, crop=1))
@@ -300,3 +298,118 @@ def test_volumes_are_those_of_the_maps_and_the_sizes_in_which_they_are_seen(maps
     assert np.log(sides).sum(1).std() == pytest.approx(0.2, rel=0.03)
     still = replace(scans, synthesis=Synthesis(scale=0)).cohort()
     assert still.log_sd[1] == 0
+
+
+def test_a_map_has_as_many_images_as_are_asked_for(maps):
+    files = [maps / f"head-{number}.nii.gz" for number in range(2)]
+    several = nb.Dataset.from_label_maps(files, None, CLASSES, n_images=3)
+    assert len(several) == 6
+    names = [
+        f"head-{number}_image-{image}" for number in range(2) for image in (1, 2, 3)
+    ]
+    assert list(several.shown_subjects) == names
+    # A split keeps all images of a map on one side.
+    assert [*several.shown_subjects.values()] == ["head-0"] * 3 + ["head-1"] * 3
+    train, held_out = several.split(1)
+    assert {*train.subjects}.isdisjoint(held_out.subjects)
+    images = [volume.image for volume in several.iterate(shown=True)]
+    (usual, _) = dataset(maps).prepare()
+    assert np.array_equal(images[0], usual.image)
+    gaps = [np.abs(one - images[0]).mean() for one in images[1:]]
+    assert min(gaps) > 0.1
+    again = [volume.image for volume in several.prepare()]
+    assert all(map(np.array_equal, images, again))
+    with pytest.raises(InputError, match="n_images must be a whole number >= 1, got 0"):
+        nb.Dataset.from_label_maps(files, None, CLASSES, n_images=0)
+
+
+def test_shifts_change_an_image_of_a_map_and_its_classes(maps):
+    data = dataset(maps, Synthesis(crop=0, strip=0))
+    preparation = data.preparation()
+    raw = read_scan(data.data[0], preparation)
+    assert set(np.unique(raw.label.data)) == {0, 1, 2, 3, 4}
+    (_, _, first), *shifted = degraded_scans([raw], [1.0], seed=0)
+    plain = first.prepare(preparation.preprocess)
+    assert np.array_equal(plain.image, data.prepare()[0].image)
+    assert np.array_equal(plain.label, data.prepare()[0].label)
+    found = dict(zip(SHIFTS, shifted, strict=True))
+    for name, (number, is_shifted, scan) in found.items():
+        assert (number, is_shifted) == (0, True)
+        changed = not np.array_equal(scan.label.data, raw.label.data)
+        assert changed == (name in ("rotation", "cropped"))
+        assert not np.array_equal(scan.image.data, raw.image.data)
+        assert set(np.unique(scan.label.data)) <= {0, 1, 2, 3, 4}
+
+
+@pytest.fixture(scope="module")
+def of_maps(maps, tmp_path_factory):
+    """A model of the two maps, and a table of three others."""
+    folder = tmp_path_factory.mktemp("held-out")
+    rows = ["labels,subject"]
+    for number in range(3):
+        labels = np.roll(head(), number + 2, axis=1)
+        path = folder / f"other-{number}.nii.gz"
+        nib.save(nib.Nifti1Image(labels, np.eye(4)), path)
+        rows.append(f"{path.name},other person {number}")
+    (folder / "maps.csv").write_text("\n".join(rows))
+    small = {"base_filters": 2, "levels": 1}
+    model = nb.Segmentation("bayesian_vnet", small)
+    model.fit(dataset(maps).batch(2), verbose=False)
+    model.save(folder / "model")
+    return folder
+
+
+def test_label_maps_calibrate_a_model_like_scans(maps, scans, of_maps, tmp_path):
+    model = nb.Segmentation.load(of_maps / "model")
+    with pytest.raises(InputError, match=r"head-0.*the model was trained on it"):
+        model.calibrate(model.dataset(label_maps=[maps / "head-0.nii.gz"]))
+    words = ["calibrate", "--label-maps", of_maps / "maps.csv", "--n-images", 3]
+    words += ["--model", of_maps / "model", "--output-dir", tmp_path / "calibrated"]
+    words += ["--coverage", 0.9, "--n-samples", 2]
+    done = CliRunner().invoke(main, [str(word) for word in words])
+    assert done.exit_code == 0, done.stderr
+    fitted = nb.Segmentation.load(tmp_path / "calibrated").calibration_
+    told = "9 scans of 3 subjects (9 made of label maps)"
+    assert fitted.counted == fitted.intervals.counted == told
+    assert f"fitted on {told}" in done.stdout
+    assert told in (tmp_path / "calibrated" / "README.md").read_text()
+    # As many subjects without their images would be too few.
+    held_out = model.dataset(label_maps=sorted(of_maps.glob("other-*.nii.gz")))
+    with pytest.raises(InputError, match="at least 9 labelled subjects, 3 are here"):
+        model.calibrate(held_out, coverage=0.9)
+    # Beside them a real scan, of whose person only one scan counts.
+    real = [
+        {"image": image, "label": label, "subject": "one"} for image, label in scans
+    ]
+    both = model.dataset(real, sorted(of_maps.glob("other-*.nii.gz")), n_images=2)
+    with pytest.warns(UserWarning, match="became background: 511: "):
+        model.calibrate(both, coverage=0.8, n_samples=2, verbose=False)
+    assert model.calibration_.counted == "8 scans of 4 subjects (6 made of label maps)"
+    assert model.calibration_.intervals.n_scans == 7
+    bare = ["calibrate", *words[5:], "--overwrite"]
+    none = CliRunner().invoke(main, [str(word) for word in bare])
+    assert none.exit_code == 2
+    assert "give --data, --label-maps or both" in none.stderr
+
+
+def test_label_maps_teach_what_quality_is(of_maps):
+    model = nb.Segmentation.load(of_maps / "model")
+    held_out = model.dataset(label_maps=sorted(of_maps.glob("other-*.nii.gz")))
+    model.fit_quality(held_out, 2, severities=[1.0], verbose=False)
+    quality = model.quality_
+    assert (quality.n_subjects, quality.n_scans, quality.n_images) == (3, 3, 3)
+    # A shift can push all that is labelled out of the field of view.
+    assert 3 * len(SHIFTS) <= quality.n_cases <= 3 * (1 + len(SHIFTS))
+    assert quality.checksums == tuple(
+        sorted(map(checksum, of_maps.glob("other-*.nii.gz")))
+    )
+    with pytest.raises(InputError, match="has used it in quality"):
+        model.evaluate(held_out, n_samples=2)
+
+
+def test_a_model_of_scans_knows_no_way_to_make_images(maps, scans):
+    small = {"base_filters": 2, "levels": 1}
+    data = nb.Dataset.from_files(scans, BLOCK).binarize().patches(per_volume=2)
+    model = nb.Segmentation("vnet", small).fit(data, verbose=False)
+    with pytest.raises(InputError, match="has not learned from label maps"):
+        model.dataset(label_maps=[maps / "head-0.nii.gz"])

@@ -283,7 +283,7 @@ def test_people_and_their_scans_are_counted_apart(copy, pairs, tmp_path):
     card = (model.save(tmp_path / "model") / "README.md").read_text()
     assert "Trained on 4 scans of 2 subjects" in card
     assert "fitted on 6 scans of 3 subjects: negative log-likelihood" in card
-    assert "fitted on 3 subjects with 2 draws" in card
+    assert "fitted on 3 scans of 3 subjects with 2 draws" in card
     assert f"{model.quality_.n_cases} cases of 6 scans of 3 subjects" in card
     found = model.evaluate(build(whom(range(10, 14))), 1, surfaces=False)
     assert (found.n_scans, found.n_subjects) == (4, 2)

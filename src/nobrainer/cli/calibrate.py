@@ -1,21 +1,76 @@
 """`nobrainer calibrate`: make probabilities and intervals mean what they say."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import click
 
 import nobrainer as nb
 from nobrainer.cli.info import echo_fitted
-from nobrainer.cli.options import JSON, LABELLED, MODEL, Draws, gather
+from nobrainer.cli.options import JSON, MODEL, Draws, gather
 from nobrainer.cli.outputs import echo, save_model, to_json
 from nobrainer.data.table import read_table
+from nobrainer.errors import InputError
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a model is calibrated on: scans with labels, label maps, or both."""
+
+    table: Annotated[
+        Path | None,
+        click.option(
+            "--data",
+            "table",
+            metavar="CSV",
+            type=click.Path(path_type=Path),
+            help="Table with the columns features,labels: scans that training has not "
+            "seen. Relative paths start from the table's directory.",
+        ),
+    ]
+    label_maps: Annotated[
+        Path | None,
+        click.option(
+            "--label-maps",
+            metavar="CSV",
+            type=click.Path(path_type=Path),
+            help="Table with the column labels: label maps that training has not seen, "
+            "of which images are made as in the training. Alone or beside --data.",
+        ),
+    ]
+    n_images: Annotated[
+        int,
+        click.option(
+            "--n-images",
+            metavar="N",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Images of each label map.",
+        ),
+    ]
+
+    def read(self, segmentation: nb.Segmentation) -> "nb.Dataset":
+        """The scans and images, prepared as those that the model learned from.
+
+        Raises:
+            InputError: nothing is given, or files that cannot be used.
+        """
+        if self.table is None and self.label_maps is None:
+            raise InputError(
+                "nothing to calibrate on: give --data, --label-maps or both"
+            )
+        pairs = [] if self.table is None else read_table(self.table)
+        maps = []
+        if self.label_maps is not None:
+            maps = read_table(self.label_maps, ["labels"])
+        return segmentation.dataset(pairs, maps, self.n_images)
 
 
 @click.command()
-@LABELLED
+@gather(held_out=HeldOut)
 @MODEL
 @click.option(
     "--output-dir",
@@ -37,7 +92,7 @@ from nobrainer.data.table import read_table
     metavar="SHARE",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Also fit intervals that hold the true volume in this share of subjects; 0.9 "
-    "needs 9 subjects or more.  [default: no intervals]",
+    "needs 9 subjects, or images of label maps, or more.  [default: no intervals]",
 )
 @click.option(
     "--quality",
@@ -49,7 +104,7 @@ from nobrainer.data.table import read_table
 @click.option("--overwrite", is_flag=True, help="Replace a model that is there.")
 @JSON
 def calibrate(
-    table: Path,
+    held_out: HeldOut,
     model_dir: Path,
     output_dir: Path,
     method: Literal["temperature", "vector"],
@@ -63,18 +118,20 @@ def calibrate(
 
     The copy scales its probabilities so that they are right as often as they say,
     and gives intervals of volumes with --coverage. Scans that the model was trained
-    on are refused.
+    on are refused. With --label-maps, what is fitted holds for images like those that
+    are made of the maps.
 
     \b
     Examples:
       nobrainer calibrate --data held-out.csv --model model --output-dir calibrated
       nobrainer calibrate --data held-out.csv --model model --output-dir calibrated \\
           --coverage 0.9 --quality
+      nobrainer calibrate --label-maps maps.csv --n-images 8 --model model \\
+          --output-dir calibrated --coverage 0.9
     """
     nb.bundle.check_place(output_dir, overwrite=overwrite)
-    pairs = read_table(table)
     segmentation = nb.Segmentation.load(model_dir)
-    dataset = segmentation.dataset(pairs)
+    dataset = held_out.read(segmentation)
     if quality:
         # Before the work of calibrating, which an error afterwards would lose.
         nb.quality.check_enough(dataset.subjects)
@@ -87,7 +144,7 @@ def calibrate(
         seed=draws.seed,
     )
     if quality:
-        scan_s = (time.monotonic() - started) / len(pairs)
+        scan_s = (time.monotonic() - started) / len(dataset)
         echo(
             "fitting the quality model: each of the scans is predicted as it is and "
             f"under every simulated shift ({scan_s:.1f} s a time) ...",

@@ -9,7 +9,6 @@ import click
 import nobrainer as nb
 from nobrainer.cli.options import JSON, find_model
 from nobrainer.cli.outputs import echo, echo_columns, to_json
-from nobrainer.naming import count_scans
 
 
 @click.command()
@@ -104,7 +103,7 @@ def echo_fitted(segmentation: "nb.Segmentation") -> None:
         if intervals is not None:
             values["intervals"] = (
                 f"{100 * intervals.coverage:g} % of true volumes, fitted on "
-                f"{count_scans(None, intervals.n_subjects)}"
+                f"{intervals.counted}"
             )
             columns["interval factor"] = intervals.factors
         _echo("calibration", values)

@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from nobrainer.checks import check_count
 from nobrainer.errors import InputError, list_problems
 from nobrainer.formats import require_file
 from nobrainer.io import ImageSource
@@ -28,6 +29,8 @@ class Scan:
     subject: the person in the scan; None where neither path nor table names one.
     is_map: there is no image; images are made from the label map, see
         `nobrainer.data.synthesis`. `image` and `label` are then both the map.
+    draw: which image of the whole head is made from a label map; other numbers give
+        other images.
     """
 
     image: ImageSource
@@ -36,6 +39,7 @@ class Scan:
     shown: str = ""
     subject: str | None = None
     is_map: bool = False
+    draw: int = 0
 
     @property
     def paths(self) -> tuple[Path, Path | None] | None:
@@ -93,18 +97,23 @@ def list_scans(entries: Iterable[Entry]) -> tuple[Scan, ...]:
     )
 
 
-def list_maps(entries: Iterable[ImageSource | Mapping[str, Any]]) -> tuple[Scan, ...]:
+def list_maps(
+    entries: Iterable[ImageSource | Mapping[str, Any]], n_images: int = 1
+) -> tuple[Scan, ...]:
     """Turn label maps, from which images will be made, into scans.
 
     Args:
         entries: one for each label map, see `Dataset.from_label_maps`.
+        n_images: number of images of each map, 1 or more.
 
     Returns:
-        The scans in the order of the entries, with `is_map` set.
+        The scans in the order of the entries, with `is_map` set, `n_images` of each
+        map. All images of a map show one person.
 
     Raises:
         InputError: as for `list_scans`, or an entry has an image.
     """
+    check_count("n_images", n_images, 1)
     if isinstance(entries, str | PathLike):
         raise InputError(f"maps must be a list of label maps, got {str(entries)!r}")
     rows = []
@@ -116,7 +125,19 @@ def list_maps(entries: Iterable[ImageSource | Mapping[str, Any]]) -> tuple[Scan,
                 f"{sorted(row)}"
             )
         rows.append(row | {"image": row["label"]})
-    return tuple(replace(scan, is_map=True) for scan in list_scans(rows))
+    maps = [replace(scan, is_map=True) for scan in list_scans(rows)]
+    if n_images == 1:
+        return tuple(maps)
+    return tuple(
+        replace(
+            one,
+            shown=f"{one.shown}_image-{draw + 1}",
+            subject=one.subject or one.shown,
+            draw=draw,
+        )
+        for one in maps
+        for draw in range(n_images)
+    )
 
 
 def require_labels(scans: Sequence[Scan]) -> None:

@@ -3,6 +3,7 @@
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 
@@ -83,6 +84,46 @@ class Prepared:
 
 
 @dataclass(frozen=True, eq=False)
+class RawScan:
+    """A scan as it comes from its files, or an image as it is drawn from a label map.
+
+    name: what messages call the scan.
+    image: intensities before any preprocessing.
+    label: class of each voxel, on the grid of the image; None without labels.
+    voxel_mm: voxel size of the file in mm, along the file's own axes.
+    head: the label map, where the image is drawn from one.
+    """
+
+    name: str
+    image: Volume
+    label: Volume | None
+    voxel_mm: tuple[float, float, float]
+    head: HeadMap | None = None
+
+    def prepare(self, preprocess: PreprocessConfig) -> Prepared:
+        """Bring the scan onto the working grid and normalise it.
+
+        Raises:
+            InputError: it cannot be brought there, see `preprocess_image`.
+        """
+        label = None
+        if self.label is not None:
+            label = preprocess_labels(self.label, preprocess).data
+        image = preprocess_image(self.image, preprocess)
+        return Prepared(
+            name=self.name,
+            image=image.data,
+            label=label,
+            affine=image.affine,
+            background=background_value(image.data),
+            floor=float(image.data.min()),
+            spread=float(image.data.std(dtype=np.float64)),
+            voxel_mm=self.voxel_mm,
+            head=self.head,
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Preparation:
     """How scans are prepared.
 
@@ -112,9 +153,30 @@ def prepare_scan(
     Raises:
         InputError: a file cannot be used, or image and labels do not fit together.
     """
-    prepare = _prepare_map if scan.is_map else _prepare_pair
+    with _naming(scan):
+        raw, unknown = _read(scan, preparation)
+        return raw.prepare(preparation.preprocess), unknown
+
+
+def read_scan(scan: Scan, preparation: Preparation) -> RawScan:
+    """Read and check one scan, as `prepare_scan` does, but leave it as it is.
+
+    Args:
+        scan: image and label, or a label map from which an image is made.
+        preparation: how it will be prepared.
+
+    Raises:
+        InputError: a file cannot be used, or image and labels do not fit together.
+    """
+    with _naming(scan):
+        return _read(scan, preparation)[0]
+
+
+@contextmanager
+def _naming(scan: Scan) -> Iterator[None]:
+    """Errors within begin with the name of the scan."""
     try:
-        return prepare(scan, preparation)
+        yield
     except InputError as error:
         if scan.paths is not None:
             raise
@@ -177,11 +239,13 @@ def working_spacing_mm(
     return common_spacing(geometries, orientation) if geometries else None
 
 
-def _prepare_pair(
-    scan: Scan, preparation: Preparation
-) -> tuple[Prepared, dict[int, int]]:
+def _read(scan: Scan, preparation: Preparation) -> tuple[RawScan, dict[int, int]]:
+    """A scan, and the voxels of each label value without a known class."""
+    return (_draw_of_map if scan.is_map else _read_pair)(scan, preparation)
+
+
+def _read_pair(scan: Scan, preparation: Preparation) -> tuple[RawScan, dict[int, int]]:
     """An image with or without its labels; see `prepare_scan`."""
-    preprocess = preparation.preprocess
     volume = read_image(scan.image)
     label = None
     unknown: dict[int, int] = {}
@@ -194,19 +258,17 @@ def _prepare_pair(
             )
         except InputError as error:
             raise InputError(f"{labels.source}: {error}") from error
-        native = replace(labels, data=classes, affine=volume.affine)
-        label = preprocess_labels(native, preprocess).data
-    image = preprocess_image(volume, preprocess)
-    return _describe(scan, image, label, volume), unknown
+        label = replace(labels, data=classes, affine=volume.affine)
+    return RawScan(scan.name, volume, label, volume.geometry.spacing_mm), unknown
 
 
-def _prepare_map(
+def _draw_of_map(
     scan: Scan, preparation: Preparation
-) -> tuple[Prepared, dict[int, int]]:
-    """A label map, and one image made from it to look at and to validate on.
+) -> tuple[RawScan, dict[int, int]]:
+    """A label map, and an image of the whole head that is drawn from it.
 
-    The image is always the same, since the map itself gives the seed. See
-    `prepare_scan`.
+    The image is always the same, since the map itself and the number of the image give
+    the seed. See `prepare_scan`.
     """
     preprocess, config = preparation.preprocess, preparation.config
     if preprocess.normalize != "zscore":
@@ -221,14 +283,16 @@ def _prepare_map(
     positions = anatomy.positions(labels.data)
     grid = preprocess_labels(replace(labels, data=positions), preprocess)
     head = HeadMap(grid.data, anatomy)
+    seed = zlib.crc32(head.positions.tobytes())
+    if scan.draw:
+        seed = zlib.crc32(str(scan.draw).encode(), seed)
     drawn = synthesise(
         torch.from_numpy(head.positions)[None],
         anatomy,
         config.synthesis,
-        [zlib.crc32(head.positions.tobytes())],
+        [seed],
         spacing_mm=grid.geometry.spacing_mm,
     )
-    image = preprocess_image(replace(grid, data=drawn.image[0, 0].numpy()), preprocess)
     label = drawn.label[0].numpy().astype(np.min_scalar_type(config.n_classes - 1))
     present = dict(zip(values.tolist(), counts.tolist(), strict=True))
     # Tissues around the brain only shape the images: having no class is no mistake.
@@ -237,7 +301,14 @@ def _prepare_map(
         for value in unknown
         if value in present and not is_outside(value)
     }
-    return _describe(scan, image, label, labels, head), missed
+    raw = RawScan(
+        scan.name,
+        replace(grid, data=drawn.image[0, 0].numpy()),
+        replace(grid, data=label),
+        labels.geometry.spacing_mm,
+        head,
+    )
+    return raw, missed
 
 
 def _read_anatomy(
@@ -268,27 +339,6 @@ def _read_anatomy(
             "...)), a value on the midline as a pair with itself, or flip=0"
         )
     return anatomy, unknown
-
-
-def _describe(
-    scan: Scan,
-    image: Volume,
-    label: np.ndarray | None,
-    native: Volume,
-    head: HeadMap | None = None,
-) -> Prepared:
-    """The record of a preprocessed image, with what the image itself says."""
-    return Prepared(
-        name=scan.name,
-        image=image.data,
-        label=label,
-        affine=image.affine,
-        background=background_value(image.data),
-        floor=float(image.data.min()),
-        spread=float(image.data.std(dtype=np.float64)),
-        voxel_mm=native.geometry.spacing_mm,
-        head=head,
-    )
 
 
 def _split_message(scan: Scan, message: str) -> tuple[str, str]:

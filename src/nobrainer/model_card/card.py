@@ -205,8 +205,7 @@ def _fitted(calibration: Calibration | None, quality: QualityModel | None) -> st
     else:
         lines.append(
             f"- **Intervals of volumes** are to hold {100 * intervals.coverage:g} % of "
-            f"true volumes, fitted on "
-            f"{count_scans(None, intervals.n_subjects)} with "
+            f"true volumes, fitted on {intervals.counted} with "
             f"{intervals.n_draws} draws."
         )
     if quality is None:

@@ -100,12 +100,13 @@ class Dataset:
         synthesis: Synthesis | None = None,
         classes: Mappable | None = None,
         block_shape: Sequence[int] | None = None,
+        n_images: int = 1,
     ) -> Self:
         """List label maps of heads, from which images are made during training.
 
         Each patch is cut from an image that is drawn for this patch alone, normalised
-        by the mean and standard deviation of its whole head. `prepare` and validation
-        take one image of each map, always the same one.
+        by the mean and standard deviation of its whole head. Where whole heads are
+        needed, as for validation and calibration, the images are always the same ones.
 
         Args:
             maps: one entry per head: a path, a nibabel image, or a dict with the key
@@ -114,11 +115,12 @@ class Dataset:
             classes: the label values that the model is to find, see `relabel`; others
                 are background. None makes every label value but 0 foreground.
             block_shape: voxels of a patch along each axis; None takes (32, 32, 32).
+            n_images: images of each map where whole heads are needed, see `Scan.draw`.
 
         Raises:
             InputError: no maps, a missing or repeated file, or a value out of range.
         """
-        found = cls._of(entries.list_maps(maps), block_shape, None)
+        found = cls._of(entries.list_maps(maps, n_images), block_shape, None)
         found = found._with(synthesis=synthesis or Synthesis())
         return found.binarize() if classes is None else found.relabel(classes)
 
@@ -293,8 +295,7 @@ class Dataset:
                 warns where it is not known whom scans show. "scan" splits scan by scan.
             seed: seed of the random choice.
 
-        Returns:
-            The training and the evaluation dataset, scans in their original order.
+        Returns: the training and the evaluation dataset, in the original order.
 
         Raises:
             InputError: one of the two would be empty, or `by` is unknown.
@@ -306,7 +307,7 @@ class Dataset:
         train, held_out = cohort.split_scans(self.data, eval_size, by, seed)
         return replace(self, data=train), replace(self, data=held_out)
 
-    def mix(self, other: Self, share: float) -> Self:
+    def mix(self, other: Self, share: float = 0.5) -> Self:
         """Train on label maps and real scans together, each in a dataset of its own.
 
         Args:
@@ -413,12 +414,15 @@ class Dataset:
         Raises:
             InputError: some scans cannot be used; a line for each problem.
         """
-        targets.check_relabelled(self.config)
-        config = preprocess or self.preprocess
-        preparation = Preparation(config, self.config, self.binarizer)
-        return self.store.find(config) or self.store.keep(
-            config, prepare_scans(self.data, preparation, progress)
+        how = self.preparation(preprocess)
+        return self.store.find(how.preprocess) or self.store.keep(
+            how.preprocess, prepare_scans(self.data, how, progress)
         )
+
+    def preparation(self, preprocess: PreprocessConfig | None = None) -> Preparation:
+        """How scans are prepared; None takes the dataset's own way to preprocess."""
+        targets.check_relabelled(self.config)
+        return Preparation(preprocess or self.preprocess, self.config, self.binarizer)
 
     def loader(
         self,
@@ -434,9 +438,8 @@ class Dataset:
             seed: seed of every random choice.
             num_workers: number of processes that cut patches; 0 cuts them in this one.
 
-        Returns:
-            A loader whose `dataset` is a `PatchSampler`: call its `set_epoch` before
-            each epoch.
+        Returns: a loader whose `dataset` is a `PatchSampler`: call its `set_epoch`
+            before each epoch.
 
         Raises:
             InputError: some scans cannot be used or have no labels.
@@ -464,10 +467,7 @@ class Dataset:
         Raises:
             InputError: a scan cannot be used; raised when its turn comes.
         """
-        targets.check_relabelled(self.config)
-        preparation = Preparation(
-            preprocess or self.preprocess, self.config, self.binarizer
-        )
+        preparation = self.preparation(preprocess)
         unknown: Counter[int] = Counter()
         for scan in self.data:
             prepared = None

@@ -41,7 +41,7 @@ def describe_origins(
         cohort=scans.cohort(),
         member_seeds=member_seeds,
         n_synthetic=sum(is_synthetic(scan.image) for scan in train.data),
-        n_maps=sum(scan.is_map for scan in train.data),
+        n_maps=len({scan.name for scan in train.data if scan.is_map}),
     )
 
 
@@ -73,6 +73,7 @@ def file_records(train: Dataset, validate: Dataset | None) -> tuple[FileRecord, 
     if not found:
         return ()
     # The names that the user gave: links are not followed to where they point.
+    found = list(dict.fromkeys(found))  # A label map can have several images.
     absolute = [Path(os.path.abspath(path)) for path, _ in found]
     root = Path(os.path.commonpath([path.parent for path in absolute]))
     records = []

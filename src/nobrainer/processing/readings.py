@@ -1,6 +1,6 @@
 """What is read from a trained model: how good it is, how sure, which scan is next."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
@@ -11,9 +11,9 @@ from torch import nn
 
 from nobrainer import bundle
 from nobrainer.calibration import Method, calibrate
-from nobrainer.data.entries import Entry, Scan
+from nobrainer.data.entries import Entry
 from nobrainer.data.labels import LabelTable
-from nobrainer.data.prepare import Prepared
+from nobrainer.data.prepare import Prepared, read_scan
 from nobrainer.data.preprocess import background_value, preprocess_image
 from nobrainer.errors import InputError
 from nobrainer.evaluation import Evaluation, evaluate
@@ -160,9 +160,10 @@ class Readings:
         first.
 
         Args:
-            dataset: scans with labels that training has not seen; files that it was
-                fitted to are refused. Scans that it was validated on are not, though
-                the best weights were chosen by them.
+            dataset: scans with labels that training has not seen, or label maps, of
+                which images are made: what is fitted then holds for images like
+                these. Files that training was fitted to are refused. Scans that it was
+                validated on are not, though the best weights were chosen by them.
             method: "temperature", or "vector" for a weight and a bias per class.
             coverage: share of scans, in (0, 1), whose true volumes shall lie in the
                 intervals of structure volumes, 0.9 say; None fits no intervals.
@@ -194,6 +195,7 @@ class Readings:
                 predictor,
                 volumes,
                 dataset.subjects,
+                synthesised=[scan.is_map for scan in dataset.data],
                 method=method,
                 coverage=coverage,
                 totals=learned.totals,
@@ -221,8 +223,8 @@ class Readings:
         to learn from. `quality` then uses it, and `save` keeps it.
 
         Args:
-            dataset: scans with labels of three subjects or more, which training has
-                not seen.
+            dataset: scans with labels, or label maps, of three subjects or more, which
+                training has not seen.
             n_samples, seed, block_shape, batch_size: as in `predict`; a
                 deterministic model makes one pass.
             severities: severities of each shift, in (0, 1].
@@ -238,24 +240,29 @@ class Readings:
         predictor = learned.predictor(n_samples, seed, block_shape, batch_size)
         check_enough(dataset.subjects)
 
-        def prepare(scan: Scan) -> Prepared:
-            one = replace(dataset, data=(scan,))
-            return next(one.iterate(learned.recipe.preprocess))
-
+        preparation = dataset.preparation(learned.recipe.preprocess)
+        scans = (
+            replace(read_scan(scan, preparation), name=scan.shown)
+            for scan in dataset.data
+        )
         with ProgressBar(verbose=verbose) as bar:
             bar.begin("learning quality", len(dataset))
             examples = collect_examples(
                 predictor,
-                dataset.data,
+                scans,
                 dataset.subjects,
-                prepare,
+                preparation.preprocess,
                 labels=learned.labels,
                 cohort=learned.cohort,
                 severities=severities,
                 progress=bar.advance,
             )
         quality = fit_quality(examples, predictor.n_passes)
-        quality = replace(quality, checksums=seen.scan_checksums(dataset))
+        quality = replace(
+            quality,
+            n_images=sum(scan.is_map for scan in dataset.data),
+            checksums=seen.scan_checksums(dataset),
+        )
         self.learned_ = replace(learned, quality=quality)
         return self
 
@@ -352,15 +359,24 @@ class Readings:
             raise BatchError(ranked, batch.problems)
         return ranked
 
-    def dataset(self, files: Iterable[Entry]) -> Dataset:
+    def dataset(
+        self,
+        files: Iterable[Entry] = (),
+        label_maps: Iterable[ImageSource | Mapping[str, Any]] = (),
+        n_images: int = 1,
+    ) -> Dataset:
         """Scans, with or without labels, prepared as those that the model learned from.
 
         Args:
             files: as for `Dataset.from_files`.
+            label_maps: as for `Dataset.from_label_maps`: heads of which images are made
+                as for the training. They come after the scans.
+            n_images: number of images of each label map.
 
         Raises:
-            InputError: files that cannot be used, or a model whose labels were
-                binarized by a function, which is not kept: binarize them yourself.
+            InputError: files that cannot be used; a model whose labels were
+                binarized by a function, which is not kept: binarize them yourself; or
+                label maps for a model that has not learned from any.
         """
         recipe = self._check_fitted().recipe
         data = recipe.data
@@ -369,8 +385,23 @@ class Readings:
                 f"the model's labels were binarized by {data.binarize_name}, which is "
                 "not kept with it: use Dataset.from_files(...).binarize(function)"
             )
+        files, label_maps = list(files), list(label_maps)
+        parts = []
+        if files or not label_maps:
+            parts.append(Dataset.from_files(files, n_classes=data.n_classes))
+        if label_maps:
+            if data.synthesis is None:
+                raise InputError(
+                    "the model has not learned from label maps, so that there is no "
+                    "record of how images are made of them: give scans with labels"
+                )
+            parts.append(Dataset.from_label_maps(label_maps, n_images=n_images))
+        scans = tuple(scan for part in parts for scan in part.data)
+        if twice := repeats(scan.shown for scan in scans):
+            raise InputError("\n".join(twice))
         return replace(
-            Dataset.from_files(files, n_classes=data.n_classes),
+            parts[0],
+            data=scans,
             config=data,
             labels=self.labels_,
             reading=recipe.preprocess,

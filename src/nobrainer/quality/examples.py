@@ -1,32 +1,29 @@
 """Examples for the quality model: predictions of labelled scans, also degraded ones."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from nobrainer.appearance import measure
 from nobrainer.bayes.draws import mix_seed
-from nobrainer.data.entries import Scan
 from nobrainer.data.labels import LabelTable
-from nobrainer.data.prepare import Prepared
+from nobrainer.data.prepare import Prepared, RawScan
 from nobrainer.data.shifts import SHIFTS, shifted
-from nobrainer.errors import InputError
 from nobrainer.inference.predict import TileResult
 from nobrainer.inference.predictor import Predictor
-from nobrainer.io import read_image, read_labels
 from nobrainer.metrics.overlap import confusion, dice
 from nobrainer.quality.feature import features
 from nobrainer.quality.fit import Example
-from nobrainer.recipe import Cohort
+from nobrainer.recipe import Cohort, PreprocessConfig
 from nobrainer.structures import StructureSums
 
 
 def collect_examples(
     predictor: Predictor,
-    scans: Sequence[Scan],
+    scans: Iterable[RawScan],
     subjects: Sequence[str],
-    prepare: Callable[[Scan], Prepared],
+    preprocess: PreprocessConfig,
     *,
     labels: LabelTable,
     cohort: Cohort | None,
@@ -38,9 +35,10 @@ def collect_examples(
     Args:
         predictor: the network, and how it is applied; its seed is also the seed of the
             shifts.
-        scans: scans with labels, which training has not seen.
+        scans: scans with labels, which training has not seen; images of label maps are
+            degraded like any other scan.
         subjects: whom each scan shows.
-        prepare: reads and preprocesses a scan as the network learned scans.
+        preprocess: how the network learned scans.
         labels: names of the classes.
         cohort: what the training scans were like, if that is on record.
         severities: severities of each shift, in (0, 1].
@@ -52,15 +50,15 @@ def collect_examples(
         field of view.
 
     Raises:
-        InputError: a scan cannot be used, or is a label map.
+        InputError: a scan cannot be used.
     """
     examples = []
-    total = len(scans) * (1 + len(SHIFTS) * len(severities))
+    total = len(subjects) * (1 + len(SHIFTS) * len(severities))
     never_seen = () if cohort is None else cohort.never_seen
     progress(0, total)
     versions = degraded_scans(scans, severities, predictor.sampling.seed)
     for done, (number, is_shifted, scan) in enumerate(versions):
-        volume = prepare(scan)
+        volume = scan.prepare(preprocess)
         comparison = _Comparison(volume, predictor.n_classes)
         counts = predictor(volume.image, volume.background, comparison.add)
         scores = dice(comparison.confusion)[1:]
@@ -83,8 +81,8 @@ def collect_examples(
 
 
 def degraded_scans(
-    scans: Sequence[Scan], severities: Sequence[float], seed: int
-) -> Iterator[tuple[int, bool, Scan]]:
+    scans: Iterable[RawScan], severities: Sequence[float], seed: int
+) -> Iterator[tuple[int, bool, RawScan]]:
     """Each labelled scan as it is, then under every simulated shift, one at a time.
 
     Args:
@@ -93,25 +91,15 @@ def degraded_scans(
         seed: seed of what is random in a shift.
 
     Yields: the scan's number in `scans`, whether it is shifted, and the scan.
-
-    Raises:
-        InputError: one is a label map.
     """
     for number, scan in enumerate(scans):
         assert scan.label is not None
-        if scan.is_map:
-            raise InputError(
-                f"{scan.name}: is a label map, and shifts are simulated on scans: give "
-                "scans with labels"
-            )
         yield number, False, scan
-        image, label = read_image(scan.image), read_labels(scan.label)
         for name in SHIFTS:
             for severity in severities:
-                key = mix_seed(seed, scan.shown, name)
-                moved = shifted(image, label, name, severity, key)
-                image_entry, label_entry = ((v.data, v.affine) for v in moved)
-                yield number, True, replace(scan, image=image_entry, label=label_entry)
+                key = mix_seed(seed, scan.name, name)
+                image, label = shifted(scan.image, scan.label, name, severity, key)
+                yield number, True, replace(scan, image=image, label=label)
 
 
 class _Comparison:

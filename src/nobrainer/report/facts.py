@@ -88,7 +88,7 @@ def _describe_calibration(calibration: Calibration) -> str:
         text += (
             f"; intervals of volumes made to hold the truth in "
             f"{intervals.coverage:.0%} of cases, fitted on "
-            f"{intervals.n_subjects} subjects"
+            f"{intervals.counted}"
         )
     return text
 
