@@ -22,7 +22,7 @@ from nobrainer.croissant import (
 )
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
-from nobrainer.recipe import FileRecord
+from nobrainer.recipe import FileRecord, Source, Statement
 
 VALIDATE = Path(sys.executable).with_name("mlcroissant")
 # Every request of the validator would go to this closed port and fail.
@@ -266,6 +266,28 @@ def test_model_metadata_tells_no_place(model, tmp_path):
 
 def test_no_license_is_claimed_for_a_users_model(model):
     assert json.loads(model.read_text())["license"] == "NOASSERTION"
+
+
+def test_what_is_stated_of_a_model_is_in_its_metadata(tmp_path):
+    recipe = _recipe({"validation_dice": 0.5})
+    source = Source("maps", "https://example.org/maps", "CC-BY-4.0", "Doe 2025.")
+    statement = Statement("brain", "Apache-2.0", "A brain, 2026.", (source,))
+    provenance = replace(recipe.provenance, statement=statement)
+    recipe = replace(recipe, provenance=provenance)
+    path = tmp_path / "croissant.json"
+    path.write_text(to_json(model_metadata(recipe, _bundle_files(tmp_path))))
+    _assert_valid(path)
+    document = json.loads(path.read_text())
+    assert document["name"] == "brain"
+    assert document["license"] == "Apache-2.0"
+    assert document["citeAs"] == "A brain, 2026."
+    assert document["prov:wasDerivedFrom"][-1] == {
+        "@id": "https://example.org/maps",
+        "@type": "prov:Entity",
+        "name": "maps",
+        "license": "CC-BY-4.0",
+        "creditText": "Doe 2025.",
+    }
 
 
 def test_fields_of_takes_types_from_all_rows():

@@ -9,9 +9,10 @@ from markdown_it import MarkdownIt
 
 import recipes
 from nobrainer.data.labels import LabelTable
+from nobrainer.errors import InputError
 from nobrainer.model_card import model_card
 from nobrainer.posthoc import Calibration, Intervals, QualityModel
-from nobrainer.recipe import Cohort, FileRecord, Recipe
+from nobrainer.recipe import Cohort, FileRecord, Recipe, Source, Statement
 
 DASH = "\N{EN DASH}"
 LABELS = LabelTable(("background", "brain"))
@@ -335,3 +336,48 @@ def test_what_was_fitted_is_told_and_sets_the_number_of_draws():
         "are to hold 90 % of true volumes, fitted on 6 subjects with 12 draws" in text
     )
     assert "--n-samples 12\n" in text and "intervals of volumes hold for" in text
+
+
+STATEMENT = Statement(
+    name="brain",
+    licence="Apache-2.0",
+    citation="A brain, 2026.",
+    sources=(Source("maps", "https://example.org/maps", "CC-BY-4.0", "Doe 2025."),),
+    training="In two stages.",
+    held_out="Maps 2 and 3 were kept out.",
+    limits=("It misses the amygdala.",),
+)
+
+
+def test_the_card_carries_what_is_stated_and_nothing_is_said_to_be_missing():
+    recipe = _recipe()
+    silent = _card(recipe)
+    stated = replace(recipe.provenance, statement=STATEMENT)
+    recipe = replace(recipe, provenance=stated)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    card = _card(recipe)
+    assert card.startswith("# brain: brain MRI in 2 classes")
+    told = ("Apache-2.0. Cite it as: A brain, 2026.", "In two stages.", "Doe 2025.")
+    told += ("Maps 2 and 3 were kept out.", "- It misses the amygdala.")
+    for text in told:
+        assert text in card and text not in silent
+    for text in (
+        "not stated. Ask",
+        "is not in here",
+        "drew the labels is not on record",
+    ):
+        assert text in silent and text not in card
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        (Source, {"url": "file:///maps"}, "source.url must begin with https://"),
+        (Source, {"licence": " "}, "source.licence must not be empty"),
+        (Statement, {"citation": ""}, "statement.citation must not be empty"),
+    ],
+)
+def test_a_statement_says_something(kind, changes, message):
+    good = STATEMENT if kind is Statement else STATEMENT.sources[0]
+    with pytest.raises(InputError, match=message):
+        replace(good, **changes)

@@ -6,7 +6,7 @@ from typing import Any
 
 from nobrainer.croissant.files import FileEntry, file_object, record_set
 from nobrainer.croissant.vocabulary import describe, properties
-from nobrainer.recipe import FileRecord, Recipe, SearchRecord
+from nobrainer.recipe import FileRecord, Recipe, SearchRecord, Statement
 
 
 def model_metadata(recipe: Recipe, files: Sequence[FileEntry]) -> dict[str, Any]:
@@ -26,8 +26,14 @@ def model_metadata(recipe: Recipe, files: Sequence[FileEntry]) -> dict[str, Any]
     figures: dict[str, float] = made.metrics
     if made.search is not None:
         figures = figures | _search_figures(made.search)
+    name, stated = recipe.model.name, {}
+    statement = made.statement
+    if statement is not None:
+        name = statement.name
+        stated = {"license": statement.licence, "citation": statement.citation}
     return describe(
-        name=recipe.model.name,
+        **stated,
+        name=name,
         description=(
             f"A {recipe.model.name} network that segments 3-D brain MRI into "
             f"{recipe.data.n_classes} classes: weights, recipe and training history."
@@ -37,11 +43,25 @@ def model_metadata(recipe: Recipe, files: Sequence[FileEntry]) -> dict[str, Any]
         record_sets=[record_set(f) for f in files if f.fields],
     ) | {
         "additionalProperty": properties(figures),
-        "prov:wasDerivedFrom": learned_from,
+        "prov:wasDerivedFrom": learned_from + _sources(statement),
         "prov:wasGeneratedBy": _training(
             recipe, [{"@id": e["@id"]} for e in learned_from] + only_checked_on
         ),
     }
+
+
+def _sources(statement: Statement | None) -> list[dict[str, Any]]:
+    """The published data that the files of the training come from."""
+    return [
+        {
+            "@id": source.url,
+            "@type": "prov:Entity",
+            "name": source.name,
+            "license": source.licence,
+            "creditText": source.attribution,
+        }
+        for source in (() if statement is None else statement.sources)
+    ]
 
 
 def _training(recipe: Recipe, used: list[dict[str, Any]]) -> dict[str, Any]:

@@ -62,6 +62,8 @@ def describe(
     date: str,
     distribution: list[dict[str, Any]],
     record_sets: list[dict[str, Any]],
+    license: str = _LICENSE,
+    citation: str | None = None,
 ) -> dict[str, Any]:
     """A document with what every data set states.
 
@@ -71,6 +73,8 @@ def describe(
         date: when it was made, ISO 8601.
         distribution: its files.
         record_sets: its tables.
+        license: its licence, an SPDX identifier.
+        citation: how to cite it; None makes it of the name and the date.
     """
     return {
         "@context": _CONTEXT,
@@ -78,8 +82,8 @@ def describe(
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "name": name,
         "description": description,
-        "license": _LICENSE,
-        "citeAs": f"{name}, {date[:10]}",
+        "license": license,
+        "citeAs": citation or f"{name}, {date[:10]}",
         "datePublished": date,
         # Retraining makes another document, so every document is its own first version.
         "version": "1.0.0",

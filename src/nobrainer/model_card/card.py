@@ -16,12 +16,13 @@ from nobrainer.model_card.search import tell_search
 from nobrainer.model_card.training import (
     tell_data,
     tell_figures,
+    tell_sources,
     tell_training,
     trained_on,
 )
 from nobrainer.naming import count_scans
 from nobrainer.posthoc import Calibration, QualityModel, usual_draws
-from nobrainer.recipe import Cohort, Recipe
+from nobrainer.recipe import Cohort, Recipe, Statement
 
 
 def model_card(
@@ -47,12 +48,14 @@ def model_card(
     # As it is stored, with the keys of dictionaries in the order of the file: saving
     # what was loaded gives the same card.
     recipe = Recipe.from_json(recipe.to_json())
-    title = f"# {mark(recipe.model.name)}: brain MRI in {len(labels.names)} classes"
+    stated = recipe.provenance.statement
+    name = recipe.model.name if stated is None else stated.name
+    title = f"# {mark(name)}: brain MRI in {len(labels.names)} classes"
     sections = {
         "Model details": _details(recipe, labels),
         "Intended use": _USE,
         "How to use it": _how_to(calibration, quality),
-        "Training data": tell_data(recipe, labels),
+        "Training data": tell_data(recipe, labels) + tell_sources(stated),
         "Training": tell_training(recipe, n_epochs),
         "Figures": tell_figures(recipe),
         "How it was chosen": tell_search(recipe.provenance.search),
@@ -83,13 +86,15 @@ def _summary(recipe: Recipe) -> str:
     else:
         found = "on other scans not measured"
     caution = recipe.provenance.caution
+    told = "What only the people who trained the model know is not in here."
+    if recipe.provenance.statement is not None:
+        told = "Licences, sources, held-out data and own limits they stated themselves."
     return f"""\
 A network that gives every voxel of a 3-D brain scan one of {recipe.data.n_classes} \
 classes. Trained on {trained_on(recipe)}; Dice {found}. For research only.\
 {f" **{caution}**" * bool(caution)}
 
-nobrainer wrote this card from its records of the training. What only the people who \
-trained the model know is not in here."""
+nobrainer wrote this card from its records of the training. {told}"""
 
 
 def _details(recipe: Recipe, labels: LabelTable) -> str:
@@ -114,9 +119,16 @@ turned to {mark(preprocess.orientation)} and {grid}; its intensities are \
 of the network, maps of variance (0 to 0.25) and entropy (0 to \
 {math.log(len(labels.names)):.2f} nats). A network that is not random makes one pass: \
 its variance is 0.
-- **Licence**: not stated. Ask whoever shares the model.
+- **Licence**: {_licence(made.statement)}
 
 {_classes(labels, made.cohort)}"""
+
+
+def _licence(stated: Statement | None) -> str:
+    """Licence and citation, where they are stated."""
+    if stated is None:
+        return "not stated. Ask whoever shares the model."
+    return f"{mark(stated.licence)}. Cite it as: {mark(stated.citation)}"
 
 
 def _classes(labels: LabelTable, cohort: Cohort | None) -> str:
@@ -223,6 +235,8 @@ def _fitted(calibration: Calibration | None, quality: QualityModel | None) -> st
 def _limits(recipe: Recipe) -> str:
     synthetic = recipe.provenance.n_synthetic
     cohort = recipe.provenance.cohort
+    stated = recipe.provenance.statement
+    own = "".join(f"\n- {mark(text)}" for text in stated.limits) if stated else ""
     seen = (
         "It keeps no record of what its training scans look like, so that an unlike "
         "one is not told from them."
@@ -239,7 +253,7 @@ group or pathology it may be wrong *and certain*: a dark map proves nothing.
 - How its results differ between groups of subjects (age, sex, diagnosis) and between \
 scanners was not measured.
 - A model can give away something of the scans that it was trained on. Share it as \
-their consent allows."""
+their consent allows.{own}"""
 
 
 def _provenance(recipe: Recipe) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from nobrainer.data.labels import LabelTable
 from nobrainer.glossary import OF_TRAINING
 from nobrainer.model_card.markdown import mark, show, table
-from nobrainer.recipe import DataConfig, Recipe
+from nobrainer.recipe import DataConfig, Recipe, Statement
 
 # The card speaks of these in words, or `recipe.json` is the place to look.
 _TOLD = ("data.n_classes", "data.relabel", "data.binarize", "model.args.n_classes")
@@ -33,9 +33,21 @@ It was trained on {trained_on(recipe)}. {_classes_made(recipe.data, labels)}\
 
 {files}
 
-Names and checksums of the files are in `recipe.json`. Where the scans come from, who \
-the subjects are (age, sex, diagnosis) and who drew the labels is not on record: ask \
-whoever shares the model."""
+Names and checksums of the files are in `recipe.json`."""
+
+
+def tell_sources(stated: Statement | None) -> str:
+    """Where the data comes from, and what was held out, as far as that is stated."""
+    if stated is None or not stated.sources:
+        text = (
+            "Where the scans come from, who the subjects are (age, sex, diagnosis) and "
+            "who drew the labels is not on record: ask whoever shares the model."
+        )
+    else:
+        rows = [(s.name, s.licence, s.attribution, s.url) for s in stated.sources]
+        text = table(["source", "licence", "attribution", "address"], rows)
+    held_out = f"\n\n{mark(stated.held_out)}" if stated and stated.held_out else ""
+    return f"\n\n{text}{held_out}"
 
 
 def _synthesis(recipe: Recipe) -> str:
@@ -95,8 +107,10 @@ def tell_training(recipe: Recipe, n_epochs: int) -> str:
     ]
     seeds = recipe.provenance.member_seeds
     members = f", over its {len(seeds)} members" if seeds else ""
+    stated = recipe.provenance.statement
+    told = f"{mark(stated.training)}\n\n" if stated and stated.training else ""
     return (
-        f"Epochs trained: {n_epochs}{members}. The settings, by their names in "
+        f"{told}Epochs trained: {n_epochs}{members}. The settings, by their names in "
         f"`recipe.json`:\n\n{table(['setting', 'value'], rows)}"
     )
 
@@ -133,7 +147,9 @@ def tell_figures(recipe: Recipe) -> str:
         for name in sorted(metrics, key=[*first, *metrics].index)
     ]
     figures = table(["figure", "value"], rows) if rows else "None were taken."
-    if "validation_dice" in metrics:
+    if recipe.provenance.statement is not None:
+        note = "What they were measured on, the training data above say."
+    elif "validation_dice" in metrics:
         note = (
             "Validation is on whole scans, with the mean of the weights. The epoch was "
             f"chosen by its {titles['validation_dice']}, which flatters the model a "

@@ -22,6 +22,7 @@ from nobrainer.recipe.settings import (
     TrainingConfig,
     WeightsFormat,
 )
+from nobrainer.recipe.statement import Source, Statement
 from nobrainer.recipe.synthesis import Synthesis
 
 __all__ = [
@@ -35,6 +36,8 @@ __all__ = [
     "Provenance",
     "Recipe",
     "SearchRecord",
+    "Source",
+    "Statement",
     "Synthesis",
     "TrainingAppearance",
     "TrainingConfig",

@@ -16,6 +16,7 @@ from nobrainer.recipe.settings import (
     PreprocessConfig,
     TrainingConfig,
 )
+from nobrainer.recipe.statement import Statement
 
 FORMAT_VERSION = 4
 """Version of the format of `recipe.json`; `since` marks what older versions lack."""
@@ -48,6 +49,7 @@ class Provenance:
     search: the study that chose the settings; None without one.
     n_synthetic: number of training scans whose files say that they are synthetic.
     n_maps: number of label maps from which training made its images.
+    statement: what those who trained the model state of it; None where they did not.
     """
 
     started: str
@@ -60,6 +62,7 @@ class Provenance:
     search: SearchRecord | None = field(default=None, metadata=since(3))
     n_synthetic: int = field(default=0, metadata=since(4))
     n_maps: int = field(default=0, metadata=since(4))
+    statement: Statement | None = field(default=None, metadata=since(4))
 
     @property
     def expected_dice(self) -> float | None:
