@@ -151,6 +151,7 @@ class Readings:
         *,
         block_shape: Sequence[int] | None = None,
         batch_size: int = 1,
+        precision: str = "float32",
         verbose: bool = True,
     ) -> Self:
         """Fit what makes probabilities, and intervals of volumes, mean what they say.
@@ -167,7 +168,7 @@ class Readings:
             method: "temperature", or "vector" for a weight and a bias per class.
             coverage: share of scans, in (0, 1), whose true volumes shall lie in the
                 intervals of structure volumes, 0.9 say; None fits no intervals.
-            n_samples, seed, block_shape, batch_size: as in `predict`; a
+            n_samples, seed, block_shape, batch_size, precision: as in `predict`; a
                 deterministic model makes one pass.
             verbose: show progress: a bar on a terminal, else a line a scan.
 
@@ -179,7 +180,9 @@ class Readings:
         """
         learned = self._check_held_out(dataset)
         dataset.warn_of_subjects(stacklevel=2)
-        predictor = learned.predictor(n_samples, seed, block_shape, batch_size)
+        predictor = learned.predictor(
+            n_samples, seed, block_shape, batch_size, precision
+        )
         with ProgressBar(verbose=verbose) as bar:
             bar.begin_scans(len(dataset))
 
@@ -214,6 +217,7 @@ class Readings:
         severities: Sequence[float] = (1 / 3, 2 / 3, 1.0),
         block_shape: Sequence[int] | None = None,
         batch_size: int = 1,
+        precision: str = "float32",
         verbose: bool = True,
     ) -> Self:
         """Learn to tell how good a segmentation is without a reference.
@@ -225,7 +229,7 @@ class Readings:
         Args:
             dataset: scans with labels, or label maps, of three subjects or more, which
                 training has not seen.
-            n_samples, seed, block_shape, batch_size: as in `predict`; a
+            n_samples, seed, block_shape, batch_size, precision: as in `predict`; a
                 deterministic model makes one pass.
             severities: severities of each shift, in (0, 1].
             verbose: show progress: a bar on a terminal, else lines.
@@ -237,7 +241,9 @@ class Readings:
         """
         learned = self._check_held_out(dataset)
         dataset.warn_of_subjects(stacklevel=2)
-        predictor = learned.predictor(n_samples, seed, block_shape, batch_size)
+        predictor = learned.predictor(
+            n_samples, seed, block_shape, batch_size, precision
+        )
         check_enough(dataset.subjects)
 
         preparation = dataset.preparation(learned.recipe.preprocess)
