@@ -112,37 +112,71 @@ def calibrate(
         min(VOXELS_PER_SUBJECT, LOGIT_BYTES // bytes_per_voxel), _FEWEST_VOXELS
     )
     collected = collect(plain, volumes(scans), voxels_per_subject=n_voxels)
+    whom = [subjects[scan] for scan in scans]
+    kinds = [made[scan] for scan in scans]
+    if coverage is None or not halved:
+        return fit_collected(collected, whom, kinds, method, coverage)
+    fitted = fit_collected(collected, whom, kinds, method, None)
+    scaled = replace(plain, scaling=Scaling(fitted.weight, fitted.bias))
+    collected = collect(scaled, volumes(lone), voxels_per_subject=0)
+    whom, kinds = [subjects[scan] for scan in lone], [made[scan] for scan in lone]
+    return replace(fitted, intervals=_intervals(collected, whom, kinds, coverage))
+
+
+def fit_collected(
+    collected: Sequence[Collected],
+    subjects: Sequence[str],
+    synthesised: Sequence[bool],
+    method: Method = "temperature",
+    coverage: float | None = None,
+) -> Calibration:
+    """Fit a scaling, and intervals of the volumes, to what `collect` kept.
+
+    Args:
+        collected: what was kept of each scan.
+        subjects, synthesised, method, coverage: as for `calibrate`; here the intervals
+            are those of the volumes as they were collected.
+    """
     fitted = fit_scaling(
-        [subject.logits for subject in collected],
-        [subject.truth for subject in collected],
-        method,
+        [scan.logits for scan in collected], [scan.truth for scan in collected], method
     )
     fitted = replace(
         fitted,
-        n_subjects=len({subjects[scan] for scan in scans}),
-        n_scans=len(scans),
-        n_images=sum(made[scan] for scan in scans),
+        n_subjects=len(set(subjects)),
+        n_scans=len(collected),
+        n_images=sum(synthesised),
     )
     if coverage is None:
         return fitted
-    if halved:
-        scaled = replace(plain, scaling=Scaling(fitted.weight, fitted.bias))
-        collected = collect(scaled, volumes(lone), voxels_per_subject=0)
-    else:
-        collected = [collected[scan] for scan in lone]
-    intervals = fit_intervals(
-        [subject.volumes_mm3 for subject in collected],
-        [subject.true_mm3 for subject in collected],
+    _, lone = _divide(subjects, synthesised, 0, halved=False)
+    intervals = _intervals(
+        [collected[scan] for scan in lone],
+        [subjects[scan] for scan in lone],
+        [synthesised[scan] for scan in lone],
         coverage,
         totals,
     )
-    intervals = replace(
-        intervals,
-        n_subjects=len({subjects[scan] for scan in lone}),
-        n_scans=len(lone),
-        n_images=sum(made[scan] for scan in lone),
-    )
     return replace(fitted, intervals=intervals)
+
+
+def _intervals(
+    collected: Sequence[Collected],
+    subjects: Sequence[str],
+    synthesised: Sequence[bool],
+    coverage: float,
+) -> Intervals:
+    """Intervals from scans that count by themselves, and how many these are."""
+    intervals = fit_intervals(
+        [scan.volumes_mm3 for scan in collected],
+        [scan.true_mm3 for scan in collected],
+        coverage,
+    )
+    return replace(
+        intervals,
+        n_subjects=len(set(subjects)),
+        n_scans=len(collected),
+        n_images=sum(synthesised),
+    )
 
 
 def _divide(

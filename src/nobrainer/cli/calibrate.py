@@ -52,7 +52,7 @@ class HeldOut:
         ),
     ]
 
-    def read(self, segmentation: nb.Segmentation) -> "nb.Dataset":
+    def read(self, segmentation: "nb.Segmentation") -> "nb.Dataset":
         """The scans and images, prepared as those that the model learned from.
 
         Raises:

@@ -75,7 +75,8 @@ def collect_examples(
                 ),
             )
             mean = float(np.nanmean(scores))
-            examples.append(Example(subjects[number], found, mean, is_shifted))
+            whole = comparison.whole_dice()
+            examples.append(Example(subjects[number], found, mean, is_shifted, whole))
         progress(done + 1, total)
     return examples
 
@@ -117,3 +118,9 @@ class _Comparison:
         self.confusion += confusion(truth, tile.label, len(self.confusion))
         self.label[tile.where] = tile.label
         self.sums.add(tile)
+
+    def whole_dice(self) -> float:
+        """Dice of all structures as one."""
+        inside, n = self.confusion[1:, 1:].sum(), self.confusion.sum()
+        outside = self.confusion[0, 0]
+        return float(2 * inside / (n - outside + inside))

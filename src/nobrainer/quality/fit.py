@@ -23,12 +23,15 @@ class Example:
     features: what `nobrainer.quality.features` returned for the segmentation.
     dice: Dice against the labels, mean over structures, in [0, 1].
     shifted: whether the scan was degraded on purpose, see `nobrainer.data.shifts`.
+    whole_dice: Dice of all structures as one, such as the brain; NaN where it was not
+        measured.
     """
 
     subject: str
     features: Mapping[str, float]
     dice: float
     shifted: bool
+    whole_dice: float = math.nan
 
 
 def fit_quality(examples: Sequence[Example], n_draws: int) -> QualityModel:
