@@ -13,7 +13,6 @@ from nobrainer.cli.train_options import read_argument
 from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
 from nobrainer.json_records import build_record
-from nobrainer.types import Shape3
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,9 @@ class Classes:
         ),
     ]
 
-    def read_scans(self, table: Path, block_shape: Shape3) -> "nb.Dataset":
+    def read_scans(
+        self, table: Path, block_shape: tuple[int, int, int]
+    ) -> "nb.Dataset":
         """The scans of a table, and their labels as these classes.
 
         Args:
@@ -59,7 +60,7 @@ class Classes:
         return scans.binarize() if self.binarize else scans
 
     def read_maps(
-        self, table: Path, synthesis: nb.Synthesis, block_shape: Shape3
+        self, table: Path, synthesis: nb.Synthesis, block_shape: tuple[int, int, int]
     ) -> "nb.Dataset":
         """The label maps of a table, as these classes.
 
@@ -121,7 +122,9 @@ class Sources:
         ),
     ]
 
-    def read(self, classes: Classes, block_shape: Shape3) -> "list[nb.Dataset]":
+    def read(
+        self, classes: Classes, block_shape: tuple[int, int, int]
+    ) -> "list[nb.Dataset]":
         """Read the scans and the label maps that are given, as a data set of each.
 
         Args:
