@@ -124,7 +124,7 @@ INSIDE = {
     "recipe": """
         recipe
         settings
-        cohort search synthesis
+        cohort search statement synthesis
     """,
     "metrics": """
         calibration overlap region surface uncertainty
@@ -154,7 +154,7 @@ INSIDE = {
         ensemble
         segmentation
         readings
-        assembly seen origins
+        assembly seen origins alike
         learned prediction training_scans guard
         dataset progress
     """,

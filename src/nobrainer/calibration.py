@@ -115,12 +115,13 @@ def calibrate(
     whom = [subjects[scan] for scan in scans]
     kinds = [made[scan] for scan in scans]
     if coverage is None or not halved:
-        return fit_collected(collected, whom, kinds, method, coverage)
+        return fit_collected(collected, whom, kinds, method, coverage, totals)
     fitted = fit_collected(collected, whom, kinds, method, None)
     scaled = replace(plain, scaling=Scaling(fitted.weight, fitted.bias))
     collected = collect(scaled, volumes(lone), voxels_per_subject=0)
     whom, kinds = [subjects[scan] for scan in lone], [made[scan] for scan in lone]
-    return replace(fitted, intervals=_intervals(collected, whom, kinds, coverage))
+    intervals = _intervals(collected, whom, kinds, coverage, totals)
+    return replace(fitted, intervals=intervals)
 
 
 def fit_collected(
@@ -129,13 +130,14 @@ def fit_collected(
     synthesised: Sequence[bool],
     method: Method = "temperature",
     coverage: float | None = None,
+    totals: Mapping[str, Sequence[int]] = {},
 ) -> Calibration:
     """Fit a scaling, and intervals of the volumes, to what `collect` kept.
 
     Args:
         collected: what was kept of each scan.
-        subjects, synthesised, method, coverage: as for `calibrate`; here the intervals
-            are those of the volumes as they were collected.
+        subjects, synthesised, method, coverage, totals: as for `calibrate`; here the
+            intervals are those of the volumes as they were collected.
     """
     fitted = fit_scaling(
         [scan.logits for scan in collected], [scan.truth for scan in collected], method
@@ -164,12 +166,14 @@ def _intervals(
     subjects: Sequence[str],
     synthesised: Sequence[bool],
     coverage: float,
+    totals: Mapping[str, Sequence[int]],
 ) -> Intervals:
     """Intervals from scans that count by themselves, and how many these are."""
     intervals = fit_intervals(
         [scan.volumes_mm3 for scan in collected],
         [scan.true_mm3 for scan in collected],
         coverage,
+        totals,
     )
     return replace(
         intervals,

@@ -21,6 +21,7 @@ from nobrainer.io import ImageSource, read_image
 from nobrainer.naming import repeats, scan_names
 from nobrainer.posthoc import Calibration, QualityModel
 from nobrainer.processing import seen
+from nobrainer.processing.alike import dataset_alike
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.guard import Batch
 from nobrainer.processing.learned import Learned
@@ -384,33 +385,9 @@ class Readings:
                 binarized by a function, which is not kept: binarize them yourself; or
                 label maps for a model that has not learned from any.
         """
-        recipe = self._check_fitted().recipe
-        data = recipe.data
-        if data.binarize == "callable":
-            raise InputError(
-                f"the model's labels were binarized by {data.binarize_name}, which is "
-                "not kept with it: use Dataset.from_files(...).binarize(function)"
-            )
-        files, label_maps = list(files), list(label_maps)
-        parts = []
-        if files or not label_maps:
-            parts.append(Dataset.from_files(files, n_classes=data.n_classes))
-        if label_maps:
-            if data.synthesis is None:
-                raise InputError(
-                    "the model has not learned from label maps, so that there is no "
-                    "record of how images are made of them: give scans with labels"
-                )
-            parts.append(Dataset.from_label_maps(label_maps, n_images=n_images))
-        scans = tuple(scan for part in parts for scan in part.data)
-        if twice := repeats(scan.shown for scan in scans):
-            raise InputError("\n".join(twice))
-        return replace(
-            parts[0],
-            data=scans,
-            config=data,
-            labels=self.labels_,
-            reading=recipe.preprocess,
+        learned = self._check_fitted()
+        return dataset_alike(
+            learned.recipe, learned.labels, list(files), list(label_maps), n_images
         )
 
     def n_draws(self, n_samples: int) -> int:
