@@ -126,3 +126,22 @@ def measure(paths: Sequence[Path], folder: Path) -> tuple[list[dict], str]:
     body = re.search(r"<body>(.*)</body>", done.stdout, re.DOTALL)
     assert body, done.stderr
     return json.loads(html.unescape(body[1])), done.stderr
+
+
+def run_script(path: Path, script: str, folder: Path) -> list:
+    """Run a script at the end of a page, and return what it puts into `found`."""
+    end = f"""<script>
+    const found = [];
+    {script}
+    document.body.textContent = JSON.stringify(found);
+    </script></body>"""
+    copy = folder / "scripted.html"
+    copy.write_text(path.read_text("utf-8").replace("</body>", end), "utf-8")
+    command = [
+        str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu",
+        f"--user-data-dir={folder / 'profile'}", "--dump-dom", copy.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    body = re.search(r"<body>(.*)</body>", done.stdout, re.DOTALL)
+    assert body, done.stderr
+    return json.loads(html.unescape(body[1]))

@@ -215,78 +215,29 @@ OF_DRAWS = {
 }
 """Further figures of a structure, which need no labels."""
 
+_END = "{} end of the 95 % interval in one further draw (Student's t): {}"
 _OF_A_CHANGE = {
-    "change_mm3": Metric(
-        "change of the volume",
-        "Later volume minus earlier one, mean over the draws.",
-        unit="mm³",
-    ),
-    "percent": Metric(
-        "relative change",
-        "Later volume over the earlier one, minus 1, mean over the draws.",
-        unit="%",
-        digits=2,
-        short="change",
-    ),
-    "mm3_per_year": Metric(
-        "change a year",
-        "The change over the years between the scans.",
-        unit="mm³/year",
-    ),
-    "percent_per_year": Metric(
-        "relative change a year",
-        "The relative change over the years between the scans.",
-        unit="%/year",
-        digits=2,
-        short="change a year",
-    ),
+    "change{}_mm3": ("mm³", "Later volume minus earlier one, mean over the draws."),
+    "percent{}": ("%", "Later volume over earlier one, minus 1, mean over the draws."),
+    "mm3_per_year{}": ("mm³/year", "The change over the years between the scans."),
+    "percent_per_year{}": ("%/year", "The percentage over the years between them."),
 }
-"""Figures of a change that have an interval."""
-_END_OF_CHANGE = (
-    "{} end of the 95 % interval for the {} in one further draw (Student's t); what "
-    "differs from scan to scan of the same person is not in it."
-)
+"""Unit and definition of what has an interval; {} is for its ends in the name."""
 OF_CHANGES = {
-    "earlier_mm3": Metric(
-        "earlier volume",
-        unit="mm³",
-        definition="Mean volume over draws in the earlier scan.",
-    ),
-    "later_mm3": Metric(
-        "later volume",
-        unit="mm³",
-        definition="Mean volume over draws in the later scan.",
-    ),
-    "change_sd_mm3": Metric(
-        "standard deviation of the change",
-        unit="mm³",
-        definition="Sample standard deviation (n - 1) of the change over the draws, "
-        "which are the same for both scans.",
-    ),
-    "correlation": Metric(
-        "correlation of the volumes",
-        bounds="-1 to 1",
-        digits=2,
-        definition="Correlation over the draws of the two volumes: what the same draws "
-        "do alike to both scans.",
-    ),
-    "years": Metric(
-        "time between the scans",
-        unit="years",
-        digits=2,
-        definition="Time between the scans by their dates, else by the ages.",
-    ),
-    **_OF_A_CHANGE,
-    **{
-        f"{name.removesuffix('_mm3')}_{end}{'_mm3' * name.endswith('_mm3')}": Metric(
-            f"{which} end of the {metric.name}",
-            unit=metric.unit,
-            digits=metric.digits,
-            definition=_END_OF_CHANGE.format(which.capitalize(), metric.name),
-        )
-        for name, metric in _OF_A_CHANGE.items()
-        for end, which in (("low", "lower"), ("high", "upper"))
-    },
+    name: Metric(name, unit=unit, definition=text)
+    for name, unit, text in (
+        ("earlier_mm3", "mm³", "Mean volume over draws in the earlier scan."),
+        ("later_mm3", "mm³", "Mean volume over draws in the later scan."),
+        ("change_sd_mm3", "mm³", "Sample standard deviation of the change over draws."),
+        ("correlation", "", "Correlation of the two volumes over the draws."),
+        ("years", "years", "Time between the scans by their dates, else by the ages."),
+        *((name.format(""), *about) for name, about in _OF_A_CHANGE.items()),
+        *(
+            (name.format(f"_{end}"), unit, _END.format(which, text))
+            for name, (unit, text) in _OF_A_CHANGE.items()
+            for end, which in (("low", "Lower"), ("high", "Upper"))
+        ),
+    )
 }
 """Figures of the change of a structure between two scans of one person."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from html_pages import BROWSER, Page, measure
+from html_pages import BROWSER, Page, measure, run_script
 
 PART = "Left-Hippocampus"
 EVIL = "</script><b>x"
@@ -81,3 +81,36 @@ def test_a_browser_draws_the_page_wide_and_narrow(page: Path, tmp_path: Path) ->
         assert len(order) == 17 and "Köln" in listed[1]
         # A point in each of both charts, for all and for its site.
         assert one["links"] == ["sub-05.html"] * 3
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+def test_the_list_is_sorted_and_filtered(page: Path, tmp_path: Path) -> None:
+    first = """
+    const tell = () => found.push([...document.querySelectorAll("#rows th")]
+      .map(one => one.textContent.slice(0, 6)));
+    const heads = [...document.querySelectorAll("#heads button")];
+    const set = (id, value) => {
+      document.getElementById(id).value = value;
+      document.getElementById(id).dispatchEvent(new Event("input"));
+    };
+    """
+    script = """
+    heads[1].click(); tell();
+    heads[1].click(); tell();
+    set("query", "KÖLN"); tell();
+    set("query", ""); set("kind", "outliers"); tell();
+    set("kind", "flags"); tell();
+    document.querySelectorAll(".choose")[3].click();
+    found.push(document.getElementById("part").selectedOptions[0].textContent);
+    found.push(document.getElementById("unit").textContent);
+    """
+    found = run_script(page, first + script, tmp_path)
+    up, down, site, outliers, flagged, part, unit = found
+    people = [f"sub-{number:02d}" for number in range(14)]
+    by_score = ["sub-05", *(["sub-00"] * 2), *(["sub-01"] * 2)]
+    by_score += [one for one in people[2:] if one != "sub-05"]
+    assert up == by_score and down[:2] == ["sub-13", "sub-12"]
+    assert down[-1] == "sub-05" and len(down) == 16
+    assert site[0] == "sub-13" and set(site) == set(people[1::2])
+    assert outliers == ["sub-06", "sub-05"] and flagged == ["sub-05"]
+    assert part == "intracranial" and unit == "Volumes are in ml, not adjusted."

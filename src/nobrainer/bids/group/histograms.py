@@ -40,7 +40,9 @@ def draw_z(scores: np.ndarray) -> Markup:
         if count
     )
     # Outliers at the same point of the picture are one tick.
-    out = sorted({round(_place(z), 1) for z in clipped[np.abs(known) > LIMIT]})
+    beyond = clipped[np.abs(known) > LIMIT]
+    at = np.clip([_place(z) for z in beyond], 1, _WIDTH - 1)
+    out = sorted(set(np.round(at, 1).tolist()))
     ticks = "".join(f"M{x} {_HEIGHT - _FOOT + 1}v{_FOOT - 1}" for x in out)
     low, high = _place(-LIMIT), _place(LIMIT)
     return Markup(
