@@ -1,3 +1,6 @@
+from .engines.engine import Engine as Engine
+from .engines.local import Local as Local
+from .engines.serial import Serial as Serial
 from .filters import Filters as Filters
 from .group.level import Group as Group
 from .group.level import write_group as write_group
@@ -6,3 +9,7 @@ from .layout import Source as Source
 from .layout import read_layout as read_layout
 from .names import Names as Names
 from .names import name_all as name_all
+from .run import Run as Run
+from .scan import Outcome as Outcome
+from .scan import Settings as Settings
+from .scan import load_model as load_model

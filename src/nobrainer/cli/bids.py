@@ -10,13 +10,7 @@ from typing import Annotated, Any
 import click
 
 import nobrainer as nb
-from nobrainer.bids.engines.engine import Engine
-from nobrainer.bids.engines.local import Local
-from nobrainer.bids.engines.serial import Serial
-from nobrainer.bids.filters import Filters
-from nobrainer.bids.layout import Layout, read_layout
-from nobrainer.bids.run import Run
-from nobrainer.bids.scan import Outcome, Settings, load_model
+from nobrainer import bids as derivative
 from nobrainer.cli.bids_group import gather_scans
 from nobrainer.cli.options import JSON, MODEL, OVERWRITE, THRESHOLD, Draws, gather
 from nobrainer.cli.outputs import echo, to_json
@@ -100,14 +94,16 @@ class Selection:
         ),
     ]
 
-    def read(self, bids_dir: Path) -> Layout:
+    def read(self, bids_dir: Path) -> "derivative.Layout":
         """The scans of a data set that are taken."""
-        return read_layout(
+        return derivative.read_layout(
             bids_dir,
             participants=self.participants,
             sessions=self.sessions,
             suffixes=self.suffixes,
-            filters=Filters.read(self.filter_file) if self.filter_file else None,
+            filters=derivative.Filters.read(self.filter_file)
+            if self.filter_file
+            else None,
             is_checked=not self.skip_validation,
         )
 
@@ -158,12 +154,12 @@ class Machine:
         ),
     ]
 
-    def engine(self, settings: Settings) -> Engine:
+    def engine(self, settings: "derivative.Settings") -> "derivative.Engine":
         """The engine that does the scans."""
         if self.executor == "serial":
-            return Serial()
+            return derivative.Serial()
         cap = None if self.mem_mb is None else self.mem_mb * 1_000_000
-        return Local(settings, self.n_cpus, cap)
+        return derivative.Local(settings, self.n_cpus, cap)
 
     def use_work_dir(self) -> None:
         """Let temporary files go where they are wanted, also in processes to come."""
@@ -232,7 +228,7 @@ def bids(
     if level == "group":
         gather_scans(layout, out_dir, as_json=as_json)
         return
-    model = load_model(model_dir)
+    model = derivative.load_model(model_dir)
     # Now, because with these options the same error would end every scan.
     model.check_quality(draws.n_samples)
     if tissues:
@@ -245,8 +241,8 @@ def bids(
         seed=draws.seed,
         options={"threshold": threshold},
     )
-    run = Run.plan(
-        Settings(
+    run = derivative.Run.plan(
+        derivative.Settings(
             bids_dir.absolute(),
             out_dir.absolute(),
             model_dir.absolute(),
@@ -261,7 +257,7 @@ def bids(
     for line in run.missing:
         echo(f"nobrainer: {line}", err=True)
     machine.use_work_dir()
-    outcomes: list[Outcome] = []
+    outcomes: list[derivative.Outcome] = []
     try:
         _carry_out(run, machine.engine(run.settings), outcomes)
     except KeyboardInterrupt:
@@ -278,7 +274,11 @@ def bids(
     end(ctx, problems)
 
 
-def _carry_out(run: Run, engine: Engine, outcomes: list[Outcome]) -> None:
+def _carry_out(
+    run: "derivative.Run",
+    engine: "derivative.Engine",
+    outcomes: "list[derivative.Outcome]",
+) -> None:
     """Do the scans under a progress bar.
 
     Args:
@@ -296,7 +296,9 @@ def _carry_out(run: Run, engine: Engine, outcomes: list[Outcome]) -> None:
                 bar.end_scan(outcome.name, outcome.seconds)
 
 
-def _describe(run: Run, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _describe(
+    run: "derivative.Run", outcomes: "Sequence[derivative.Outcome]"
+) -> dict[str, Any]:
     """What `--json` prints."""
     names = {unit.names.scan: unit.names for unit in run.units}
     out_dir = run.settings.out_dir
@@ -317,7 +319,9 @@ def _describe(run: Run, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def _echo_summary(run: Run, outcomes: Sequence[Outcome]) -> None:
+def _echo_summary(
+    run: "derivative.Run", outcomes: "Sequence[derivative.Outcome]"
+) -> None:
     """Print how many scans are done, and where to look."""
     n_before = sum(one.was_done for one in outcomes)
     n_done = sum(one.state == "done" for one in outcomes)
