@@ -54,6 +54,7 @@ INSIDE = {
         scan group
         dataset draws sidecars subject_page
         names tables
+        labelled
         layout
         filters
         entities
@@ -109,16 +110,19 @@ INSIDE = {
         priors
     """,
     "data": """
-        cohort
+        cohort convert
         patches store
         prepare
+        stored
+        prepared
         targets
         mapping synthesis
-        augment labels samples shifts
-        axes entries freesurfer phantom preprocess table
+        augment entries labels samples shifts
+        zarr_store
+        axes freesurfer phantom preprocess table windows
     """,
     "io": """
-        reading writing
+        reading writing nifti_zarr
         headers
     """,
     "recipe": """
@@ -157,6 +161,7 @@ INSIDE = {
         assembly seen origins alike
         learned prediction training_scans guard
         dataset progress
+        plan
     """,
     "quality": """
         examples table outliers

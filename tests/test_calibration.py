@@ -15,7 +15,7 @@ from nobrainer.calibration import (
     fit_intervals,
     fit_scaling,
 )
-from nobrainer.data.prepare import Prepared
+from nobrainer.data.prepared import Prepared
 from nobrainer.errors import InputError
 from nobrainer.inference.predict import Sampling, Scaling
 from nobrainer.inference.predictor import Predictor

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nobrainer.bayes.draws import is_stochastic, mix_seed
 from nobrainer.checks import check_between, check_choice
-from nobrainer.data.prepare import Prepared
+from nobrainer.data.prepared import Prepared
 from nobrainer.errors import InputError
 from nobrainer.inference.predict import Scaling
 from nobrainer.inference.predictor import Predictor

@@ -84,6 +84,16 @@ def subject_of(path: str | os.PathLike[str]) -> Who | None:
     return Who(label, _VERSIONS.sub("", root.as_posix()))
 
 
+def session_of(path: str | os.PathLike[str]) -> str | None:
+    """The BIDS label of a scan's session by its path; None where it names none.
+
+    >>> session_of("/siteA/sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz")
+    'ses-1'
+    """
+    found = [label for part in Path(path).parts for label in _SESSION.findall(part)]
+    return found[-1] if found else None
+
+
 def subject_names(found: Sequence[Who | None]) -> list[str | None]:
     """A name for each subject, the same for all scans of one; None where not known.
 
@@ -134,6 +144,24 @@ def scan_names(
         for number, name in zip(group, told, strict=True):
             names[number] = name
     return _numbered(names)
+
+
+def relative_names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Names of files for a record that others read: never absolute paths.
+
+    Links are not followed to where they point.
+
+    Returns:
+        The paths from the folder that all files have in common. Where they have none
+        but the root, the name of each file and of its folder.
+    """
+    if not paths:
+        return []
+    absolute = [Path(os.path.abspath(path)) for path in paths]
+    root = Path(os.path.commonpath([path.parent for path in absolute]))
+    if root == Path(root.anchor):
+        return [Path(*path.parts[-2:]).as_posix() for path in absolute]
+    return [path.relative_to(root).as_posix() for path in absolute]
 
 
 def repeats(paths: Iterable[str | os.PathLike[str]]) -> list[str]:

@@ -12,7 +12,8 @@ from nobrainer.data.patches import (
     extract_patches,
     index_voxels,
 )
-from nobrainer.data.prepare import Preparation, Prepared, prepare_scan
+from nobrainer.data.prepare import prepare_scan
+from nobrainer.data.prepared import Preparation, Prepared
 from nobrainer.errors import InputError
 from nobrainer.recipe import DataConfig, PreprocessConfig
 

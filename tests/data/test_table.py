@@ -26,7 +26,7 @@ def test_tables_of_all_spreadsheets_say_the_same(tmp_path, text):
     path.write_text(text, encoding="utf-8", newline="")
     (entry,) = read_table(path)
     files = {"image": tmp_path / "a.nii", "label": tmp_path / "b.nii"}
-    assert entry == files | {"subject": "", "session": ""}
+    assert entry == files | {"subject": "", "session": "", "split": ""}
 
 
 def test_subjects_and_sessions_are_read(tmp_path):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nobrainer.bayes.draws import plan_draws, realise
 from nobrainer.data.labels import LabelTable
-from nobrainer.data.prepare import Prepared
+from nobrainer.data.prepared import Prepared
 from nobrainer.errors import InputError
 from nobrainer.evaluation import Evaluation, Row, evaluate, summarise
 from nobrainer.glossary import OF_REGIONS, OF_SEVERAL_SCANS, OF_STRUCTURES

@@ -15,7 +15,7 @@ from balls import ball, write_ball
 from nobrainer.bayes.draws import realise
 from nobrainer.errors import InputError, UnusualScanWarning
 from nobrainer.naming import stem
-from nobrainer.processing.training_scans import TrainingScans, count_voxels
+from nobrainer.processing.training_scans import TrainingScans
 from nobrainer.provenance import checksum
 
 SMALL = {"base_filters": 4, "levels": 2}
@@ -309,7 +309,8 @@ def test_a_sheared_voxel_has_one_volume_everywhere(fitted, copy):
     pair = [((image, SHEARED), (label, SHEARED))]
     prepared = nb.Dataset.from_files(pair).binarize().prepare()
     twice = [*prepared] * 2
-    sizes = TrainingScans(twice, (), count_voxels(twice, 2), 1).cohort()
+    counts = np.array([one.count_voxels(2) for one in twice])
+    sizes = TrainingScans(twice, (), counts, 1).cohort()
     assert sizes.log_mean[1] == pytest.approx(math.log(8 * label.sum()))
 
 

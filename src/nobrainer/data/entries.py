@@ -8,36 +8,42 @@ from pathlib import Path
 from typing import Any
 
 from nobrainer.checks import check_count
+from nobrainer.data.zarr_store.table import StoredScan
 from nobrainer.errors import InputError, list_problems
 from nobrainer.formats import require_file
-from nobrainer.io import ImageSource
-from nobrainer.naming import repeats, scan_names, subject_names, subject_of
+from nobrainer.io import ImageSource, is_synthetic, read_geometry
+from nobrainer.naming import repeats, scan_names, session_of, subject_names, subject_of
+from nobrainer.volume import Geometry
 
 Entry = ImageSource | tuple[ImageSource, ImageSource | None] | Mapping[str, Any]
 """An image, a pair of image and label, or a mapping with the keys "image" and "label"
-and, if wanted, "subject" and "session"."""
+and, if wanted, "subject", "session" and "split"."""
 
 
 @dataclass(frozen=True)
 class Scan:
     """One scan and its labels as the user gave them; nothing has been read yet.
 
-    image: path, nibabel image or (array, affine) of the scan.
+    image: path, nibabel image or (array, affine) of the scan, or the scan in a store.
     label: the same of its label map, None where there are no labels.
     name: what messages call the scan: its path, or its place in the list of files.
     shown: what tables and pages call it; no other scan of the call has this name.
     subject: the person in the scan; None where neither path nor table names one.
+    session: when the person was scanned; None where neither path nor table says.
+    split: part of the data that the scan belongs to, such as "train"; None for none.
     is_map: there is no image; images are made from the label map, see
         `nobrainer.data.synthesis`. `image` and `label` are then both the map.
     draw: which image of the whole head is made from a label map; other numbers give
         other images.
     """
 
-    image: ImageSource
-    label: ImageSource | None
+    image: ImageSource | StoredScan
+    label: ImageSource | StoredScan | None
     name: str
     shown: str = ""
     subject: str | None = None
+    session: str | None = None
+    split: str | None = None
     is_map: bool = False
     draw: int = 0
 
@@ -54,6 +60,24 @@ class Scan:
         if not isinstance(self.label, str | PathLike):
             return None
         return Path(self.image), Path(self.label)
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether the scan's header says that nobody was scanned."""
+        if isinstance(self.image, StoredScan):
+            return self.image.row.is_synthetic
+        return is_synthetic(self.image)
+
+    @property
+    def geometry(self) -> Geometry:
+        """The grid of the scan's header, of a scan in a store the working grid.
+
+        Raises:
+            InputError: the header cannot be read.
+        """
+        if isinstance(self.image, StoredScan):
+            return self.image.row.geometry
+        return read_geometry(self.image)
 
 
 def list_scans(entries: Iterable[Entry]) -> tuple[Scan, ...]:
@@ -90,9 +114,13 @@ def list_scans(entries: Iterable[Entry]) -> tuple[Scan, ...]:
         ]
     )
     return tuple(
-        Scan(image, label, name, of_tables, subject or in_path)
-        for image, label, name, of_tables, (subject, _), in_path in zip(
-            images, labels, names, shown, given, in_paths, strict=True
+        Scan(
+            *(image, label, name, of_tables, subject or in_path),
+            session=session or _session(image),
+            split=part.get("split") or None,
+        )
+        for part, image, label, name, of_tables, (subject, session), in_path in zip(
+            parts, images, labels, names, shown, given, in_paths, strict=True
         )
     )
 
@@ -151,14 +179,30 @@ def require_labels(scans: Sequence[Scan]) -> None:
         raise InputError(list_problems((n, "has no labels: give them") for n in bare))
 
 
+def require_pair(scan: Scan) -> tuple[Path, Path]:
+    """The files of image and labels of a scan.
+
+    Raises:
+        InputError: it has no labels, or is in memory or in a store.
+    """
+    require_labels([scan])
+    [(image, label)] = require_files([scan])
+    assert label is not None
+    return image, label
+
+
 def require_files(scans: Sequence[Scan]) -> list[tuple[Path, Path | None]]:
     """The files of each scan: image, and labels where there are any.
 
     Raises:
-        InputError: a scan is in memory.
+        InputError: a scan is in memory or in a store.
     """
     pairs = []
     for scan in scans:
+        if isinstance(scan.image, StoredScan):
+            raise InputError(
+                f"{scan.image.store}: is a store: give the files that it was made from"
+            )
         if scan.paths is None:
             raise InputError(
                 f"{scan.name}: is not a file: write images and labels to files "
@@ -169,15 +213,15 @@ def require_files(scans: Sequence[Scan]) -> list[tuple[Path, Path | None]]:
 
 
 def _parse(entry: Entry, number: int) -> Mapping[str, Any]:
-    """An entry as a mapping: image and, where given, label, subject and session."""
+    """An entry as a mapping: image and, where given, label, subject and the like."""
     if isinstance(entry, Mapping):
-        known = {"image", "label", "subject", "session"}
+        known = {"image", "label", "subject", "session", "split"}
         if "image" not in entry or not set(entry) <= known:
             raise InputError(
                 f"files[{number}] must have the keys 'image' and 'label', and "
-                f"'subject' and 'session' if wanted, got {sorted(entry)}"
+                f"'subject', 'session' and 'split' if wanted, got {sorted(entry)}"
             )
-        for key in ("subject", "session"):
+        for key in ("subject", "session", "split"):
             if not isinstance(entry.get(key), str | None):
                 raise InputError(
                     f"files[{number}]: {key} must be text, got {entry[key]!r}"
@@ -190,6 +234,11 @@ def _parse(entry: Entry, number: int) -> Mapping[str, Any]:
             )
         return {"image": entry[0], "label": entry[1]}
     return {"image": entry}
+
+
+def _session(image: Any) -> str | None:
+    """The session that the path of an image names."""
+    return session_of(image) if isinstance(image, str | PathLike) else None
 
 
 def _check_files(images: Sequence[Any], labels: Sequence[Any]) -> None:

@@ -1,21 +1,21 @@
 """Random patches of prepared scans."""
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from nobrainer.data.augment import Augmentation
-from nobrainer.data.prepare import HeadMap, Prepared
+from nobrainer.data.prepared import HeadMap
+from nobrainer.data.stored import Ready
 from nobrainer.data.synthesis import synthesise
 from nobrainer.data.targets import Binarizer, find_foreground, foreground_values
+from nobrainer.data.windows import Centres, crop, index_voxels
 from nobrainer.errors import InputError
 from nobrainer.recipe import DataConfig
 from nobrainer.types import Shape3
-
-_VOXELS_PER_CLASS = 5000
 
 
 def is_count(value: object, least: int) -> TypeGuard[int]:
@@ -48,40 +48,6 @@ def check_block_shape(shape: Sequence[int]) -> Shape3:
     if len(sizes) != 3 or not all(is_count(size, 1) for size in sizes):
         raise InputError(f"block_shape must be three positive integers, got {shape!r}")
     return int(sizes[0]), int(sizes[1]), int(sizes[2])
-
-
-class Centres(NamedTuple):
-    """Voxels of each class that occurs, background not counted.
-
-    voxels: for each class the flat indices of its voxels: all of them, or 5000 at
-        random where there are more.
-    shares: for each class its share of all these classes' voxels, float (n,).
-    """
-
-    voxels: list[np.ndarray]
-    shares: np.ndarray
-
-
-def index_voxels(label: np.ndarray, rng: np.random.Generator) -> Centres:
-    """List voxels of each class, from which the centres of patches are drawn.
-
-    Args:
-        label: class of each voxel, (I, J, K).
-        rng: generator that chooses the voxels of a class that has many.
-    """
-    flat = label.ravel()
-    foreground = np.flatnonzero(flat)
-    order = np.argsort(flat[foreground], kind="stable")
-    classes = flat[foreground][order]
-    starts = np.flatnonzero(np.diff(classes)) + 1
-    found = [voxels for voxels in np.split(foreground[order], starts) if len(voxels)]
-    voxels = [
-        rng.choice(members, _VOXELS_PER_CLASS, replace=False)
-        if len(members) > _VOXELS_PER_CLASS
-        else members
-        for members in found
-    ]
-    return Centres(voxels, np.array([*map(len, found)]) / max(1, len(foreground)))
 
 
 def draw_origin(
@@ -128,30 +94,6 @@ def draw_origin(
     return np.clip(np.array(centre) - block // 2 + jitter, lowest, highest)
 
 
-def crop(
-    array: np.ndarray, origin: np.ndarray, shape: Sequence[int], fill: float
-) -> np.ndarray:
-    """Copy a window out of an array.
-
-    Args:
-        array: (I, J, K).
-        origin: first voxel of the window, int (3,); it may lie outside the array.
-        shape: voxels of the window along each axis.
-        fill: value of the voxels of the window that lie outside the array.
-    """
-    start = np.maximum(origin, 0)
-    stop = np.minimum(origin + np.array(shape), array.shape)
-    inside = array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
-    if inside.shape == tuple(shape):
-        return np.array(inside)
-    window = np.full(shape, fill, dtype=array.dtype)
-    offset = start - origin
-    window[
-        tuple(slice(a, a + n) for a, n in zip(offset, inside.shape, strict=True))
-    ] = inside
-    return window
-
-
 class PatchSampler(Dataset[dict[str, Any]]):
     """An epoch of random patches, each a function of (seed, epoch, index) alone.
 
@@ -164,7 +106,7 @@ class PatchSampler(Dataset[dict[str, Any]]):
     leaves it as it is.
 
     Args:
-        volumes: prepared scans, all with labels.
+        volumes: scans that are ready for the network, all with labels.
         config: block shape, batch size, patches per volume, where patches lie, order
             and augmentation; for label maps also `synthesis` and `map_share`.
         seed: seed of every random choice.
@@ -174,7 +116,7 @@ class PatchSampler(Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self, volumes: Sequence[Prepared], config: DataConfig, *, seed: int
+        self, volumes: Sequence[Ready], config: DataConfig, *, seed: int
     ) -> None:
         self.volumes = list(volumes)
         self.config = config
@@ -182,10 +124,7 @@ class PatchSampler(Dataset[dict[str, Any]]):
         self.epoch = 0
         self.augmentation = Augmentation.build(config.augment, config.block_shape)
         self._centres = [
-            index_voxels(
-                volume.head.classes if volume.head else _labels_of(volume),
-                np.random.default_rng([seed, number]),
-            )
+            volume.list_centres(np.random.default_rng([seed, number]))
             for number, volume in enumerate(self.volumes)
         ]
         self._maps = [n for n, volume in enumerate(self.volumes) if volume.head]
@@ -207,7 +146,7 @@ class PatchSampler(Dataset[dict[str, Any]]):
         volume = self.volumes[number]
         block = self.config.block_shape
         origin = draw_origin(
-            volume.image.shape,
+            volume.geometry.shape,
             block,
             self._centres[number],
             self.config.foreground,
@@ -217,9 +156,8 @@ class PatchSampler(Dataset[dict[str, Any]]):
         if volume.head is not None:
             return self._synthesised(volume, volume.head, origin, rng)
         margin = np.array(self.augmentation.margin if self.augmentation else (0, 0, 0))
-        window = tuple(np.array(block) + 2 * margin)
-        image = crop(volume.image, origin - margin, window, volume.background)
-        label = crop(_labels_of(volume), origin - margin, window, 0)
+        window = np.array(block) + 2 * margin
+        image, label = volume.cut(origin - margin, window)
         image_patch = torch.from_numpy(image)[None]
         label_patch = torch.from_numpy(label)
         if self.augmentation:
@@ -256,7 +194,7 @@ class PatchSampler(Dataset[dict[str, Any]]):
 
     def _synthesised(
         self,
-        volume: Prepared,
+        volume: Ready,
         head: HeadMap,
         origin: np.ndarray,
         rng: np.random.Generator,
@@ -291,12 +229,6 @@ class PatchSampler(Dataset[dict[str, Any]]):
         # The fourth number keeps this stream apart from those of the patches.
         rng = np.random.default_rng([self.seed, self.epoch, turn, 1])
         return int(rng.permutation(len(self.volumes))[place])
-
-
-def _labels_of(volume: Prepared) -> np.ndarray:
-    if volume.label is None:
-        raise InputError(f"{volume.name}: has no labels: give (image, label) pairs")
-    return volume.label
 
 
 def extract_patches(

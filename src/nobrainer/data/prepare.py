@@ -4,7 +4,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 
 import numpy as np
@@ -12,147 +12,37 @@ import torch
 
 from nobrainer.data.entries import Scan
 from nobrainer.data.freesurfer import is_outside
+from nobrainer.data.prepared import HeadMap, Preparation, RawScan
 from nobrainer.data.preprocess import (
-    background_value,
     common_spacing,
-    preprocess_image,
     preprocess_labels,
 )
+from nobrainer.data.stored import Ready, prepare_stored
 from nobrainer.data.synthesis import Anatomy, synthesise
-from nobrainer.data.targets import Binarizer, make_targets, warn_of_unknown
+from nobrainer.data.targets import make_targets, warn_of_unknown
+from nobrainer.data.zarr_store.table import StoredScan
 from nobrainer.errors import InputError, list_problems
-from nobrainer.io import read_geometry, read_image, read_labels
-from nobrainer.recipe import DataConfig, PreprocessConfig
-from nobrainer.volume import Geometry, Volume
+from nobrainer.io import read_image, read_labels
+from nobrainer.volume import Volume
 
 
-@dataclass(frozen=True, eq=False)
-class HeadMap:
-    """A label map on the working grid, from which images are made.
-
-    positions: position in `anatomy` of each voxel's label value, (I, J, K), smallest
-        unsigned type that fits.
-    anatomy: what the label values stand for.
-    """
-
-    positions: np.ndarray
-    anatomy: Anatomy
-
-    @property
-    def classes(self) -> np.ndarray:
-        """Class of each voxel (I, J, K) before the head is deformed."""
-        classes = np.array(self.anatomy.classes)
-        return classes.astype(np.min_scalar_type(classes.max()))[self.positions]
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A scan on the working grid, ready for the network.
-
-    name: what messages call the scan.
-    image: normalised intensities, float32 (I, J, K).
-    label: class of each voxel, (I, J, K), smallest unsigned type that fits; None where
-        the scan has no labels.
-    affine: (4, 4), from voxels to world coordinates (RAS, mm).
-    background: intensity that stands for what lies beyond the field of view.
-    floor, spread: minimum and standard deviation of the image.
-    voxel_mm: voxel size of the file in mm, along the file's own axes.
-    head: the label map, where images are made from one; `image` and `label` are then
-        one image made from it, always the same one.
-    """
-
-    name: str
-    image: np.ndarray
-    label: np.ndarray | None
-    affine: np.ndarray
-    background: float
-    floor: float
-    spread: float
-    voxel_mm: tuple[float, float, float]
-    head: HeadMap | None = None
-
-    @property
-    def geometry(self) -> Geometry:
-        """The working grid."""
-        i, j, k = self.image.shape
-        return Geometry((i, j, k), self.affine)
-
-    @property
-    def n_bytes(self) -> int:
-        """Memory of the image and its label in bytes."""
-        return self.image.nbytes + (0 if self.label is None else self.label.nbytes)
-
-
-@dataclass(frozen=True, eq=False)
-class RawScan:
-    """A scan as it comes from its files, or an image as it is drawn from a label map.
-
-    name: what messages call the scan.
-    image: intensities before any preprocessing.
-    label: class of each voxel, on the grid of the image; None without labels.
-    voxel_mm: voxel size of the file in mm, along the file's own axes.
-    head: the label map, where the image is drawn from one.
-    """
-
-    name: str
-    image: Volume
-    label: Volume | None
-    voxel_mm: tuple[float, float, float]
-    head: HeadMap | None = None
-
-    def prepare(self, preprocess: PreprocessConfig) -> Prepared:
-        """Bring the scan onto the working grid and normalise it.
-
-        Raises:
-            InputError: it cannot be brought there, see `preprocess_image`.
-        """
-        label = None
-        if self.label is not None:
-            label = preprocess_labels(self.label, preprocess).data
-        image = preprocess_image(self.image, preprocess)
-        return Prepared(
-            name=self.name,
-            image=image.data,
-            label=label,
-            affine=image.affine,
-            background=background_value(image.data),
-            floor=float(image.data.min()),
-            spread=float(image.data.std(dtype=np.float64)),
-            voxel_mm=self.voxel_mm,
-            head=self.head,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Preparation:
-    """How scans are prepared.
-
-    preprocess: orientation, voxel size and normalisation of the working grid.
-    config: how label values become classes, and how images are made of maps.
-    binarizer: the function that `Dataset.binarize` was given, None without one.
-    """
-
-    preprocess: PreprocessConfig
-    config: DataConfig
-    binarizer: Binarizer | None = None
-
-
-def prepare_scan(
-    scan: Scan, preparation: Preparation
-) -> tuple[Prepared, dict[int, int]]:
-    """Read, check and preprocess one scan.
+def prepare_scan(scan: Scan, preparation: Preparation) -> tuple[Ready, dict[int, int]]:
+    """Read, check and preprocess one scan; one in a store is prepared already.
 
     Args:
-        scan: image and label, or a label map from which an image is made.
+        scan: image and label, a label map from which an image is made, or a scan in a
+            store, whose voxels stay there until they are needed.
         preparation: how it is prepared.
 
     Returns:
-        The prepared scan, and for each label value that `config.relabel` does not know
-        its number of voxels.
+        The scan, ready for the network, and for each label value that `config.relabel`
+        does not know its number of voxels.
 
     Raises:
         InputError: a file cannot be used, or image and labels do not fit together.
     """
+    if isinstance(scan.image, StoredScan):
+        return prepare_stored(scan.image, scan.name, preparation)
     with _naming(scan):
         raw, unknown = _read(scan, preparation)
         return raw.prepare(preparation.preprocess), unknown
@@ -166,8 +56,14 @@ def read_scan(scan: Scan, preparation: Preparation) -> RawScan:
         preparation: how it will be prepared.
 
     Raises:
-        InputError: a file cannot be used, or image and labels do not fit together.
+        InputError: a file cannot be used, image and labels do not fit together, or the
+            scan is in a store, which has no scans as they came.
     """
+    if isinstance(scan.image, StoredScan):
+        raise InputError(
+            f"{scan.image.store}: is a store, whose scans are no longer as they came: "
+            "give the files that it was made from"
+        )
     with _naming(scan):
         return _read(scan, preparation)[0]
 
@@ -188,7 +84,7 @@ def prepare_scans(
     scans: Sequence[Scan],
     preparation: Preparation,
     progress: Callable[[int, int], None] | None,
-) -> Iterator[Prepared]:
+) -> Iterator[Ready]:
     """Prepare scan after scan, and name all those that cannot be used at the end.
 
     A warning names the label values that `config.relabel` does not know.
@@ -207,7 +103,7 @@ def prepare_scans(
         try:
             prepared, counts = prepare_scan(scan, preparation)
         except InputError as error:
-            problems.append(_split_message(scan, str(error)))
+            problems.append(split_message(scan, str(error)))
         else:
             unknown.update(counts)
             yield prepared
@@ -233,10 +129,32 @@ def working_spacing_mm(
     geometries = []
     for scan in scans:
         try:
-            geometries.append(read_geometry(scan.image))
+            geometries.append(scan.geometry)
         except InputError:
             continue
     return common_spacing(geometries, orientation) if geometries else None
+
+
+def read_pair(scan: Scan) -> tuple[Volume, Volume | None]:
+    """Read the image of a scan and its labels, which lie voxel by voxel on it.
+
+    Args:
+        scan: files or images in memory.
+
+    Returns:
+        The image, and the label values on the same grid; None where there are none.
+
+    Raises:
+        InputError: a file cannot be used, or image and labels do not fit together.
+    """
+    assert not isinstance(scan.image, StoredScan)
+    assert not isinstance(scan.label, StoredScan)
+    volume = read_image(scan.image)
+    if scan.label is None:
+        return volume, None
+    labels = read_labels(scan.label)
+    _check_same_grid(volume, labels)
+    return volume, replace(labels, affine=volume.affine)
 
 
 def _read(scan: Scan, preparation: Preparation) -> tuple[RawScan, dict[int, int]]:
@@ -246,19 +164,17 @@ def _read(scan: Scan, preparation: Preparation) -> tuple[RawScan, dict[int, int]
 
 def _read_pair(scan: Scan, preparation: Preparation) -> tuple[RawScan, dict[int, int]]:
     """An image with or without its labels; see `prepare_scan`."""
-    volume = read_image(scan.image)
+    volume, labels = read_pair(scan)
     label = None
     unknown: dict[int, int] = {}
-    if scan.label is not None:
-        labels = read_labels(scan.label)
-        _check_same_grid(volume, labels)
+    if labels is not None:
         try:
             classes, unknown = make_targets(
                 labels.data, preparation.config, preparation.binarizer
             )
         except InputError as error:
             raise InputError(f"{labels.source}: {error}") from error
-        label = replace(labels, data=classes, affine=volume.affine)
+        label = replace(labels, data=classes)
     return RawScan(scan.name, volume, label, volume.geometry.spacing_mm), unknown
 
 
@@ -277,6 +193,7 @@ def _draw_of_map(
             f"{preprocess.normalize}: leave out normalize"
         )
     assert scan.label is not None and config.synthesis is not None
+    assert not isinstance(scan.label, StoredScan)
     labels = read_labels(scan.label)
     values, counts = np.unique(labels.data, return_counts=True)
     anatomy, unknown = _read_anatomy(labels, values.tolist(), preparation)
@@ -341,7 +258,7 @@ def _read_anatomy(
     return anatomy, unknown
 
 
-def _split_message(scan: Scan, message: str) -> tuple[str, str]:
+def split_message(scan: Scan, message: str) -> tuple[str, str]:
     """The file that a message about a scan begins with, and the rest of the message."""
     files = (scan.image, scan.label)
     names = [str(file) for file in files if isinstance(file, str | PathLike)]

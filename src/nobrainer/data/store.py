@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nobrainer.data.prepare import Prepared
+from nobrainer.data.prepared import Prepared
+from nobrainer.data.stored import Ready
 from nobrainer.errors import InputError
 from nobrainer.recipe import PreprocessConfig
 
@@ -28,15 +29,15 @@ class VolumeStore:
     def __init__(self, memory_gb: float, directory: Path | None) -> None:
         self._memory_gb = memory_gb
         self._directory = directory
-        self._volumes: dict[PreprocessConfig, list[Prepared]] = {}
+        self._volumes: dict[PreprocessConfig, list[Ready]] = {}
 
-    def find(self, preprocess: PreprocessConfig) -> list[Prepared] | None:
+    def find(self, preprocess: PreprocessConfig) -> list[Ready] | None:
         """The scans that are kept under a preprocessing, None where there are none."""
         return self._volumes.get(preprocess)
 
     def keep(
-        self, preprocess: PreprocessConfig, volumes: Iterable[Prepared]
-    ) -> list[Prepared]:
+        self, preprocess: PreprocessConfig, volumes: Iterable[Ready]
+    ) -> list[Ready]:
         """Keep prepared scans, in place of those that were kept before.
 
         Args:
@@ -50,14 +51,16 @@ class VolumeStore:
             InputError: the disk is full or cannot be written to.
         """
         self._volumes.clear()
-        kept = []
+        kept: list[Ready] = []
         free_bytes = self._memory_gb * 1e9
         folder: Path | None = None
         for number, volume in enumerate(volumes):
-            free_bytes -= volume.n_bytes
-            if free_bytes < 0:
-                folder = folder or self._make_folder()
-                volume = _to_disk(volume, folder, number)
+            # The scans of a Zarr store are on disk already.
+            if isinstance(volume, Prepared):
+                free_bytes -= volume.n_bytes
+                if free_bytes < 0:
+                    folder = folder or self._make_folder()
+                    volume = _to_disk(volume, folder, number)
             kept.append(volume)
         self._volumes[preprocess] = kept
         return kept

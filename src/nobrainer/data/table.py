@@ -9,6 +9,7 @@ from nobrainer.errors import InputError
 
 _KEYS = {"features": "image", "labels": "label"}
 """Names of the columns in the entries of a `Dataset`."""
+_OPTIONAL = ("subject", "session", "split")
 _DELIMITERS = "\t;,"
 
 
@@ -18,9 +19,9 @@ def read_table(
     """Read the scans that a CSV or TSV file lists, as entries of a `Dataset`.
 
     The columns `features` and `labels` hold paths, which may be relative to the table's
-    directory. `subject` and `session` are read where they are there; other columns are
-    ignored. Cells are separated by a comma, a semicolon or a tab. Capitals in column
-    names, blanks around cells and blank lines do not matter.
+    directory. `subject`, `session` and `split` are read where they are there; other
+    columns are ignored. Cells are separated by a comma, a semicolon or a tab. Capitals
+    in column names, blanks around cells and blank lines do not matter.
 
     Args:
         path: path of the table.
@@ -28,17 +29,18 @@ def read_table(
 
     Returns:
         An entry for each row: the paths `image` and `label`, as far as `columns` asks
-        for them, and the texts `subject` and `session`, empty where not given.
+        for them, and the texts `subject`, `session` and `split`, empty where not
+        given.
 
     Raises:
         InputError: the file cannot be read, lacks a column, or a row lacks a path.
     """
     needed = ",".join(columns)
-    wanted = f"{needed}, and subject and session if wanted"
+    wanted = f"{needed}, and subject, session and split if wanted"
     lines = read_cells(path, f"the columns {wanted}")
     _, header = next(lines, (1, []))
     names = [name.lower() for name in header]
-    for name in (*columns, "subject", "session"):
+    for name in (*columns, *_OPTIONAL):
         count = names.count(name)
         if count > 1:
             raise InputError(f"{path}: has the column {name} twice: remove one")
@@ -61,7 +63,7 @@ def read_table(
                 f"{' and '.join(columns)}: complete it"
             )
         paths = {_KEYS[name]: path.parent / row[name] for name in columns}
-        who = {name: _given(row.get(name)) for name in ("subject", "session")}
+        who = {name: _given(row.get(name)) for name in _OPTIONAL}
         entries.append({**paths, **who})
     if not entries:
         raise InputError(f"{path}: has no rows: give one per scan, {needed}")

@@ -9,7 +9,7 @@ import numpy as np
 
 from nobrainer import metrics
 from nobrainer.data.labels import LabelTable
-from nobrainer.data.prepare import Prepared
+from nobrainer.data.prepared import Prepared
 from nobrainer.errors import InputError
 from nobrainer.evaluation.rows import Evaluation, Row
 from nobrainer.glossary import SCORES

@@ -44,7 +44,7 @@ def new_header(affine: np.ndarray) -> nib.Nifti1Header:
     """
     header = nib.Nifti1Header()
     header["xyzt_units"] = _MILLIMETRE
-    _set_forms(header, affine, affine, (_SCANNER_CODE, _SCANNER_CODE))
+    set_forms(header, affine, affine, (_SCANNER_CODE, _SCANNER_CODE))
     return header
 
 
@@ -60,10 +60,10 @@ def move(header: nib.Nifti1Header, change: np.ndarray, affine: np.ndarray) -> No
     qform = header.get_qform() @ change if codes[1] else affine
     if codes == (0, 0):
         codes = _SCANNER_CODE, _SCANNER_CODE
-    _set_forms(header, affine, qform, codes)
+    set_forms(header, affine, qform, codes)
 
 
-def _set_forms(
+def set_forms(
     header: nib.Nifti1Header,
     sform: np.ndarray,
     qform: np.ndarray,

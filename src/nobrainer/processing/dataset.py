@@ -1,7 +1,7 @@
 """Scans and labels as a frozen record of what to read and how to cut patches."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,50 +9,36 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
 from torch.utils.data import DataLoader
 
 from nobrainer.croissant import write_dataset
 from nobrainer.data import cohort, entries, targets
-from nobrainer.data.augment import AUGMENTATIONS
+from nobrainer.data.convert import convert
 from nobrainer.data.entries import Entry, Scan
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.mapping import Mappable
 from nobrainer.data.patches import PatchSampler, as_count, check_block_shape
-from nobrainer.data.prepare import (
-    Preparation,
-    Prepared,
-    prepare_scan,
-    prepare_scans,
-    working_spacing_mm,
-)
-from nobrainer.data.preprocess import NORMALIZERS
+from nobrainer.data.prepare import prepare_scan, prepare_scans, working_spacing_mm
+from nobrainer.data.prepared import Preparation, Prepared
 from nobrainer.data.store import VolumeStore
-from nobrainer.data.targets import Binarizer
+from nobrainer.data.stored import Ready, find_spacing, list_stored
 from nobrainer.errors import InputError
-from nobrainer.io import ImageSource, read_geometry
+from nobrainer.io import ImageSource
+from nobrainer.processing.plan import Plan
 from nobrainer.recipe import DataConfig, PreprocessConfig, Synthesis
 from nobrainer.types import Shape3
 from nobrainer.volume import conformed_geometry
 
 Progress = Callable[[int, int], None]
-_USUAL = PreprocessConfig(outliers="clipped", bright_air="inverted")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Dataset:
+class Dataset(Plan):
     """What to read and how to make patches of it; every method gives a new dataset.
 
-    Make one with `from_files` or `from_label_maps`. Label values are first relabelled,
-    then binarized, whatever the order of the calls.
-
-    data: the scans.
-    config: how patches and targets are made.
-    labels: the classes, with names and colours.
-    binarizer: the function that `binarize` was given, or None.
-    reading: how scans are read; without a voxel size they decide it themselves.
-    asked_classes: the `n_classes` that was asked for, None where it was left open.
-    memory_gb, directory: what `cache` was given.
+    Make one with `from_files`, `from_zarr` or `from_label_maps`. Label values are first
+    relabelled, then binarized, whatever the order of the calls. The fields are those of
+    `nobrainer.processing.plan.Plan`.
 
     >>> scan = (np.arange(64.0).reshape(4, 4, 4), np.eye(4))
     >>> label = (np.arange(64).reshape(4, 4, 4) // 32, np.eye(4))
@@ -60,15 +46,6 @@ class Dataset:
     >>> dataset.binarize().batch(8).patches(per_volume=16)
     Dataset(1 scans, 2 classes, batches of 8 patches of 2 x 2 x 2 voxels)
     """
-
-    data: tuple[Scan, ...]
-    config: DataConfig
-    labels: LabelTable
-    binarizer: Binarizer | None = None
-    reading: PreprocessConfig = _USUAL
-    asked_classes: int | None = None
-    memory_gb: float = 4.0
-    directory: Path | None = None
 
     @classmethod
     def from_files(
@@ -83,7 +60,8 @@ class Dataset:
             files: one entry per scan: `(image, label)`, `{"image": ..., "label": ...}`
                 or an image alone, each a path, a nibabel image or (in a pair or dict)
                 an `(array, affine)` tuple. A dict may also have the texts "subject" and
-                "session"; else the path tells them, see `nobrainer.naming`.
+                "session", else the path tells them, see `nobrainer.naming`; and
+                "split", such as "train", which a store keeps.
             block_shape: voxels of a patch along each axis; None takes (32, 32, 32).
             n_classes: number of classes with background, at least 2; None takes 2, or
                 as many as the mapping of `relabel` has.
@@ -92,6 +70,35 @@ class Dataset:
             InputError: no files, a missing or repeated file, or a value out of range.
         """
         return cls._of(entries.list_scans(files), block_shape, n_classes)
+
+    @classmethod
+    def from_zarr(
+        cls,
+        store: str | PathLike[str],
+        split: str | None = None,
+        block_shape: Sequence[int] | None = None,
+        n_classes: int | None = None,
+    ) -> Self:
+        """List the scans of a store that `to_zarr` made; patches are read from it.
+
+        The scans are prepared as the store has them: `spacing` and `normalize` cannot
+        ask for anything else.
+
+        Args:
+            store: path of the store.
+            split: takes the scans of one part of the data alone, such as "train"; None
+                takes all.
+            block_shape, n_classes: as for `from_files`.
+
+        Raises:
+            InputError: there is no finished store, files of it are missing, it has no
+                scan in that split, or a value is out of range.
+        """
+        scans, preprocess = list_stored(Path(store), split)
+        return replace(
+            cls._of(scans, block_shape, n_classes),
+            reading=preprocess,
+        )
 
     @classmethod
     def from_label_maps(
@@ -147,136 +154,6 @@ class Dataset:
             f"Dataset({len(self)} scans, {self.config.n_classes} classes, batches of "
             f"{self.config.batch_size} patches of {block} voxels)"
         )
-
-    # --- how patches and targets are made
-
-    def batch(self, batch_size: int) -> Self:
-        """Give patches in batches of this size, 1 or more; the last may be smaller."""
-        return self._with(batch_size=as_count("batch size", batch_size, 1))
-
-    def binarize(self, labels: Collection[int] | Binarizer | None = None) -> Self:
-        """Make two classes: foreground and background, 1 and 0 in label maps.
-
-        Args:
-            labels: what is foreground: None takes every label value but 0, a
-                collection takes these label values, a function turns the array of
-                label values (I, J, K) into booleans.
-
-        Raises:
-            InputError: `n_classes` is given and not 2, or no valid label value is.
-        """
-        return replace(
-            self,
-            config=targets.binarized(self.config, labels, self.asked_classes),
-            labels=self.labels.of_two(),
-            binarizer=labels if callable(labels) else None,
-        )
-
-    def relabel(self, mapping: Mappable) -> Self:
-        """Map label values to classes, in place of an earlier mapping.
-
-        The dataset gets as many classes as the mapping has, or two if it is binarized.
-        Where every class stands for a single label value, the label maps of a model
-        trained on the dataset carry these values.
-
-        Args:
-            mapping: a scheme of FreeSurfer's label values, such as "aseg"; a mapping
-                from label value to class; or the path of a CSV or TSV table, see
-                `nobrainer.data.mapping.read_mapping`. Label values that it lacks become
-                background, with a warning.
-
-        Raises:
-            InputError: the mapping cannot be read, makes everything background, or has
-                another number of classes than the `n_classes` that was given.
-        """
-        config, labels = targets.relabelled(self.config, mapping, self.asked_classes)
-        return replace(self, config=config, labels=labels)
-
-    def shuffle(self, *, enabled: bool = True) -> Self:
-        """Draw the order of the volumes anew in every round, instead of in turn."""
-        if not isinstance(enabled, bool):
-            raise InputError(f"enabled must be True or False, got {enabled!r}")
-        return self._with(shuffle=enabled)
-
-    def augment(self, profile: str = "standard") -> Self:
-        """Change patches at random: "none", "standard" or "strong"."""
-        AUGMENTATIONS.check(profile)
-        return self._with(augment=profile)
-
-    def patches(
-        self,
-        *,
-        per_volume: int | None = None,
-        foreground: float | None = None,
-        balanced: float | None = None,
-    ) -> Self:
-        """Say how many patches an epoch takes of each volume, and from where.
-
-        Args:
-            per_volume: number of patches of each volume, at first 64.
-            foreground: share of the patches, 0 to 1, centred near a voxel of any class
-                but background, at first 0.5.
-            balanced: share of these, 0 to 1, whose class is drawn uniformly, not in
-                proportion to its voxels; at first 1.
-
-        Raises:
-            InputError: one of these is out of its range; None leaves it as it is.
-        """
-        count = self.config.patches_per_volume if per_volume is None else per_volume
-        given = {"foreground": foreground, "balanced": balanced}
-        return self._with(
-            patches_per_volume=as_count("per_volume", count, 1),
-            **{name: share for name, share in given.items() if share is not None},
-        )
-
-    # --- how volumes are read
-
-    def normalize(self, name: str) -> Self:
-        """Choose the intensity normalisation: "zscore", "minmax" or "none".
-
-        "zscore" and "minmax" first turn over intensities of which the air is bright,
-        and clip fills and extreme intensities; see `nobrainer.data.preprocess`.
-        """
-        NORMALIZERS.check(name)
-        usual = PreprocessConfig() if name == "none" else _USUAL
-        spacing_mm = self.reading.spacing_mm
-        return replace(
-            self, reading=replace(usual, normalize=name, spacing_mm=spacing_mm)
-        )
-
-    def spacing(self, spacing_mm: Sequence[float]) -> Self:
-        """Set the voxel size to work at, mm along R, A, S; default the scans' median.
-
-        Raises:
-            InputError: these are not three positive numbers.
-        """
-        sizes = tuple(float(size) for size in spacing_mm)
-        if len(sizes) != 3 or not all(0 < size < np.inf for size in sizes):
-            raise InputError(
-                f"spacing must be three positive numbers (mm), got {spacing_mm!r}"
-            )
-        i, j, k = sizes
-        return replace(self, reading=replace(self.reading, spacing_mm=(i, j, k)))
-
-    def cache(
-        self, *, memory_gb: float = 4.0, directory: str | PathLike[str] | None = None
-    ) -> Self:
-        """Say where prepared volumes are kept.
-
-        Args:
-            memory_gb: gigabytes of volumes kept in memory; the rest goes to disk.
-            directory: existing folder for the rest; None takes the system's temporary
-                one. What is written there is removed together with the dataset.
-
-        Raises:
-            InputError: the memory is negative, or the folder does not exist.
-        """
-        if not memory_gb >= 0:
-            raise InputError(f"memory_gb must be >= 0, got {memory_gb!r}")
-        folder = None if directory is None else Path(directory)
-        if folder is not None and not folder.is_dir():
-            raise InputError(f"{folder}: is not a folder: create it first")
-        return replace(self, memory_gb=memory_gb, directory=folder)
 
     # --- parts
 
@@ -353,24 +230,9 @@ class Dataset:
         cohort.warn_of_guessed_subjects(self.data, stacklevel + 1)
 
     @property
-    def batch_size(self) -> int:
-        """Patches per batch."""
-        return self.config.batch_size
-
-    @property
-    def block_shape(self) -> Shape3:
-        """Voxels of a patch along each axis."""
-        return self.config.block_shape
-
-    @property
-    def n_classes(self) -> int:
-        """Number of classes, with background."""
-        return self.config.n_classes
-
-    @property
     def volume_shape(self) -> Shape3:
         """Shape of the first volume on the working grid."""
-        grid, to = read_geometry(self.data[0].image), self.preprocess
+        grid, to = self.data[0].geometry, self.preprocess
         return conformed_geometry(grid, to.orientation, to.spacing_mm).shape
 
     @cached_property
@@ -403,8 +265,10 @@ class Dataset:
         preprocess: PreprocessConfig | None = None,
         *,
         progress: Progress | None = None,
-    ) -> list[Prepared]:
+    ) -> list[Ready]:
         """Read, check and preprocess every scan; later calls return the same list.
+
+        The voxels of scans in a store stay there until they are needed.
 
         Args:
             preprocess: how scans are prepared; None takes the dataset's own way. Only
@@ -475,8 +339,49 @@ class Dataset:
                 prepared, counts = prepare_scan(scan, preparation)
             if prepared is not None:
                 unknown.update(counts)
-                yield replace(prepared, name=scan.shown) if shown else prepared
+                whole = prepared.read()
+                yield replace(whole, name=scan.shown) if shown else whole
         targets.warn_of_unknown(unknown)
+
+    def to_zarr(
+        self,
+        store: str | PathLike[str],
+        *,
+        workers: int = 1,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Prepare every scan and write it into a store, from which `from_zarr` trains.
+
+        Scans that the store has already are kept as they are, so that a call that was
+        interrupted goes on where it stopped, and later scans can be added. The label
+        values of the files are kept: `relabel` and `binarize` come with the training.
+
+        Args:
+            store: path of the store; a new one gets the dataset's own preprocessing.
+            workers: number of processes that read scans; 1 reads them in this one.
+            progress: called after each scan with (scans done, scans in all).
+
+        Returns:
+            The path of the store.
+
+        Raises:
+            InputError: the store cannot be written to, or was made with another
+                preprocessing; or some scans cannot be used, a line for each.
+        """
+        if self.config.synthesis is not None:
+            raise InputError("a store holds scans with labels, no label maps alone")
+        if self.config.relabel is not None or self.config.binarize != "none":
+            raise InputError(
+                "a store keeps the label values of the files: leave out relabel and "
+                "binarize, and give them to the dataset that from_zarr makes"
+            )
+        path, workers = Path(store), as_count("workers", workers, 1)
+        preprocess = self.preprocess
+        if self.reading.spacing_mm is None:
+            spacing_mm = find_spacing(path) or preprocess.spacing_mm
+            preprocess = replace(preprocess, spacing_mm=spacing_mm)
+        convert(self.data, preprocess, path, workers, progress)
+        return path
 
     def to_croissant(self, path: str | Path) -> Path:
         """Write Croissant metadata (JSON-LD) of the files, with their checksums.
@@ -492,6 +397,3 @@ class Dataset:
     def check_labelled(self) -> None:
         """Raise `InputError` where scans have no labels."""
         entries.require_labels(self.data)
-
-    def _with(self, **changes: Any) -> Self:
-        return replace(self, config=replace(self.config, **changes))

@@ -1,11 +1,11 @@
 """What a model comes from, written down when it is trained: files and software."""
 
-import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from nobrainer.io import is_synthetic
+from nobrainer.data.zarr_store.table import StoredScan
+from nobrainer.naming import relative_names
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.training_scans import TrainingScans
 from nobrainer.provenance import checksum
@@ -40,7 +40,7 @@ def describe_origins(
         metrics={},
         cohort=scans.cohort(),
         member_seeds=member_seeds,
-        n_synthetic=sum(is_synthetic(scan.image) for scan in train.data),
+        n_synthetic=sum(scan.is_synthetic for scan in train.data),
         n_maps=len({scan.name for scan in train.data if scan.is_map}),
     )
 
@@ -60,27 +60,30 @@ def file_records(train: Dataset, validate: Dataset | None) -> tuple[FileRecord, 
         validate: scans to validate on.
 
     Returns:
-        A record for each image and each label map; scans in memory have none.
+        A record for each image and each label map: of a scan in a store, of the files
+        that it was made from. Scans in memory have none.
     """
+    records = []
     found: list[tuple[Path, str]] = []
     for dataset, role in ((train, "train"), (validate, "validate")):
         for scan in dataset.data if dataset else ():
-            if scan.paths is not None:
+            if isinstance(scan.image, StoredScan):
+                row = scan.image.row
+                records += [
+                    _record(one.name, f"{role}-{kind}", one.sha256, one.size_bytes)
+                    for one, kind in ((row.image, "image"), (row.label, "label"))
+                ]
+            elif scan.paths is not None:
                 image, label = scan.paths
                 found.append((image, f"{role}-image"))
                 if label is not None:
                     found.append((label, f"{role}-label"))
-    if not found:
-        return ()
-    # The names that the user gave: links are not followed to where they point.
     found = list(dict.fromkeys(found))  # A label map can have several images.
-    absolute = [Path(os.path.abspath(path)) for path, _ in found]
-    root = Path(os.path.commonpath([path.parent for path in absolute]))
-    records = []
-    for path, (_, role) in zip(absolute, found, strict=True):
-        digest = checksum(path)
-        # Files that share nothing but the root would be named by their absolute paths.
-        shared = root != Path(root.anchor)
-        name = (path.relative_to(root) if shared else Path(*path.parts[-2:])).as_posix()
-        records.append(FileRecord(name, role, digest, path.stat().st_size))  # type: ignore[arg-type]
+    paths = [path for path, _ in found]
+    for name, (path, role) in zip(relative_names(paths), found, strict=True):
+        records.append(_record(name, role, checksum(path), path.stat().st_size))
     return tuple(records)
+
+
+def _record(name: str, role: str, digest: str, size_bytes: int) -> FileRecord:
+    return FileRecord(name, role, digest, size_bytes)  # type: ignore[arg-type]

@@ -13,7 +13,8 @@ from nobrainer import bundle
 from nobrainer.calibration import Method, calibrate
 from nobrainer.data.entries import Entry
 from nobrainer.data.labels import LabelTable
-from nobrainer.data.prepare import Prepared, read_scan
+from nobrainer.data.prepare import read_scan
+from nobrainer.data.prepared import Prepared
 from nobrainer.data.preprocess import background_value, preprocess_image
 from nobrainer.errors import InputError
 from nobrainer.evaluation import Evaluation, evaluate

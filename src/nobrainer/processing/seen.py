@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nobrainer.data.entries import Scan
+from nobrainer.data.zarr_store.table import StoredScan
 from nobrainer.errors import InputError, list_problems
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.learned import Learned
@@ -92,10 +93,15 @@ def scan_checksums(dataset: Dataset) -> tuple[str, ...]:
 
 
 def _image_checksums(dataset: Dataset) -> list[str]:
-    """SHA-256 of each scan's file, empty for what is in memory or cannot be read."""
+    """SHA-256 of each scan's file, empty for what is in memory or cannot be read.
+
+    Of a scan in a store it is the file that the scan was made from.
+    """
     found = []
     for scan in dataset.data:
         digest = ""
+        if isinstance(scan.image, StoredScan):
+            digest = scan.image.row.image.sha256
         # Reading the scan later tells what is wrong with its file.
         with suppress(OSError, InputError):
             if isinstance(scan.image, str | os.PathLike):

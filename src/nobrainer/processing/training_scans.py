@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,12 +11,16 @@ import torch
 
 from nobrainer.appearance import measure, summarise
 from nobrainer.data.labels import LabelTable
-from nobrainer.data.prepare import Prepared
+from nobrainer.data.prepared import Prepared
+from nobrainer.data.stored import Ready, Stored
 from nobrainer.errors import InputError
 from nobrainer.losses import inverse_frequency
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.progress import ProgressBar
 from nobrainer.recipe import Cohort, Synthesis
+
+MOST_MEASURED = 50
+"""The most scans of a store that are read to say what the training scans look like."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +35,8 @@ class TrainingScans:
     synthesis: how images are made of label maps, where there are some.
     """
 
-    volumes: Sequence[Prepared]
-    validation: Sequence[Prepared]
+    volumes: Sequence[Ready]
+    validation: Sequence[Ready]
     counts: np.ndarray
     n_subjects: int
     synthesis: Synthesis | None = None
@@ -53,11 +57,11 @@ class TrainingScans:
         preprocess = train.preprocess
         bar.begin("reading", len(train))
         volumes = train.prepare(progress=bar.advance)
-        validation: Sequence[Prepared] = ()
+        validation: Sequence[Ready] = ()
         if validate is not None:
             bar.begin("reading", len(validate))
             validation = validate.prepare(preprocess, progress=bar.advance)
-        counts = count_voxels(volumes, train.n_classes)
+        counts = np.array([one.count_voxels(train.n_classes) for one in volumes])
         check_seen(counts, train.labels)
         n_subjects = len({*train.subjects})
         return cls(volumes, validation, counts, n_subjects, train.config.synthesis)
@@ -86,7 +90,7 @@ class TrainingScans:
             mean.append(float(logs.mean()) if enough else None)
             sd.append(math.sqrt(logs.var(ddof=1) + added) if enough else None)
         looks = []
-        for volume in self.volumes:
+        for volume in _to_measure(self.volumes):
             assert volume.label is not None
             grid_mm = volume.geometry.spacing_mm
             looks.append(measure(volume.image, volume.label, grid_mm, volume.voxel_mm))
@@ -100,23 +104,22 @@ class TrainingScans:
         )
 
 
-def count_voxels(volumes: Sequence[Prepared], n_classes: int) -> np.ndarray:
-    """Count the voxels of each class in the labels of prepared scans.
+def _to_measure(volumes: Sequence[Ready]) -> Iterator[Prepared]:
+    """The scans whose looks are measured, one after the other.
 
-    Args:
-        volumes: the scans, all with labels; of label maps those of the map count, not
-            those of the one image that is made of it.
-        n_classes: number of classes, background among them.
-
-    Returns:
-        Numbers of voxels, (n_scans, n_classes).
+    Those in memory all count. Those in a store must be read for it: of many, a number
+    at even distances stand for all.
     """
-    counts = []
+    n_stored = sum(isinstance(volume, Stored) for volume in volumes)
+    step = max(1, math.ceil(n_stored / MOST_MEASURED))
+    place = 0
     for volume in volumes:
-        label = volume.label if volume.head is None else volume.head.classes
-        assert label is not None
-        counts.append(np.bincount(label.ravel(), minlength=n_classes))
-    return np.array(counts, np.int64)
+        if isinstance(volume, Prepared):
+            yield volume
+            continue
+        if place % step == 0:
+            yield volume.read()
+        place += 1
 
 
 def check_seen(counts: np.ndarray, labels: LabelTable) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from nobrainer.appearance import measure
 from nobrainer.bayes.draws import mix_seed
 from nobrainer.data.labels import LabelTable
-from nobrainer.data.prepare import Prepared, RawScan
+from nobrainer.data.prepared import Prepared, RawScan
 from nobrainer.data.shifts import SHIFTS, shifted
 from nobrainer.inference.predict import TileResult
 from nobrainer.inference.predictor import Predictor

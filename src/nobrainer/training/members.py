@@ -1,5 +1,6 @@
 """The networks of a training, one after the other; an ensemble has several."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -19,7 +20,7 @@ from nobrainer.bayes.warm_start import warm_start
 from nobrainer.checks import check_arguments
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.patches import PatchSampler
-from nobrainer.data.prepare import Prepared
+from nobrainer.data.stored import Ready
 from nobrainer.errors import InputError
 from nobrainer.models.check import (
     check_block,
@@ -229,7 +230,7 @@ class TrainingPlan:
     def train(
         self,
         recipe: Recipe,
-        volumes: Sequence[Prepared],
+        volumes: Sequence[Ready],
         labels: LabelTable,
         validate: Validation | None,
         directory: Path | None,
@@ -250,7 +251,7 @@ class TrainingPlan:
             progress: shows how training goes on.
         """
         loss = self.loss.build(recipe.training.class_weights)
-        n_voxels = sum(volume.image.size for volume in volumes)
+        n_voxels = sum(math.prod(volume.geometry.shape) for volume in volumes)
         networks: list[nn.Module] = []
         history: list[dict[str, Any]] = []
         metrics: list[dict[str, float]] = []

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from nobrainer.data.labels import LabelTable
-from nobrainer.data.prepare import Prepared
+from nobrainer.data.stored import Ready
 from nobrainer.errors import InputError
 from nobrainer.inference.predict import Sampling, TileResult
 from nobrainer.inference.predictor import Predictor
@@ -32,14 +32,15 @@ class Validation:
         InputError: no scan has a voxel of a class but background.
     """
 
-    volumes: Sequence[Prepared]
+    volumes: Sequence[Ready]
     labels: LabelTable
     device: torch.device
 
     def __post_init__(self) -> None:
+        n_classes = len(self.labels.names)
         for is_map in (False, True):
-            kind = [v.label for v in self.volumes if (v.head is not None) == is_map]
-            if kind and not any(label is not None and label.any() for label in kind):
+            kind = [one for one in self.volumes if (one.head is not None) == is_map]
+            if kind and not any(one.count_voxels(n_classes)[1:].any() for one in kind):
                 raise InputError(
                     "dataset_validate has no voxel of a class but background in its "
                     + ("label maps" if is_map else "scans")
@@ -76,9 +77,10 @@ class Validation:
         return figures | {title: float(np.mean(list(figures.values())))}
 
 
-def _dice_of(predictor: Predictor, volume: Prepared) -> np.ndarray:
+def _dice_of(predictor: Predictor, volume: Ready) -> np.ndarray:
     """Dice of each class of one scan (C,); NaN where neither side has the class."""
-    truth, n_classes = volume.label, predictor.n_classes
+    whole, n_classes = volume.read(), predictor.n_classes
+    truth = whole.label
     assert truth is not None
     table = np.zeros((n_classes, n_classes), np.int64)
 
@@ -86,5 +88,5 @@ def _dice_of(predictor: Predictor, volume: Prepared) -> np.ndarray:
         nonlocal table
         table += confusion(truth[tile.where], tile.label, n_classes)
 
-    predictor(volume.image, volume.background, count)
+    predictor(whole.image, whole.background, count)
     return dice(table)

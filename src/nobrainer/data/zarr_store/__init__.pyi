@@ -1,0 +1,1 @@
+from .arrays import Arrays as Arrays

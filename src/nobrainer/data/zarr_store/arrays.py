@@ -1,0 +1,296 @@
+"""The arrays of a store: made, written a scan at a time, and read a box at a time."""
+
+import math
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.errors import BaseZarrError
+
+from nobrainer.data.zarr_store.table import (
+    FILL,
+    FORMAT_VERSION,
+    LISTED,
+    MISSING,
+    ScanRow,
+)
+from nobrainer.errors import InputError, in_one_line
+from nobrainer.io.nifti_zarr import HEADER_BYTES, ome_metadata
+from nobrainer.json_records import build_record
+from nobrainer.recipe import PreprocessConfig
+from nobrainer.types import Shape3
+
+# Measured: of 32, 48 and 64, this needs the least time for patches of 32 and of 64.
+_CHUNK = 48
+_IMAGES, _LABELS, _VOXELS = "images", "labels/values/0", "voxels"
+_HEADERS = ("nifti", "labels/values/nifti")
+_DAMAGED = (BaseZarrError, OSError, RuntimeError, ValueError, KeyError, TypeError)
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """The arrays of one store.
+
+    path: path of the store.
+    preprocess: how its scans were prepared.
+    images: int16 (scan, z, y, x), a shard for each scan.
+    labels: int32 (scan, z, y, x), likewise.
+    voxels: int32 (scan, `LISTED`), flat indices of voxels, label value by label value.
+    headers: of images and of labels, uint8 (scan, 348).
+    """
+
+    path: Path
+    preprocess: PreprocessConfig
+    images: zarr.Array
+    labels: zarr.Array
+    voxels: zarr.Array
+    headers: tuple[zarr.Array, zarr.Array]
+
+    @classmethod
+    def create(cls, path: Path, preprocess: PreprocessConfig, shape: Shape3) -> None:
+        """Make a store without scans, whole or not at all.
+
+        Args:
+            path: path of a folder, which is made; if it is there, it is empty.
+            preprocess: how its scans will be prepared, with a voxel size.
+            shape: voxels of the largest scan along R, A, S.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        assert preprocess.spacing_mm is not None
+        about = {"format_version": FORMAT_VERSION, "preprocess": asdict(preprocess)}
+        new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        with _told(f"{path}: cannot be made"):
+            spacing_mm = preprocess.spacing_mm
+            ome = ome_metadata("images", _IMAGES, spacing_mm)
+            root = zarr.create_group(new, attributes=ome | {"nobrainer": about})
+            _create_volumes(root, _IMAGES, np.dtype(np.int16), FILL, shape)
+            root.create_group("labels", attributes={"ome": _OME_LABELS})
+            ome = ome_metadata("labels", "0", spacing_mm, labels=True)
+            root.create_group("labels/values", attributes=ome)
+            _create_volumes(root, _LABELS, np.dtype(np.int32), 0, shape)
+            _create_rows(root, _VOXELS, np.dtype(np.int32), -1, LISTED)
+            for name in _HEADERS:
+                _create_rows(root, name, np.dtype(np.uint8), 0, HEADER_BYTES)
+            new.replace(path)
+
+    @classmethod
+    def open(cls, path: Path, *, writable: bool = False) -> Self:
+        """Open a store that is there.
+
+        Args:
+            path: path of its folder.
+            writable: whether scans will be written.
+
+        Raises:
+            InputError: there is no store, or one that this software does not know.
+        """
+        if not (path / "zarr.json").is_file():
+            raise InputError(
+                f"{path}: is no store: make one by `nobrainer data convert`"
+            )
+        with _told(f"{path}: is no store that can be read"):
+            root = zarr.open_group(path, mode="r+" if writable else "r", zarr_format=3)
+            about = root.attrs.get("nobrainer")
+        if not isinstance(about, dict) or not about.get("format_version"):
+            raise InputError(
+                f"{path}: is a Zarr group, but no store of nobrainer: make one by "
+                "`nobrainer data convert`"
+            )
+        version = about["format_version"]
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise InputError(
+                f"{path}: has format version {version}, this nobrainer reads up to "
+                f"{FORMAT_VERSION}: upgrade nobrainer"
+            )
+        where = f"{path}: preprocess"
+        preprocess = build_record(PreprocessConfig, about.get("preprocess"), where)
+        arrays = []
+        for name in (_IMAGES, _LABELS, _VOXELS, *_HEADERS):
+            with _told(f"{path}: its array {name} cannot be read"):
+                array = root[name]
+            if not isinstance(array, zarr.Array):
+                raise InputError(f"{path}: {name} is no array: convert the scans again")
+            arrays.append(array)
+        images, labels, voxels, *headers = arrays
+        return cls(path, preprocess, images, labels, voxels, (headers[0], headers[1]))
+
+    @property
+    def largest(self) -> Shape3:
+        """Voxels along R, A, S of the largest scan for which there is room."""
+        _, k, j, i = self.images.shape
+        return i, j, k
+
+    def grow(self, n_scans: int) -> None:
+        """Make room for this number of scans."""
+        with _told(f"{self.path}: cannot be written to"):
+            for array in (self.images, self.labels, self.voxels, *self.headers):
+                array.resize((max(n_scans, array.shape[0]), *array.shape[1:]))
+
+    def write(
+        self,
+        index: int,
+        image: np.ndarray,
+        labels: np.ndarray,
+        listed: Sequence[np.ndarray],
+        headers: Sequence[bytes],
+    ) -> None:
+        """Write the voxels of one scan.
+
+        Args:
+            index: its place along the first axis.
+            image: integers as they are stored, int16 (I, J, K).
+            labels: label values, int32 (I, J, K).
+            listed: for each label value flat indices of voxels, `LISTED` in all at
+                most.
+            headers: the NIfTI headers of the stored image and labels.
+
+        Raises:
+            InputError: the disk is full or cannot be written to.
+        """
+        row = np.full(LISTED, -1, np.int32)
+        voxels = np.concatenate(listed)
+        row[: len(voxels)] = voxels
+        with _told(f"{self.path}: cannot be written to"):
+            # Zarr would read a file that is there, and stop where it is damaged.
+            for file in self._files(index):
+                file.unlink(missing_ok=True)
+            for array, data in ((self.images, image), (self.labels, labels)):
+                whole = np.full(array.shape[1:], array.fill_value, data.dtype)
+                k, j, i = data.T.shape
+                whole[:k, :j, :i] = data.T
+                array[index] = whole
+            self.voxels[index] = row
+            for array, header in zip(self.headers, headers, strict=True):
+                array[index] = np.frombuffer(header, np.uint8)
+
+    def _files(self, index: int) -> tuple[Path, Path, Path]:
+        """The files of the image, the labels and the listed voxels of a scan."""
+        shard = Path("c", str(index), "0", "0", "0")
+        images, labels = self.path / _IMAGES / shard, self.path / _LABELS / shard
+        return images, labels, self.path / _VOXELS / "c" / str(index) / "0"
+
+    def missing(self, row: ScanRow) -> Path | None:
+        """The first file of a scan that is not there, None where all are."""
+        image, labels, listed = self._files(row.index)
+        # A label map of nothing but 0, which is the array's fill, has no file.
+        needed = [image, labels, listed] if any(row.label_values) else [image, listed]
+        return next((file for file in needed if not file.is_file()), None)
+
+    def read_image(self, row: ScanRow, start: Shape3, stop: Shape3) -> np.ndarray:
+        """Read intensities; see `VoxelReader`.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+        stored = self._read_box(0, row, start, stop)
+        return stored.astype(np.float32) * np.float32(row.slope) + np.float32(
+            row.intercept
+        )
+
+    def read_labels(self, row: ScanRow, start: Shape3, stop: Shape3) -> np.ndarray:
+        """Read label values; see `VoxelReader`.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+        return self._read_box(1, row, start, stop)
+
+    def read_listed(self, row: ScanRow) -> list[np.ndarray]:
+        """Read the listed voxels; see `VoxelReader`.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+        self._check_there(row)
+        file = self._files(row.index)[2]
+        with _told(f"{file}: of scan {row.scan}, is damaged{_AGAIN}"):
+            listed = np.asarray(self.voxels[row.index])
+        ends = np.cumsum(row.listed)
+        return np.split(listed[: ends[-1]], ends[:-1])
+
+    def _check_there(self, row: ScanRow) -> None:
+        # Zarr takes a file that is not there for one that holds nothing but its fill.
+        if (gone := self.missing(row)) is not None:
+            raise InputError(f"{gone}: of scan {row.scan}, {MISSING}")
+
+    def _read_box(
+        self, kind: int, row: ScanRow, start: Shape3, stop: Shape3
+    ) -> np.ndarray:
+        """Read a box of the image (kind 0) or the labels (1) as they are stored."""
+        self._check_there(row)
+        i, j, k = (slice(*ends) for ends in zip(start, stop, strict=True))
+        file = self._files(row.index)[kind]
+        with _told(f"{file}: of scan {row.scan}, is damaged{_AGAIN}"):
+            stored = np.asarray((self.images, self.labels)[kind][row.index, k, j, i])
+        return np.ascontiguousarray(stored.T)
+
+
+_AGAIN = ": remove it, and convert the same scans into the store again"
+_OME_LABELS = {"version": "0.5", "labels": ["values"]}
+
+
+def _create_volumes(
+    root: zarr.Group, name: str, dtype: np.dtype, fill: int, shape: Shape3
+) -> zarr.Array:
+    """Make the array of the volumes of all scans, a shard for each."""
+    shard = _padded(shape)
+    return root.create_array(
+        name,
+        shape=(0, *shard),
+        shards=(1, *shard),
+        chunks=(1, *(min(_CHUNK, side) for side in shard)),
+        dtype=dtype,
+        fill_value=fill,
+        compressors=_codecs(dtype),
+        dimension_names=("scan", "z", "y", "x"),
+    )
+
+
+def _create_rows(
+    root: zarr.Group, name: str, dtype: np.dtype, fill: int, length: int
+) -> None:
+    """Make an array that has a row for each scan."""
+    root.create_array(
+        name,
+        shape=(0, length),
+        chunks=(1, length),
+        dtype=dtype,
+        fill_value=fill,
+        compressors=_codecs(dtype),
+    )
+
+
+def _padded(shape: Shape3) -> tuple[int, int, int]:
+    """The size along z, y, x of an array that holds volumes of a shape (R, A, S)."""
+    i, j, k = (
+        size if size <= _CHUNK else math.ceil(size / _CHUNK) * _CHUNK for size in shape
+    )
+    return k, j, i
+
+
+def _codecs(dtype: np.dtype) -> Iterable[Any]:
+    """The same bytes for the same voxels, with a checksum for each chunk."""
+    packed = BloscCodec(
+        typesize=dtype.itemsize, cname="zstd", clevel=5, shuffle="bitshuffle"
+    )
+    return packed, Crc32cCodec()
+
+
+@contextmanager
+def _told(problem: str) -> Iterator[None]:
+    """Say what could not be done, and why, where Zarr fails."""
+    try:
+        yield
+    except _DAMAGED as error:
+        if isinstance(error, InputError):
+            raise
+        why = in_one_line(str(error)) or type(error).__name__
+        raise InputError(f"{problem} ({why})") from error
