@@ -4,6 +4,7 @@ from .engines.serial import Serial as Serial
 from .filters import Filters as Filters
 from .group.level import Group as Group
 from .group.level import write_group as write_group
+from .labelled import pair_with_labels as pair_with_labels
 from .layout import Layout as Layout
 from .layout import Source as Source
 from .layout import read_layout as read_layout

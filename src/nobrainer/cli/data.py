@@ -1,4 +1,4 @@
-"""`nobrainer data`: ten subjects for a first run."""
+"""`nobrainer data`: ten subjects for a first run; scans into a store."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,14 @@ from pathlib import Path
 import click
 
 import nobrainer as nb
+from nobrainer.bids import pair_with_labels
 from nobrainer.cli.outputs import echo
+from nobrainer.data.table import read_table
+from nobrainer.errors import InputError
+from nobrainer.processing.progress import ProgressBar
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option(
     "--source",
     type=click.Choice(["auto", "remote", "embedded"]),
@@ -24,13 +28,77 @@ from nobrainer.cli.outputs import echo
     help="Where the files are kept.  [default: $NOBRAINER_CACHE or the user's cache]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def data(source: str, cache_dir: Path | None, as_json: bool) -> None:
+@click.pass_context
+def data(
+    ctx: click.Context, source: str, cache_dir: Path | None, as_json: bool
+) -> None:
     """Provide ten subjects; print the path of their CSV table.
 
     \b
     Examples:
       nobrainer data
       nobrainer data --source embedded --cache-dir heads
+      nobrainer data convert scans.csv heads.zarr --workers 4
     """
-    path = nb.get_data(cache_dir, source)
-    echo(json.dumps({"csv": path}) if as_json else path)
+    if ctx.invoked_subcommand is None:
+        path = nb.get_data(cache_dir, source)
+        echo(json.dumps({"csv": path}) if as_json else path)
+
+
+@data.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option(
+    "--labels",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where SOURCE is a BIDS data set: the one with its label maps, such as a "
+    "derivative.",
+)
+@click.option(
+    "--spacing",
+    "spacing_mm",
+    metavar="R A S",
+    nargs=3,
+    type=float,
+    help="Voxel size in mm of the stored scans.  [default: that of the store, else "
+    "the median of the scans]",
+)
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    help="Processes that read and prepare scans.",
+)
+def convert(
+    source: Path,
+    store: Path,
+    labels: Path | None,
+    spacing_mm: tuple[float, float, float] | None,
+    workers: int,
+) -> None:
+    """Prepare scans once and write them into a Zarr store; print its path.
+
+    SOURCE is a table with the columns features,labels and, if wanted, subject, session
+    and split, or the folder of a BIDS data set. Scans that STORE has are kept: repeat
+    the command after an interruption, or with scans that have come since.
+
+    \b
+    Examples:
+      nobrainer data convert scans.csv heads.zarr --workers 4
+      nobrainer data convert bids heads.zarr --labels bids/derivatives/manual
+    """
+    if source.is_dir():
+        if labels is None:
+            raise InputError(f"{source}: is a folder: give --labels, its label maps")
+        entries = pair_with_labels(source, labels)
+    elif labels is not None:
+        raise InputError("--labels is for a BIDS data set: the table lists the labels")
+    else:
+        entries = read_table(source)
+    dataset = nb.Dataset.from_files(entries)
+    if spacing_mm is not None:
+        dataset = dataset.spacing(spacing_mm)
+    with ProgressBar(verbose=True) as bar:
+        bar.begin("converting", len(dataset))
+        echo(dataset.to_zarr(store, workers=workers, progress=bar.advance))

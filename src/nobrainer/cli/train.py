@@ -56,6 +56,7 @@ def train(
           --model vnet --members 3
       nobrainer train --data scans.csv --output-dir warm --binarize \\
           --model bayesian_vnet --warm-start plain-vnet
+      nobrainer train --data heads.zarr --output-dir many --binarize --workers 4
       nobrainer train --label-maps maps.csv --output-dir any-contrast \\
           --relabel aseg --block-shape 96 96 96 --validate-data heads.csv
     """

@@ -46,15 +46,26 @@ class Classes:
     ]
 
     def read_scans(
-        self, table: Path, block_shape: tuple[int, int, int]
+        self, table: Path, block_shape: tuple[int, int, int], split: str | None = None
     ) -> "nb.Dataset":
-        """The scans of a table, and their labels as these classes.
+        """The scans of a table or a store, and their labels as these classes.
 
         Args:
-            table: CSV with the columns features,labels.
+            table: CSV with the columns features,labels, or a store.
             block_shape: voxels of a patch along each axis.
+            split: takes the scans of this split alone; None takes all.
+
+        Raises:
+            InputError: it cannot be used, or has no scan in the split.
         """
-        scans = nb.Dataset.from_files(read_table(table), block_shape, self.n_classes)
+        if table.is_dir():
+            scans = nb.Dataset.from_zarr(table, split, block_shape, self.n_classes)
+        else:
+            rows = read_table(table)
+            rows = [row for row in rows if split is None or row["split"] == split]
+            if not rows:
+                raise InputError(f"{table}: has no scan in the split {split!r}")
+            scans = nb.Dataset.from_files(rows, block_shape, self.n_classes)
         if self.relabel is not None:
             scans = scans.relabel(self.relabel)
         return scans.binarize() if self.binarize else scans
@@ -83,10 +94,19 @@ class Sources:
         click.option(
             "--data",
             "table",
-            metavar="CSV",
+            metavar="CSV|STORE",
             type=click.Path(path_type=Path),
             help="Table with the columns features,labels: a scan and its labels per "
-            "row. Relative paths start from the table's directory.",
+            "row. Relative paths start from the table's directory. Or a store, see "
+            "`nobrainer data convert`.",
+        ),
+    ]
+    split: Annotated[
+        str | None,
+        click.option(
+            "--split",
+            metavar="NAME",
+            help="Train on the scans of --data that its column split calls so.",
         ),
     ]
     label_maps: Annotated[
@@ -142,7 +162,9 @@ class Sources:
             raise InputError("--synthesis-arg is for --label-maps: give these, too")
         parts = []
         if self.table is not None:
-            parts.append(classes.read_scans(self.table, block_shape))
+            parts.append(classes.read_scans(self.table, block_shape, self.split))
+        elif self.split is not None:
+            raise InputError("--split is for --data: give it, too")
         if self.label_maps is not None:
             parts.append(
                 classes.read_maps(self.label_maps, self.synthesis, block_shape)
@@ -178,9 +200,17 @@ class HeldOut:
         Path | None,
         click.option(
             "--validate-data",
-            metavar="CSV",
+            metavar="CSV|STORE",
             type=click.Path(path_type=Path),
-            help="Measure on these scans, in a table as for --data.",
+            help="Measure on these scans, in a table or a store as for --data.",
+        ),
+    ]
+    validate_split: Annotated[
+        str | None,
+        click.option(
+            "--validate-split",
+            metavar="NAME",
+            help="Measure on the scans of --data that its column split calls so.",
         ),
     ]
     validate_maps: Annotated[
@@ -223,6 +253,20 @@ class HeldOut:
         block_shape = dataset.block_shape
         if self.validate_data is not None:
             parts.append(classes.read_scans(self.validate_data, block_shape))
+        if self.validate_split is not None:
+            if sources.table is None or sources.split in (None, self.validate_split):
+                raise InputError(
+                    "--validate-split is for another split of --data than --split: "
+                    "give both"
+                )
+            if parts:
+                raise InputError(
+                    "--validate-split stands in for --validate and --validate-data: "
+                    "give one of them"
+                )
+            parts.append(
+                classes.read_scans(sources.table, block_shape, self.validate_split)
+            )
         if self.validate_maps is not None:
             parts.append(
                 classes.read_maps(self.validate_maps, sources.synthesis, block_shape)
