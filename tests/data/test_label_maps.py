@@ -323,6 +323,25 @@ def test_a_map_has_as_many_images_as_are_asked_for(maps):
         nb.Dataset.from_label_maps(files, None, CLASSES, n_images=0)
 
 
+def test_an_image_of_a_map_has_the_voxel_size_of_the_scan_that_it_imitates(maps):
+    files = [maps / f"head-{number}.nii.gz" for number in range(2)]
+
+    def sizes(**options):
+        made = nb.Dataset.from_label_maps(
+            files, Synthesis(slice_mm=7, **options), CLASSES, n_images=6
+        )
+        return np.array([volume.voxel_mm for volume in made.iterate()])
+
+    assert (sizes(coarse=0) == 1).all()
+    coarse = sizes(coarse=1, resolution_mm=3)
+    assert coarse.min() == 1 and 3 < coarse.max() <= 7
+    # Either one axis differs, or all are alike.
+    ordered = np.sort(coarse, 1)
+    thick = ordered[:, 1] == 1
+    assert 0 < thick.sum() < 12
+    assert (ordered[~thick, 0] == ordered[~thick, 2]).all()
+
+
 def test_shifts_change_an_image_of_a_map_and_its_classes(maps):
     data = dataset(maps, Synthesis(crop=0, strip=0))
     preparation = data.preparation()

@@ -240,14 +240,14 @@ def test_coarse_scans_keep_constants_and_ramps():
     coarse = replace(STILL, coarse=1, resolution_mm=4, slice_mm=6, blur_mm=0.5)
     draws = Draws(range(12), torch.device("cpu"))
     none = torch.zeros(12, 1, 1, 1)
-    flat = acquire(torch.full((12, 40, 40, 40), 0.7), none, coarse, draws, MM)
+    flat, _ = acquire(torch.full((12, 40, 40, 40), 0.7), none, coarse, draws, MM)
     assert torch.allclose(flat, torch.tensor(0.7), atol=1e-4)
     ramp = (torch.arange(40.0) / 40).expand(12, 40, 40, 40)
-    found = acquire(ramp, none, coarse, draws, MM)
+    found, _ = acquire(ramp, none, coarse, draws, MM)
     assert torch.allclose(found[..., 12:28], ramp[..., 12:28], atol=1e-3)
     # Details go where voxels are large.
     noise = draws.normal(40, 40, 40)
-    left = acquire(noise, none, coarse, draws, MM).std((1, 2, 3))
+    left = acquire(noise, none, coarse, draws, MM)[0].std((1, 2, 3))
     assert left.max() < 0.95 and left.min() < 0.3
 
 
@@ -415,8 +415,9 @@ def test_thick_slices_are_those_that_prediction_makes_of_a_thick_scan():
     coarse = replace(STILL, coarse=1, slice_mm=9.0)
     none = torch.zeros(1, 1, 1, 1)
     middle = Middle([0], torch.device("cpu"))
-    (made,) = acquire(torch.from_numpy(noise)[None], none, coarse, middle, MM)
+    (made,), size_mm = acquire(torch.from_numpy(noise)[None], none, coarse, middle, MM)
     assert thick.data.shape == (15, 12, 10)
+    assert size_mm.tolist() == [[1, 5, 1]]
     inner = np.s_[:, 12:-12]  # At the ends one repeats what lies there, the other not.
     np.testing.assert_allclose(made.numpy()[inner], seen[inner], atol=1e-3)
     assert seen[inner].std() == pytest.approx(0.3, abs=0.1)

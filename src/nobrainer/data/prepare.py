@@ -23,7 +23,7 @@ from nobrainer.data.targets import make_targets, warn_of_unknown
 from nobrainer.data.zarr_store.table import StoredScan
 from nobrainer.errors import InputError, list_problems
 from nobrainer.io import read_image, read_labels
-from nobrainer.volume import Volume
+from nobrainer.volume import Volume, conformed_geometry
 
 
 def prepare_scan(scan: Scan, preparation: Preparation) -> tuple[Ready, dict[int, int]]:
@@ -222,10 +222,34 @@ def _draw_of_map(
         scan.name,
         replace(grid, data=drawn.image[0, 0].numpy()),
         replace(grid, data=label),
-        labels.geometry.spacing_mm,
+        _imitated_mm(
+            conformed_geometry(labels.geometry, preprocess.orientation).spacing_mm,
+            grid.geometry.spacing_mm,
+            drawn.voxel_mm[0].tolist(),
+        ),
         head,
     )
     return raw, missed
+
+
+def _imitated_mm(
+    own_mm: Sequence[float], working_mm: Sequence[float], drawn_mm: Sequence[float]
+) -> tuple[float, float, float]:
+    """The voxel size of the scan that an image of a label map imitates.
+
+    It is that of the map, but along axes for which larger voxels were drawn than those
+    of the working grid.
+
+    Args:
+        own_mm: voxel size of the map along each axis of the working grid.
+        working_mm: voxel size of the working grid.
+        drawn_mm: voxel size that was drawn.
+    """
+    i, j, k = (
+        drawn if drawn > 1.001 * working else own
+        for own, working, drawn in zip(own_mm, working_mm, drawn_mm, strict=True)
+    )
+    return i, j, k
 
 
 def _read_anatomy(

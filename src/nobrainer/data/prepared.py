@@ -48,7 +48,8 @@ class Prepared:
     affine: (4, 4), from voxels to world coordinates (RAS, mm).
     background: intensity that stands for what lies beyond the field of view.
     floor, spread: minimum and standard deviation of the image.
-    voxel_mm: voxel size of the file in mm, along the file's own axes.
+    voxel_mm: voxel size of the file in mm, along the file's own axes; of an image that
+        is drawn from a label map that of the scan that it imitates.
     head: the label map, where images are made from one; `image` and `label` are then
         one image made from it, always the same one.
     """
@@ -130,7 +131,8 @@ class RawScan:
     name: what messages call the scan.
     image: intensities before any preprocessing.
     label: class of each voxel, on the grid of the image; None without labels.
-    voxel_mm: voxel size of the file in mm, along the file's own axes.
+    voxel_mm: voxel size of the file in mm, along the file's own axes; of an image that
+        is drawn from a label map that of the scan that it imitates.
     head: the label map, where the image is drawn from one.
     """
 

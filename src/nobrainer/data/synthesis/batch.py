@@ -34,12 +34,15 @@ class Draw(NamedTuple):
     image: intensities from 0 up, float32 (B, 1, I, J, K).
     label: classes, int64 (B, I, J, K).
     mean, spread: mean and standard deviation of the image of each whole head, (B,).
+    voxel_mm: voxel size in mm of the scan that each image imitates along each axis,
+        (B, 3); nowhere below that of the grid.
     """
 
     image: Tensor
     label: Tensor
     mean: Tensor
     spread: Tensor
+    voxel_mm: Tensor
 
     @property
     def normalised(self) -> Tensor:
@@ -100,14 +103,14 @@ def synthesise(
     if synthesis.bias:
         largest = draws.between(0, synthesis.bias, 1, 1, 1)
         signal = signal * bias_field(largest * draws.between(-1, 1, 4, 4, 4), block)
-    signal = acquire(signal, look.noise, synthesis, draws, spacing_mm)
+    signal, voxel_mm = acquire(signal, look.noise, synthesis, draws, spacing_mm)
     signal = bend(signal, look.gamma, synthesis)
     label = read_table(look.classes, found)
     if synthesis.strip or synthesis.crop:
         keep = draw_kept(look, found, synthesis, draws, spacing_mm)
         signal, label = signal * keep, label * keep
     mean, spread = _measure_head(look, maps, which, synthesis, draws)
-    return Draw(signal[:, None], label, mean, spread)
+    return Draw(signal[:, None], label, mean, spread, voxel_mm)
 
 
 def _measure_head(

@@ -22,7 +22,7 @@ def acquire(
     synthesis: Synthesis,
     draws: Draws,
     spacing_mm: Sequence[float],
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Scan signals at a resolution that is drawn, and bring them back to their grid.
 
     Each axis is multiplied by a matrix that takes means under the slice profile at the
@@ -36,7 +36,8 @@ def acquire(
         spacing_mm: voxel size of the grid along each axis.
 
     Returns:
-        Intensities with noise on the same grid, (B, I, J, K).
+        Intensities with noise on the same grid, (B, I, J, K), and the voxel sizes of
+        the scans in mm, (B, 3), nowhere below those of the grid.
     """
     block = signal.shape[1:]
     if synthesis.ghosts:
@@ -64,7 +65,7 @@ def acquire(
         signal = signal + draw_wave(synthesis, draws, block)
     if synthesis.noise or synthesis.spikes:
         signal = add_noise(signal, noise, draws)
-    return along_axes(signal, up) if synthesis.coarse else signal
+    return along_axes(signal, up) if synthesis.coarse else signal, size_mm
 
 
 def draw_voxel_sizes(synthesis: Synthesis, draws: Draws, grid_mm: Tensor) -> Tensor:
