@@ -13,6 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from filelock import FileLock
 
 import nobrainer as nb
 from bids_sets import IDS, contents, make_set, run_bids
@@ -97,6 +98,18 @@ def test_other_settings_are_refused_with_what_differs(
     assert "seed 0 there, 7 now" in result.stderr
     assert "threshold 0.8 there, 0.5 now" in result.stderr
     assert "give another OUT_DIR, or --overwrite" in result.stderr
+
+
+def test_a_scan_that_another_process_has_is_running_and_is_no_failure(
+    data: Path, bids_model: Path, tmp_path: Path
+) -> None:
+    out, name = tmp_path / "out", "sub-01_ses-a_T1w"
+    (out / "provenance").mkdir(parents=True)
+    with FileLock(out / "provenance" / f".{name}.lock"):
+        result = run_bids(data, out, bids_model, "--session-label", "a", "--json")
+    assert result.exit_code == 0, result.stderr
+    (story,) = json.loads(result.stdout)["scans"]
+    assert (story["name"], story["state"]) == (name, "running")
 
 
 def test_a_t2w_lies_in_its_own_space(derivative: Path) -> None:

@@ -217,5 +217,11 @@ def test_a_failure_is_on_record_until_the_scan_is_done(
     assert done.ended and not done.data
     assert failed.data == {"failed": "sub-1_T1w.nii: is cut short"}
     assert not failed.ended and list(results.records()) == ["sub-0_T1w"]
+    lock = out / "provenance" / ".sub-2_T1w.lock"
+    with FileLock(lock):
+        assert results.is_at_work("sub-2_T1w")
+    # What a killed process leaves says nothing.
+    lock.touch()
+    assert not results.is_at_work("sub-2_T1w") and not lock.exists()
     assert run("predict", two_models, out, numbers=[0, 1]).exit_code == 0
     assert Record.from_json(record_of(out, 1).read_text()).ended

@@ -21,8 +21,6 @@ from nobrainer.processing.guard import Batch
 from nobrainer.provenance import Method
 from nobrainer.results import Results, Work
 
-State = Literal["waiting", "running", "done", "failed"]
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -71,14 +69,14 @@ class Outcome:
     """How the work on a scan has ended.
 
     name: name of the scan.
-    state: "done" or "failed".
+    state: "done", "failed", or "running" where another process is at work on it.
     reason: why it has failed.
     was_done: whether it was done before, so that nothing was computed.
     seconds: how long it took.
     """
 
     name: str
-    state: State
+    state: Literal["done", "failed", "running"]
     reason: str = ""
     was_done: bool = False
     seconds: float = 0.0
@@ -103,6 +101,8 @@ def process(settings: Settings, unit: Unit) -> Outcome:
     if not batch.problems:
         return Outcome(name, "done", was_done=was_done, seconds=seconds)
     (reason,) = batch.problems
+    if results.is_at_work(name):
+        return Outcome(name, "running", seconds=seconds)
     note_failure(results, name, reason)
     return Outcome(name, "failed", reason, seconds=seconds)
 
@@ -262,7 +262,11 @@ class _Writer:
                 names.morphometry(".json"): sidecars.of_morphometry(coverage),
                 names.draws: draws_to_tsv(prediction),
                 names.quality: sidecars.of_quality(
-                    case, prediction, self._settings.method, self._origin
+                    case,
+                    prediction,
+                    self._settings.method,
+                    self._origin,
+                    model.recipe_.provenance.caution,
                 ),
             }
         )

@@ -137,7 +137,11 @@ def of_morphometry(coverage: float | None) -> str:
 
 
 def of_quality(
-    case: "nb.quality.Case", prediction: "nb.Prediction", method: Method, source: str
+    case: "nb.quality.Case",
+    prediction: "nb.Prediction",
+    method: Method,
+    source: str,
+    caution: str,
 ) -> str:
     """What is said of the quality of a segmentation, for tables and pages of many.
 
@@ -146,6 +150,7 @@ def of_quality(
         prediction: the prediction.
         method: how it was made.
         source: URI of the scan.
+        caution: what must be known of the model, see `Provenance.caution`.
     """
     totals = {part.name: part.volume_mm3 for part in prediction.totals}
     return (
@@ -156,6 +161,7 @@ def of_quality(
                 "score": case.score,
                 "score_is": case.meaning,
                 "predicted_dice": case.predicted_dice,
+                "caution": caution,
                 "flags": case.flags,
                 "features": dict(case.features),
                 "checked": case.checked,

@@ -3,7 +3,9 @@
 import csv
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nobrainer.report.document import Picture
 from nobrainer.report.subject import SubjectScan, write_subject
@@ -21,13 +23,20 @@ def write_subject_page(out_dir: Path, subject: str) -> Path:
     Returns: the path of the page.
     """
     found = sorted(Path(out_dir, subject).glob(f"**/anat/*{_QUALITY}"))
-    scans = [_read(out_dir, subject, path) for path in found]
-    return write_subject(out_dir / f"{subject}.html", subject, scans)
+    told = [json.loads(path.read_text(encoding="utf-8")) for path in found]
+    scans = [
+        _read(out_dir, subject, path, of_scan)
+        for path, of_scan in zip(found, told, strict=True)
+    ]
+    # All scans of a derivative are of one model.
+    caution = told[0]["caution"] if told else ""
+    return write_subject(out_dir / f"{subject}.html", subject, scans, caution=caution)
 
 
-def _read(out_dir: Path, subject: str, quality: Path) -> SubjectScan:
-    """What the files of a scan say, found by that of its quality."""
-    found = json.loads(quality.read_text(encoding="utf-8"))
+def _read(
+    out_dir: Path, subject: str, quality: Path, found: Mapping[str, Any]
+) -> SubjectScan:
+    """What the files of a scan say, of which `found` is that of its quality."""
     prefix = quality.name.removesuffix(_QUALITY)
     figures = out_dir / subject / "figures"
     table = quality.with_name(f"{prefix}_desc-volumetric_morph.tsv")

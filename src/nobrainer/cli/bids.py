@@ -325,11 +325,14 @@ def _echo_summary(
     """Print how many scans are done, and where to look."""
     n_before = sum(one.was_done for one in outcomes)
     n_done = sum(one.state == "done" for one in outcomes)
-    n_failed = len(outcomes) - n_done + len(run.problems)
+    n_running = sum(one.state == "running" for one in outcomes)
+    n_failed = len(outcomes) - n_done - n_running + len(run.problems)
     before = f", {n_before} of them before" if n_before else ""
     echo(f"done     {n_done}{before}")
     if n_failed:
         echo(f"failed   {n_failed}, see below")
+    if n_running:
+        echo(f"running  {n_running}, in other processes: give the command again later")
     if run.missing:
         echo(f"missing  {len(run.missing)}, see above")
     echo(f"output   {run.settings.out_dir}")

@@ -254,6 +254,14 @@ class Results:
             )
             self.write_record(name, record)
 
+    def is_at_work(self, name: str) -> bool:
+        """Whether a process works on a scan at this moment.
+
+        Args:
+            name: name of the scan.
+        """
+        return self._records.is_at_work(name)
+
     def records(self) -> dict[str, Result]:
         """The records of all scans that are done by this method, sorted by name."""
         found = {

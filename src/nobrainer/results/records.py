@@ -102,6 +102,22 @@ class Records:
             clear([self._path(name)])
             yield
 
+    def is_at_work(self, name: str) -> bool:
+        """Whether a process works on a scan at this moment.
+
+        Args:
+            name: name of the scan.
+        """
+        lock = f".{name}.lock"
+        if not (self._folder / lock).exists():
+            return False
+        try:
+            with self._locked(lock, 0):
+                # A process that was killed has left it.
+                return False
+        except Timeout:
+            return True
+
     @contextmanager
     def sharing(self, files: Collection[Path]) -> Iterator[None]:
         """A context in which one process at a time writes files that all results share.

@@ -138,11 +138,9 @@ def state_of(directory: Path, names: Names) -> tuple[str, str]:
         return "waiting", f"its files are gone: {again}"
     if reason := record.data.get(FAILED):
         return "failed", str(reason)
-    try:
-        with records.working(names.scan):
-            return "waiting", f"was interrupted: {again}"
-    except InputError:
+    if records.is_at_work(names.scan):
         return "running", "another process is at work on it"
+    return "waiting", f"was interrupted: {again}"
 
 
 def structure_names(scans: list[Scan]) -> list[str]:
