@@ -159,7 +159,8 @@ def main() -> None:
     for row in rows:
         print(row, flush=True)
     checksums = seen.scan_checksums(dataset)
-    fitted = fit_collected(scans, people, made, coverage=COVERAGE)
+    totals = learned.totals
+    fitted = fit_collected(scans, people, made, coverage=COVERAGE, totals=totals)
     learned = replace(learned, calibration=replace(fitted, checksums=checksums))
     fewer = model.dataset(heads, maps, args.damaged_images)
     preparation = fewer.preparation(preprocess)
