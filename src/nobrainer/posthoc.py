@@ -16,6 +16,9 @@ from nobrainer.errors import InputError
 from nobrainer.json_records import build_record, parse_json, since
 from nobrainer.naming import count_scans
 
+USUAL_THRESHOLD = 0.8
+"""Score below which a scan is flagged where nothing else was fitted or is given."""
+
 SPREAD_FLOOR = 0.01
 """Share of a volume's mean that its spread never falls below, see `volume_spread`."""
 
@@ -183,6 +186,8 @@ class QualityModel:
         counted.
     checksums: SHA-256 of the files of these scans, sorted; scans in memory have none.
     n_images: number of the scans that are images made of label maps.
+    threshold: score, in [0, 1], below which a scan is flagged where the user names no
+        other.
     """
 
     features: tuple[str, ...]
@@ -199,6 +204,7 @@ class QualityModel:
     n_scans: int | None = field(default=None, metadata=since(4))
     checksums: tuple[str, ...] = field(default=(), metadata=since(4))
     n_images: int = field(default=0, metadata=since(4))
+    threshold: float = field(default=USUAL_THRESHOLD, metadata=since(4))
 
     @property
     def counted(self) -> str:
@@ -219,6 +225,7 @@ class QualityModel:
         _check(
             all(value > 0 for value in self.scale), "quality.scale positive", self.scale
         )
+        _check(0 <= self.threshold <= 1, "quality.threshold in [0, 1]", self.threshold)
         for name in ("intercept", "error"):
             _check(
                 isfinite(getattr(self, name)),

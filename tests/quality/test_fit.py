@@ -110,6 +110,20 @@ def test_order_and_repeats_of_columns_do_not_matter():
     )
 
 
+def test_ordinary_scans_of_a_model_with_a_low_dice_are_not_below_the_threshold():
+    rng = np.random.default_rng(0)
+    given = examples(rng)
+    assert fit_quality(given, 10).threshold == 0.8
+    worse = [replace(example, dice=0.7 * example.dice) for example in given]
+    model = fit_quality(worse, 10)
+    usual = np.mean([example.dice for example in worse[::4]])
+    assert model.threshold == pytest.approx(usual - 3 * model.error)
+    assert 0.6 < model.threshold < usual < 0.67
+    # Nobody knows what a score below 0 would be.
+    poor = [replace(example, dice=0.03 * example.dice**9) for example in given]
+    assert 0 <= fit_quality(poor, 10).threshold < 0.02
+
+
 def test_what_fitting_refuses():
     given = examples(np.random.default_rng(0))
     with pytest.raises(InputError, match=r"at least 3 .*, got 2"):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from nobrainer.errors import InputError
-from nobrainer.quality import flags, unlike_training
+from nobrainer.quality import flags, unlike_training, usual_threshold
 from nobrainer.recipe import Cohort
 from quality_cases import (
     COHORT,
@@ -37,6 +37,10 @@ def test_flags_say_why():
         "missing: part-2",
     )
     assert flags(poor, COHORT, MODEL, threshold=0.6) == flags(poor, COHORT, MODEL)[1:]
+    own = replace(MODEL, threshold=0.6)
+    assert (usual_threshold(own), usual_threshold(None)) == (0.6, 0.8)
+    assert flags(poor, COHORT, own) == flags(poor, COHORT, MODEL)[1:]
+    assert flags(poor, COHORT, own, threshold=0.8) == flags(poor, COHORT, MODEL)
     # Without a model the draws alone are judged, and there are no limits but those of
     # the cohort.
     agreement = "mean pairwise Dice of the draws 0.75 is below 0.80"

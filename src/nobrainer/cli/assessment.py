@@ -54,7 +54,7 @@ def assess_scans(
     output_dir: Path,
     *,
     draws: Draws,
-    threshold: float,
+    threshold: float | None,
     overwrite: bool,
     as_json: bool,
     with_pages: bool,
@@ -64,7 +64,8 @@ def assess_scans(
     Each scan is recorded before the next one, so that an interruption loses one scan.
 
     Args:
-        threshold: score, 0 to 1, below which a scan is flagged.
+        threshold: score, 0 to 1, below which a scan is flagged; None takes that of
+            the model.
         with_pages: whether to write a page for each scan, too.
 
     Raises:
@@ -76,6 +77,8 @@ def assess_scans(
     segmentation = nb.Segmentation.load(model_dir)
     # Now, because with these options the same error would end every scan.
     segmentation.check_quality(draws.n_samples)
+    if threshold is None:
+        threshold = nb.quality.usual_threshold(segmentation.quality_)
     method = make_method(
         "report" if with_pages else "qc",
         model_dir,

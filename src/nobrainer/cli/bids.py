@@ -195,7 +195,7 @@ def bids(
     model_dir: Path,
     draws: Draws,
     tissues: bool,
-    threshold: float,
+    threshold: float | None,
     machine: Machine,
     overwrite: bool,
     as_json: bool,
@@ -231,6 +231,8 @@ def bids(
     model = derivative.load_model(model_dir)
     # Now, because with these options the same error would end every scan.
     model.check_quality(draws.n_samples)
+    if threshold is None:
+        threshold = nb.quality.usual_threshold(model.quality_)
     if tissues:
         nb.tissues.Compartments.require(model.labels_)
     method = make_method(

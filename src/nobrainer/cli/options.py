@@ -132,9 +132,8 @@ THRESHOLD = click.option(
     "--threshold",
     metavar="SCORE",
     type=click.FloatRange(0, 1),
-    default=0.8,
-    show_default=True,
-    help="Flag a scan whose score is below it.",
+    help="Flag a scan whose score is below it.  [default: what the model's quality "
+    "was fitted to, at most 0.8]",
 )
 OVERWRITE = click.option(
     "--overwrite", is_flag=True, help="Replace results that are there."

@@ -274,13 +274,14 @@ class Readings:
         self.learned_ = replace(learned, quality=quality)
         return self
 
-    def quality(self, prediction: Prediction, threshold: float = 0.8) -> Case:
+    def quality(self, prediction: Prediction, threshold: float | None = None) -> Case:
         """Score a prediction of this model without a reference, and say why to look.
 
         Args:
             prediction: what `predict` returned, with several draws where the model can
                 draw.
-            threshold: score, in [0, 1], below which the score is a reason to look.
+            threshold: score, in [0, 1], below which the score is a reason to look; None
+                takes that of the quality model, or 0.8 without one.
 
         Returns: the score, the features that it comes from and the reasons; see
             `nobrainer.quality`. Without `fit_quality` the score is the mean pairwise

@@ -13,5 +13,6 @@ from .outliers import worst_first as worst_first
 from .reasons import UNUSUAL_VOLUME_Z as UNUSUAL_VOLUME_Z
 from .reasons import flags as flags
 from .reasons import unlike_training as unlike_training
+from .reasons import usual_threshold as usual_threshold
 from .table import sidecar as sidecar
 from .table import to_tsv as to_tsv

@@ -67,7 +67,7 @@ def assess(
     cohort: Cohort | None,
     model: QualityModel | None,
     *,
-    threshold: float = 0.8,
+    threshold: float | None = None,
     scan: Appearance | None = None,
 ) -> Case:
     """Score one segmentation and find the reasons to look at it.
@@ -78,7 +78,8 @@ def assess(
         cohort: volumes of the classes in the training scans, and what these scans look
             like, as far as known.
         model: the quality model, if one was fitted.
-        threshold: a score below it is a reason, in [0, 1].
+        threshold: a score below it is a reason, in [0, 1]; None takes that of
+            `usual_threshold`.
         scan: what the scan looks like, if that was measured.
 
     Raises:

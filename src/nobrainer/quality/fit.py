@@ -8,11 +8,14 @@ import numpy as np
 import scipy
 
 from nobrainer.errors import InputError
-from nobrainer.posthoc import QualityModel
+from nobrainer.posthoc import USUAL_THRESHOLD, QualityModel
 from nobrainer.quality.feature import FEATURES, OF_DRAWS
 
 _FEWEST_SUBJECTS = 3
 _RIDGE = 1.0
+_ERRORS_BELOW = 3
+"""How many mean errors of the prediction a score must lie below that of undamaged scans
+to be a reason to look: less would flag ordinary scans of a model whose Dice is low."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ def fit_quality(examples: Sequence[Example], n_draws: int) -> QualityModel:
         subject by a model fitted without that subject. Its `low` and `high` are the 1st
         and 99th percentile over the examples that are not shifted, widened by a
         standard deviation or by the feature's `slack` (see `FEATURES`), whichever is
-        more.
+        more. Its `threshold` lies three times `error` below the mean Dice of these
+        examples, at 0.8 at most.
 
     Raises:
         InputError: there are fewer than three subjects, every example is shifted, or
@@ -75,6 +79,8 @@ def fit_quality(examples: Sequence[Example], n_draws: int) -> QualityModel:
     low, high = np.percentile(values, (1, 99), axis=0)
     slack = [FEATURES[name].slack for name in columns]
     margin = np.maximum(values.std(0), slack)
+    error = float(np.abs(predicted - dice).mean())
+    threshold = float(dice[usual].mean()) - _ERRORS_BELOW * error
     return QualityModel(
         features=columns,
         centre=tuple(line.centre.tolist()),
@@ -86,8 +92,9 @@ def fit_quality(examples: Sequence[Example], n_draws: int) -> QualityModel:
         n_subjects=len(names),
         n_cases=len(examples),
         n_draws=n_draws,
-        error=float(np.abs(predicted - dice).mean()),
+        error=error,
         n_scans=int(usual.sum()),
+        threshold=min(max(threshold, 0.0), USUAL_THRESHOLD),
     )
 
 

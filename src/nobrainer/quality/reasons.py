@@ -7,7 +7,7 @@ import numpy as np
 
 from nobrainer.appearance import FACES, GROUPS, Appearance, distances
 from nobrainer.errors import InputError
-from nobrainer.posthoc import QualityModel
+from nobrainer.posthoc import USUAL_THRESHOLD, QualityModel
 from nobrainer.quality.feature import (
     FEATURES,
     appearance_of,
@@ -29,7 +29,7 @@ def flags(
     cohort: Cohort | None,
     model: QualityModel | None,
     *,
-    threshold: float = 0.8,
+    threshold: float | None = None,
     scan: Appearance | None = None,
 ) -> tuple[str, ...]:
     """Say why a segmentation should be looked at.
@@ -41,7 +41,8 @@ def flags(
         model: predicts the Dice and knows the limits of ordinary scans. Without it the
             reasons are a low score of another kind (see `Case`) and what
             `unlike_training` finds.
-        threshold: a score below it is a reason, in [0, 1].
+        threshold: a score below it is a reason, in [0, 1]; None takes that of
+            `usual_threshold`.
         scan: what the scan looks like, if that was measured.
 
     Returns:
@@ -52,6 +53,8 @@ def flags(
         InputError: the threshold is not in [0, 1], or the model needs features that
             this segmentation lacks.
     """
+    if threshold is None:
+        threshold = usual_threshold(model)
     if not 0 <= threshold <= 1:
         raise InputError(
             f"threshold must be between 0 and 1, got {threshold!r}: it is a Dice"
@@ -63,6 +66,15 @@ def flags(
     name, score = best_score(found, model, len(structures) + 1)
     low = [f"{name} {score:.2f} is below {threshold:.2f}"] if score < threshold else []
     return (*low, *_unsure(structures, found, model), *unlike)
+
+
+def usual_threshold(model: QualityModel | None) -> float:
+    """The score below which a scan is flagged where the user names no other.
+
+    Args:
+        model: the quality model, if one was fitted.
+    """
+    return USUAL_THRESHOLD if model is None else model.threshold
 
 
 def best_score(
