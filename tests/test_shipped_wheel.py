@@ -1,6 +1,7 @@
 """The wheel brings the model: installed where there is no network, it segments."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import nibabel as nib
 import pytest
 
 from balls import write_ball
@@ -43,6 +45,13 @@ def without_network() -> tuple[str, ...]:
     found = shutil.which(ALONE[0])
     works = found and subprocess.run([*ALONE, "true"], capture_output=True)
     return ALONE if works and works.returncode == 0 else ()
+
+
+def first_command() -> str:
+    """The first command of the README that is one of this program."""
+    found = re.search(r"```\w+\n(nobrainer .*)\n", (ROOT / "README.md").read_text())
+    assert found
+    return found[1]
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +101,7 @@ def test_wheel_and_source_distribution_hold_the_model_and_are_small(
 def test_installed_without_a_network_the_first_command_segments(
     built: Path, tmp_path: Path
 ) -> None:
+    assert first_command() == "nobrainer predict scan.nii.gz --output-dir out"
     (wheel,) = built.glob("*.whl")
     run(sys.executable, "-m", "venv", "--without-pip", "env", cwd=tmp_path)
     env = tmp_path / "env"
@@ -106,10 +116,10 @@ def test_installed_without_a_network_the_first_command_segments(
     before = state_of(there / "brain")
     work = tmp_path / "work"
     work.mkdir()
-    write_ball(work, 0)
-    scan = (work / "sub-0_T1w.nii").rename(work / "scan.nii")
-    program = (*without_network(), env / "bin" / "nobrainer")
-    run(*program, "predict", scan.name, "--output-dir", "out", cwd=work)
+    image = nib.load(write_ball(work, 0)[0])
+    nib.save(image, work / "scan.nii.gz")
+    program, *words = first_command().split()
+    run(*without_network(), env / "bin" / program, *words, cwd=work)
     written = {path.name for path in (work / "out").iterdir()}
     for kind in ("label.nii.gz", "entropy.nii.gz", "structures.tsv"):
         assert f"scan_{kind}" in written
