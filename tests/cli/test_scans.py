@@ -14,6 +14,7 @@ from result_folders import said, scan
 
 @pytest.mark.parametrize("command", ["qc", "report"])
 def test_a_scan_given_twice_is_refused_first(command: str, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
     result = nobrainer_(
         *(command, "a/T1.mgz", "a/../a/T1.mgz", "--model", tmp_path / "none"),
         *("--output-dir", tmp_path / "out"),

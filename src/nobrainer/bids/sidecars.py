@@ -94,7 +94,7 @@ def abbreviate(names: Sequence[str]) -> list[str]:
     """Short names that differ: the first letters of each word, as few as are needed.
 
     >>> abbreviate(["Left-Cerebral-Cortex", "Left-Cerebellum-Cortex", "Brain-Stem"])
-    ['LefCerebrCor', 'LefCerebeCor', 'BS']
+    ['LeftCerebrCortex', 'LeftCerebeCortex', 'BS']
     """
     words = [re.findall(r"\w+", name) or [name] for name in names]
     longest = max(len(word) for parts in words for word in parts)

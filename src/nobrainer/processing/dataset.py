@@ -40,6 +40,7 @@ class Dataset(Plan):
     relabelled, then binarized, whatever the order of the calls. The fields are those of
     `nobrainer.processing.plan.Plan`.
 
+    >>> import numpy as np
     >>> scan = (np.arange(64.0).reshape(4, 4, 4), np.eye(4))
     >>> label = (np.arange(64).reshape(4, 4, 4) // 32, np.eye(4))
     >>> dataset = Dataset.from_files([(scan, label)], block_shape=(2, 2, 2))
