@@ -33,7 +33,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(INSTALLED) ## train, predict and draw on embedded data, into demo-output/
+demo: $(INSTALLED) ## segment, train, judge and draw on embedded data, into demo-output/
 	$(BIN)/nobrainer demo --output-dir demo-output --overwrite
 
 test: lint $(INSTALLED) ## lint, types, pages, then every test

@@ -13,6 +13,7 @@ from . import structures as structures
 from . import tissues as tissues
 from .data.patches import extract_patches as extract_patches
 from .data.samples import get_data as get_data
+from .data.samples import get_template as get_template
 from .errors import DivergedError as DivergedError
 from .errors import InputError as InputError
 from .evaluation import summarise as summarise

@@ -8,11 +8,12 @@ from pathlib import Path
 from threading import Thread
 
 import nibabel as nib
+import numpy as np
 import pytest
 
 import nobrainer.utils
 from nobrainer.data import samples
-from nobrainer.data.samples import get_data
+from nobrainer.data.samples import get_data, get_template
 from nobrainer.errors import InputError
 
 CONTENT = {
@@ -207,3 +208,15 @@ def test_checksums_of_the_public_sample():
     assert len(checksums) == len(set(checksums.values())) == 20
     assert all(len(bytes.fromhex(c)) == 32 for c in checksums.values())
     assert checksums["sub-02/mri/t1.mgz"].startswith("c0fee669a34bf3b4")
+
+
+def test_the_template_is_an_even_brain_of_its_usual_size():
+    template = get_template()
+    values = np.asarray(template.dataobj)
+    assert values.dtype == np.float32
+    assert (values.min(), values.max()) == (0, 1)
+    # x = 0 is the middle of the brain, and the left side the mirror of the right.
+    assert np.allclose(template.affine @ (98, 134, 72, 1), (0, 0, 0, 1))
+    assert np.array_equal(values, values[::-1])
+    assert np.count_nonzero(values) == pytest.approx(1_886_972, abs=10_000)
+    assert "(C) 1993-2004 Louis Collins" in template.header["descrip"].item().decode()

@@ -1,4 +1,4 @@
-"""Ten subjects for a first run: a public sample, or synthetic heads without network."""
+"""What a first run needs: ten subjects with labels, or one brain to segment."""
 
 import csv
 import io
@@ -12,9 +12,12 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from urllib.parse import urlsplit
 
+import nibabel as nib
+import numpy as np
 import platformdirs
 import pooch
 import requests
+from nilearn.datasets import load_mni152_template
 
 from nobrainer.checks import check_choice
 from nobrainer.data.phantom import GENERATION, write_subjects
@@ -26,6 +29,9 @@ _SAMPLE_URL = (
 )
 _SOURCES = ("auto", "remote", "embedded")
 _CONNECT_S, _READ_S, _RETRIES = 4.0, 15.0, 2
+_NOTICE = "MNI152 (C) 1993-2004 Louis Collins, McConnell BIC, MNI, McGill University"
+_MNI_SPACE = 4
+"""NIfTI's code for coordinates of the MNI152 space."""
 
 
 def get_data(
@@ -65,6 +71,28 @@ def get_data(
             f"{cache}: the data cannot be kept there ({error.strerror or error}): "
             "pass another cache_dir or set NOBRAINER_CACHE"
         ) from error
+
+
+def get_template() -> nib.Nifti1Image:
+    """Provide the MNI152 template, which needs no network: it comes with nilearn.
+
+    It shows no person. It is the mean of 152 adults' T1-weighted scans that were
+    matched to each other, without the skull: free of noise, blurred in the cortex, and
+    exactly the same on both sides.
+
+    Returns:
+        The image (I, J, K), float32, 0 to 1, 0 outside the brain, voxels of 1 mm; its
+        description holds the copyright notice that every copy must carry.
+
+    Source: Fonov et al. 2011, NeuroImage 54:313, doi:10.1016/j.neuroimage.2010.07.033.
+    """
+    template = load_mni152_template(resolution=1)
+    image = nib.Nifti1Image(np.asarray(template.dataobj, np.float32), template.affine)
+    image.set_sform(image.affine, code=_MNI_SPACE)
+    image.set_qform(image.affine, code=_MNI_SPACE)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = _NOTICE
+    return image
 
 
 def _sample_checksums() -> dict[str, str]:
