@@ -1,5 +1,6 @@
 """A made data set and its derivative, made once in each process."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,8 @@ def derivative(data: Path, bids_model: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def grouped(data: Path, derivative: Path) -> Path:
-    """The derivative after the group level."""
-    result = nobrainer_("bids", data, derivative, "group", "--suffix", "T1w", "T2w")
+    """A copy of the derivative after the group level."""
+    out = shutil.copytree(derivative, data.parent / "grouped")
+    result = nobrainer_("bids", data, out, "group", "--suffix", "T1w", "T2w")
     assert result.exit_code == 0, result.stderr
-    return derivative
+    return out
