@@ -45,7 +45,8 @@ INSIDE = {
         info assessment study_table study_text
         bids_group quality_folder study_view
         scans train_sources
-        outputs options study_options train_options
+        study_options train_options
+        outputs options
     """,
     "bids": """
         run

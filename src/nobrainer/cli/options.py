@@ -121,6 +121,12 @@ LABELLED = click.option(
     help="Table with the columns features,labels: scans that training has not seen. "
     "Relative paths start from the table's directory.",
 )
+N_CLASSES = click.option(
+    "--n-classes",
+    metavar="N",
+    type=int,
+    help="Classes, with background.  [default: those of --relabel, else 2]",
+)
 OUTPUT_DIR = click.option(
     "--output-dir",
     metavar="DIR",

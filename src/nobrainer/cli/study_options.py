@@ -6,6 +6,8 @@ from typing import Annotated
 
 import click
 
+from nobrainer.cli.options import N_CLASSES
+
 
 @dataclass(frozen=True)
 class Search:
@@ -60,15 +62,7 @@ class Search:
 class Classes:
     """How the values of the label files become classes."""
 
-    n_classes: Annotated[
-        int | None,
-        click.option(
-            "--n-classes",
-            metavar="N",
-            type=int,
-            help="Classes, with background.  [default: those of --relabel, else 2]",
-        ),
-    ]
+    n_classes: Annotated[int | None, N_CLASSES]
     binarize: Annotated[
         bool,
         click.option(

@@ -9,6 +9,7 @@ from typing import Annotated
 import click
 
 import nobrainer as nb
+from nobrainer.cli.options import N_CLASSES
 from nobrainer.cli.train_options import read_argument
 from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
@@ -19,15 +20,7 @@ from nobrainer.json_records import build_record
 class Classes:
     """How the values of the label files become classes."""
 
-    n_classes: Annotated[
-        int | None,
-        click.option(
-            "--n-classes",
-            metavar="N",
-            type=int,
-            help="Classes, with background.  [default: those of --relabel, else 2]",
-        ),
-    ]
+    n_classes: Annotated[int | None, N_CLASSES]
     binarize: Annotated[
         bool,
         click.option(
