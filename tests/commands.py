@@ -1,6 +1,8 @@
 """Commands of the shell, called by tests, and what they print and write."""
 
 import csv
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,6 +16,25 @@ from nobrainer.cli import main
 
 PROGRAM = [sys.executable, "-c", "from nobrainer.cli import main; main()"]
 
+# The program, which dies when it has given as many files their final name as the first
+# argument says.
+_KILLED = """
+import os, signal, sys
+from nobrainer.io import writing
+from nobrainer.cli import main
+
+replace, left = os.replace, int(sys.argv.pop(1))
+
+def replace_or_die(source, target):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+writing.os.replace = replace_or_die
+main()
+"""
 # Options of `train` for a model that finds the balls of the fixture `scans`.
 TRAIN_OPTIONS = (
     *("--binarize", "--epochs", 6, "--patches-per-volume", 16, "--batch-size", 4),
@@ -39,6 +60,16 @@ def shell(*args: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*PROGRAM, *(str(arg) for arg in args)], capture_output=True, text=True
     )
+
+
+def killed_after(n_files: int, *args: object) -> None:
+    """Call a command in a process that is killed when so many files are whole."""
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(n_files), *map(str, args)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
 
 
 def errors_of(stderr: str) -> list[str]:

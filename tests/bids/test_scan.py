@@ -3,11 +3,7 @@
 import csv
 import hashlib
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -17,28 +13,10 @@ from filelock import FileLock
 
 import nobrainer as nb
 from bids_sets import IDS, contents, make_set, run_bids
-from commands import nobrainer_
+from commands import killed_after, nobrainer_
 from nobrainer.provenance import Result as Record
 
 pytestmark = pytest.mark.slow(seconds=40)
-
-KILLED = """
-import os, signal, sys
-from nobrainer.io import writing
-from nobrainer.cli import main
-
-replace, left = os.replace, int(sys.argv.pop(1))
-
-def replace_or_die(source, target):
-    global left
-    left -= 1
-    if left < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    replace(source, target)
-
-writing.os.replace = replace_or_die
-main()
-"""
 
 
 @pytest.mark.filterwarnings("ignore::nobrainer.errors.UnusualScanWarning")
@@ -137,12 +115,7 @@ def test_kill_9_at_any_moment_loses_nothing_and_two_processes_do_the_rest(
     whole = contents(derivative)
     # Before any scan, among the maps of the first, in the second, and there again.
     for n_files in (1, 6, 30, 9):
-        killed = subprocess.run(
-            [sys.executable, "-c", KILLED, str(n_files), *map(str, args)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            capture_output=True,
-        )
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        killed_after(n_files, *args)
         for name, content in contents(out).items():
             is_final = not Path(name).name.startswith(".")
             # The page of a participant grows with the scans.

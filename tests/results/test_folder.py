@@ -2,38 +2,17 @@
 
 import hashlib
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from commands import killed_after
 from nobrainer.provenance import Method
 from nobrainer.provenance import Result as Record
 from nobrainer.results import Results
 from result_folders import SCANS, contents, record_of, run, said, scan, stamps, unfinish
-
-KILLED = """
-import os, signal, sys
-from nobrainer.io import writing
-from nobrainer.cli import main
-
-replace, left = os.replace, int(sys.argv.pop(1))
-
-def replace_or_die(source, target):
-    global left
-    left -= 1
-    if left < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    replace(source, target)
-
-writing.os.replace = replace_or_die
-main()
-"""
 
 
 @pytest.mark.parametrize("command", ["predict", "qc"])
@@ -188,12 +167,7 @@ def test_after_kill_9_the_same_command_ends_as_if_undisturbed(
     files = [scan(two_models, number) for number in SCANS]
     args = ("predict", *files, "--model", two_models / "model", "--n-samples", 2)
     args = (*args, "--output-dir", out)
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, "11", *map(str, args)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-    )
-    assert killed.returncode == -signal.SIGKILL
+    killed_after(11, *args)
     assert [p for p in out.rglob(".*.????????*") if p.is_file()]
     again = run("predict", two_models, out)
     assert again.exit_code == 0, again.stderr
