@@ -1,0 +1,59 @@
+"""The script for Slurm on the page, as tasks of an array would run it."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bids_sets import contents, make_set, run_bids
+from commands import nobrainer_
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "bids-on-a-cluster.md"
+SNIPPETS = re.findall(r"^```text\n(.*?)^```$", PAGE.read_text(), re.M | re.DOTALL)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_bash_reads_the_snippets(snippet: str) -> None:
+    done = subprocess.run(["bash", "-n"], input=snippet, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_tasks_of_the_array_do_all_scans_between_them_as_one_process_does(
+    bids_model: Path, tmp_path: Path
+) -> None:
+    """The script calls a program that notes its arguments, which are then used."""
+    data = make_set(tmp_path / "the data", "sub-01_T1w", "sub-02_T1w", "sub-03_T1w")
+    out = tmp_path / "out"
+    script = SNIPPETS[0]
+    for name, place in (("data", data), ("out", out), ("model", bids_model)):
+        script, n = re.subn(rf"^{name}=.*$", f"{name}='{place}'", script, flags=re.M)
+        assert n == 1
+    program = tmp_path / "bin" / "nobrainer-bids"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    program.chmod(0o755)
+    taken = []
+    # Four tasks, of which the last has no participant.
+    for task in range(4):
+        environment = {
+            "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
+            "SLURM_ARRAY_TASK_ID": str(task),
+            "SLURM_ARRAY_TASK_COUNT": "4",
+            "SLURM_CPUS_PER_TASK": "1",
+            "SLURM_MEM_PER_NODE": "2048",
+        }
+        done = subprocess.run(
+            ["bash"], input=script, env=environment, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        taken.append(done.stdout.splitlines())
+    assert taken.pop() == []
+    assert [one[-5] for one in taken] == ["sub-01", "sub-02", "sub-03"]
+    assert all(one[-4:] == ["--n-cpus", "1", "--mem-mb", "1843"] for one in taken)
+    for arguments in taken:
+        result = nobrainer_("bids", *arguments, "--n-samples", 2)
+        assert result.exit_code == 0, result.stderr
+    assert run_bids(data, tmp_path / "serial", bids_model).exit_code == 0
+    assert contents(out) == contents(tmp_path / "serial")
