@@ -43,7 +43,7 @@ INSIDE = {
     "cli": """
         bids calibrate data demo evaluate models predict qc rank report research train
         info assessment study_table study_text
-        bids_group quality_folder study_view
+        bids_group bids_machine quality_folder study_view
         scans train_sources
         study_options train_options
         outputs options
@@ -62,7 +62,7 @@ INSIDE = {
     """,
     "bids.engines": """
         local
-        pool serial
+        dask pool serial
         engine
     """,
     "bids.group": """

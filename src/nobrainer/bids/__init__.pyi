@@ -1,3 +1,4 @@
+from .engines.dask import Dask as Dask
 from .engines.engine import Engine as Engine
 from .engines.local import Local as Local
 from .engines.serial import Serial as Serial

@@ -1,7 +1,5 @@
 """`nobrainer bids`: a BIDS data set, and its derivative."""
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,11 +10,12 @@ import click
 import nobrainer as nb
 from nobrainer import bids as derivative
 from nobrainer.cli.bids_group import gather_scans
+from nobrainer.cli.bids_machine import Machine
 from nobrainer.cli.options import JSON, MODEL, OVERWRITE, THRESHOLD, Draws, gather
 from nobrainer.cli.outputs import echo, to_json
 from nobrainer.cli.scans import end
 from nobrainer.processing.progress import ProgressBar
-from nobrainer.results import make_directory, make_method
+from nobrainer.results import make_method
 
 _SEVERAL = ("--participant-label", "--session-label", "--suffix")
 
@@ -108,67 +107,6 @@ class Selection:
         )
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What a run may take of this machine."""
-
-    n_cpus: Annotated[
-        int | None,
-        click.option(
-            "--n-cpus",
-            metavar="N",
-            type=click.IntRange(min=1),
-            help="Cores to use, a scan on each.  [default: all]",
-        ),
-    ]
-    mem_mb: Annotated[
-        int | None,
-        click.option(
-            "--mem-mb",
-            metavar="N",
-            type=click.IntRange(min=1),
-            help="Memory that all scans at work may take together, MB.  [default: what "
-            "is free]",
-        ),
-    ]
-    work_dir: Annotated[
-        Path | None,
-        click.option(
-            "--work-dir",
-            "-w",
-            "work_dir",
-            metavar="WORK",
-            type=click.Path(path_type=Path),
-            help="Where temporary files go.  [default: the system's place]",
-        ),
-    ]
-    executor: Annotated[
-        str,
-        click.option(
-            "--executor",
-            type=click.Choice(["local", "serial"]),
-            default="local",
-            show_default=True,
-            help="Who does the scans: processes of this machine, or this process, one "
-            "after the other.",
-        ),
-    ]
-
-    def engine(self, settings: "derivative.Settings") -> "derivative.Engine":
-        """The engine that does the scans."""
-        if self.executor == "serial":
-            return derivative.Serial()
-        cap = None if self.mem_mb is None else self.mem_mb * 1_000_000
-        return derivative.Local(settings, self.n_cpus, cap)
-
-    def use_work_dir(self) -> None:
-        """Let temporary files go where they are wanted, also in processes to come."""
-        if self.work_dir is not None:
-            make_directory(self.work_dir)
-            os.environ["TMPDIR"] = str(self.work_dir.absolute())
-            tempfile.tempdir = None
-
-
 @click.command(cls=_Command)
 @click.argument("bids_dir", metavar="BIDS_DIR", type=click.Path(path_type=Path))
 @click.argument("out_dir", metavar="OUT_DIR", type=click.Path(path_type=Path))
@@ -228,6 +166,7 @@ def bids(
     if level == "group":
         gather_scans(layout, out_dir, as_json=as_json)
         return
+    machine.check()
     model = derivative.load_model(model_dir)
     # Now, because with these options the same error would end every scan.
     model.check_quality(draws.n_samples)
