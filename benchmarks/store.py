@@ -12,7 +12,8 @@ Their preprocessing is of the same kind: orientation, spacing and normalisation.
 
 `--step` measures a step of training of the usual network (`bayesian_vnet`, 16 filters,
 4 levels, batches of 2) in CPU time of one thread, and the share of the time that such
-steps wait for patches of the largest store, with and without a process that cuts them.
+steps wait for patches of the largest store: of the CPU time without a process that cuts
+patches, of the time on the clock with one.
 
 Each line is measured in a process of its own. Times are CPU seconds of that process.
 """
@@ -161,15 +162,16 @@ def waiting_share(folder: Path, n_subjects: int, block: int, workers: int) -> fl
     batches = iter(dataset.loader(num_workers=workers))
     next(batches)
     step_s = 2e-3 * step_ms(block)
-    waited_s, begin = 0.0, time.perf_counter()
+    clock = time.perf_counter if workers else time.process_time
+    waited_s, begin = 0.0, clock()
     for _ in range(100):
-        asked = time.perf_counter()
+        asked = clock()
         next(batches)
-        waited_s += time.perf_counter() - asked
+        waited_s += clock() - asked
         busy = time.process_time()
         while time.process_time() - busy < step_s:
             pass
-    return waited_s / (time.perf_counter() - begin)
+    return waited_s / (clock() - begin)
 
 
 def in_process(*args: object) -> dict:
