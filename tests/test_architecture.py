@@ -61,7 +61,7 @@ INSIDE = {
         entities
     """,
     "bids.engines": """
-        local
+        jobs local
         dask pool serial
         engine
     """,

@@ -5,16 +5,20 @@ import re
 import subprocess
 from pathlib import Path
 
+import dask
 import pytest
+import yaml
 
 from bids_sets import contents, make_set, run_bids
 from commands import nobrainer_
+from nobrainer.bids.engines.jobs import Jobs
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "bids-on-a-cluster.md"
 SNIPPETS = re.findall(r"^```text\n(.*?)^```$", PAGE.read_text(), re.M | re.DOTALL)
+(SETTINGS,) = (one for one in SNIPPETS if one.startswith("jobqueue:"))
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS)
+@pytest.mark.parametrize("snippet", [one for one in SNIPPETS if one != SETTINGS])
 def test_bash_reads_the_snippets(snippet: str) -> None:
     done = subprocess.run(["bash", "-n"], input=snippet, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -57,3 +61,16 @@ def test_tasks_of_the_array_do_all_scans_between_them_as_one_process_does(
         assert result.exit_code == 0, result.stderr
     assert run_bids(data, tmp_path / "serial", bids_model).exit_code == 0
     assert contents(out) == contents(tmp_path / "serial")
+
+
+def test_the_file_of_settings_decides_on_what_is_no_option() -> None:
+    # Networks have other names here.
+    settings = yaml.safe_load(SETTINGS.replace("ib0", "lo"))
+    settings["jobqueue"]["slurm"]["log-directory"] = None
+    with dask.config.set(dask.config.merge(dask.config.config, settings)):
+        with Jobs(None, "slurm", "normal", 2, 10**10).cluster([]) as cluster:
+            script = cluster.job_script()
+        with Jobs(None, "sge", "normal", 2, 10**10).cluster([]) as cluster:
+            assert "\n#$ -l h_vmem=6G\n" in cluster.job_script()
+    for line in ("#SBATCH -A my-lab", "#SBATCH -t 04:00:00", "module load python"):
+        assert f"\n{line}\n" in script

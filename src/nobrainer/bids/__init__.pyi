@@ -1,5 +1,6 @@
 from .engines.dask import Dask as Dask
 from .engines.engine import Engine as Engine
+from .engines.jobs import Jobs as Jobs
 from .engines.local import Local as Local
 from .engines.serial import Serial as Serial
 from .filters import Filters as Filters

@@ -10,12 +10,13 @@ from nobrainer.inference.moments import statistics_bytes
 from nobrainer.inference.predict import MEMORY_BYTES
 from nobrainer.io import read_geometry
 
-PROCESS_BYTES = 450_000_000
-"""What a process takes that has loaded a model and no scan."""
+PROCESS_BYTES = 600_000_000
+"""What a process takes beside all that grows with a scan: 540 MB were measured, with
+what pictures and pages load."""
 _OF_NETWORK, _OF_MAPS, _OF_FILE = 250, 20, 28
 """Bytes for each voxel: of a network's results and of the maps on the working grid; of
 the scan and its maps on its own grid. Generous: with 33 classes a head of 256³ at 1 mm
-was foretold 2.5 GB, and took 1.7."""
+was foretold 2.6 GB, and took 1.7."""
 
 
 def forecast_bytes(settings: Settings, unit: Unit) -> int:

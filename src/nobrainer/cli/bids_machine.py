@@ -13,6 +13,17 @@ from nobrainer import bids as derivative
 from nobrainer.errors import InputError
 from nobrainer.results import make_directory
 
+_OF_JOBS = ("--n-cpus", "--mem-mb", "--queue")
+_READ = {
+    "local": ("--n-cpus", "--mem-mb", "--work-dir"),
+    "serial": ("--work-dir",),
+    "dask": ("--scheduler",),
+    "slurm": _OF_JOBS,
+    "pbs": _OF_JOBS,
+    "sge": _OF_JOBS,
+}
+"""The options of this module that an executor reads."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -34,7 +45,7 @@ class Machine:
             metavar="N",
             type=click.IntRange(min=1),
             help="Memory that all scans at work may take together, MB.  [default: what "
-            "is free]",
+            "is free; in jobs of a cluster, what scans are foretold to need]",
         ),
     ]
     work_dir: Annotated[
@@ -52,11 +63,11 @@ class Machine:
         str,
         click.option(
             "--executor",
-            type=click.Choice(["local", "serial", "dask"]),
+            type=click.Choice(list(_READ)),
             default="local",
             show_default=True,
-            help="Who does the scans: processes of this machine, this process, one "
-            "after the other, or the workers of a Dask scheduler.",
+            help="Who does the scans: processes of this machine; this process, one "
+            "after the other; the workers of a Dask scheduler; or jobs of a cluster.",
         ),
     ]
     scheduler: Annotated[
@@ -67,15 +78,27 @@ class Machine:
             help="Where the Dask scheduler listens, such as tcp://node1:8786.",
         ),
     ]
+    queue: Annotated[
+        str | None,
+        click.option(
+            "--queue",
+            metavar="NAME",
+            help="Queue of the cluster; Slurm calls it a partition.  [default: the "
+            "cluster's]",
+        ),
+    ]
 
     def engine(self, settings: "derivative.Settings") -> "derivative.Engine":
         """The engine that does the scans."""
+        cap = None if self.mem_mb is None else self.mem_mb * 1_000_000
         if self.executor == "serial":
             return derivative.Serial()
+        if self.executor == "local":
+            return derivative.Local(settings, self.n_cpus, cap)
         if self.scheduler is not None:
             return derivative.Dask(self.scheduler)
-        cap = None if self.mem_mb is None else self.mem_mb * 1_000_000
-        return derivative.Local(settings, self.n_cpus, cap)
+        assert self.n_cpus is not None
+        return derivative.Jobs(settings, self.executor, self.queue, self.n_cpus, cap)
 
     def check(self) -> None:
         """Check that the options fit together, before anything is loaded.
@@ -83,26 +106,36 @@ class Machine:
         Raises:
             InputError: they do not, or a package is missing.
         """
-        if (self.executor == "dask") != (self.scheduler is not None):
-            raise InputError(
-                "--executor dask and --scheduler ADDRESS go together: give both or none"
-            )
-        if self.executor != "dask":
-            return
         given = {
             "--n-cpus": self.n_cpus,
             "--mem-mb": self.mem_mb,
             "--work-dir": self.work_dir,
+            "--scheduler": self.scheduler,
+            "--queue": self.queue,
         }
+        read = _READ[self.executor]
         for option, value in given.items():
-            if value is not None:
+            if value is not None and option not in read:
                 raise InputError(
-                    f"{option} is for this machine, and Dask's workers do the scans: "
-                    "leave it out, and give it to `dask worker` in its own terms"
+                    f"{option} has no effect with --executor {self.executor}, which "
+                    f"takes {' and '.join(read)}: leave it out, or choose another "
+                    "--executor"
                 )
-        if find_spec("distributed") is None:
+        if self.executor in ("local", "serial"):
+            return
+        if self.executor == "dask" and self.scheduler is None:
             raise InputError(
-                "--executor dask needs Dask: install it with "
+                "--executor dask needs --scheduler ADDRESS: give the one that `dask "
+                "scheduler` shows when it starts"
+            )
+        if self.executor != "dask" and self.n_cpus is None:
+            raise InputError(
+                f"--executor {self.executor} needs --n-cpus N: give the number of jobs "
+                "that may run at a time, each on one core"
+            )
+        if find_spec("dask_jobqueue") is None:
+            raise InputError(
+                f"--executor {self.executor} needs Dask: install it with "
                 "pip install 'nobrainer[dask]'"
             )
 

@@ -123,13 +123,9 @@ def _kill_when_at_work(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--executor", "dask"), "--scheduler ADDRESS go together"),
-        (("--scheduler", "tcp://node1:8786"), "--scheduler ADDRESS go together"),
-        (
-            ("--executor", "dask", "--scheduler", "tcp://node1:8786", "--n-cpus", 2),
-            "--n-cpus is for this machine",
-        ),
-        (("--executor", "dask", "--scheduler", "nothing://"), "no scheduler answers"),
+        ((), "--executor dask needs --scheduler ADDRESS"),
+        (("--scheduler", "tcp://node1:8786", "--n-cpus", 2), "--n-cpus has no effect"),
+        (("--scheduler", "nothing://"), "no scheduler answers"),
     ],
 )
 def test_options_that_cannot_work_are_refused(
@@ -137,7 +133,7 @@ def test_options_that_cannot_work_are_refused(
 ) -> None:
     result = nobrainer_(
         *("bids", data, tmp_path / "out", "participant", "--model", bids_model),
-        *("--n-samples", 2, *options),
+        *("--n-samples", 2, "--executor", "dask", *options),
     )
     assert result.exit_code == 2
     *_, line = errors_of(result.stderr)

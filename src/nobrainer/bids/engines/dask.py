@@ -20,11 +20,6 @@ _one_at_a_time = Lock()
 class Dask:
     """Does units on the workers of a scheduler, which see the same files as this one.
 
-    Dask gives up a unit when more workers have died with it than the scheduler's
-    `allowed-failures`, and blames units that only waited in such a worker as well. So
-    those that it gives up are done again when all others have ended, one at a time:
-    then only the one to blame can be given up, and is set aside.
-
     address: where the scheduler listens, such as "tcp://node1:8786".
     """
 
@@ -45,15 +40,8 @@ class Dask:
         """
         if not units:
             return
-        suspects = []
         with self._connect() as client:
-            for unit, outcome in self._do_all(client, act, units):
-                if isinstance(outcome, SetAside):
-                    suspects.append(unit)
-                else:
-                    yield unit, outcome
-            for unit in suspects:
-                yield from self._do_all(client, act, [unit])
+            yield from hand_out(client, act, units)
 
     @contextmanager
     def _connect(self) -> Iterator[Client]:
@@ -76,37 +64,64 @@ class Dask:
                 )
             yield client
 
-    def _do_all(
-        self, client: Client, act: Act, units: Sequence[Unit]
-    ) -> Iterator[tuple[Unit, Outcome | SetAside]]:
-        """Do units until each has an outcome or was given up."""
-        futures = [client.submit(_do, act, unit, pure=False) for unit in units]
-        waiting = {
-            future.key: unit for future, unit in zip(futures, units, strict=True)
-        }
-        ended = as_completed(futures, loop=client.loop)
-        # From here on nobody else holds them: what has ended is forgotten.
-        del futures
-        for future in ended:
-            unit = waiting.pop(future.key)
-            if future.cancelled():
-                raise InputError(
-                    f"--scheduler {self.address}: the scheduler has ended: start it "
-                    "again, and give the same command"
-                )
-            error = future.exception()
-            if error is None:
-                yield unit, future.result()
-            elif isinstance(error, KilledWorker):
-                yield unit, SetAside(_describe(error))
-            else:
-                yield (
-                    unit,
-                    SetAside(
-                        f"its worker could not begin it ({error!r}): install the same "
-                        "nobrainer for the workers"
-                    ),
-                )
+
+def hand_out(
+    client: Client, act: Act, units: Sequence[Unit]
+) -> Iterator[tuple[Unit, Outcome | SetAside]]:
+    """Do units on the workers of a scheduler; yield each with its outcome, as they end.
+
+    Dask gives up a unit when more workers have died with it than the scheduler's
+    `allowed-failures`, and blames units that only waited in such a worker as well. So
+    those that it gives up are done again when all others have ended, one at a time:
+    then only the one to blame can be given up, and is set aside.
+
+    Args:
+        client: the connection to the scheduler.
+        act: what is done with a unit.
+        units: the units.
+
+    Raises:
+        InputError: the scheduler has ended.
+    """
+    suspects = []
+    for unit, outcome in _do_all(client, act, units):
+        if isinstance(outcome, SetAside):
+            suspects.append(unit)
+        else:
+            yield unit, outcome
+    for unit in suspects:
+        yield from _do_all(client, act, [unit])
+
+
+def _do_all(
+    client: Client, act: Act, units: Sequence[Unit]
+) -> Iterator[tuple[Unit, Outcome | SetAside]]:
+    """Do units until each has an outcome or was given up."""
+    futures = [client.submit(_do, act, unit, pure=False) for unit in units]
+    waiting = {future.key: unit for future, unit in zip(futures, units, strict=True)}
+    ended = as_completed(futures, loop=client.loop)
+    # From here on nobody else holds them: what has ended is forgotten.
+    del futures
+    for future in ended:
+        unit = waiting.pop(future.key)
+        if future.cancelled():
+            raise InputError(
+                "the Dask scheduler has ended: start it again, and give the same "
+                "command"
+            )
+        error = future.exception()
+        if error is None:
+            yield unit, future.result()
+        elif isinstance(error, KilledWorker):
+            yield unit, SetAside(_describe(error))
+        else:
+            yield (
+                unit,
+                SetAside(
+                    f"its worker could not begin it ({error!r}): install the same "
+                    "nobrainer for the workers"
+                ),
+            )
 
 
 def _describe(error: KilledWorker) -> str:
