@@ -138,6 +138,7 @@ def main() -> None:
     parser.add_argument("--damaged-images", type=int, default=1)
     parser.add_argument("--severities", type=float, nargs="+", default=[1.0])
     parser.add_argument("--n-samples", type=int, default=5)
+    parser.add_argument("--intensity-weight", type=float, default=0.0)
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="folder of the calibrated model")
@@ -149,7 +150,10 @@ def main() -> None:
     maps = [{"label": path, "subject": path.name} for path in args.maps]
     how = args.n_samples, args.seed
     learned = replace(model.learned_, calibration=None, quality=None)
-    predictor = learned.predictor(*how, precision=args.precision)
+    predictor = replace(
+        learned.predictor(*how, precision=args.precision),
+        evidence=learned.evidence(args.intensity_weight),
+    )
     dataset = model.dataset(heads, maps, args.n_images)
     seen.check_not_trained_on(dataset, learned)
     preprocess, people = learned.recipe.preprocess, dataset.subjects
@@ -161,7 +165,10 @@ def main() -> None:
     checksums = seen.scan_checksums(dataset)
     totals = learned.totals
     fitted = fit_collected(scans, people, made, coverage=COVERAGE, totals=totals)
-    learned = replace(learned, calibration=replace(fitted, checksums=checksums))
+    fitted = replace(
+        fitted, checksums=checksums, intensity_weight=args.intensity_weight
+    )
+    learned = replace(learned, calibration=fitted)
     fewer = model.dataset(heads, maps, args.damaged_images)
     preparation = fewer.preparation(preprocess)
     examples = collect_examples(

@@ -141,7 +141,7 @@ INSIDE = {
         plan blend
         results
         operations moments
-        tiles
+        tiles intensities
     """,
     "figure": """
         charts slices

@@ -108,6 +108,8 @@ class Calibration:
     checksums: SHA-256 of the files of all scans of the calibration, sorted; scans in
         memory have none.
     n_images: number of the scans that are images made of label maps.
+    intensity_weight: weight of the scan's own intensities beside the network, in
+        [0, 1], which all else was fitted with; see `nobrainer.inference.intensities`.
     """
 
     method: Literal["temperature", "vector"]
@@ -120,6 +122,7 @@ class Calibration:
     n_scans: int | None = field(default=None, metadata=since(4))
     checksums: tuple[str, ...] = field(default=(), metadata=since(4))
     n_images: int = field(default=0, metadata=since(4))
+    intensity_weight: float = field(default=0.0, metadata=since(4))
 
     @property
     def counted(self) -> str:
@@ -146,6 +149,11 @@ class Calibration:
             self.bias,
         )
         _check(self.n_subjects > 0, "calibration.n_subjects positive", self.n_subjects)
+        _check(
+            0 <= self.intensity_weight <= 1,
+            "calibration.intensity_weight in [0, 1]",
+            self.intensity_weight,
+        )
         for name in ("nll_before", "nll_after"):
             value = getattr(self, name)
             _check(isfinite(value) and value >= 0, f"calibration.{name} finite", value)

@@ -55,6 +55,7 @@ def test_vector_scaling_prints_a_weight_for_each_class(
     story = json.loads(as_json.stdout)
     assert story["model"] == str(tmp_path / "new" / "vector")
     assert story["calibration"]["method"] == "temperature"
+    assert story["calibration"]["intensity_weight"] == 0
     assert story["calibration"]["intervals"] is None and story["quality"] is None
 
 
@@ -63,6 +64,7 @@ def test_vector_scaling_prints_a_weight_for_each_class(
     [
         ("train.csv", (), "the model was trained on it"),
         ("held-out.csv", ("--coverage", 0.9), "need at least 9 labelled subjects"),
+        ("held-out.csv", ("--intensity-weight", 0.5), "needs two structures or more"),
         ("none.csv", (), "none.csv: cannot be read"),
     ],
 )

@@ -12,7 +12,7 @@ from torch import nn
 from nobrainer import models
 from nobrainer.bayes.draws import plan_draws, realise
 from nobrainer.inference.predict import Sampling, Scaling, TileResult
-from nobrainer.inference.predictor import Predictor
+from nobrainer.inference.predictor import Evidence, Predictor
 from nobrainer.models import MODELS
 from nobrainer.types import Shape3
 
@@ -95,13 +95,14 @@ def _predict(
         maps.probabilities[:, *tile.where] = tile.probabilities
         maps.votes[:, *tile.where] = tile.votes
 
-    scaling = how.pop("scaling", None)
+    scaling, evidence = how.pop("scaling", None), how.pop("evidence", None)
     predictor = Predictor(
         model,
         N_CLASSES,
         Sampling(SEED, n_draws, block_shape, batch_size),
         torch.device("cpu"),
         scaling=scaling,
+        evidence=evidence,
     )
     counts = predictor(image, BACKGROUND, keep, **how)
     assert seen.min() == seen.max() == 1
@@ -372,6 +373,40 @@ def test_scaling_comes_before_the_softmax_of_every_draw(name):
     found = _predict(model, image, scaling=Scaling((1.5,) * 3, tuple(bias)))
     np.testing.assert_allclose(found.probabilities, draws.mean(0), atol=1e-5)
     np.testing.assert_allclose(found.variance, draws.var(0).mean(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bayesian_vnet", "ensemble", "unet"])
+def test_intensities_add_the_same_to_every_draw_however_the_scan_is_cut(name):
+    args = {"norm": "instance"} if name == "unet" else {}
+    model, image = _model(name, **args), _volume((17, 16, 18), margin=4)
+    evidence = Evidence(0.7, (0, 1, 2))
+    shape = (2, N_CLASSES, *image.shape)
+
+    def logits_of(evidence, block_shape):
+        logits = np.zeros(shape, np.float32)
+
+        def keep(draw, where, values):
+            logits[draw][:, *where] = values.numpy()
+
+        how = {"evidence": evidence, "on_logits": keep}
+        return logits, _predict(model, image, 2, block_shape, **how)
+
+    plain, _ = logits_of(None, (16, 16, 16))
+    weighed, found = logits_of(evidence, (16, 16, 16))
+    added = weighed - plain
+    n_passes = 2 if name != "unet" else 1
+    assert np.abs(added[:n_passes]).max() > 0.05
+    np.testing.assert_array_equal(added[0, 0], 0)
+    for draw in added[1:n_passes]:
+        np.testing.assert_allclose(draw, added[0], atol=1e-5)
+    # One function of the intensity, in the field around the scan as well.
+    field = added[0][:, image == BACKGROUND]
+    np.testing.assert_allclose(field, field[:, :1].repeat(field.shape[1], 1), atol=1e-5)
+    odds = np.exp(weighed[:n_passes].astype(np.float64))
+    mean = (odds / odds.sum(1, keepdims=True)).mean(0)
+    np.testing.assert_allclose(found.probabilities, mean, atol=1e-5)
+    if name != "unet":
+        _assert_same(logits_of(evidence, (8, 8, 8))[1], found)
 
 
 def test_prediction_leaves_model_and_image_alone():

@@ -1,10 +1,10 @@
-"""Evaluation agrees with prediction, and refuses what does not fit."""
+"""Evaluation and calibration agree with prediction, and refuse what does not fit."""
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from nested_balls import BLOCK, build, dice, values
+from nested_balls import BLOCK, TINY, ball, build, dice, grid, values
 from nobrainer.errors import InputError
 from nobrainer.evaluation import summarise
 from nobrainer.naming import stem
@@ -62,3 +62,42 @@ def test_a_model_saved_in_half_precision_is_the_one_with_its_kernels_rounded(
     assert whole.recipe_.model.weights == "float32"
     with pytest.raises(InputError, match=r"format of weights 'half'.*float16"):
         half.save(tmp_path / "none", weights="half")
+
+
+def test_the_weight_of_the_intensities_holds_for_predictions_and_is_kept(tmp_path):
+    pairs = []
+    for number in range(5):
+        image, core = ball(number)
+        labels = (core + (image > 50)).astype(np.uint8)
+        paths = tmp_path / f"sub-{number}_T1w.nii", tmp_path / f"sub-{number}_seg.nii"
+        for data, path in zip((image, labels), paths, strict=True):
+            nib.save(nib.Nifti1Image(data, grid()), path)
+        pairs.append(paths)
+    data = Dataset.from_files(pairs[:2], (16, 16, 16), n_classes=3).batch(2)
+    model = Segmentation("bayesian_vnet", TINY["bayesian_vnet"])
+    model.fit(data, epochs=2, opt_args={"lr": 0.02})
+    plain = model.predict(pairs[4][0], n_samples=3, seed=0).volumes_mm3
+    held_out = model.dataset(pairs[2:4])
+    model.calibrate(held_out, n_samples=3, intensity_weight=0.6)
+    evidence = model.learned_.predictor(3, 0).evidence
+    assert (evidence.weight, evidence.shared) == (0.6, (0, 1, 2))
+    weighed = model.predict(pairs[4][0], n_samples=3, seed=0).volumes_mm3
+    assert not np.array_equal(weighed, plain)
+    loaded = Segmentation.load(model.save(tmp_path / "weighed"))
+    assert loaded.calibration_.intensity_weight == 0.6
+    again = loaded.predict(pairs[4][0], n_samples=3, seed=0).volumes_mm3
+    np.testing.assert_array_equal(again, weighed)
+    # A new calibration has a weight of its own, and a temperature moves no label.
+    model.calibrate(held_out, n_samples=3)
+    assert model.learned_.predictor(3, 0).evidence is None
+    again = model.predict(pairs[4][0], n_samples=3, seed=0).volumes_mm3
+    np.testing.assert_array_equal(again, plain)
+
+
+def test_a_weight_of_the_intensities_that_cannot_be_used_is_refused(fitted, pairs):
+    held_out = fitted.dataset(pairs[3:])
+    with pytest.raises(InputError, match="intensity_weight must be a number from 0"):
+        fitted.calibrate(held_out, intensity_weight=1.5)
+    with pytest.raises(InputError, match="this model knows foreground"):
+        fitted.calibrate(held_out, intensity_weight=0.5)
+    assert fitted.calibration_ is None

@@ -95,6 +95,15 @@ class HeldOut:
     "needs 9 subjects, or images of label maps, or more.  [default: no intervals]",
 )
 @click.option(
+    "--intensity-weight",
+    metavar="WEIGHT",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="How much the intensities of a scan itself count beside the network in "
+    "predictions of the copy; 0 is not at all.",
+)
+@click.option(
     "--quality",
     is_flag=True,
     help="Also learn to predict the Dice of a scan without labels, from these scans "
@@ -109,6 +118,7 @@ def calibrate(
     output_dir: Path,
     method: Literal["temperature", "vector"],
     coverage: float | None,
+    intensity_weight: float,
     quality: bool,
     draws: Draws,
     overwrite: bool,
@@ -142,6 +152,7 @@ def calibrate(
         coverage=coverage,
         n_samples=draws.n_samples,
         seed=draws.seed,
+        intensity_weight=intensity_weight,
     )
     if quality:
         scan_s = (time.monotonic() - started) / len(dataset)

@@ -99,6 +99,8 @@ def echo_fitted(segmentation: "nb.Segmentation") -> None:
             values["temperature"] = 1 / calibration.weight[0]
         else:
             columns |= {"weight": calibration.weight, "bias": calibration.bias}
+        if calibration.intensity_weight:
+            values["weight of the scan's intensities"] = calibration.intensity_weight
         intervals = calibration.intervals
         if intervals is not None:
             values["intervals"] = (

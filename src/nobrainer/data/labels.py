@@ -173,15 +173,23 @@ class LabelTable:
         ids: list[int | None] = [0]
         for index in range(1, max(members) + 1):
             first, *others = members[index]
-            short = first["name"]
-            if others:
-                for prefix in HEMISPHERES:
-                    short = short.removeprefix(prefix)
+            short = _without_side(first["name"]) if others else first["name"]
             names.append(merged.get(index, short))
             colors.append(first["color"])
             is_one = not others or names[-1] == first["name"]
             ids.append(int(first["freesurfer_id"]) if is_one else None)
         return cls(tuple(names), tuple(colors), tuple(ids))
+
+    def sides_together(self) -> tuple[int, ...]:
+        """A number for each class, in their order; left and right partners share one.
+
+        >>> LabelTable(("background", "Left-Putamen", "Right-Putamen")).sides_together()
+        (0, 1, 1)
+        """
+        numbers: dict[str, int] = {}
+        return tuple(
+            numbers.setdefault(_without_side(name), len(numbers)) for name in self.names
+        )
 
     def to_tsv(self) -> str:
         """The table as tab-separated text, for the folder of a model.
@@ -274,3 +282,10 @@ def parse_label(value: object, where: str) -> int:
             f"{MOST_VALUE}, got {value!r}"
         )
     return number
+
+
+def _without_side(name: str) -> str:
+    """The name of a structure without the side that it lies on."""
+    for prefix in HEMISPHERES:
+        name = name.removeprefix(prefix)
+    return name

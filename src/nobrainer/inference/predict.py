@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nobrainer import inference
 from nobrainer.bayes.draws import Draw, Draws
+from nobrainer.inference.intensities import Likelihood
 from nobrainer.inference.moments import RunningMoments, Statistics, statistics_bytes
 from nobrainer.inference.stream import Stream
 from nobrainer.inference.tiles import (
@@ -124,6 +125,7 @@ class VolumePrediction:
     scaling: change of the logits that calibrates them; None leaves them as they are.
     n_classes: number of channels of the network's output.
     on_tile, on_pass, on_logits: see `nobrainer.inference.predictor.Predictor`.
+    likelihood: what the scan's own intensities add to the logits; None adds nothing.
     streams: for each network used so far, what computes its layers slab by slab.
     """
 
@@ -138,6 +140,7 @@ class VolumePrediction:
     on_tile: Callable[[TileResult], None]
     on_pass: Callable[[int, int], None]
     on_logits: OnLogits | None
+    likelihood: Likelihood | None = None
     streams: dict[nn.Module, Stream | Windows] = field(default_factory=dict)
 
     def run_exact(self, halo: int, stride: int, width: int) -> np.ndarray:
@@ -241,7 +244,8 @@ class VolumePrediction:
                 ]
             made = stream.run(self.scan, self.background)
             for slab, logits in zip(slabs, made, strict=True):
-                yield n, slab, logits[0]
+                beyond = content == NOWHERE
+                yield n, slab, self._weighed(logits[0], None if beyond else slab)
 
     def _stream(self, network: nn.Module) -> Stream | Windows:
         if network not in self.streams:
@@ -289,7 +293,7 @@ class VolumePrediction:
             logits = inference.blend_windows(
                 network, window, roi, self.sampling.batch_size, self.background
             )
-            logits = logits[0]
+            logits = self._weighed(logits[0], whole)
             label = moments.update(self._scaled(logits))
             counts[n] += (
                 torch.bincount(label.flatten(), minlength=self.n_classes).cpu().numpy()
@@ -299,6 +303,22 @@ class VolumePrediction:
             self.on_pass(n + 1, len(counts))
         self.on_tile(_result(moments.result(), whole))
         return counts
+
+    def _weighed(self, logits: Tensor, area: Tile | None) -> Tensor:
+        """A network's logits (C, i, j, k), with what the scan's intensities add.
+
+        Args:
+            logits: what the network says.
+            area: where in the scan; None in the field beyond it.
+        """
+        if self.likelihood is None:
+            return logits
+        if area is None:
+            shape = logits.shape[1:]
+            seen = torch.full(shape, self.background, device=self.scan.device)
+        else:
+            seen = self.scan[area.where]
+        return logits + self.likelihood(seen)
 
     def _scaled(self, logits: Tensor) -> Tensor:
         """The logits (C, i, j, k), calibrated where there is a scaling."""

@@ -1,13 +1,14 @@
 """The predictor: a trained network, and how it is applied to scans."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 
 from nobrainer.bayes.draws import Draw, Draws, plan_draws
+from nobrainer.inference.intensities import Histograms, Likelihood
 from nobrainer.inference.predict import (
     OnLogits,
     Sampling,
@@ -15,6 +16,19 @@ from nobrainer.inference.predict import (
     TileResult,
     VolumePrediction,
 )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How much the scan's own intensities count beside the network.
+
+    weight: power of the densities of the classes' intensities, in (0, 1].
+    shared: (C,) for each class the number of its histogram, see
+        `nobrainer.inference.intensities.Histograms`.
+    """
+
+    weight: float
+    shared: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,8 @@ class Predictor:
     device: device that the network runs on.
     dtype: number format that the network runs in; the statistics are float32.
     scaling: change of the logits that calibrates them; None leaves them as they are.
+    evidence: how the scan's own intensities change the logits, before the scaling. It
+        takes one more pass, of the posterior mean. None leaves them as they are.
     on_pass: called with (done, total) after each pass of a batch of windows.
     """
 
@@ -36,6 +52,7 @@ class Predictor:
     device: torch.device
     dtype: torch.dtype = torch.float32
     scaling: Scaling | None = None
+    evidence: Evidence | None = None
     on_pass: Callable[[int, int], None] = lambda done, total: None
 
     @property
@@ -62,9 +79,30 @@ class Predictor:
 
         Returns: (n_passes, n_classes) voxel counts of each draw's labels.
         """
+        if self.evidence is None:
+            return self._run(self._plan(), image, background, on_tile, on_logits)
+        histograms = Histograms(image, self.evidence.shared)
+        means = plan_draws(self.model, self.sampling.seed, 0)
+        first = replace(self, scaling=None, on_pass=lambda done, total: None)
+        first._run(means, image, background, lambda tile: None, histograms.keep)
+        likelihood = histograms.fit(self.evidence.weight)
+        return self._run(
+            self._plan(), image, background, on_tile, on_logits, likelihood
+        )
+
+    def _run(
+        self,
+        plan: list[Draw],
+        image: np.ndarray,
+        background: float,
+        on_tile: Callable[[TileResult], None],
+        on_logits: OnLogits | None,
+        likelihood: Likelihood | None = None,
+    ) -> np.ndarray:
+        """Predict a scan with the draws of a plan, see `__call__`."""
         prediction = VolumePrediction(
             Draws(self.model, self.device, self.dtype),
-            self._plan(),
+            plan,
             image,
             torch.from_numpy(image).to(self.device),
             background,
@@ -74,6 +112,7 @@ class Predictor:
             on_tile,
             self.on_pass,
             on_logits,
+            likelihood,
         )
         model = self.model
         halo: int | None = model.halo  # type: ignore[assignment]

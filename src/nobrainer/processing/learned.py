@@ -19,7 +19,7 @@ from nobrainer.data.preprocess import NORMALIZERS
 from nobrainer.errors import InputError
 from nobrainer.inference.moments import MOST_DRAWS
 from nobrainer.inference.predict import Sampling, Scaling, TileResult
-from nobrainer.inference.predictor import Predictor
+from nobrainer.inference.predictor import Evidence, Predictor
 from nobrainer.models.check import load_weights
 from nobrainer.models.registry import OWN, Model, at_most, builder_of
 from nobrainer.posthoc import Calibration, Intervals, QualityModel
@@ -160,9 +160,10 @@ class Learned:
             block = (int(block_shape[0]), int(block_shape[1]), int(block_shape[2]))
         if seed is None:
             seed = secrets.randbelow(2**31)
-        scaling = None
+        scaling, evidence = None, None
         if self.calibration is not None:
             scaling = Scaling(self.calibration.weight, self.calibration.bias)
+            evidence = self.evidence(self.calibration.intensity_weight)
         device = default_device()
         return Predictor(
             self.network,
@@ -171,7 +172,30 @@ class Learned:
             device,
             inference_dtype(precision, device),
             scaling,
+            evidence,
         )
+
+    def evidence(self, weight: float) -> Evidence | None:
+        """How the scan's own intensities count; None where their weight is 0.
+
+        Left and right of a structure look alike and share a histogram.
+
+        Args:
+            weight: their weight beside the network, in [0, 1].
+
+        Raises:
+            InputError: all classes but background share one histogram.
+        """
+        if not weight:
+            return None
+        shared = self.labels.sides_together()
+        if len(set(shared)) < 3:
+            raise InputError(
+                "intensity_weight needs two structures or more that intensities can "
+                "tell apart: this model knows "
+                f"{', '.join(self.labels.names[1:])}: leave the weight 0"
+            )
+        return Evidence(weight, shared)
 
     def intervals(self, predictor: Predictor) -> Intervals | None:
         """The fitted intervals of volumes, if they hold for a predictor.

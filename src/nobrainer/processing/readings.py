@@ -11,6 +11,7 @@ from torch import nn
 
 from nobrainer import bundle
 from nobrainer.calibration import Method, calibrate
+from nobrainer.checks import check_share
 from nobrainer.data.entries import Entry
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.prepare import read_scan
@@ -151,6 +152,7 @@ class Readings:
         n_samples: int = 10,
         seed: int = 0,
         *,
+        intensity_weight: float = 0.0,
         block_shape: Sequence[int] | None = None,
         batch_size: int = 1,
         precision: str = "float32",
@@ -172,18 +174,23 @@ class Readings:
                 intervals of structure volumes, 0.9 say; None fits no intervals.
             n_samples, seed, block_shape, batch_size, precision: as in `predict`; a
                 deterministic model makes one pass.
+            intensity_weight: how much the intensities of a scan itself count beside
+                the network in predictions from now on, in [0, 1]; 0 not at all. See
+                `nobrainer.inference.intensities`. Choose it by held-out Dice.
             verbose: show progress: a bar on a terminal, else a line a scan.
 
         Returns: self, with `calibration_`.
 
         Raises:
-            InputError: scans that training has seen or without labels, or too few
-                for the coverage.
+            InputError: scans that training has seen or without labels, too few for the
+                coverage, or a weight out of bounds.
         """
+        check_share("intensity_weight", intensity_weight)
         learned = self._check_held_out(dataset)
         dataset.warn_of_subjects(stacklevel=2)
-        predictor = learned.predictor(
-            n_samples, seed, block_shape, batch_size, precision
+        predictor = replace(
+            learned.predictor(n_samples, seed, block_shape, batch_size, precision),
+            evidence=learned.evidence(intensity_weight),
         )
         with ProgressBar(verbose=verbose) as bar:
             bar.begin_scans(len(dataset))
@@ -205,7 +212,11 @@ class Readings:
                 coverage=coverage,
                 totals=learned.totals,
             )
-        calibration = replace(calibration, checksums=seen.scan_checksums(dataset))
+        calibration = replace(
+            calibration,
+            checksums=seen.scan_checksums(dataset),
+            intensity_weight=float(intensity_weight),
+        )
         # It changes what the model of quality was fitted on.
         self.learned_ = replace(learned, calibration=calibration, quality=None)
         return self

@@ -83,6 +83,11 @@ def _describe_calibration(calibration: Calibration) -> str:
         f"log-likelihood {calibration.nll_before:.4f} before, "
         f"{calibration.nll_after:.4f} after"
     )
+    if calibration.intensity_weight:
+        text += (
+            f"; the intensities of the scan itself count beside the network, with a "
+            f"weight of {calibration.intensity_weight:g}"
+        )
     intervals = calibration.intervals
     if intervals is not None:
         text += (

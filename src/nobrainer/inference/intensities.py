@@ -1,0 +1,150 @@
+"""What a scan's own intensities say about the classes, beside the network.
+
+A network of limited size and resolution draws boundaries less exactly than the scan
+shows them. So the intensities of the scan itself count, too: from where the network is
+nearly sure, one learns what each class looks like in this very scan, and each voxel's
+intensity then speaks for or against the classes that the network holds possible there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+N_BINS = 96
+"""Bins of a histogram, from the 0.5th to the 99.5th percentile."""
+
+_SMOOTHING_BINS = 2.0
+_N_ROUNDS = 3
+# Voxels that are background beyond this probability show no class.
+_SURE = 0.999
+_LEAST_DENSITY = 1e-5
+# Probabilities are counted in whole units, so that sums do not depend on their order,
+# and so not on how the volume was cut.
+_UNITS = 2**14
+_CHUNK = 2**18
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How much the intensity of a voxel speaks for each class.
+
+    low, high: intensities of the first and of the last bin.
+    table: (N_BINS, C) float32, summands of the classes' logits: weight times the
+        logarithm of the density of the intensities of a class over that of all
+        classes. That of the background is 0.
+    """
+
+    low: float
+    high: float
+    table: Tensor
+
+    def __call__(self, intensities: Tensor) -> Tensor:
+        """Summands of the logits (C, i, j, k) of voxels of intensities (i, j, k)."""
+        bins = _bins(intensities.float(), self.low, self.high).flatten()
+        table = self.table.to(intensities.device)
+        rows = table.index_select(0, bins).reshape(*intensities.shape, -1)
+        return rows.permute(3, 0, 1, 2)
+
+
+class Histograms:
+    """Collects what a network says of a scan, and fits what its classes look like.
+
+    Args:
+        image: intensities of the prepared scan, (I, J, K).
+        shared: (C,) for each class the number of its histogram; classes of the same
+            number share one. The background, class 0, has a number of its own, 0.
+    """
+
+    def __init__(self, image: np.ndarray, shared: Sequence[int]) -> None:
+        self._image = torch.from_numpy(image)
+        self._shared = torch.tensor(shared)
+        self._intensities: list[Tensor] = []
+        self._shares: list[Tensor] = []
+
+    def keep(
+        self, draw: int, where: tuple[slice, slice, slice], logits: Tensor
+    ) -> None:
+        """Take the logits (C, i, j, k) of a part of the scan; called for every part.
+
+        Args:
+            draw: number of the draw; those of several count alike.
+            where: where the part lies.
+            logits: logits on the CPU, float32.
+        """
+        probabilities = torch.softmax(logits, 0)
+        inside = probabilities[0] < _SURE
+        rows = probabilities[:, inside]
+        shares = rows.new_zeros(int(self._shared.max()) + 1, rows.shape[1])
+        shares.index_add_(0, self._shared, rows)
+        self._shares.append((shares * _UNITS).round().to(torch.int16))
+        self._intensities.append(self._image[where][inside])
+
+    def fit(self, weight: float) -> Likelihood | None:
+        """What the classes look like in this scan.
+
+        Expectation and maximisation in turn: each voxel counts in the histograms of the
+        classes by its probabilities, and these follow from the network's and from the
+        histograms of the turn before. The background of a head is many things, so it
+        has no histogram of its own: its density is that of all other classes together,
+        and an intensity hardly moves a voxel from or to the background.
+
+        Args:
+            weight: weight of the intensities beside the network, in (0, 1]: the power
+                of the densities. Neighbouring voxels are alike, so that each of them
+                tells less than its full weight.
+
+        Returns:
+            The likelihood; None where the network sees no class, or all that it sees
+            has one intensity.
+
+        Sources: Wells et al., "Adaptive segmentation of MRI data", IEEE TMI 15 (1996);
+        Van Leemput et al., "Automated model-based tissue classification of MR images of
+        the brain", IEEE TMI 18 (1999); Puonti et al., "Fast and sequence-adaptive
+        whole-brain segmentation using parametric Bayesian modeling", NeuroImage 143
+        (2016).
+        """
+        intensities = torch.cat(self._intensities)
+        if not len(intensities):
+            return None
+        low, high = np.percentile(intensities.numpy(), (0.5, 99.5)).tolist()
+        if not low < high:
+            return None
+        bins = _bins(intensities, low, high)
+        shares = torch.cat(self._shares, 1)
+        ratio = torch.ones(len(shares), N_BINS, dtype=torch.float64)
+        for _ in range(_N_ROUNDS):
+            counts = torch.zeros_like(ratio)
+            for start in range(0, len(bins), _CHUNK):
+                part = slice(start, start + _CHUNK)
+                posterior = shares[:, part] * (ratio**weight)[:, bins[part]]
+                posterior /= posterior.sum(0).clamp_min(torch.finfo().tiny)
+                # Whole numbers, of which floating point makes exact sums.
+                posterior = (posterior * _UNITS).round()
+                counts.index_add_(1, bins[part], posterior)
+            ratio = _ratio(counts.numpy())
+        table = weight * ratio.log()[self._shared]
+        return Likelihood(low, high, table.t().float().contiguous())
+
+
+def _ratio(counts: np.ndarray) -> Tensor:
+    """Density of each histogram (G, N_BINS) over that of all but the background."""
+    smooth = ndimage.gaussian_filter1d(counts, _SMOOTHING_BINS, axis=1, mode="nearest")
+    together = smooth[1:].sum(0)
+    together = np.maximum(together / max(together.sum(), 1.0), _LEAST_DENSITY)
+    # One more voxel, that looks like all others together: a class of which nothing is
+    # seen looks like these.
+    smooth += _UNITS * together
+    density = smooth / smooth.sum(1, keepdims=True)
+    ratio = np.maximum(density, _LEAST_DENSITY) / together
+    ratio[0] = 1.0
+    return torch.from_numpy(ratio)
+
+
+def _bins(intensities: Tensor, low: float, high: float) -> Tensor:
+    """The bin of each intensity; those beyond the ends are in the outermost bins."""
+    place = (intensities - low) * ((N_BINS - 1) / (high - low))
+    return place.round().clamp(0, N_BINS - 1).long()
