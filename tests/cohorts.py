@@ -12,8 +12,8 @@ from nobrainer.provenance import Method, Result
 from nobrainer.results.records import Records
 
 COLUMNS = (
-    *("index", "name", "status", "volume_mm3", "volume_sd_mm3"),
-    *("volume_low_mm3", "volume_high_mm3", "conformal_low_mm3", "conformal_high_mm3"),
+    *("index", "name", "status", "volume-mm3", "volume-std-mm3"),
+    *("volume-low-mm3", "volume-high-mm3", "conformal_low_mm3", "conformal_high_mm3"),
 )
 METHOD = {
     "model": "box",

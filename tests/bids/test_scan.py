@@ -58,8 +58,10 @@ def test_tables_say_what_values_mean_and_how_large_structures_are(
     with open(f"{start}_desc-volumetric_morph.tsv", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert [row["index"] for row in rows] == ["2", "3", "41", "42", "n/a"]
-    *parts, brain = [float(row["volume_mm3"]) for row in rows]
+    *parts, brain = [float(row["volume-mm3"]) for row in rows]
     assert rows[-1]["name"] == "brain" and brain == pytest.approx(sum(parts))
+    # Parameter, statistic and unit, as the draft of the standard writes them.
+    assert {"volume-std-mm3", "volume-low-mm3", "volume-high-mm3"} < set(rows[0])
     columns = json.loads(Path(f"{start}_desc-volumetric_morph.json").read_text())
     assert set(columns) == set(rows[0]) and "subject" not in columns
     quality = json.loads(Path(f"{start}_quality.json").read_text())

@@ -8,6 +8,7 @@ from typing import Any
 
 import nobrainer as nb
 from nobrainer.bids.layout import Source
+from nobrainer.bids.tables import morphometry_column
 from nobrainer.data.freesurfer import FREESURFER_NAMES
 from nobrainer.data.labels import LabelTable
 from nobrainer.json_records import to_json
@@ -121,6 +122,7 @@ def morphometry_table(prediction: "nb.Prediction") -> str:
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     # All rows are about one scan.
+    writer.writerow([morphometry_column(name) for name in next(rows)[1:]])
     writer.writerows(row[1:] for row in rows)
     return text.getvalue()
 
@@ -133,7 +135,9 @@ def of_morphometry(coverage: float | None) -> str:
             there are none.
     """
     columns = nb.structures.sidecar(coverage)
-    return to_json({n: one for n, one in columns.items() if n != _SUBJECT}) + "\n"
+    del columns[_SUBJECT]
+    named = {morphometry_column(name): about for name, about in columns.items()}
+    return to_json(named) + "\n"
 
 
 def of_quality(

@@ -1,12 +1,11 @@
 """The page of a participant, made from the files of the scans that are done."""
 
-import csv
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nobrainer.bids.tables import read_morphometry, to_number
 from nobrainer.report.document import Picture
 from nobrainer.report.subject import SubjectScan, write_subject
 
@@ -40,8 +39,7 @@ def _read(
     prefix = quality.name.removesuffix(_QUALITY)
     figures = out_dir / subject / "figures"
     table = quality.with_name(f"{prefix}_desc-volumetric_morph.tsv")
-    with table.open(encoding="utf-8", newline="") as text:
-        rows = list(csv.DictReader(text, delimiter="\t"))
+    _, rows = read_morphometry(table)
     score = "" if found["score"] is None else f"{found['score']:.3f}"
     return SubjectScan(
         name=found["scan"],
@@ -54,11 +52,7 @@ def _read(
         ),
         page=f"{subject}/figures/{prefix}_report.html",
         volumes_mm3={
-            row["name"]: (_number(row["volume_mm3"]), _number(row["volume_sd_mm3"]))
+            row["name"]: (to_number(row["volume_mm3"]), to_number(row["volume_sd_mm3"]))
             for row in rows
         },
     )
-
-
-def _number(text: str) -> float:
-    return math.nan if text == "n/a" else float(text)

@@ -10,6 +10,14 @@ from nobrainer.errors import InputError
 Row = dict[str, str]
 """The cells of a row by the name of their column."""
 MISSING = "n/a"
+_MORPHOMETRY = {
+    "volume_mm3": "volume-mm3",
+    "volume_sd_mm3": "volume-std-mm3",
+    "volume_low_mm3": "volume-low-mm3",
+    "volume_high_mm3": "volume-high-mm3",
+}
+"""Figures of a volume as the draft of BIDS extension 11 writes them, by our names:
+parameter, statistic and unit, with hyphens between them."""
 
 
 def read_tsv(path: Path) -> tuple[list[str], list[Row]]:
@@ -48,6 +56,35 @@ def read_tsv(path: Path) -> tuple[list[str], list[Row]]:
                 }
             )
     return header, rows
+
+
+def morphometry_column(name: str) -> str:
+    """What a figure of structures is called in `_morph.tsv`.
+
+    Args:
+        name: its name in all other tables.
+    """
+    return _MORPHOMETRY.get(name, name)
+
+
+def read_morphometry(path: Path) -> tuple[list[str], list[Row]]:
+    """Read a table `_morph.tsv`, its columns under the names of all other tables.
+
+    Args:
+        path: path of the file.
+
+    Raises:
+        InputError: as for `read_tsv`.
+    """
+    ours = {column: name for name, column in _MORPHOMETRY.items()}
+    columns, rows = read_tsv(path)
+    return (
+        [ours.get(column, column) for column in columns],
+        [
+            {ours.get(column, column): cell for column, cell in row.items()}
+            for row in rows
+        ],
+    )
 
 
 def write_tsv(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:

@@ -30,7 +30,7 @@ def test_the_wide_table_has_a_row_for_each_scan_that_is_done(cohort) -> None:
     from_file = pandas.read_csv(
         cohort.directory / "sub-05/ses-a/anat/sub-05_ses-a_desc-volumetric_morph.tsv",
         sep="\t",
-    ).set_index("name")["volume_mm3"]
+    ).set_index("name")["volume-mm3"]
     assert row[PART] == pytest.approx(from_file[PART])
     assert row["intracranial_mm3"] == pytest.approx(from_file["intracranial"])
     assert row["brain_mm3"] == pytest.approx(from_file["brain"])
@@ -185,6 +185,6 @@ def test_damaged_results_and_empty_folders_are_told(cohort, tmp_path: Path) -> N
     group = write_group(read_layout(cohort.root), copy)
     told = {gap.subject: f"{gap.state}: {gap.reason}" for gap in group.gaps}
     assert "sub-02_ses-a_quality.json: cannot be read" in told["sub-02"]
-    assert "morph.tsv: lacks index, status, volume_mm3" in told["sub-03"]
+    assert "morph.tsv: lacks index, status, volume-mm3" in told["sub-03"]
     assert told["sub-04"].startswith("waiting: its files are gone")
     assert told["sub-02"].startswith("failed: ")

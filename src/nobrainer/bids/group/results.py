@@ -11,7 +11,13 @@ import numpy as np
 
 from nobrainer.bids.layout import Source
 from nobrainer.bids.names import Names
-from nobrainer.bids.tables import MISSING, Row, read_tsv, to_number
+from nobrainer.bids.tables import (
+    MISSING,
+    Row,
+    morphometry_column,
+    read_morphometry,
+    to_number,
+)
 from nobrainer.errors import InputError
 from nobrainer.results.folder import FAILED
 from nobrainer.results.records import Records
@@ -110,8 +116,10 @@ def read_scan(directory: Path, source: Source, names: Names) -> Scan:
         raise InputError(f"{names.quality}: cannot be read ({error})") from error
     if not isinstance(quality, dict):
         raise InputError(f"{names.quality}: is no JSON object")
-    columns, rows = read_tsv(directory / names.morphometry())
-    lacking = [column for column in _NEEDED if column not in columns]
+    columns, rows = read_morphometry(directory / names.morphometry())
+    lacking = [
+        morphometry_column(column) for column in _NEEDED if column not in columns
+    ]
     if lacking:
         raise InputError(f"{names.morphometry()}: lacks {', '.join(lacking)}")
     return Scan(source, names, quality, {row["name"]: row for row in rows})
