@@ -74,6 +74,22 @@ def test_a_model_from_a_store_is_that_of_the_files(table: Path, tmp_path: Path) 
     assert np.allclose(seen["mean"], expected["mean"], atol=1e-3)
 
 
+def test_a_damaged_file_of_a_store_is_named(table: Path, tmp_path: Path) -> None:
+    store = tmp_path / "s.zarr"
+    nobrainer_("data", "convert", table, store)
+    whole = nobrainer_("data", "verify", store)
+    assert whole.stdout == f"{store}: all 15 files are as they were written\n"
+    file = store / "nifti" / "c" / "2" / "0"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    damaged = nobrainer_("data", "verify", store)
+    assert (damaged.exit_code, damaged.stdout) == (2, "")
+    assert f"{file}: of scan sub-2_T1w, subject sub-2, is damaged: remove it, and" in (
+        damaged.stderr
+    )
+
+
 def test_a_bids_data_set_is_converted_with_the_labels_of_another(
     tmp_path: Path,
 ) -> None:

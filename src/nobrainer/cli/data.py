@@ -8,6 +8,7 @@ import click
 import nobrainer as nb
 from nobrainer.bids import pair_with_labels
 from nobrainer.cli.outputs import echo
+from nobrainer.data import zarr_store
 from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
 from nobrainer.processing.progress import ProgressBar
@@ -39,6 +40,7 @@ def data(
       nobrainer data
       nobrainer data --source embedded --cache-dir heads
       nobrainer data convert scans.csv heads.zarr --workers 4
+      nobrainer data verify heads.zarr
     """
     if ctx.invoked_subcommand is None:
         path = nb.get_data(cache_dir, source)
@@ -102,3 +104,21 @@ def convert(
     with ProgressBar(verbose=True) as bar:
         bar.begin("converting", len(dataset))
         echo(dataset.to_zarr(store, workers=workers, progress=bar.advance))
+
+
+@data.command()
+@click.argument("store", type=click.Path(path_type=Path))
+def verify(store: Path) -> None:
+    """Check that the files of a Zarr store are those that were written.
+
+    Reads every file of every scan and compares its SHA-256 with the one in the table
+    of the store. Files that are missing or damaged get a line each.
+
+    \b
+    Examples:
+      nobrainer data verify heads.zarr
+    """
+    with ProgressBar(verbose=True) as bar:
+        bar.begin("verifying", 1)
+        n_files = zarr_store.verify(store, bar.advance)
+    echo(f"{store}: all {n_files} files are as they were written")

@@ -360,6 +360,7 @@ def _write_scan(job: _Job, arrays: "zarr_store.Arrays") -> ScanRow:
         is_synthetic=scan.is_synthetic,
         image=_describe(image_path, job.names[0]),
         label=_describe(label_path, job.names[1]),
+        checksums=arrays.checksums(job.index),
     )
 
 

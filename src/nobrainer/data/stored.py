@@ -14,10 +14,9 @@ from nobrainer.data.targets import make_targets
 from nobrainer.data.windows import VOXELS_PER_CLASS, Centres, clip_window, embed
 from nobrainer.data.zarr_store.table import (
     MISSING,
-    TABLE,
     StoredScan,
     check_prepared_as,
-    read_rows,
+    read_finished,
 )
 from nobrainer.errors import InputError, list_problems
 from nobrainer.recipe import PreprocessConfig
@@ -217,12 +216,7 @@ def list_stored(
             scan in that split.
     """
     arrays = zarr_store.Arrays.open(store)
-    if not (store / TABLE).exists():
-        raise InputError(
-            f"{store}: is not finished: convert the same scans into it again, which "
-            "goes on where it stopped"
-        )
-    rows = read_rows(store / TABLE)
+    rows = read_finished(store)
     chosen = [row for row in rows if split is None or row.split == split]
     if not chosen:
         known = sorted({row.split for row in rows if row.split is not None})

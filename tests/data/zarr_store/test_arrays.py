@@ -74,10 +74,10 @@ def test_what_is_no_store_is_refused(files, store, tmp_path):
         Dataset.from_zarr(tmp_path / "other.zarr")
     root = zarr.open_group(store)
     about = dict(root.attrs["nobrainer"])
-    root.attrs["nobrainer"] = about | {"format_version": 2}
-    with pytest.raises(InputError, match="has format version 2, this nobrainer"):
+    root.attrs["nobrainer"] = about | {"format_version": 3}
+    with pytest.raises(InputError, match="has format version 3, this nobrainer"):
         Dataset.from_zarr(store)
-    with pytest.raises(InputError, match="has format version 2"):
+    with pytest.raises(InputError, match="has format version 3"):
         Dataset.from_files(files).to_zarr(store)
     root.attrs["nobrainer"] = about | {"preprocess": {"normalize": "zscore", "x": 1}}
     with pytest.raises(InputError, match="preprocess"):
@@ -128,7 +128,7 @@ def test_a_damaged_table_is_refused(store):
         (text.replace("spread", "width", 1), "its columns are not scan, subject"),
         (text.replace("[18, 16, 20]", "[18, 16]", 1), "its row is not whole"),
         (text.replace("[18, 16, 20]", "18", 1), "line 2.shape must be a list, got 18"),
-        (text[: text.rindex("\t")] + "\n", "line 3: has 25 cells, not 26"),
+        (text[: text.rindex("\t")] + "\n", "line 3: has 26 cells, not 27"),
     ):
         table.write_text(wrong)
         with pytest.raises(InputError, match=says):

@@ -1,1 +1,2 @@
 from .arrays import Arrays as Arrays
+from .verification import verify as verify

@@ -14,6 +14,7 @@ from zarr.errors import BaseZarrError
 
 from nobrainer.data.zarr_store.chunks import Shards, check_rows, codecs, unpack
 from nobrainer.data.zarr_store.table import (
+    DAMAGED,
     FILL,
     FORMAT_VERSION,
     LISTED,
@@ -23,6 +24,7 @@ from nobrainer.data.zarr_store.table import (
 from nobrainer.errors import InputError, in_one_line
 from nobrainer.io.nifti_zarr import HEADER_BYTES, ome_metadata
 from nobrainer.json_records import build_record
+from nobrainer.provenance import checksum
 from nobrainer.recipe import PreprocessConfig
 from nobrainer.types import Shape3
 
@@ -30,6 +32,11 @@ from nobrainer.types import Shape3
 _CHUNK = 32
 _IMAGES, _LABELS, _VOXELS = "images", "labels/values/0", "voxels"
 _HEADERS = ("nifti", "labels/values/nifti")
+_FILES = (
+    *(f"{array}/c/{{}}/0/0/0" for array in (_IMAGES, _LABELS)),
+    *(f"{array}/c/{{}}/0" for array in (_VOXELS, *_HEADERS)),
+)
+"""Of each scan: its image, its labels, the listed voxels, and the two headers."""
 _DAMAGED = (BaseZarrError, OSError, RuntimeError, ValueError, KeyError, TypeError)
 
 
@@ -166,8 +173,8 @@ class Arrays:
         row[: len(voxels)] = voxels
         with _told(f"{self.path}: cannot be written to"):
             # Zarr would read a file that is there, and stop where it is damaged.
-            for file in self._files(index):
-                file.unlink(missing_ok=True)
+            for file in _FILES:
+                (self.path / file.format(index)).unlink(missing_ok=True)
             for array, data in ((self.images, image), (self.labels, labels)):
                 whole = np.full(array.shape[1:], array.fill_value, data.dtype)
                 k, j, i = data.T.shape
@@ -177,20 +184,27 @@ class Arrays:
             for array, header in zip(self.headers, headers, strict=True):
                 array[index] = np.frombuffer(header, np.uint8)
 
-    def _files(self, index: int) -> tuple[Path, Path, Path]:
-        """The files of the image, the labels and the listed voxels of a scan."""
-        chunk = f"c/{index}/0"
-        images, labels = (
-            Path(f"{self.path}/{n}/{chunk}/0/0") for n in (_IMAGES, _LABELS)
-        )
-        return images, labels, Path(f"{self.path}/{_VOXELS}/{chunk}")
+    def _file(self, kind: int, row: ScanRow) -> Path:
+        """A file of a scan, by its place in `_FILES`."""
+        return Path(f"{self.path}/{_FILES[kind].format(row.index)}")
+
+    def checksums(self, index: int) -> dict[str, str]:
+        """The SHA-256 of each file of a scan, by its path in the store."""
+        files = [file.format(index) for file in _FILES]
+        return {
+            file: checksum(self.path / file)
+            for file in files
+            # Of what is nothing but an array's fill there is no file.
+            if (self.path / file).is_file()
+        }
 
     def missing(self, row: ScanRow) -> Path | None:
         """The first file of a scan that is not there, None where all are."""
-        image, labels, listed = self._files(row.index)
-        # A label map of nothing but 0, which is the array's fill, has no file.
-        needed = [image, labels, listed] if any(row.label_values) else [image, listed]
-        return next((file for file in needed if not file.is_file()), None)
+        # Zarr takes a file that is not there for one that holds nothing but its fill.
+        # A label map of nothing but 0, which is the array's fill, has none.
+        kinds = [0, 1, 2] if any(row.label_values) else [0, 2]
+        files = [self._file(kind, row) for kind in kinds]
+        return next((file for file in files if not file.is_file()), None)
 
     def read_image(self, row: ScanRow, start: Shape3, stop: Shape3) -> np.ndarray:
         """Read intensities; see `VoxelReader`.
@@ -219,7 +233,7 @@ class Arrays:
         Raises:
             InputError: a file is missing or damaged.
         """
-        file = self._files(row.index)[2]
+        file = self._file(2, row)
         with _read_of(row, file):
             listed = unpack(file.read_bytes(), (LISTED,), self.voxels.dtype)
         ends = np.cumsum(row.listed)
@@ -229,13 +243,12 @@ class Arrays:
         self, kind: int, row: ScanRow, start: Shape3, stop: Shape3
     ) -> np.ndarray:
         """Read a box of the image (kind 0) or the labels (1) as they are stored."""
-        file = self._files(row.index)[kind]
+        file = self._file(kind, row)
         with _read_of(row, file):
             stored = self.layouts[kind].read(file, start[::-1], stop[::-1])
         return np.ascontiguousarray(stored.T)
 
 
-_AGAIN = ": remove it, and convert the same scans into the store again"
 _OME_LABELS = {"version": "0.5", "labels": ["values"]}
 
 
@@ -293,8 +306,9 @@ def _told(problem: str) -> Iterator[None]:
 @contextmanager
 def _read_of(row: ScanRow, file: Path) -> Iterator[None]:
     """Say what is wrong with a file of a scan that cannot be read."""
-    with _told(f"{file}: of scan {row.scan}, is damaged{_AGAIN}"):
+    of_scan = f"{file}: of scan {row.scan},"
+    with _told(f"{of_scan} {DAMAGED}"):
         try:
             yield
         except FileNotFoundError as error:
-            raise InputError(f"{file}: of scan {row.scan}, {MISSING}") from error
+            raise InputError(f"{of_scan} {MISSING}") from error

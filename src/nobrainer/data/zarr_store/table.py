@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -13,12 +13,12 @@ import numpy as np
 from nobrainer.data.table import read_cells
 from nobrainer.errors import InputError
 from nobrainer.io import write_text
-from nobrainer.json_records import Json, build_record, parse_json, to_json
+from nobrainer.json_records import Json, build_record, parse_json, since, to_json
 from nobrainer.recipe import PreprocessConfig
 from nobrainer.types import Shape3
 from nobrainer.volume import Geometry
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the layout of a store."""
 TABLE = "scans.tsv"
 """Name of the table in a finished store."""
@@ -29,6 +29,8 @@ LISTED = 2**15
 """The most voxels of a scan that are listed by their label."""
 MISSING = "is missing: convert the same scans into the store again"
 """What is wrong with a file that a store should have."""
+DAMAGED = "is damaged: remove it, and convert the same scans into the store again"
+"""What is wrong with a file that is not as it was written."""
 
 _NOTHING = "n/a"
 
@@ -70,6 +72,8 @@ class ScanRow:
     listed: how many voxels of each are listed in the array `voxels`.
     is_synthetic: whether its file says that nobody was scanned.
     image, label: the files that it was made from.
+    checksums: the SHA-256 of each of its files in the store, by their paths there;
+        empty where an earlier nobrainer wrote it.
     """
 
     scan: str
@@ -92,6 +96,7 @@ class ScanRow:
     is_synthetic: bool
     image: SourceFile
     label: SourceFile
+    checksums: dict[str, str] = field(default_factory=dict, metadata=since(2))
 
     def __post_init__(self) -> None:
         n_values = {len(self.label_values), len(self.label_voxels), len(self.listed)}
@@ -198,6 +203,23 @@ def write_table(rows: Iterable[ScanRow], path: Path) -> None:
     write_text(text.getvalue(), path, overwrite=True)
 
 
+def read_finished(store: Path) -> list[ScanRow]:
+    """Read the table of a store that is finished.
+
+    Args:
+        store: path of the store.
+
+    Raises:
+        InputError: it is not finished, or the table is damaged.
+    """
+    if not (store / TABLE).exists():
+        raise InputError(
+            f"{store}: is not finished: convert the same scans into it again, which "
+            "goes on where it stopped"
+        )
+    return read_rows(store / TABLE)
+
+
 def read_rows(path: Path) -> list[ScanRow]:
     """Read the table of a store.
 
@@ -209,16 +231,16 @@ def read_rows(path: Path) -> list[ScanRow]:
     """
     lines = read_cells(path, ", ".join(_COLUMNS))
     _, header = next(lines, (1, []))
-    if tuple(header) != _COLUMNS:
+    if tuple(header) not in (_COLUMNS, _COLUMNS_1):
         raise InputError(f"{path}: its columns are not {', '.join(_COLUMNS)}")
     rows = []
     for number, cells in lines:
         where = f"{path} line {number}"
-        if len(cells) != len(_COLUMNS):
-            raise InputError(f"{where}: has {len(cells)} cells, not {len(_COLUMNS)}")
+        if len(cells) != len(header):
+            raise InputError(f"{where}: has {len(cells)} cells, not {len(header)}")
         raw: dict[str, Json] = {}
         files: dict[str, dict[str, Json]] = {name: {} for name in _FILES}
-        for column, cell in zip(_COLUMNS, cells, strict=True):
+        for column, cell in zip(header, cells, strict=True):
             whole, _, part = column.partition("_")
             if column in _OF_FILES:
                 files[whole][part] = _from_cell(cell, part in _TEXTS, where)
@@ -232,6 +254,9 @@ _FILES = ("image", "label")
 _TEXTS = {"scan", "subject", "session", "split", "name", "sha256"}
 _OF_FILES = [f"{kind}_{f.name}" for kind in _FILES for f in fields(SourceFile)]
 _COLUMNS = (*(f.name for f in fields(ScanRow) if f.name not in _FILES), *_OF_FILES)
+
+_COLUMNS_1 = tuple(column for column in _COLUMNS if column != "checksums")
+"""Those of format version 1."""
 
 
 def _flat(row: ScanRow) -> list[object]:
