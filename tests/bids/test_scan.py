@@ -13,7 +13,7 @@ from filelock import FileLock
 
 import nobrainer as nb
 from bids_sets import IDS, contents, make_set, run_bids
-from commands import killed_after, nobrainer_
+from commands import errors_of, killed_after, nobrainer_
 from nobrainer.provenance import Result as Record
 
 pytestmark = pytest.mark.slow(seconds=40)
@@ -160,15 +160,21 @@ def test_what_cannot_be_done_has_its_reason_on_record(
         assert f"sub-{number}_T1w.nii.gz" in reason
         assert any(reason in line for line in errors)
     assert before == {p: p.lstat().st_mtime_ns for p in bad.rglob("*")}
-    # A file that was mended is done by the same command.
+    # A file that was mended is done by the same command, beside those that are not.
     good = data / "sub-01" / "ses-a" / "anat" / "sub-01_ses-a_T1w.nii.gz"
     mended = bad / "sub-0" / "anat" / "sub-0_T1w.nii.gz"
     shutil.copy(good, mended)
-    again = run_bids(bad, tmp_path / "out", bids_model, "--participant-label", "0")
-    assert again.exit_code == 0, again.stderr
+    before |= {p: p.lstat().st_mtime_ns for p in (mended, mended.parent)}
+    again = run_bids(bad, tmp_path / "out", bids_model)
+    assert again.exit_code == 1 and "done     1\nfailed   2, see" in again.stdout
+    assert before == {p: p.lstat().st_mtime_ns for p in bad.rglob("*")}
     record = Record.from_json(
         (tmp_path / "out" / "provenance" / "sub-0_T1w.json").read_text()
     )
     assert record.ended and "failed" not in record.data
     (of_input,) = record.inputs
     assert of_input.sha256 == hashlib.sha256(mended.read_bytes()).hexdigest()
+    group = nobrainer_("bids", bad, tmp_path / "out", "group")
+    assert group.exit_code == 0
+    failed, absent = errors_of(group.stderr)
+    assert "sub-1_T1w.nii.gz: failed" in failed and "datalad get" in absent
