@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from distributed import Client
 
+import nobrainer as nb
 from bids_sets import contents
 from commands import PROGRAM, errors_of, nobrainer_
 from engine_acts import do, make_unit
@@ -77,6 +78,15 @@ def test_a_unit_that_kills_its_worker_twice_is_set_aside_and_the_others_are_done
     # Who died has come back, and each worker has one thread.
     assert len({line.split()[0] for lines in begun.values() for line in lines}) >= 3
     assert {line.split()[1] for lines in begun.values() for line in lines} == {"1"}
+
+
+def test_workers_of_another_version_do_nothing(
+    scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nb, "__version__", "another")
+    ((_, outcome),) = Dask(scheduler).run(partial(do, tmp_path), [make_unit("01")])
+    assert isinstance(outcome, SetAside) and "and not another" in outcome.reason
+    assert not list(tmp_path.iterdir())
 
 
 def test_with_a_worker_killed_at_work_all_is_as_the_serial_run_makes_it(

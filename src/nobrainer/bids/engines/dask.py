@@ -8,6 +8,7 @@ from threading import Lock
 from distributed import Client, KilledWorker, as_completed
 from distributed.comm import resolve_address
 
+import nobrainer as nb
 from nobrainer.bids.engines.engine import Act, SetAside
 from nobrainer.bids.scan import Outcome, Unit
 from nobrainer.errors import InputError
@@ -97,7 +98,9 @@ def _do_all(
     client: Client, act: Act, units: Sequence[Unit]
 ) -> Iterator[tuple[Unit, Outcome | SetAside]]:
     """Do units until each has an outcome or was given up."""
-    futures = [client.submit(_do, act, unit, pure=False) for unit in units]
+    futures = [
+        client.submit(_do, nb.__version__, act, unit, pure=False) for unit in units
+    ]
     waiting = {future.key: unit for future, unit in zip(futures, units, strict=True)}
     ended = as_completed(futures, loop=client.loop)
     # From here on nobody else holds them: what has ended is forgotten.
@@ -133,7 +136,10 @@ def _describe(error: KilledWorker) -> str:
     )
 
 
-def _do(act: Act, unit: Unit) -> Outcome:
+def _do(version: str, act: Act, unit: Unit) -> Outcome:
     """Do a unit on a worker, also on one with several threads that has come later."""
+    if nb.__version__ != version:
+        # The records name the version that gives the command.
+        raise RuntimeError(f"it has version {nb.__version__}, and not {version}")
     with _one_at_a_time:
         return act(unit)
