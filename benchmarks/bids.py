@@ -4,7 +4,8 @@ Synthetic heads are laid out as a data set, and a small model is trained for a m
 unless one is given. Each part prints its figures, with CPU-seconds beside wall clock,
 because a busy machine changes only the latter.
 
-    python benchmarks/bids.py same --n-scans 60          # engines agree; second run
+    python benchmarks/bids.py same --n-scans 60          # engines agree; second run;
+                                                         # one of Dask's workers dies
     python benchmarks/bids.py flat --n-scans 300         # memory and time stay flat
     python benchmarks/bids.py throughput --n-scans 20    # against a loop over predict
     python benchmarks/bids.py throughput --scan head.nii.gz --n-scans 4
@@ -16,16 +17,21 @@ import json
 import os
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import psutil
+from distributed import Client
 
 import nobrainer as nb
 from nobrainer.bids.engines.serial import Serial
@@ -37,8 +43,11 @@ from nobrainer.results import make_method
 
 IDS = (0, 2, 3, 4, 24, 41, 42, 43)
 PROGRAM = [sys.executable, "-c", "from nobrainer.cli import main; main()"]
-LEFT_OUT = ("provenance", "provenance.json", "dataset_description.json")
+# They name times.
+LEFT_OUT = ("provenance", "provenance.json")
 WARM_UP = 5
+N_WORKERS = 3
+WAIT_S = 120
 
 
 def make_set(root: Path, n_scans: int, resolution_mm: float, scan: Path | None) -> Path:
@@ -96,16 +105,70 @@ def contents(out: Path) -> dict[str, bytes]:
     }
 
 
+@contextmanager
+def dask_workers(folder: Path) -> Iterator[Client]:
+    """A connection to a Dask scheduler that has workers of one thread each."""
+    file = folder / "scheduler.json"
+    options = {
+        "scheduler": ("--host", "127.0.0.1", "--port", "0", "--no-dashboard"),
+        "worker": ("--nworkers", N_WORKERS, "--nthreads", 1, "--no-dashboard"),
+    }
+    processes = []
+    try:
+        for name, own in options.items():
+            program = (sys.executable, "-m", "dask", name, "--scheduler-file", file)
+            with (folder / f"{name}.log").open("w") as log:
+                processes.append(
+                    subprocess.Popen(
+                        [*map(str, program), *map(str, own)],
+                        cwd=folder,
+                        stdout=log,
+                        stderr=log,
+                    )
+                )
+        with Client(scheduler_file=str(file), timeout=WAIT_S) as client:
+            client.wait_for_workers(N_WORKERS, timeout=WAIT_S)
+            yield client
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait(WAIT_S)
+
+
+def kill_a_worker(client: Client, out: Path, run: Future) -> int:
+    """Kill a worker that is at work, when some scans are done; how many were killed."""
+    numbers = client.run(os.getpid)
+    while not run.done():
+        at_work = [one for one, keys in client.processing().items() if keys]
+        if at_work and len(list(out.glob("sub-*.html"))) >= WARM_UP:
+            os.kill(numbers[at_work[0]], signal.SIGKILL)
+            return 1
+        time.sleep(0.1)
+    return 0
+
+
+def carry_out(executor: str, args: tuple[object, ...], out: Path, folder: Path) -> str:
+    """Call `nobrainer bids` with an executor; return what it cost."""
+    if executor != "dask":
+        return cost(call("bids", *args, "--executor", executor))
+    with dask_workers(folder) as client, ThreadPoolExecutor() as threads:
+        address = client.scheduler.address
+        where = ("--executor", executor, "--scheduler", address)
+        run = threads.submit(call, "bids", *args, *where)
+        n_killed = kill_a_worker(client, out, run)
+        wall_s = run.result()["wall_s"]
+        return f"{wall_s:.1f} s, {n_killed} of {N_WORKERS} workers killed"
+
+
 def same(args: argparse.Namespace, folder: Path, data: Path, model: Path) -> None:
     """Outputs of the engines, the validator's errors, and the second run."""
     common = ("participant", "--model", model, "--n-samples", args.n_samples)
     found = {}
     for executor in args.executors:
         out = folder / executor
-        one = call("bids", data, out, *common, "--executor", executor, "--json")
-        scans = json.loads(str(one["out"]))["scans"]
-        n_done = sum(scan["state"] == "done" for scan in scans)
-        print(f"{executor:7} {n_done} done, {cost(one)}")
+        taken = carry_out(executor, (data, out, *common), out, folder)
+        n_done = len(list(out.glob("sub-*.html")))
+        print(f"{executor:7} {n_done} done, {taken}", flush=True)
         found[executor] = contents(out)
     first = next(iter(found.values()))
     for executor, other in list(found.items())[1:]:
@@ -113,9 +176,7 @@ def same(args: argparse.Namespace, folder: Path, data: Path, model: Path) -> Non
             n for n in first.keys() | other.keys() if first.get(n) != other.get(n)
         ]
         print(f"{executor:7} {len(unlike)} of {len(first)} files differ {unlike[:3]}")
-    executor = args.executors[-1]
-    out = folder / executor
-    again = call("bids", data, out, *common, "--executor", executor, "--json")
+    again = call("bids", data, out, *common, "--json")
     scans = json.loads(str(again["out"]))["scans"]
     n_computed = sum(not scan["was_done"] for scan in scans)
     print(f"again   {n_computed} computed, {cost(again)}")
@@ -240,7 +301,7 @@ def main() -> None:
         "--scan", type=Path, help="a real scan, of which copies are made"
     )
     parser.add_argument("--model", type=Path, help="folder of a model")
-    parser.add_argument("--executors", nargs="+", default=["serial", "local"])
+    parser.add_argument("--executors", nargs="+", default=["serial", "local", "dask"])
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
