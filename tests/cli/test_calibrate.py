@@ -110,3 +110,35 @@ def test_without_a_number_there_are_as_many_draws_as_were_calibrated_with(
     )
     method = Method.from_json((plain / "provenance.json").read_text())
     assert (method.n_samples, method.coverage) == (10, None)
+
+
+def test_scans_of_a_store_calibrate_as_their_files_do(
+    balls: Path, tmp_path: Path
+) -> None:
+    table, store = balls / "held-out.csv", tmp_path / "s.zarr"
+    spacing_mm = nb.Segmentation.load(balls / "brain").recipe_.preprocess.spacing_mm
+    nobrainer_("data", "convert", table, store, "--spacing", *spacing_mm)
+    found = []
+    for number, source in enumerate((table, store)):
+        result = nobrainer_(
+            *("calibrate", "--data", source, "--model", balls / "brain", "--json"),
+            *("--output-dir", tmp_path / str(number), "--n-samples", 2),
+        )
+        assert result.exit_code == 0, result.stderr
+        found.append(json.loads(result.stdout)["calibration"])
+    of_files, of_store = found
+    assert of_store["checksums"] == of_files["checksums"]
+    assert of_store["weight"] == pytest.approx(of_files["weight"], rel=1e-3)
+    ask = ("calibrate", "--model", balls / "brain", "--output-dir", tmp_path / "no")
+    for source, option, says in (
+        (store, "--quality", "is a store, whose scans are no longer as they came"),
+        (store, "--split=a", "has no scan in the split 'a'"),
+        (table, "--split=a", "held-out.csv: has no scan in the split 'a'"),
+        (tmp_path, "--split=a", "is no store: make one by"),
+    ):
+        refused = nobrainer_(*ask, "--data", source, option)
+        assert refused.exit_code == 2 and says in refused.stderr
+    evaluate = ("evaluate", "--data", store, "--output-dir", tmp_path / "no")
+    refused = nobrainer_(*evaluate, "--model", balls / "brain")
+    assert "s.zarr: is a folder: give a CSV or TSV file with" in refused.stderr
+    assert not (tmp_path / "no").exists()

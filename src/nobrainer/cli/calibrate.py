@@ -11,7 +11,7 @@ import nobrainer as nb
 from nobrainer.cli.info import echo_fitted
 from nobrainer.cli.options import JSON, MODEL, Draws, gather
 from nobrainer.cli.outputs import echo, save_model, to_json
-from nobrainer.data.table import read_table
+from nobrainer.data.table import read_split, read_table
 from nobrainer.errors import InputError
 
 
@@ -24,10 +24,19 @@ class HeldOut:
         click.option(
             "--data",
             "table",
-            metavar="CSV",
+            metavar="CSV|STORE",
             type=click.Path(path_type=Path),
             help="Table with the columns features,labels: scans that training has not "
-            "seen. Relative paths start from the table's directory.",
+            "seen. Relative paths start from the table's directory. Or a store, see "
+            "`nobrainer data convert`.",
+        ),
+    ]
+    split: Annotated[
+        str | None,
+        click.option(
+            "--split",
+            metavar="NAME",
+            help="Take the scans of --data that its column split calls so.",
         ),
     ]
     label_maps: Annotated[
@@ -62,10 +71,16 @@ class HeldOut:
             raise InputError(
                 "nothing to calibrate on: give --data, --label-maps or both"
             )
-        pairs = [] if self.table is None else read_table(self.table)
+        if self.table is None and self.split is not None:
+            raise InputError("--split is for --data: give it, too")
         maps = []
         if self.label_maps is not None:
             maps = read_table(self.label_maps, ["labels"])
+        if self.table is not None and self.table.is_dir():
+            return segmentation.dataset(
+                (), maps, self.n_images, store=self.table, split=self.split
+            )
+        pairs = [] if self.table is None else read_split(self.table, self.split)
         return segmentation.dataset(pairs, maps, self.n_images)
 
 
@@ -142,6 +157,12 @@ def calibrate(
     nb.bundle.check_place(output_dir, overwrite=overwrite)
     segmentation = nb.Segmentation.load(model_dir)
     dataset = held_out.read(segmentation)
+    if quality and held_out.table is not None and held_out.table.is_dir():
+        raise InputError(
+            f"{held_out.table}: is a store, whose scans are no longer as they came, "
+            "and --quality degrades such scans: give a table of their files, or leave "
+            "out --quality"
+        )
     if quality:
         # Before the work of calibrating, which an error afterwards would lose.
         nb.quality.check_enough(dataset.subjects)

@@ -50,10 +50,11 @@ class Search:
         click.option(
             "--data",
             "table",
-            metavar="CSV",
+            metavar="CSV|STORE",
             type=click.Path(path_type=Path),
             help="Table with the columns features,labels: a scan and its labels per "
-            "row.  [default: the sample data]",
+            "row; or a store, see `nobrainer data convert`.  [default: the sample "
+            "data]",
         ),
     ]
 

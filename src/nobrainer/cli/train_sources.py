@@ -11,7 +11,7 @@ import click
 import nobrainer as nb
 from nobrainer.cli.options import N_CLASSES
 from nobrainer.cli.train_options import read_argument
-from nobrainer.data.table import read_table
+from nobrainer.data.table import read_split, read_table
 from nobrainer.errors import InputError
 from nobrainer.json_records import build_record
 
@@ -54,10 +54,7 @@ class Classes:
         if table.is_dir():
             scans = nb.Dataset.from_zarr(table, split, block_shape, self.n_classes)
         else:
-            rows = read_table(table)
-            rows = [row for row in rows if split is None or row["split"] == split]
-            if not rows:
-                raise InputError(f"{table}: has no scan in the split {split!r}")
+            rows = read_split(table, split)
             scans = nb.Dataset.from_files(rows, block_shape, self.n_classes)
         if self.relabel is not None:
             scans = scans.relabel(self.relabel)

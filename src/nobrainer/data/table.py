@@ -37,6 +37,10 @@ def read_table(
     """
     needed = ",".join(columns)
     wanted = f"{needed}, and subject, session and split if wanted"
+    if path.is_dir():
+        raise InputError(
+            f"{path}: is a folder: give a CSV or TSV file with the columns {wanted}"
+        )
     lines = read_cells(path, f"the columns {wanted}")
     _, header = next(lines, (1, []))
     names = [name.lower() for name in header]
@@ -68,6 +72,23 @@ def read_table(
     if not entries:
         raise InputError(f"{path}: has no rows: give one per scan, {needed}")
     return entries
+
+
+def read_split(path: Path, split: str | None) -> list[dict[str, Any]]:
+    """Read the scans of a table that belong to a part of the data.
+
+    Args:
+        path: path of a table, see `read_table`.
+        split: takes the rows of this split alone; None takes all.
+
+    Raises:
+        InputError: as for `read_table`, or there is no scan in the split.
+    """
+    rows = read_table(path)
+    chosen = [row for row in rows if split is None or row["split"] == split]
+    if not chosen:
+        raise InputError(f"{path}: has no scan in the split {split!r}")
+    return chosen
 
 
 def read_cells(path: Path, wanted: str) -> Iterator[tuple[int, list[str]]]:

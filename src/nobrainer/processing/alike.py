@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from typing import Any
 
 from nobrainer.data.entries import Entry
@@ -19,6 +20,8 @@ def dataset_alike(
     files: Sequence[Entry],
     label_maps: Sequence[ImageSource | Mapping[str, Any]],
     n_images: int,
+    store: str | PathLike[str] | None,
+    split: str | None,
 ) -> Dataset:
     """Make a dataset of scans, and of label maps of which images are made.
 
@@ -28,6 +31,7 @@ def dataset_alike(
         files: scans, as for `Dataset.from_files`.
         label_maps: as for `Dataset.from_label_maps`; they come after the scans.
         n_images: number of images of each label map.
+        store, split: as for `Dataset.from_zarr`; its scans come first.
 
     Raises:
         InputError: files that cannot be used; a model whose labels were binarized by a
@@ -40,7 +44,9 @@ def dataset_alike(
             "not kept with it: use Dataset.from_files(...).binarize(function)"
         )
     parts = []
-    if files or not label_maps:
+    if store is not None:
+        parts.append(Dataset.from_zarr(store, split, n_classes=data.n_classes))
+    if files or not (parts or label_maps):
         parts.append(Dataset.from_files(files, n_classes=data.n_classes))
     if label_maps:
         if data.synthesis is None:

@@ -384,6 +384,8 @@ class Readings:
         files: Iterable[Entry] = (),
         label_maps: Iterable[ImageSource | Mapping[str, Any]] = (),
         n_images: int = 1,
+        store: str | PathLike[str] | None = None,
+        split: str | None = None,
     ) -> Dataset:
         """Scans, with or without labels, prepared as those that the model learned from.
 
@@ -392,6 +394,7 @@ class Readings:
             label_maps: as for `Dataset.from_label_maps`: heads of which images are made
                 as for the training. They come after the scans.
             n_images: number of images of each label map.
+            store, split: as for `Dataset.from_zarr`; its scans come first.
 
         Raises:
             InputError: files that cannot be used; a model whose labels were
@@ -399,8 +402,11 @@ class Readings:
                 label maps for a model that has not learned from any.
         """
         learned = self._check_fitted()
+        of_files, of_maps = list(files), list(label_maps)
         return dataset_alike(
-            learned.recipe, learned.labels, list(files), list(label_maps), n_images
+            *(learned.recipe, learned.labels, of_files, of_maps, n_images),
+            store=store,
+            split=split,
         )
 
     def n_draws(self, n_samples: int) -> int:

@@ -73,7 +73,8 @@ def run(
     Args:
         working_dir: the study's folder; made if missing. Workers share it.
         model_family: name of a registered model.
-        data: CSV table with the columns features,labels; None takes `get_data()`.
+        data: CSV table with the columns features,labels, or a store; None takes
+            `get_data()`.
         max_experiments: number of distinct recipes to try, the baseline among them.
         budget_hours: hours within which this call ends.
         proposer: a name of `PROPOSERS`.
@@ -252,7 +253,7 @@ def _open(
     Args:
         folder: the study's folder; made if missing.
         fresh: settings of a study that begins now.
-        data: table of the scans; None takes `get_data()`.
+        data: table or store of the scans; None takes `get_data()`.
         options: say which settings were computed from a budget.
         storage: URL of a database; None is a file in the folder.
 

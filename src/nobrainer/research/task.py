@@ -13,7 +13,6 @@ import numpy as np
 from nobrainer import bundle
 from nobrainer.evaluation import Evaluation, summarise
 from nobrainer.glossary import OF_RUNS
-from nobrainer.io import read_geometry
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.segmentation import Segmentation
 from nobrainer.recipe import DEFAULT_LEARNING_RATE, SearchRecord
@@ -40,7 +39,7 @@ class SegmentationTask:
     """Training and judging of segmentation networks on one split of labelled scans.
 
     space: the space that is searched.
-    train, validate: (image, labels, subject) of each scan; the test split is not
+    train, validate: what `list_scans` gives of each scan; the test split is not
         here, so that no training can see it.
     settings: the settings of the study: how labels are made into classes, how long each
         training lasts, by how many draws it is judged.
@@ -104,7 +103,7 @@ class SegmentationTask:
 
         Args:
             folders: folder of each run, by the name of its model.
-            test: (image, labels, subject) of each scan.
+            test: what `list_scans` gives of each scan.
             report: unused; nothing here can be ended early.
 
         Returns: for each name the "figures", as `run` returns them, and of "subjects"
@@ -145,7 +144,8 @@ class SegmentationTask:
             batch_size=data.batch_size,
             block_shape=data.block_shape,
             judge_shapes=[
-                read_geometry(Path(image)).shape for image, *_ in self.validate
+                scan.geometry.shape
+                for scan in make_dataset(self.validate, self.settings).data
             ],
             n_draws=self.settings.n_draws,
         )
