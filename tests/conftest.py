@@ -8,6 +8,7 @@ import os
 os.environ |= {
     "MPLBACKEND": "Agg",
     "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "passive",
     "http_proxy": "http://127.0.0.1:9",
     "https_proxy": "http://127.0.0.1:9",
     "no_proxy": "127.0.0.1,localhost",

@@ -33,7 +33,7 @@ LAYERS = """
     posthoc
     volume recipe
     json_records
-    types registry memory system naming glossary
+    types registry memory system cores naming glossary
     checks
     errors
 """

@@ -1,6 +1,5 @@
-"""Cores, processes that end with their parent, places to write to."""
+"""Processes that end with their parent, places to write to."""
 
-import os
 import subprocess
 import sys
 import time
@@ -53,18 +52,6 @@ def test_a_child_whose_parent_has_ended_before_ends_at_once() -> None:
     run = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE)
     # The parent sees the child killed before it says anything.
     assert run.stdout == b""
-
-
-def test_cores_are_those_that_the_process_is_bound_to() -> None:
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    try:
-        assert system.count_cores() == 1
-        system.check_cores("devices", 1)
-        with pytest.raises(InputError, match="devices must be at most the 1 cores"):
-            system.check_cores("devices", 2)
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def test_a_place_is_tried_without_a_trace(tmp_path: Path) -> None:

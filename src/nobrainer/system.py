@@ -1,4 +1,4 @@
-"""Questions to the operating system: cores, processes, and places to write."""
+"""Questions to the operating system: processes, and places to write."""
 
 import ctypes
 import errno
@@ -17,33 +17,6 @@ _PR_SET_PDEATHSIG = 1
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _LOOK_S = 0.5
-
-
-def count_cores() -> int:
-    """Number of cores that this process may use.
-
-    On systems that bind processes to cores, these are the ones it is bound to.
-    """
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def check_cores(name: str, processes: int) -> None:
-    """Check that there is a core for every process.
-
-    Args:
-        name: name of the argument, for the message.
-        processes: number of processes that it asks for.
-
-    Raises: InputError where there are fewer cores.
-    """
-    cores = count_cores()
-    if processes > cores:
-        raise InputError(
-            f"{name} must be at most the {cores} cores that this process may use, got "
-            f"{processes}: give fewer"
-        )
 
 
 def end_with_parent(parent: int) -> None:

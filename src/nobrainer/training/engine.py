@@ -3,8 +3,8 @@
 import torch
 
 from nobrainer.checks import check_count
+from nobrainer.cores import check_cores
 from nobrainer.errors import InputError
-from nobrainer.system import check_cores
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 

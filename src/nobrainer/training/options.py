@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from nobrainer.checks import check_choice, check_count
-from nobrainer.system import check_cores
+from nobrainer.cores import check_cores
 from nobrainer.training.engine import check_devices
 
 SCHEDULES = ("cosine", "late-cosine", "constant")

@@ -8,8 +8,8 @@ from nobrainer.bids.engines.pool import Pool
 from nobrainer.bids.engines.serial import Serial
 from nobrainer.bids.forecast import PROCESS_BYTES, forecast_bytes
 from nobrainer.bids.scan import Outcome, Settings, Unit
+from nobrainer.cores import count_cores
 from nobrainer.memory import memory_limit_bytes
-from nobrainer.system import count_cores
 
 _SHARE = 0.9
 """Of the memory that is free, what a run takes."""

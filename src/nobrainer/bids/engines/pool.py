@@ -118,5 +118,3 @@ def _begin(parent: int, n_threads: int) -> None:
     """Set up a new process, before anything in it loads PyTorch."""
     end_with_parent(parent)
     os.environ.update(dict.fromkeys(_THREADS, str(n_threads)))
-    # Threads that wait must not keep a core from another process.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
