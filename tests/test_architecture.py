@@ -44,7 +44,7 @@ INSIDE = {
         bids calibrate data demo evaluate models predict qc rank report research train
         info assessment study_table study_text
         bids_group bids_machine quality_folder study_view
-        scans train_sources
+        scans train_folds train_sources
         study_options train_options
         outputs options
     """,
@@ -159,6 +159,8 @@ INSIDE = {
         ensemble
         segmentation
         readings
+        fitting
+        folds
         assembly seen origins alike
         learned prediction training_scans guard
         dataset progress

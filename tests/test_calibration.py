@@ -269,7 +269,7 @@ def test_collect_keeps_the_logits_at_its_voxels(block_shape):
     sheared[0, 1] = 1.0
     volume = Prepared("a", image, label, sheared, -99.0, -99.0, 1.0, (1.0, 1.0, 1.0))
     sampling = Sampling(seed=3, n_draws=2, block_shape=block_shape)
-    (one,) = collect(predictor(Known(), sampling), [volume], voxels_per_subject=300)
+    (one,) = collect([predictor(Known(), sampling)], [volume], voxels_per_subject=300)
     assert one.logits.shape == (2, 300, 2)
     # The image numbers its voxels, and the logit of class 1 is the image.
     numbers = one.logits[0, :, 1].astype(int)
@@ -297,7 +297,7 @@ def test_the_band_reaches_five_voxels():
 
 def test_draws_are_kept_apart():
     sampling = Sampling(seed=0, n_draws=8)
-    (one,) = collect(predictor(Known(dropout=0.5), sampling), [prepared("a")])
+    (one,) = collect([predictor(Known(dropout=0.5), sampling)], [prepared("a")])
     # A draw's mask doubles the only channel or switches it off.
     size = np.abs(one.logits[..., 1])
     on = (size > 0).all(1)
@@ -311,7 +311,7 @@ def test_draws_are_kept_apart():
 def run(subjects, people=None, scaling=None, **options):
     mean_weights = Sampling(seed=0, n_draws=0)
     return calibrate(
-        replace(predictor(Known(), mean_weights), scaling=scaling),
+        [replace(predictor(Known(), mean_weights), scaling=scaling)] * len(subjects),
         lambda scans: (subjects[scan] for scan in scans),
         people or [subject.name for subject in subjects],
         **options,
@@ -410,7 +410,7 @@ def test_images_of_label_maps_count_by_themselves_in_intervals():
 
 def test_every_scan_has_draws_of_its_own():
     subjects = [prepared(str(n)) for n in range(6)]
-    found = collect(predictor(Known(dropout=0.5), Sampling(0, 8)), subjects)
+    found = collect([predictor(Known(dropout=0.5), Sampling(0, 8))] * 6, subjects)
     # On or off is the only thing that a draw of this network changes.
     masks = {tuple(one.volumes_mm3[:, 1] > 0) for one in found}
     assert len(masks) > 3
@@ -422,7 +422,7 @@ def test_intervals_need_a_spread_of_draws():
 
     def fit_with(n_draws):
         drawn = predictor(Known(dropout=0.5), Sampling(0, n_draws))
-        return calibrate(drawn, volumes, people, coverage=0.5)
+        return calibrate([drawn] * 4, volumes, people, coverage=0.5)
 
     for n_draws in (0, 1):
         with pytest.raises(InputError, match="spread of several draws, got 1"):

@@ -22,7 +22,7 @@ from nobrainer.croissant import (
 )
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
-from nobrainer.recipe import FileRecord, Source, Statement
+from nobrainer.recipe import FileRecord, Fold, Source, Statement
 
 VALIDATE = Path(sys.executable).with_name("mlcroissant")
 # Every request of the validator would go to this closed port and fail.
@@ -83,6 +83,7 @@ def _recipe(metrics):
                 for i, role in enumerate(roles)
             ),
             "metrics": metrics,
+            "folds": (Fold(("sub-1", "sub-2"), 3, ("0" * 64,)), Fold(("b",), 1, ())),
         },
     )
 
@@ -173,6 +174,7 @@ def test_provenance_holds_files_times_versions_seed_and_figures(model):
     assert parameters["training.seed"] == 7
     assert parameters["training.epochs"] == 3
     assert json.loads(parameters["training.opt_args"]) == {"lr": 1e-3}
+    assert json.loads(parameters["provenance.folds"]) == [["sub-1", "sub-2"], ["b"]]
     assert json.loads(parameters["data.block_shape"]) == [32, 32, 32]
     assert parameters["data.shuffle"] is True
     assert "training.max_minutes" not in parameters

@@ -52,7 +52,7 @@ class Collected:
 
 
 def calibrate(
-    predictor: Predictor,
+    predictors: Sequence[Predictor],
     volumes: Callable[[Sequence[int]], Iterable[Prepared]],
     subjects: Sequence[str],
     *,
@@ -71,10 +71,9 @@ def calibrate(
     counts by itself: its shape, contrast and quality were drawn for it alone.
 
     Args:
-        predictor: the network, applied as prediction will apply it; a scaling that it
-            holds is left out. Every scan has draws of its own.
-        volumes: a function that prepares the labelled scans of given numbers, in their
-            order; training must not have seen them.
+        predictors: the network of each scan, which has not seen it, applied as for
+            prediction but for a scaling that it holds. Every scan has its own draws.
+        volumes: a function that prepares labelled scans of given numbers, in order.
         subjects: whom each scan shows.
         synthesised: whether each scan is an image of a label map; None is none of them.
         method: "temperature" or "vector".
@@ -97,27 +96,28 @@ def calibrate(
         raise InputError("scans to calibrate on must be at least 1, got 0")
     made = synthesised or [False] * len(subjects)
     halved = method == "vector" and coverage is not None
-    scans, lone = _divide(subjects, made, predictor.sampling.seed, halved=halved)
-    n_draws = predictor.n_passes
+    scans, lone = _divide(subjects, made, predictors[0].sampling.seed, halved=halved)
+    n_draws = predictors[0].n_passes
     if coverage is not None:
         _check_coverage(coverage, len(lone), halved)
-        if n_draws < 2 and is_stochastic(predictor.model):
+        if n_draws < 2 and is_stochastic(predictors[0].model):
             raise InputError(
                 f"intervals scale the spread of several draws, got {n_draws}: give "
                 "n_samples of at least 2, as many as prediction will have"
             )
-    plain = replace(predictor, scaling=None)
-    bytes_per_voxel = 4 * n_draws * predictor.n_classes * len(subjects)
+    bytes_per_voxel = 4 * n_draws * predictors[0].n_classes * len(subjects)
     n_voxels = max(
         min(VOXELS_PER_SUBJECT, LOGIT_BYTES // bytes_per_voxel), _FEWEST_VOXELS
     )
+    plain = [replace(predictors[scan], scaling=None) for scan in scans]
     collected = collect(plain, volumes(scans), voxels_per_subject=n_voxels)
     whom = [subjects[scan] for scan in scans]
     kinds = [made[scan] for scan in scans]
     if coverage is None or not halved:
         return fit_collected(collected, whom, kinds, method, coverage, totals)
     fitted = fit_collected(collected, whom, kinds, method, None)
-    scaled = replace(plain, scaling=Scaling(fitted.weight, fitted.bias))
+    scaling = Scaling(fitted.weight, fitted.bias)
+    scaled = [replace(predictors[scan], scaling=scaling) for scan in lone]
     collected = collect(scaled, volumes(lone), voxels_per_subject=0)
     whom, kinds = [subjects[scan] for scan in lone], [made[scan] for scan in lone]
     intervals = _intervals(collected, whom, kinds, coverage, totals)
@@ -211,7 +211,7 @@ def _divide(
 
 
 def collect(
-    predictor: Predictor,
+    predictors: Iterable[Predictor],
     volumes: Iterable[Prepared],
     *,
     voxels_per_subject: int = VOXELS_PER_SUBJECT,
@@ -224,8 +224,8 @@ def collect(
     in memory at a time.
 
     Args:
-        predictor: the network, and how it is applied; its scaling changes the
-            volumes, not the logits.
+        predictors: the network of each volume, and how it is applied; its scaling
+            changes the volumes' sizes, not the logits.
         volumes: prepared subjects with labels.
         voxels_per_subject: most voxels of a scan whose logits are kept; 0 keeps
             volumes only.
@@ -236,9 +236,9 @@ def collect(
     Raises:
         InputError: a volume has no labels, or no foreground in them.
     """
-    sampling, n_classes = predictor.sampling, predictor.n_classes
     found = []
-    for volume in volumes:
+    for predictor, volume in zip(predictors, volumes, strict=True):
+        sampling, n_classes = predictor.sampling, predictor.n_classes
         truth = _foreground_of(volume)
         rng = np.random.default_rng(mix_seed(sampling.seed, "calibration", volume.name))
         band = np.flatnonzero(foreground_band(truth))

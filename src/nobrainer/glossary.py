@@ -473,6 +473,7 @@ OF_RUNS = {
 of voxels are of the voxels near the structures."""
 
 OF_TRAINING = {
+    "out_of_fold_dice": Metric("Dice out of fold, mean over classes but background"),
     "validation_dice": Metric(
         "Dice on validation scans, mean over classes but background"
     ),

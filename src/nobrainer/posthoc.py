@@ -110,6 +110,8 @@ class Calibration:
     n_images: number of the scans that are images made of label maps.
     intensity_weight: weight of the scan's own intensities beside the network, in
         [0, 1], which all else was fitted with; see `nobrainer.inference.intensities`.
+    out_of_fold: whether the model learned from these scans, and each was predicted by
+        the one member of its ensemble that did not.
     """
 
     method: Literal["temperature", "vector"]
@@ -123,13 +125,15 @@ class Calibration:
     checksums: tuple[str, ...] = field(default=(), metadata=since(4))
     n_images: int = field(default=0, metadata=since(4))
     intensity_weight: float = field(default=0.0, metadata=since(4))
+    out_of_fold: bool = field(default=False, metadata=since(4))
 
     @property
     def counted(self) -> str:
         """How many scans of how many people the scaling comes from, in words."""
         if self.n_scans is None:
             return count_scans(self.n_subjects, None)
-        return _count(self.n_scans, self.n_subjects, self.n_images)
+        counted = _count(self.n_scans, self.n_subjects, self.n_images)
+        return f"{counted} (out of fold)" if self.out_of_fold else counted
 
     def __post_init__(self) -> None:
         _check(
@@ -196,6 +200,7 @@ class QualityModel:
     n_images: number of the scans that are images made of label maps.
     threshold: score, in [0, 1], below which a scan is flagged where the user names no
         other.
+    out_of_fold: as for `Calibration`.
     """
 
     features: tuple[str, ...]
@@ -213,12 +218,14 @@ class QualityModel:
     checksums: tuple[str, ...] = field(default=(), metadata=since(4))
     n_images: int = field(default=0, metadata=since(4))
     threshold: float = field(default=USUAL_THRESHOLD, metadata=since(4))
+    out_of_fold: bool = field(default=False, metadata=since(4))
 
     @property
     def counted(self) -> str:
         """How many cases of how many scans and people it was fitted on, in words."""
         scans = _count(self.n_scans, self.n_subjects, self.n_images)
-        return f"{self.n_cases} cases of {scans}"
+        counted = f"{self.n_cases} cases of {scans}"
+        return f"{counted} (out of fold)" if self.out_of_fold else counted
 
     def __post_init__(self) -> None:
         for name in ("centre", "scale", "coefficients", "low", "high"):

@@ -5,12 +5,24 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
-from commands import PROGRAM, SMALL_MODEL, TRAIN_OPTIONS, nobrainer_
+import nobrainer as nb
+from commands import (
+    PROGRAM,
+    SMALL_MODEL,
+    TRAIN_OPTIONS,
+    errors_of,
+    nobrainer_,
+    write_table,
+)
+from nobrainer.posthoc import Calibration, QualityModel
 
 pytestmark = pytest.mark.slow(seconds=20)
 
@@ -180,3 +192,111 @@ def test_train_an_ensemble_and_start_from_a_deterministic_model(
     assert len(story["recipe"]["training"]["warm_start"]) == 64
     wrong = nobrainer_(*data, "--warm-start", three, "--output-dir", tmp_path / "w")
     assert wrong.exit_code == 2 and wrong.stderr.count("\n") == 1
+
+
+def test_folds_train_calibrate_and_judge_with_six_people(tmp_path: Path) -> None:
+    table, model = write_cubes(tmp_path, 6), tmp_path / "m"
+    command = (
+        *("train", "--data", table, "--binarize", *SMALL_MODEL, "--folds", 2),
+        *("--output-dir", model, "--checkpoint-dir", tmp_path / "c", "--resume"),
+    )
+    first = nobrainer_(*command)
+    assert first.exit_code == 0, first.stderr
+    assert first.stdout == f"{model}\n"
+    learned = nb.Segmentation.load(model)
+    made, fit, quality = learned.recipe_.provenance, *fitted_of(learned)
+    dice = made.metrics["out_of_fold_dice"]
+    assert errors_of(first.stderr) == [
+        f"nobrainer: Dice {dice:.3f} on 6 scans of 6 subjects (out of fold), "
+        f"temperature {1 / fit.weight[0]:.3f}",
+        "nobrainer: intervals of volumes for 80 %",
+        f"nobrainer: quality: error of the Dice {quality.error:.3f}",
+    ]
+    assert learned.n_draws(10) == fit.intervals.n_draws == quality.n_draws == 10
+    assert [len(fold.subjects) for fold in made.folds] == [3, 3]
+    card = (model / "README.md").read_text()
+    for number, fold in enumerate(made.folds):
+        assert f"| {number} | 3 | {', '.join(fold.subjects)} |" in card
+    assert f"Dice {dice:.4g} out of fold, each scan by a member that has not" in card
+    assert "not proven for the ensemble" in card
+    shown = nobrainer_("info", model).stdout.splitlines()
+    assert f"  fold 1               {' '.join(made.folds[1].subjects)}" in shown
+
+    kept = {path: path.stat().st_mtime_ns for path in model.iterdir()}
+    again = nobrainer_(*command)
+    assert errors_of(again.stderr)[-1].endswith("is finished: the model is kept")
+    assert kept == {path: path.stat().st_mtime_ns for path in model.iterdir()}
+
+    copy = nobrainer_(
+        *("calibrate", "--data", table, "--model", model, "--out-of-fold"),
+        *("--output-dir", tmp_path / "copy", "--coverage", 0.8),
+    )
+    assert copy.exit_code == 0 and "(out of fold)" in copy.stdout
+    assert nb.Segmentation.load(tmp_path / "copy").calibration_ == fit
+
+
+def write_cubes(folder: Path, n_people: int) -> Path:
+    """Tiny scans of bright cubes, and their table."""
+    rng = np.random.default_rng(0)
+    for number in range(n_people):
+        label = np.zeros((10, 10, 10), np.uint8)
+        at = rng.integers(2, 4, 3)
+        label[tuple(slice(start, start + 5) for start in at)] = 1
+        image = (80 * label + rng.normal(60, 5, label.shape)).astype(np.float32)
+        for name, data in (("T1w", image), ("mask", label)):
+            path = folder / f"sub-{number}_{name}.nii"
+            nib.save(nib.Nifti1Image(data, np.eye(4)), path)
+    return write_table(folder / "people.csv", range(n_people))
+
+
+def fitted_of(model: nb.Segmentation) -> tuple[Calibration, QualityModel]:
+    assert model.calibration_ is not None and model.quality_ is not None
+    return model.calibration_, model.quality_
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--validate", 1), "--folds 2 holds out every subject once: leave out --vali"),
+        (("--validate-data", "x.csv"), "leave out --validate-data, or train without"),
+        (("--members", 2), "folds train copies of one model by its name"),
+        (("--label-maps", "scans.csv"), "folds divide scans or label maps, not both"),
+        (("--warm-start", "model"), "begins a Bayesian network, not an ensemble"),
+    ],
+)
+def test_folds_refuse_what_clashes(
+    scans: Path, model: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    given = [
+        scans / one if str(one) in ("scans.csv", "model") else one for one in options
+    ]
+    start = ("train", "--data", scans / "scans.csv", "--output-dir", tmp_path / "m")
+    result = nobrainer_(*start, "--binarize", *SMALL_MODEL, "--folds", 2, *given)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_two_people_give_a_temperature_also_after_a_kill(tmp_path: Path) -> None:
+    model = tmp_path / "m"
+    command = (
+        *("train", "--data", write_cubes(tmp_path, 2), "--output-dir", model),
+        *("--binarize", *SMALL_MODEL, "--model", "vnet", "--folds", 2),
+        *("--checkpoint-dir", tmp_path / "c", "--resume"),
+    )
+    first = nobrainer_(*command)
+    assert first.exit_code == 0, first.stderr
+    assert errors_of(first.stderr)[1:] == [
+        "nobrainer: no intervals of volumes: no draws",
+        "nobrainer: no quality model: 2 subjects",
+    ]
+    states = {path: path.stat().st_mtime_ns for path in tmp_path.glob("c/*/last.*")}
+    fit = nb.Segmentation.load(model).calibration_
+    assert fit is not None and fit.out_of_fold and fit.intervals is None
+    # As if killed when the members were trained and saved.
+    killed = nb.Segmentation.load(model)
+    killed.learned_ = replace(killed.learned_, calibration=None)
+    killed.save(model, overwrite=True)
+    assert nobrainer_(*command).exit_code == 0
+    assert len(states) == 2
+    assert states == {path: path.stat().st_mtime_ns for path in states}
+    assert nb.Segmentation.load(model).calibration_ == fit

@@ -6,7 +6,14 @@ import pytest
 
 import recipes
 from nobrainer.errors import InputError
-from nobrainer.recipe import FORMAT_VERSION, Cohort, FileRecord, ModelConfig, Recipe
+from nobrainer.recipe import (
+    FORMAT_VERSION,
+    Cohort,
+    FileRecord,
+    Fold,
+    ModelConfig,
+    Recipe,
+)
 
 
 @pytest.fixture
@@ -27,7 +34,8 @@ def recipe():
             "max_minutes": 1.5,
         },
         provenance={
-            "files": (FileRecord("sub-01.nii.gz", "train-image", "ab" * 32, 10),)
+            "files": (FileRecord("sub-01.nii.gz", "train-image", "ab" * 32, 10),),
+            "folds": (Fold(("sub-01",), 1, ("ab" * 32,)), Fold(("b", "c"), 3, ())),
         },
     )
 
@@ -122,7 +130,10 @@ ADDED = {
         *(("provenance", "cohort"), ("provenance", "member_seeds")),
     ),
     3: (("provenance", "search"),),
-    4: (("preprocess", "outliers"), ("preprocess", "bright_air")),
+    4: (
+        *(("preprocess", "outliers"), ("preprocess", "bright_air")),
+        ("training", "folds"),
+    ),
 }
 
 

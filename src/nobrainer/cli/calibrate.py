@@ -27,8 +27,8 @@ class HeldOut:
             metavar="CSV|STORE",
             type=click.Path(path_type=Path),
             help="Table with the columns features,labels: scans that training has not "
-            "seen. Relative paths start from the table's directory. Or a store, see "
-            "`nobrainer data convert`.",
+            "seen; with --out-of-fold those that it has. Relative paths start from the "
+            "table's directory. Or a store, see `nobrainer data convert`.",
         ),
     ]
     split: Annotated[
@@ -95,6 +95,12 @@ class HeldOut:
     help="Where the calibrated copy of the model goes.",
 )
 @click.option(
+    "--out-of-fold",
+    is_flag=True,
+    help="The scans are those that a model of `train --folds` was trained on: each is "
+    "predicted by the member that has not seen it.",
+)
+@click.option(
     "--method",
     type=click.Choice(["temperature", "vector"]),
     default="temperature",
@@ -131,6 +137,7 @@ def calibrate(
     held_out: HeldOut,
     model_dir: Path,
     output_dir: Path,
+    out_of_fold: bool,
     method: Literal["temperature", "vector"],
     coverage: float | None,
     intensity_weight: float,
@@ -174,6 +181,7 @@ def calibrate(
         n_samples=draws.n_samples,
         seed=draws.seed,
         intensity_weight=intensity_weight,
+        out_of_fold=out_of_fold,
     )
     if quality:
         scan_s = (time.monotonic() - started) / len(dataset)
@@ -182,7 +190,12 @@ def calibrate(
             f"under every simulated shift ({scan_s:.1f} s a time) ...",
             err=True,
         )
-        segmentation.fit_quality(dataset, n_samples=draws.n_samples, seed=draws.seed)
+        segmentation.fit_quality(
+            dataset,
+            n_samples=draws.n_samples,
+            seed=draws.seed,
+            out_of_fold=out_of_fold,
+        )
     saved = save_model(segmentation, output_dir, overwrite=overwrite)
     if as_json:
         assert segmentation.calibration_ is not None

@@ -79,6 +79,10 @@ def info(model_dir: Path, as_json: bool) -> None:
             "member_seeds": provenance["member_seeds"],
             "n_synthetic": provenance["n_synthetic"],
             "n_maps": provenance["n_maps"],
+            **{
+                f"fold {number}": fold["subjects"]
+                for number, fold in enumerate(provenance["folds"])
+            },
         },
     )
     _echo("metrics", provenance["metrics"])

@@ -7,6 +7,7 @@ import click
 import nobrainer as nb
 from nobrainer.cli.options import gather
 from nobrainer.cli.outputs import echo, save_model
+from nobrainer.cli.train_folds import is_judged, judge_out_of_fold
 from nobrainer.cli.train_options import (
     Checkpoints,
     Machine,
@@ -54,6 +55,8 @@ def train(
           --model-arg levels=3 --validate 0.2 --max-minutes 30
       nobrainer train --data scans.csv --output-dir three --binarize \\
           --model vnet --members 3
+      nobrainer train --data six-people.csv --output-dir brain --binarize \\
+          --folds 3
       nobrainer train --data scans.csv --output-dir warm --binarize \\
           --model bayesian_vnet --warm-start plain-vnet
       nobrainer train --data heads.zarr --output-dir many --binarize --workers 4
@@ -108,10 +111,15 @@ def train(
         precision=machine.precision,
         devices=machine.devices,
         num_workers=machine.workers,
+        folds=held_out.folds,
     )
-    if finished:
+    if finished and (held_out.folds is None or is_judged(output_dir)):
         # `fit` has seen that all is as it was, and trained nothing.
         echo("nobrainer: the training is finished: the model is kept", err=True)
         echo(output_dir)
         return
-    echo(save_model(segmentation, output_dir, overwrite=overwrite))
+    saved = save_model(segmentation, output_dir, overwrite=overwrite or finished)
+    if held_out.folds is not None:
+        judge_out_of_fold(segmentation, dataset, seed)
+        save_model(segmentation, output_dir, overwrite=True)
+    echo(saved)

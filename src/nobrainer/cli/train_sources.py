@@ -1,7 +1,7 @@
 """What `nobrainer train` trains on and is measured on: options in records."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import reduce
 from pathlib import Path
 from typing import Annotated
@@ -177,6 +177,17 @@ class Sources:
 class HeldOut:
     """What the model is measured on after each epoch, and not trained on."""
 
+    folds: Annotated[
+        int | None,
+        click.option(
+            "--folds",
+            metavar="K",
+            type=click.IntRange(min=2),
+            help="Divide the subjects into K folds and train an ensemble of K of the "
+            "model, each without the scans of one fold; these then judge and calibrate "
+            "it. For few labelled subjects.",
+        ),
+    ]
     validate: Annotated[
         str | None,
         click.option(
@@ -227,10 +238,12 @@ class HeldOut:
             seed: seed of the choice.
 
         Raises:
-            InputError: a table or share that cannot be used, or scans or label maps
-                from a share and from a table.
+            InputError: a table or share that cannot be used, scans or label maps from
+                a share and from a table, or either of them beside folds.
         """
         parts = []
+        if self.folds is not None:
+            self._check_alone(self.folds)
         if self.validate is not None:
             kind = self.validate_maps if sources.table is None else self.validate_data
             if kind is not None:
@@ -263,6 +276,17 @@ class HeldOut:
             )
         # Whole volumes are measured, so the share of the patches means nothing here.
         return dataset, reduce(lambda a, b: a.mix(b, 0.5), parts) if parts else None
+
+    def _check_alone(self, folds: int) -> None:
+        """Refuse what is held out beside folds, which hold out every subject."""
+        given = [one.name for one in fields(self) if getattr(self, one.name)]
+        given.remove("folds")
+        if given:
+            option = given[0].replace("_", "-")
+            raise InputError(
+                f"--folds {folds} holds out every subject once: leave out --{option}, "
+                "or train without folds"
+            )
 
 
 def read_share_or_count(text: str) -> float:

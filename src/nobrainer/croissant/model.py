@@ -104,6 +104,8 @@ def _parameters(recipe: Recipe) -> dict[str, Any]:
         for name, value in described[part].items()
     }
     parameters["provenance.member_seeds"] = made.member_seeds or None
+    if made.folds:
+        parameters["provenance.folds"] = [fold.subjects for fold in made.folds]
     if made.cohort is not None:
         parameters["provenance.trained_on"] = made.cohort.counted
     return parameters

@@ -63,6 +63,33 @@ def split_scans(
     return train, held_out
 
 
+def fold_scans(scans: Scans, n_folds: int, seed: int) -> list[int]:
+    """Divide the subjects of scans into folds of equal size, at random.
+
+    Args:
+        scans: the scans to divide; all scans of a person are in one fold.
+        n_folds: number of folds, 2 or more.
+        seed: seed of the random choice.
+
+    Returns:
+        The number of each scan's fold, from 0. The numbers of subjects in two folds
+        differ by 1 at most.
+
+    Raises:
+        InputError: there are fewer subjects than folds.
+    """
+    keys = list_subjects(scans)
+    groups = list(dict.fromkeys(keys))
+    if n_folds > len(groups):
+        raise InputError(
+            f"folds must be at most the number of subjects, {len(groups)}, got "
+            f"{n_folds}: give fewer folds, or scans of more subjects"
+        )
+    order = np.random.default_rng(seed).permutation(len(groups)).tolist()
+    folds = {groups[group]: place % n_folds for place, group in enumerate(order)}
+    return [folds[key] for key in keys]
+
+
 def check_mixable(one: Sequence[Scan], other: Sequence[Scan]) -> None:
     """Check that label maps are mixed with scans, and no scan with itself.
 

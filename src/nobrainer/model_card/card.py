@@ -76,11 +76,32 @@ another kind (contrast, scanner, age group, pathology, field of view) before its
 results on labelled scans of that kind were checked."""
 
 
+_OF_MEMBERS = """
+
+
+*Out of fold* means that each scan was predicted by the one member that had not \
+learned from it. So these figures are about the errors of single members, while a new \
+scan is predicted by all of them together.
+
+- The mean of several members is less sure than they are: with the temperature of \
+single members the ensemble tends to claim too little rather than too much.
+- Its draws also differ from member to member, so that intervals of volumes tend to be \
+wider than they would have to be. That they hold the stated share of true volumes is \
+not proven for the ensemble; look at it on further labelled scans.
+- The Dice that the quality model learned is that of single members, and tends to be \
+lower than that of the ensemble. How far draws agree and how sure they are, it learned \
+from all members on scans that all but one have seen: on new scans they agree a little \
+less. Both make the predicted Dice rather too low than too high."""
+
+
 def _summary(recipe: Recipe) -> str:
     metrics, search = recipe.provenance.metrics, recipe.provenance.search
     if search is not None and search.test is not None and "dice" in search.test:
         tested = count_scans(search.n_test_scans, search.n_test)
         found = f"{show(search.test['dice'])} on a test split of {tested}"
+    elif "out_of_fold_dice" in metrics:
+        dice = show(metrics["out_of_fold_dice"])
+        found = f"{dice} out of fold, each scan by a member that has not seen it"
     elif "validation_dice" in metrics:
         found = f"{show(metrics['validation_dice'])} on the validation scans"
     else:
@@ -229,7 +250,14 @@ def _fitted(calibration: Calibration | None, quality: QualityModel | None) -> st
             f"{quality.counted} with "
             f"{quality.n_draws} draws."
         )
-    return "\n".join(lines)
+    return "\n".join(lines) + _out_of_fold(calibration, quality)
+
+
+def _out_of_fold(calibration: Calibration | None, quality: QualityModel | None) -> str:
+    """What it means for the ensemble that single members were looked at."""
+    if not any(one is not None and one.out_of_fold for one in (calibration, quality)):
+        return ""
+    return _OF_MEMBERS
 
 
 def _limits(recipe: Recipe) -> str:

@@ -9,7 +9,7 @@ from nobrainer.naming import relative_names
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.training_scans import TrainingScans
 from nobrainer.provenance import checksum
-from nobrainer.recipe import FileRecord, Provenance
+from nobrainer.recipe import FileRecord, Fold, Provenance
 
 SOFTWARE = ("nobrainer", "torch", "pyro-ppl", "monai", "lightning-fabric", "nibabel")
 """The packages whose versions a training may depend on."""
@@ -20,6 +20,7 @@ def describe_origins(
     validate: Dataset | None,
     scans: TrainingScans,
     member_seeds: tuple[int, ...],
+    folds: tuple[Fold, ...],
     started: str,
 ) -> Provenance:
     """The origins of a model whose training is about to begin.
@@ -29,6 +30,7 @@ def describe_origins(
         validate: scans to validate on.
         scans: the same scans, prepared.
         member_seeds: seed of each member's training; none of a single model.
+        folds: whom each member leaves out; none where all learn from all.
         started: when the training started, ISO 8601 in UTC. It also stands for the end,
             which is not known yet.
     """
@@ -40,6 +42,7 @@ def describe_origins(
         metrics={},
         cohort=scans.cohort(),
         member_seeds=member_seeds,
+        folds=folds,
         n_synthetic=sum(scan.is_synthetic for scan in train.data),
         n_maps=len({scan.name for scan in train.data if scan.is_map}),
     )

@@ -5,80 +5,31 @@ from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
-
-from torch import nn
+from typing import Any
 
 from nobrainer import bundle
-from nobrainer.calibration import Method, calibrate
-from nobrainer.checks import check_share
 from nobrainer.data.entries import Entry
-from nobrainer.data.labels import LabelTable
-from nobrainer.data.prepare import read_scan
-from nobrainer.data.prepared import Prepared
 from nobrainer.data.preprocess import background_value, preprocess_image
 from nobrainer.errors import InputError
 from nobrainer.evaluation import Evaluation, evaluate
 from nobrainer.io import ImageSource, read_image
 from nobrainer.naming import repeats, scan_names
-from nobrainer.posthoc import Calibration, QualityModel
 from nobrainer.processing import seen
 from nobrainer.processing.alike import dataset_alike
 from nobrainer.processing.dataset import Dataset
+from nobrainer.processing.fitting import Fitting
 from nobrainer.processing.guard import Batch
-from nobrainer.processing.learned import Learned
 from nobrainer.processing.prediction import BatchError, Prediction
 from nobrainer.processing.progress import ProgressBar
-from nobrainer.quality import Case, assess, check_enough, fit_quality
-from nobrainer.quality.examples import collect_examples
+from nobrainer.quality import Case, assess
 from nobrainer.ranking import Ranked, check_strategy, rank
-from nobrainer.recipe import Recipe, WeightsFormat
+from nobrainer.recipe import WeightsFormat
 from nobrainer.structures import Structure
-from nobrainer.training.engine import default_device, is_first_process
+from nobrainer.training.engine import is_first_process
 
 
-class Readings:
-    """A trained model, and what can be read from it; `Segmentation` is one.
-
-    learned_: everything that `fit` or `load` found; absent before.
-    """
-
-    learned_: Learned
-
-    @property
-    def model_(self) -> nn.Module:
-        """The trained network."""
-        return self.learned_.network
-
-    @property
-    def recipe_(self) -> Recipe:
-        """How the model was made."""
-        return self.learned_.recipe
-
-    @property
-    def labels_(self) -> LabelTable:
-        """The names, colours and ids of the classes."""
-        return self.learned_.labels
-
-    @property
-    def history_(self) -> tuple[dict[str, Any], ...]:
-        """A row for each epoch of the training."""
-        return self.learned_.history
-
-    @property
-    def calibration_(self) -> Calibration | None:
-        """What `calibrate` found; None before."""
-        return self.learned_.calibration
-
-    @property
-    def quality_(self) -> QualityModel | None:
-        """What `fit_quality` found; None before."""
-        return self.learned_.quality
-
-    @property
-    def device(self) -> str:
-        """The device that predictions are computed on, such as "cpu" or "cuda"."""
-        return str(default_device())
+class Readings(Fitting):
+    """A trained model, and what can be read from it; `Segmentation` is one."""
 
     def evaluate(
         self,
@@ -143,147 +94,6 @@ class Readings:
         if batch.problems:
             raise BatchError(evaluation, batch.problems)
         return evaluation
-
-    def calibrate(
-        self,
-        dataset: Dataset,
-        method: Method = "temperature",
-        coverage: float | None = None,
-        n_samples: int = 10,
-        seed: int = 0,
-        *,
-        intensity_weight: float = 0.0,
-        block_shape: Sequence[int] | None = None,
-        batch_size: int = 1,
-        precision: str = "float32",
-        verbose: bool = True,
-    ) -> Self:
-        """Fit what makes probabilities, and intervals of volumes, mean what they say.
-
-        `predict` and `evaluate` then use it, and `save` keeps it. An earlier
-        calibration is replaced, and what `fit_quality` learned is dropped: calibrate
-        first.
-
-        Args:
-            dataset: scans with labels that training has not seen, or label maps, of
-                which images are made: what is fitted then holds for images like
-                these. Files that training was fitted to are refused. Scans that it was
-                validated on are not, though the best weights were chosen by them.
-            method: "temperature", or "vector" for a weight and a bias per class.
-            coverage: share of scans, in (0, 1), whose true volumes shall lie in the
-                intervals of structure volumes, 0.9 say; None fits no intervals.
-            n_samples, seed, block_shape, batch_size, precision: as in `predict`; a
-                deterministic model makes one pass.
-            intensity_weight: how much the intensities of a scan itself count beside
-                the network in predictions from now on, in [0, 1]; 0 not at all. See
-                `nobrainer.inference.intensities`. Choose it by held-out Dice.
-            verbose: show progress: a bar on a terminal, else a line a scan.
-
-        Returns: self, with `calibration_`.
-
-        Raises:
-            InputError: scans that training has seen or without labels, too few for the
-                coverage, or a weight out of bounds.
-        """
-        check_share("intensity_weight", intensity_weight)
-        learned = self._check_held_out(dataset)
-        dataset.warn_of_subjects(stacklevel=2)
-        predictor = replace(
-            learned.predictor(n_samples, seed, block_shape, batch_size, precision),
-            evidence=learned.evidence(intensity_weight),
-        )
-        with ProgressBar(verbose=verbose) as bar:
-            bar.begin_scans(len(dataset))
-
-            def volumes(scans: Sequence[int]) -> Iterator[Prepared]:
-                some = replace(
-                    dataset, data=tuple(dataset.data[scan] for scan in scans)
-                )
-                for volume in some.iterate(learned.recipe.preprocess, shown=True):
-                    with bar.scan(volume.name):
-                        yield volume
-
-            calibration = calibrate(
-                predictor,
-                volumes,
-                dataset.subjects,
-                synthesised=[scan.is_map for scan in dataset.data],
-                method=method,
-                coverage=coverage,
-                totals=learned.totals,
-            )
-        calibration = replace(
-            calibration,
-            checksums=seen.scan_checksums(dataset),
-            intensity_weight=float(intensity_weight),
-        )
-        # It changes what the model of quality was fitted on.
-        self.learned_ = replace(learned, calibration=calibration, quality=None)
-        return self
-
-    def fit_quality(
-        self,
-        dataset: Dataset,
-        n_samples: int = 10,
-        seed: int = 0,
-        *,
-        severities: Sequence[float] = (1 / 3, 2 / 3, 1.0),
-        block_shape: Sequence[int] | None = None,
-        batch_size: int = 1,
-        precision: str = "float32",
-        verbose: bool = True,
-    ) -> Self:
-        """Learn to tell how good a segmentation is without a reference.
-
-        Each scan is predicted as it is and under every simulated shift of
-        `nobrainer.data.shifts` at each severity, so that there are bad segmentations
-        to learn from. `quality` then uses it, and `save` keeps it.
-
-        Args:
-            dataset: scans with labels, or label maps, of three subjects or more, which
-                training has not seen.
-            n_samples, seed, block_shape, batch_size, precision: as in `predict`; a
-                deterministic model makes one pass.
-            severities: severities of each shift, in (0, 1].
-            verbose: show progress: a bar on a terminal, else lines.
-
-        Returns: self, with `quality_`.
-
-        Raises:
-            InputError: scans that training has seen or without labels, or too few.
-        """
-        learned = self._check_held_out(dataset)
-        dataset.warn_of_subjects(stacklevel=2)
-        predictor = learned.predictor(
-            n_samples, seed, block_shape, batch_size, precision
-        )
-        check_enough(dataset.subjects)
-
-        preparation = dataset.preparation(learned.recipe.preprocess)
-        scans = (
-            replace(read_scan(scan, preparation), name=scan.shown)
-            for scan in dataset.data
-        )
-        with ProgressBar(verbose=verbose) as bar:
-            bar.begin("learning quality", len(dataset))
-            examples = collect_examples(
-                predictor,
-                scans,
-                dataset.subjects,
-                preparation.preprocess,
-                labels=learned.labels,
-                cohort=learned.cohort,
-                severities=severities,
-                progress=bar.advance,
-            )
-        quality = fit_quality(examples, predictor.n_passes)
-        quality = replace(
-            quality,
-            n_images=sum(scan.is_map for scan in dataset.data),
-            checksums=seen.scan_checksums(dataset),
-        )
-        self.learned_ = replace(learned, quality=quality)
-        return self
 
     def quality(self, prediction: Prediction, threshold: float | None = None) -> Case:
         """Score a prediction of this model without a reference, and say why to look.
@@ -480,26 +290,3 @@ class Readings:
             model = replace(saved.recipe.model, weights=weights)
             saved = replace(saved, recipe=replace(saved.recipe, model=model))
         return bundle.save(saved, directory, overwrite=overwrite)
-
-    def _check_fitted(self) -> Learned:
-        """What the model has learned; `InputError` where that is nothing yet."""
-        if not hasattr(self, "learned_"):
-            raise InputError("this Segmentation is not fitted: call fit or load first")
-        return self.learned_
-
-    def _check_dataset(self, dataset: Dataset) -> Learned:
-        """Refuse a dataset without labels, or whose classes are not the model's."""
-        learned = self._check_fitted()
-        dataset.check_labelled()
-        if dataset.n_classes != learned.recipe.data.n_classes:
-            raise InputError(
-                f"the dataset has n_classes={dataset.n_classes}, the model "
-                f"{learned.recipe.data.n_classes}: make the dataset with the model's"
-            )
-        return learned
-
-    def _check_held_out(self, dataset: Dataset) -> Learned:
-        """Refuse a dataset that does not fit, or scans that taught the weights."""
-        learned = self._check_dataset(dataset)
-        seen.check_not_trained_on(dataset, learned)
-        return learned

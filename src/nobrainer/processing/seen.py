@@ -39,7 +39,7 @@ def used_before(dataset: Dataset, learned: Learned) -> list[tuple[Scan, str]]:
             if file.role == f"{role}-image":
                 uses[file.sha256] = kind
     found = []
-    for scan, digest in zip(dataset.data, _image_checksums(dataset), strict=True):
+    for scan, digest in zip(dataset.data, image_checksums(dataset), strict=True):
         if digest in uses:
             found.append((scan, uses[digest]))
     return found
@@ -81,19 +81,23 @@ def check_not_trained_on(dataset: Dataset, learned: Learned) -> None:
     used = used_before(dataset, learned)
     found = [str(scan.name) for scan, use in used if use == "training"]
     if found:
+        hint = ", or out_of_fold=True" if learned.recipe.provenance.folds else ""
         raise InputError(
             f"{', '.join(found)}: the model was trained on it: give scans that it "
-            "has not seen"
+            f"has not seen{hint}"
         )
 
 
 def scan_checksums(dataset: Dataset) -> tuple[str, ...]:
     """The checksums of a dataset's scans, as a record keeps them."""
-    return tuple(sorted({*_image_checksums(dataset)} - {""}))
+    return tuple(sorted({*image_checksums(dataset)} - {""}))
 
 
-def _image_checksums(dataset: Dataset) -> list[str]:
+def image_checksums(dataset: Dataset) -> list[str]:
     """SHA-256 of each scan's file, empty for what is in memory or cannot be read.
+
+    Args:
+        dataset: the scans.
 
     Of a scan in a store it is the file that the scan was made from.
     """

@@ -20,6 +20,7 @@ from nobrainer.naming import scan_names
 from nobrainer.posthoc import usual_draws
 from nobrainer.processing.assembly import predict_scan
 from nobrainer.processing.dataset import Dataset
+from nobrainer.processing.folds import Folds
 from nobrainer.processing.guard import Batch
 from nobrainer.processing.learned import Learned
 from nobrainer.processing.origins import describe_origins
@@ -72,11 +73,13 @@ class Segmentation(Readings):
         self.checkpoint_filepath = checkpoint_filepath
 
     def __repr__(self) -> str:
-        state = "not trained"
+        name, state = models.name_of(self.base_model), "not trained"
         if hasattr(self, "learned_"):
+            # With folds it is an ensemble.
+            name = self.recipe_.model.name
             names = _shortened(self.labels_.names[1:])
             state = f"trained for {len(self.history_)} epochs, classes {names}"
-        return f"Segmentation({models.name_of(self.base_model)!r}, {state})"
+        return f"Segmentation({name!r}, {state})"
 
     def fit(
         self,
@@ -121,7 +124,8 @@ class Segmentation(Readings):
         """
         check_arguments("argument of fit", TrainingOptions, options)
         settings = TrainingOptions(**options)
-        _check_datasets(dataset_train, dataset_validate, settings.patience)
+        _check_datasets(dataset_train, dataset_validate, settings)
+        folds = Folds.divide(dataset_train, settings.folds, seed)
         plan = training.TrainingPlan.create(
             self.base_model,
             self._args_for(dataset_train.n_classes),
@@ -135,27 +139,32 @@ class Segmentation(Readings):
             options=settings,
         )
         data, labels = dataset_train.config, dataset_train.labels
-        plan.check(data, len(dataset_train) * data.patches_per_volume)
+        taught = folds.taught(dataset_train.data, plan.n_members)
+        plan.check(data, [len(scans) * data.patches_per_volume for scans in taught])
         folder = open_folder(self.checkpoint_filepath, plan.n_members, resume=resume)
         started = now()
         fabric = training.make_fabric(plan.config.precision, settings.devices)
         _warn_of_lone_patches(dataset_train, plan.config.precision, fabric.device)
         with ProgressBar(verbose=verbose and fabric.is_global_zero) as bar:
             scans = TrainingScans.read(dataset_train, dataset_validate, bar)
+            folds.check_labels(scans.counts, labels)
             if class_weights == "auto":
                 plan = plan.weighted(scans.class_weights)
             origins = describe_origins(
-                dataset_train, dataset_validate, scans, plan.member_seeds, started
+                *(dataset_train, dataset_validate, scans),
+                *(plan.member_seeds, folds.records, started),
             )
             preprocess = dataset_train.preprocess
             recipe = Recipe(plan.model, preprocess, data, plan.config, origins)
             validate = None
             if dataset_validate is not None:
                 validate = Validation(scans.validation, labels, fabric.device)
+            volumes = folds.taught(scans.volumes, plan.n_members)
             trained = plan.train(
-                recipe, scans.volumes, labels, validate, folder, resume, fabric, bar
+                recipe, volumes, labels, validate, folder, resume, fabric, bar
             )
-        origins = replace(origins, ended=now(), metrics=trained.metrics)
+            judged = folds.measure(trained.network, scans, labels, fabric.device)
+        origins = replace(origins, ended=now(), metrics=judged | trained.metrics)
         recipe = replace(recipe, provenance=origins)
         self.learned_ = Learned(trained.network, recipe, labels, trained.history)
         return self
@@ -386,10 +395,15 @@ class Segmentation(Readings):
 
 
 def _check_datasets(
-    train: Dataset, validate: Dataset | None, patience: int | None
+    train: Dataset, validate: Dataset | None, settings: TrainingOptions
 ) -> None:
     """Refuse datasets without labels, or that do not go together."""
-    if patience is not None and validate is None:
+    if settings.folds is not None and (validate is not None or settings.patience):
+        raise InputError(
+            "with folds every subject is held out once, and no scans choose an epoch: "
+            "leave out dataset_validate and patience"
+        )
+    if settings.patience is not None and validate is None:
         raise InputError("patience needs dataset_validate: give scans to validate")
     train.check_labelled()
     if validate is None:

@@ -26,7 +26,8 @@ def collect_examples(
     preprocess: PreprocessConfig,
     *,
     labels: LabelTable,
-    cohort: Cohort | None,
+    cohorts: Sequence[Cohort | None],
+    judges: Sequence[Predictor] = (),
     severities: Sequence[float],
     progress: Callable[[int, int], None],
 ) -> list[Example]:
@@ -40,7 +41,10 @@ def collect_examples(
         subjects: whom each scan shows.
         preprocess: how the network learned scans.
         labels: names of the classes.
-        cohort: what the training scans were like, if that is on record.
+        cohorts: for each scan what the training scans were like, if that is on record.
+        judges: for each scan a network that has not seen it, whose prediction gives the
+            Dice, while all else is that of `predictor`; none where that has seen none
+            of the scans.
         severities: severities of each shift, in (0, 1].
         progress: called with (predictions done, predictions in all) at first and after
             each.
@@ -54,14 +58,19 @@ def collect_examples(
     """
     examples = []
     total = len(subjects) * (1 + len(SHIFTS) * len(severities))
-    never_seen = () if cohort is None else cohort.never_seen
     progress(0, total)
     versions = degraded_scans(scans, severities, predictor.sampling.seed)
     for done, (number, is_shifted, scan) in enumerate(versions):
+        cohort = cohorts[number]
+        never_seen = () if cohort is None else cohort.never_seen
         volume = scan.prepare(preprocess)
         comparison = _Comparison(volume, predictor.n_classes)
         counts = predictor(volume.image, volume.background, comparison.add)
-        scores = dice(comparison.confusion)[1:]
+        judged = comparison
+        if judges:
+            judged = _Comparison(volume, predictor.n_classes)
+            judges[number](volume.image, volume.background, judged.add)
+        scores = dice(judged.confusion)[1:]
         # A shift can push all that is labelled out of the field of view.
         if not np.isnan(scores).all():
             geometry = volume.geometry
@@ -75,7 +84,7 @@ def collect_examples(
                 ),
             )
             mean = float(np.nanmean(scores))
-            whole = comparison.whole_dice()
+            whole = judged.whole_dice()
             examples.append(Example(subjects[number], found, mean, is_shifted, whole))
         progress(done + 1, total)
     return examples

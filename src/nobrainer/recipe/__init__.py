@@ -8,6 +8,7 @@ from nobrainer.recipe.cohort import Cohort, TrainingAppearance
 from nobrainer.recipe.recipe import (
     FORMAT_VERSION,
     FileRecord,
+    Fold,
     Provenance,
     Recipe,
     caution_about,
@@ -31,6 +32,7 @@ __all__ = [
     "Cohort",
     "DataConfig",
     "FileRecord",
+    "Fold",
     "ModelConfig",
     "PreprocessConfig",
     "Provenance",

@@ -37,6 +37,20 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """Subjects whom one member of an ensemble has not seen, and all others have.
+
+    subjects: the subjects, each with all scans.
+    n_scans: number of their scans.
+    checksums: SHA-256 of the files of these scans, sorted; scans in memory have none.
+    """
+
+    subjects: tuple[str, ...]
+    n_scans: int
+    checksums: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Provenance:
     """When, with what software and on which files the weights were trained.
 
@@ -50,6 +64,8 @@ class Provenance:
     n_synthetic: number of training scans whose files say that they are synthetic.
     n_maps: number of label maps from which training made its images.
     statement: what those who trained the model state of it; None where they did not.
+    folds: the subjects that each member of an ensemble left out, in the order of the
+        members; empty where all members learned from all scans.
     """
 
     started: str
@@ -63,16 +79,19 @@ class Provenance:
     n_synthetic: int = field(default=0, metadata=since(4))
     n_maps: int = field(default=0, metadata=since(4))
     statement: Statement | None = field(default=None, metadata=since(4))
+    folds: tuple[Fold, ...] = field(default=(), metadata=since(4))
 
     @property
     def expected_dice(self) -> float | None:
         """Mean Dice of the structures on scans that did not teach the weights.
 
         It is that of a search's test split where there was one, else that of the
-        validation scans; None where neither was measured.
+        members of an ensemble on the scans of their folds, else that of the validation
+        scans; None where none of these was measured.
         """
         test = {} if self.search is None else self.search.test or {}
-        return test.get("dice", self.metrics.get("validation_dice"))
+        validated = self.metrics.get("validation_dice")
+        return test.get("dice", self.metrics.get("out_of_fold_dice", validated))
 
     @property
     def caution(self) -> str:

@@ -156,6 +156,8 @@ class TrainingConfig:
     warm_start_delta: standard deviations of the posterior then, as a share of these
         weights.
     averaging: decay of a `WeightAverage`; None where the last weights are kept.
+    folds: number of members of an ensemble, each of which left out the subjects of one
+        fold; None where all networks learned from all scans.
     """
 
     epochs: int | None
@@ -174,6 +176,7 @@ class TrainingConfig:
     warm_start_delta: float | None = field(default=None, metadata=since(2))
     max_steps: int | None = field(default=None, metadata=since(4))
     averaging: float | None = field(default=None, metadata=since(4))
+    folds: int | None = field(default=None, metadata=since(4))
 
     def __post_init__(self) -> None:
         plain = as_json_stores(self.opt_args, "optimizer arguments")
@@ -181,7 +184,7 @@ class TrainingConfig:
         check_finite("opt_args", plain)
         check_count("seed", self.seed, 0, MOST_SEED)
         check_count("accumulate", self.accumulate, 1)
-        for name in ("epochs", "patience", "max_steps"):
+        for name in ("epochs", "patience", "max_steps", "folds"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), 1)
         if {self.epochs, self.max_steps, self.max_minutes} == {None}:

@@ -186,6 +186,11 @@ def check_continues(old: Recipe, new: Recipe, directory: Path) -> None:
                     f"is {getattr(after, name)!r}; give the old value or another "
                     "checkpoint directory"
                 )
+    if old.provenance.folds != new.provenance.folds:
+        raise InputError(
+            f"{directory}: cannot resume: the subjects of the folds have changed; give "
+            "another checkpoint directory"
+        )
     if old.provenance.files != new.provenance.files:
         raise InputError(
             f"{directory}: cannot resume: the training files have changed; give "

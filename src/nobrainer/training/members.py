@@ -1,7 +1,7 @@
 """The networks of a training, one after the other; an ensemble has several."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from nobrainer.models.check import (
     imagined,
 )
 from nobrainer.models.ensemble import MEMBERS
-from nobrainer.models.registry import MODELS, Model
+from nobrainer.models.registry import MODELS, OWN, Model
 from nobrainer.recipe import DataConfig, ModelConfig, Recipe, TrainingConfig
 from nobrainer.training.checkpoint_folder import member_folder
 from nobrainer.training.data_loss import DataLoss
@@ -125,11 +125,14 @@ class TrainingPlan:
 
         Raises:
             InputError: an argument that the optimiser, the recipe or this machine
-                cannot take, or weights to begin an ensemble at.
+                cannot take, weights to begin an ensemble at, or folds of a model that
+                has no copies.
         """
         check_arguments(f"argument of {optimizer.__name__}", optimizer, opt_args)
         precision = resolve_precision(options.precision)
         model = ModelConfig(models.name_of(given), args)
+        if options.folds is not None:
+            given, model = "ensemble", _copies(model, options.folds, n_classes)
         if begin is not None and model.name == "ensemble":
             raise InputError(
                 "warm_start begins a Bayesian network, not an ensemble: leave it out"
@@ -149,6 +152,7 @@ class TrainingPlan:
             max_minutes=options.max_minutes,
             max_steps=options.max_steps,
             averaging=options.averaging,
+            folds=options.folds,
             warm_start=None if begin is None else begin.sha256,
             warm_start_delta=None if begin is None else begin.delta,
         )
@@ -196,7 +200,7 @@ class TrainingPlan:
             for number, (name, args) in enumerate(pairs)
         )
 
-    def check(self, data: DataConfig, n_patches: int) -> None:
+    def check(self, data: DataConfig, n_patches: Iterable[int]) -> None:
         """Raise `InputError` where training would fail, whatever its files hold.
 
         The whole model is built once, as `load` will build it. One that is too large is
@@ -204,16 +208,17 @@ class TrainingPlan:
 
         Args:
             data: how patches are made.
-            n_patches: number of patches in an epoch.
+            n_patches: numbers of patches that there are in an epoch.
         """
-        n_patches = -(-n_patches // self.options.devices)  # those of one process
         if _is_shipped(self.model.name):
             with imagined():
                 models.build(self.model.name, **self.model.args)
         self._start(self.model, self.config)
-        size = data.batch_size
-        # The last batch is what is left.
-        sizes = {min(size, n_patches), n_patches % size or min(size, n_patches)}
+        size, sizes = data.batch_size, set()
+        for n_in_all in n_patches:
+            n = -(-n_in_all // self.options.devices)  # those of one process
+            # The last batch is what is left.
+            sizes |= {min(size, n), n % size or min(size, n)}
         # Members that are alike are checked once.
         members = [model for model, _ in self.members]
         for member in [m for n, m in enumerate(members) if m not in members[:n]]:
@@ -230,7 +235,7 @@ class TrainingPlan:
     def train(
         self,
         recipe: Recipe,
-        volumes: Sequence[Ready],
+        volumes: Sequence[Sequence[Ready]],
         labels: LabelTable,
         validate: Validation | None,
         directory: Path | None,
@@ -242,7 +247,7 @@ class TrainingPlan:
 
         Args:
             recipe: how the model is made, with the weights of the classes.
-            volumes: the prepared training scans.
+            volumes: the prepared training scans of each member.
             labels: names of the classes.
             validate: measures a network after each epoch; None keeps the last weights.
             directory: folder of the checkpoints; None keeps none.
@@ -251,14 +256,15 @@ class TrainingPlan:
             progress: shows how training goes on.
         """
         loss = self.loss.build(recipe.training.class_weights)
-        n_voxels = sum(math.prod(volume.geometry.shape) for volume in volumes)
         networks: list[nn.Module] = []
         history: list[dict[str, Any]] = []
         metrics: list[dict[str, float]] = []
         for number, (model, training) in enumerate(self.members):
             network = self._start(model, training)
             folder = member_folder(directory, number, self.n_members)
-            patches = PatchSampler(volumes, recipe.data, seed=training.seed)
+            scans = volumes[number]
+            n_voxels = sum(math.prod(scan.geometry.shape) for scan in scans)
+            patches = PatchSampler(scans, recipe.data, seed=training.seed)
             job = Job(
                 objective=make_objective(network, loss, n_voxels),
                 optimizer=make_optimizer(self.optimizer, network, self.config.opt_args),
@@ -303,6 +309,22 @@ class TrainingPlan:
         if tell is None or self.n_members == 1:
             return tell
         return lambda row: tell(_of(number, row))
+
+
+def _copies(model: ModelConfig, n_copies: int, n_classes: int) -> ModelConfig:
+    """An ensemble of copies of a model, one for each fold of the subjects.
+
+    Raises:
+        InputError: the model is an ensemble already, or has no name in the registry.
+    """
+    if model.name == "ensemble" or model.name.startswith(OWN):
+        raise InputError(
+            f"folds train copies of one model by its name, got {model.name}: give the "
+            "name of a network, registered if it is your own, or leave out folds"
+        )
+    args = {key: value for key, value in model.args.items() if key != "n_classes"}
+    members = [[model.name, args]] * n_copies
+    return ModelConfig("ensemble", {"n_classes": n_classes, "members": members})
 
 
 def _is_shipped(name: str) -> bool:

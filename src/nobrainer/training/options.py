@@ -6,6 +6,7 @@ from typing import Any, TypedDict
 
 from nobrainer.checks import check_choice, check_count
 from nobrainer.cores import check_cores
+from nobrainer.models.ensemble import MOST_MEMBERS
 from nobrainer.training.engine import check_devices
 
 SCHEDULES = ("cosine", "late-cosine", "constant")
@@ -37,6 +38,9 @@ class TrainingOptions:
         core.
     num_workers: number of processes that cut patches beside the training, at most one
         a core; 0 cuts them in the training's own.
+    folds: number of parts, 2 or more, into which the subjects are divided at random.
+        An ensemble is trained of as many copies of the model, each of which does not
+        see the scans of one part. None trains one network on all scans.
     on_epoch: function that is called after each epoch with its row of the history.
 
     Raises:
@@ -55,12 +59,15 @@ class TrainingOptions:
     precision: str = "auto"
     devices: int = 1
     num_workers: int = 0
+    folds: int | None = None
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None
 
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, SCHEDULES)
         if self.patience is not None:
             check_count("patience", self.patience, 1)
+        if self.folds is not None:
+            check_count("folds", self.folds, 2, MOST_MEMBERS)
         check_devices(self.devices)
         check_count("num_workers", self.num_workers, 0)
         check_cores("num_workers", self.num_workers)
@@ -80,4 +87,5 @@ class TrainingArguments(TypedDict, total=False):
     precision: str
     devices: int
     num_workers: int
+    folds: int | None
     on_epoch: Callable[[Mapping[str, Any]], None] | None

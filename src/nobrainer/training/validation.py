@@ -54,20 +54,38 @@ class Validation:
             "validation_dice", the mean of those. Where there are label maps beside
             scans, the same of their images by the names "synthetic_validation_dice".
         """
-        n_classes = len(self.labels.names)
-        mean_weights = Sampling(seed=0, n_draws=0)
-        predictor = Predictor(model, n_classes, mean_weights, self.device)
         of_scans: list[np.ndarray] = []
         of_maps: list[np.ndarray] = []
         for volume in self.volumes:
             rows = of_scans if volume.head is None else of_maps
-            rows.append(_dice_of(predictor, volume)[1:])
+            rows.append(self._dice(model, volume))
         if not of_scans:
             return self._means("validation_dice", of_maps)
         figures = self._means("validation_dice", of_scans)
         if of_maps:
             figures |= self._means("synthetic_validation_dice", of_maps)
         return figures
+
+    def of_folds(self, models: Sequence[nn.Module]) -> dict[str, float]:
+        """Measure every scan with a network of its own, which has not seen it.
+
+        Args:
+            models: the network of each scan.
+
+        Returns:
+            The same means as of one network, under names that begin with
+            "out_of_fold_dice".
+        """
+        pairs = zip(models, self.volumes, strict=True)
+        return self._means("out_of_fold_dice", [self._dice(*pair) for pair in pairs])
+
+    def _dice(self, model: nn.Module, volume: Ready) -> np.ndarray:
+        """Dice of each class but background of a scan, with the posterior mean."""
+        mean_weights = Sampling(seed=0, n_draws=0)
+        n_classes = len(self.labels.names)
+        return _dice_of(Predictor(model, n_classes, mean_weights, self.device), volume)[
+            1:
+        ]
 
     def _means(self, title: str, scores: Sequence[np.ndarray]) -> dict[str, float]:
         """Means over volumes of the Dice of each class, and the mean of these."""
