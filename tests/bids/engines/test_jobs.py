@@ -1,6 +1,7 @@
 """Scripts of jobs, and a run in jobs of a queue that is made up of two programs."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -93,6 +94,11 @@ def test_jobs_do_all_as_the_serial_run_does_and_are_given_back(
     assert (place / "cancelled").read_text().split() == submitted
     (script,) = place.glob("*.script")
     assert "#SBATCH -p long" in script.read_text()
+
+
+def test_ctrl_c_is_still_an_interruption() -> None:
+    assert "dask_jobqueue.runner" in sys.modules
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The engine of a cluster's queue: jobs that start workers of a scheduler in here."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -13,6 +14,9 @@ from nobrainer.bids.engines.engine import Act, SetAside
 from nobrainer.bids.forecast import forecast_bytes
 from nobrainer.bids.scan import Outcome, Settings, Unit
 from nobrainer.errors import InputError
+
+# dask_jobqueue has just seen to it that Ctrl-C ends a program as if all were done.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _CLUSTERS: dict[str, type[JobQueueCluster]] = {
     "slurm": SLURMCluster,
