@@ -90,6 +90,23 @@ def test_a_damaged_file_of_a_store_is_named(table: Path, tmp_path: Path) -> None
     )
 
 
+def test_a_store_is_written_as_files_that_make_the_same_labels(
+    table: Path, tmp_path: Path
+) -> None:
+    store, again = tmp_path / "s.zarr", tmp_path / "again.zarr"
+    nobrainer_("data", "convert", table, store)
+    done = nobrainer_("data", "export", store, tmp_path / "files", "--split", "train")
+    assert done.stdout == f"{tmp_path / 'files' / 'scans.csv'}\n", done.stderr
+    nobrainer_("data", "convert", tmp_path / "files" / "scans.csv", again)
+    rows = read_rows(again / "scans.tsv")
+    assert [(row.subject, row.split) for row in rows] == [
+        *(("sub-0", "train"), ("sub-1", "train"))
+    ]
+    for row, before in zip(rows, read_rows(store / "scans.tsv"), strict=False):
+        file = f"labels/values/0/c/{row.index}/0/0/0"
+        assert row.checksums[file] == before.checksums[file]
+
+
 def test_a_bids_data_set_is_converted_with_the_labels_of_another(
     tmp_path: Path,
 ) -> None:

@@ -41,6 +41,7 @@ def data(
       nobrainer data --source embedded --cache-dir heads
       nobrainer data convert scans.csv heads.zarr --workers 4
       nobrainer data verify heads.zarr
+      nobrainer data export heads.zarr files
     """
     if ctx.invoked_subcommand is None:
         path = nb.get_data(cache_dir, source)
@@ -122,3 +123,27 @@ def verify(store: Path) -> None:
         bar.begin("verifying", 1)
         n_files = zarr_store.verify(store, bar.advance)
     echo(f"{store}: all {n_files} files are as they were written")
+
+
+@data.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--split",
+    metavar="NAME",
+    help="Write the scans of this part of the data alone.",
+)
+def export(store: Path, directory: Path, split: str | None) -> None:
+    """Write the scans of a Zarr store as NIfTI files; print the path of their table.
+
+    The files hold what the store holds: images as the network sees them, and label
+    values, on the grid of the store, under the headers that the scans came with.
+
+    \b
+    Examples:
+      nobrainer data export heads.zarr files
+      nobrainer data export heads.zarr test-files --split test
+    """
+    with ProgressBar(verbose=True) as bar:
+        bar.begin("writing", 1)
+        echo(zarr_store.export(store, directory, split, bar.advance))

@@ -17,6 +17,7 @@ from nobrainer.data.zarr_store.table import (
     StoredScan,
     check_prepared_as,
     read_finished,
+    take_split,
 )
 from nobrainer.errors import InputError, list_problems
 from nobrainer.recipe import PreprocessConfig
@@ -216,14 +217,7 @@ def list_stored(
             scan in that split.
     """
     arrays = zarr_store.Arrays.open(store)
-    rows = read_finished(store)
-    chosen = [row for row in rows if split is None or row.split == split]
-    if not chosen:
-        known = sorted({row.split for row in rows if row.split is not None})
-        raise InputError(
-            f"{store}: has no scan in the split {split!r}: its splits are "
-            f"{', '.join(known) or 'not given'}"
-        )
+    chosen = take_split(store, read_finished(store), split)
     gone = [(row.scan, arrays.missing(row)) for row in chosen]
     problems = [(str(path), f"of scan {who}, {MISSING}") for who, path in gone if path]
     if problems:

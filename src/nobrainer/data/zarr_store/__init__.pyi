@@ -1,2 +1,3 @@
 from .arrays import Arrays as Arrays
+from .export import export as export
 from .verification import verify as verify

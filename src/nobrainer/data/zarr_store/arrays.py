@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+import nibabel as nib
 import numpy as np
 import zarr
 from zarr.errors import BaseZarrError
@@ -22,7 +23,7 @@ from nobrainer.data.zarr_store.table import (
     ScanRow,
 )
 from nobrainer.errors import InputError, in_one_line
-from nobrainer.io.nifti_zarr import HEADER_BYTES, ome_metadata
+from nobrainer.io.nifti_zarr import HEADER_BYTES, ome_metadata, read_header
 from nobrainer.json_records import build_record
 from nobrainer.provenance import checksum
 from nobrainer.recipe import PreprocessConfig
@@ -238,6 +239,33 @@ class Arrays:
             listed = unpack(file.read_bytes(), (LISTED,), self.voxels.dtype)
         ends = np.cumsum(row.listed)
         return np.split(listed[: ends[-1]], ends[:-1])
+
+    def to_nifti(self, row: ScanRow) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
+        """A scan and its labels with their headers, as they are stored.
+
+        Args:
+            row: the scan.
+
+        Returns:
+            The image, int16 with the scale in its header, and the label values, int32.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+        i, j, k = row.geometry.shape
+        codes = self._read_box(0, row, (0, 0, 0), (i, j, k))
+        values = self.read_labels(row, (0, 0, 0), (i, j, k))
+        found = []
+        for kind, data in ((3, codes), (4, values)):
+            file = self._file(kind, row)
+            with _read_of(row, file):
+                raw = unpack(file.read_bytes(), (HEADER_BYTES,), np.dtype(np.uint8))
+                header = read_header(raw)
+            image = nib.Nifti1Image(data, header.get_best_affine(), header)
+            # The new image has forgotten what its header said of the scale.
+            image.header.set_slope_inter(*header.get_slope_inter())
+            found.append(image)
+        return found[0], found[1]
 
     def _read_box(
         self, kind: int, row: ScanRow, start: Shape3, stop: Shape3

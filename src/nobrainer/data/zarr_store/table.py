@@ -220,6 +220,29 @@ def read_finished(store: Path) -> list[ScanRow]:
     return read_rows(store / TABLE)
 
 
+def take_split(
+    store: Path, rows: Sequence[ScanRow], split: str | None
+) -> list[ScanRow]:
+    """The scans of a store that belong to a part of the data.
+
+    Args:
+        store: path of the store, for the message.
+        rows: its scans.
+        split: takes those of this split alone; None takes all.
+
+    Raises:
+        InputError: there is none.
+    """
+    chosen = [row for row in rows if split is None or row.split == split]
+    if not chosen:
+        known = sorted({row.split for row in rows if row.split is not None})
+        raise InputError(
+            f"{store}: has no scan in the split {split!r}: its splits are "
+            f"{', '.join(known) or 'not given'}"
+        )
+    return chosen
+
+
 def read_rows(path: Path) -> list[ScanRow]:
     """Read the table of a store.
 
