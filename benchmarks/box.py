@@ -158,7 +158,8 @@ def main() -> None:
     seen.check_not_trained_on(dataset, learned)
     preprocess, people = learned.recipe.preprocess, dataset.subjects
     made = [scan.is_map for scan in dataset.data]
-    scans = collect(predictor, dataset.iterate(preprocess, shown=True))
+    volumes = dataset.iterate(preprocess, shown=True)
+    scans = collect([predictor] * len(dataset), volumes)
     rows = judge_calibration(scans, people, made)
     for row in rows:
         print(row, flush=True)
@@ -177,7 +178,7 @@ def main() -> None:
         fewer.subjects,
         preprocess,
         labels=learned.labels,
-        cohort=learned.cohort,
+        cohorts=[learned.cohort] * len(fewer),
         severities=args.severities,
         progress=lambda done, total: None,
     )
