@@ -118,7 +118,7 @@ class Machine:
             if value is not None and option not in read:
                 raise InputError(
                     f"{option} has no effect with --executor {self.executor}, which "
-                    f"takes {' and '.join(read)}: leave it out, or choose another "
+                    f"takes {', '.join(read)}: leave it out, or choose another "
                     "--executor"
                 )
         if self.executor in ("local", "serial"):

@@ -142,3 +142,14 @@ def test_options_that_cannot_work_are_refused(
     assert result.exit_code == 2 and not out.exists()
     (line,) = errors_of(result.stderr)
     assert message in line
+
+
+def test_without_dask_the_command_says_what_to_install(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nobrainer.cli.bids_machine.find_spec", lambda name: None)
+    options = ("--executor", "slurm", "--n-cpus", 2)
+    result = nobrainer_("bids", data, tmp_path / "out", "participant", *options)
+    assert result.exit_code == 2
+    (line,) = errors_of(result.stderr)
+    assert "pip install 'nobrainer[dask]'" in line
