@@ -300,3 +300,21 @@ def test_two_people_give_a_temperature_also_after_a_kill(tmp_path: Path) -> None
     assert len(states) == 2
     assert states == {path: path.stat().st_mtime_ns for path in states}
     assert nb.Segmentation.load(model).calibration_ == fit
+
+
+def test_folds_of_a_store_have_no_quality_model(tmp_path: Path) -> None:
+    table, store = write_cubes(tmp_path, 4), tmp_path / "s.zarr"
+    nobrainer_("data", "convert", table, store)
+    done = nobrainer_(
+        *("train", "--data", store, "--output-dir", tmp_path / "m", "--folds", 2),
+        *("--binarize", *SMALL_MODEL),
+    )
+    assert done.exit_code == 0, done.stderr
+    assert errors_of(done.stderr)[1:] == [
+        "nobrainer: intervals of volumes for 80 %",
+        "nobrainer: no quality model: a store; give the files to calibrate",
+    ]
+    # The files of a store are known as those that its scans were made from.
+    copy = ("calibrate", "--data", table, "--model", tmp_path / "m", "--out-of-fold")
+    again = nobrainer_(*copy, "--output-dir", tmp_path / "c", "--n-samples", 2)
+    assert again.exit_code == 0 and "(out of fold)" in again.stdout, again.stderr

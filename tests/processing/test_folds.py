@@ -294,7 +294,9 @@ def test_every_scan_must_judge_and_lone_classes_are_named(tmp_path):
     with pytest.raises(InputError, match="makes 1 pass, but the ensemble 4"):
         model.calibrate(data(), coverage=0.5, out_of_fold=True, verbose=False)
     part = replace(data(), data=data().data[:3])
-    with pytest.raises(InputError, match=r"each scan .* once, got 3 of 4"):
+    with pytest.raises(
+        InputError, match="all scans that the model was trained on, got 3 of 4"
+    ):
         model.calibrate(part, out_of_fold=True, verbose=False)
     entries[1]["subject"] = "sub-7"
     with pytest.raises(InputError, match=r"files\[1\]: is in no fold"):
@@ -305,3 +307,20 @@ def test_every_scan_must_judge_and_lone_classes_are_named(tmp_path):
     alone = nb.Segmentation("vnet", SMALL).fit(data(), **how)
     with pytest.raises(InputError, match="needs an ensemble that was trained with"):
         alone.calibrate(data(), out_of_fold=True, verbose=False)
+
+
+def test_images_of_a_label_map_are_for_the_member_that_has_not_seen_it(pairs):
+    masks = [label for _, label in pairs[:2]]
+    data = nb.Dataset.from_label_maps(masks, block_shape=BLOCK).batch(2)
+    model = nb.Segmentation("vnet", SMALL)
+    model.fit(data.patches(per_volume=2), folds=2, **TRAINING)
+    made = model.recipe_.provenance
+    assert sorted(fold.n_scans for fold in made.folds) == [1, 1]
+    assert "out_of_fold_dice" in made.metrics
+    images = model.dataset(label_maps=masks, n_images=3)
+    model.calibrate(images, out_of_fold=True, verbose=False)
+    counted = "6 scans of 2 subjects (6 made of label maps) (out of fold)"
+    assert model.calibration_.counted == counted
+    both = nb.Dataset.from_files(pairs[2:4], BLOCK).binarize().mix(data)
+    with pytest.raises(InputError, match="scans or label maps, not both"):
+        model.fit(both, folds=2, **TRAINING)

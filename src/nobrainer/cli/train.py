@@ -120,6 +120,6 @@ def train(
         return
     saved = save_model(segmentation, output_dir, overwrite=overwrite or finished)
     if held_out.folds is not None:
-        judge_out_of_fold(segmentation, dataset, seed)
+        judge_out_of_fold(segmentation, dataset, seed, is_store=sources.is_store)
         save_model(segmentation, output_dir, overwrite=True)
     echo(saved)

@@ -19,7 +19,7 @@ def is_judged(directory: Path) -> bool:
 
 
 def judge_out_of_fold(
-    segmentation: "nb.Segmentation", dataset: "nb.Dataset", seed: int
+    segmentation: "nb.Segmentation", dataset: "nb.Dataset", seed: int, *, is_store: bool
 ) -> None:
     """Fit temperature, intervals and quality, as far as there are subjects for them.
 
@@ -27,6 +27,8 @@ def judge_out_of_fold(
         segmentation: the ensemble, trained with folds.
         dataset: the scans that it was trained on.
         seed: seed of the draws.
+        is_store: whether they lie in a store: such scans are prepared already and
+            cannot be degraded, from which quality is learned.
     """
     n_subjects = len({*dataset.subjects})
     n_members = len(segmentation.recipe_.provenance.folds)
@@ -39,12 +41,19 @@ def judge_out_of_fold(
     segmentation.calibrate(
         dataset, coverage=coverage, n_samples=n_samples, seed=seed, out_of_fold=True
     )
-    if n_subjects >= FEWEST_FOR_QUALITY:
+    if n_subjects >= FEWEST_FOR_QUALITY and not is_store:
         segmentation.fit_quality(dataset, n_samples, seed, out_of_fold=True)
-    _tell(segmentation, n_subjects, can_draw=can_draw)
+    few = f"{n_subjects} subjects"
+    _tell(
+        segmentation,
+        no_intervals=few if can_draw else "no draws",
+        no_quality="a store; give the files to calibrate" if is_store else few,
+    )
 
 
-def _tell(segmentation: "nb.Segmentation", n_subjects: int, *, can_draw: bool) -> None:
+def _tell(
+    segmentation: "nb.Segmentation", *, no_intervals: str, no_quality: str
+) -> None:
     """Say on standard error what was found, and why anything is missing."""
     made, fit = segmentation.recipe_.provenance, segmentation.calibration_
     assert fit is not None
@@ -52,13 +61,12 @@ def _tell(segmentation: "nb.Segmentation", n_subjects: int, *, can_draw: bool) -
         f"Dice {made.metrics['out_of_fold_dice']:.3f} on {fit.counted}, temperature "
         f"{1 / fit.weight[0]:.3f}"
     ]
-    few = f"{n_subjects} subjects"
     if fit.intervals is None:
-        lines.append(f"no intervals of volumes: {few if can_draw else 'no draws'}")
+        lines.append(f"no intervals of volumes: {no_intervals}")
     else:
         lines.append(f"intervals of volumes for {100 * fit.intervals.coverage:g} %")
     if segmentation.quality_ is None:
-        lines.append(f"no quality model: {few}")
+        lines.append(f"no quality model: {no_quality}")
     else:
         lines.append(f"quality: error of the Dice {segmentation.quality_.error:.3f}")
     for line in lines:

@@ -162,6 +162,11 @@ class Sources:
         return parts
 
     @property
+    def is_store(self) -> bool:
+        """Whether the scans lie in a store, and not in files of their own."""
+        return self.table is not None and self.table.is_dir()
+
+    @property
     def synthesis(self) -> nb.Synthesis:
         """Ranges of what is drawn for label maps: the usual ones but for those given.
 

@@ -91,7 +91,7 @@ not proven for the ensemble; look at it on further labelled scans.
 - The Dice that the quality model learned is that of single members, and tends to be \
 lower than that of the ensemble. How far draws agree and how sure they are, it learned \
 from all members on scans that all but one have seen: on new scans they agree a little \
-less. Both make the predicted Dice rather too low than too high."""
+less. Both lower the predicted Dice a little."""
 
 
 def _summary(recipe: Recipe) -> str:

@@ -113,9 +113,9 @@ class Folds:
             what = "is in no fold: give the scans that the model was trained on"
             raise InputError(list_problems((name, what) for name in unknown))
         n_given = Counter(found)
-        if any(fold.n_scans != n_given[n] for n, fold in enumerate(records)):
+        if any(fold.n_scans > n_given[n] for n, fold in enumerate(records)):
             raise InputError(
-                "out_of_fold needs each scan that the model was trained on once, got "
+                "out_of_fold needs all scans that the model was trained on, got "
                 f"{len(found)} of {sum(fold.n_scans for fold in records)}"
             )
         return cls(tuple(found), records)
