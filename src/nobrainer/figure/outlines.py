@@ -39,10 +39,10 @@ def draw_outlines(
     shown: dict[int, int] = {}
     for axis, (normal, at) in zip(axes, slices, strict=True):
         if true is not None:
-            section = true.take(at, normal).T
+            section = cut(true, normal, at).T
             for index in np.unique(section[section > 0]):
                 _contour(axis, section == index, _TRUTH_COLOUR, 3.0)
-        section = predicted.take(at, normal).T
+        section = cut(predicted, normal, at).T
         classes, counts = np.unique(section[section > 0], return_counts=True)
         for index, count in zip(classes.tolist(), counts.tolist(), strict=True):
             shown[index] = shown.get(index, 0) + count
@@ -68,6 +68,19 @@ def draw_outlines(
         more = f"and {len(shown) - len(largest)} more"
         handles.append(Line2D([], [], linestyle="none", label=more))
     return handles
+
+
+def cut(values: np.ndarray, normal: int, at: int) -> np.ndarray:
+    """A slice of a volume, as a view.
+
+    `take` would copy the whole volume where its voxels do not lie in order.
+
+    Args:
+        values: (I, J, K).
+        normal: the axis across the slice.
+        at: its index along that axis.
+    """
+    return np.moveaxis(values, normal, 0)[at]
 
 
 def add_legend(figure: Figure, handles: Sequence[Artist], n_columns: int) -> None:
@@ -96,5 +109,7 @@ def _contour(axis: Axes, mask: np.ndarray, colour: str, width: float) -> None:
     line = axis.contour(
         columns, rows, np.pad(mask, 1), [0.5], colors=colour, linewidths=width
     )
+    # It stays in its panel, so that the layout need not ask how far it reaches.
+    line.set_in_layout(False)
     # A dark rim, so that a line is seen on tissue of its own brightness.
     line.set_path_effects([withStroke(linewidth=width + 0.7, foreground="black")])

@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 from nobrainer.checks import check_count
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
-from nobrainer.figure.outlines import add_legend, draw_outlines
+from nobrainer.figure.outlines import add_legend, cut, draw_outlines
 from nobrainer.io import ImageSource, read_image, read_labels, to_nibabel
 
 _PLANES = (("sagittal", "x"), ("coronal", "y"), ("axial", "z"))
@@ -122,7 +122,7 @@ def draw_prediction(
     for own, column in zip(panels.T, columns, strict=True):
         for axis, (normal, at) in zip(own, slices, strict=True):
             axis.imshow(
-                column.values.take(at, normal).T,
+                cut(column.values, normal, at).T,
                 column.colours,
                 origin="lower",
                 norm=column.norm,
@@ -245,7 +245,8 @@ def _frame(
     middle = (np.array(upright.shape) - 1) / 2
     middle[normal] = at
     position_mm = nib.affines.apply_affine(upright.affine, middle)[normal]
-    axis.set(xticks=[], yticks=[], xlabel=f"{plane}, {name} = {position_mm:.1f}")
+    axis.set(xticks=[], xlabel=f"{plane}, {name} = {position_mm:.1f}")
+    axis.yaxis.set_visible(False)
     left, right = _ENDS[across]
     if radiological and across == 0:
         axis.invert_xaxis()
@@ -266,6 +267,7 @@ def _frame(
             fontsize="small",
             ha="center",
             va="center",
+            in_layout=False,
             path_effects=[withStroke(linewidth=1.5, foreground="black")],
         )
 

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from nobrainer import __version__
@@ -190,10 +191,13 @@ def write_document(
 
 def _render(figure: Figure, kind: str) -> bytes:
     data = BytesIO()
+    figure.set_dpi(_DPI)
+    if kind == "png":
+        # `savefig` would draw it twice, the first time for the layout alone.
+        FigureCanvasAgg(figure).print_png(data)
+        return data.getvalue()
     # The same report twice is the same file: no date, no random identifiers.
     metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
     with rc_context({"svg.hashsalt": "nobrainer"}):
-        figure.savefig(
-            data, format=kind, dpi=_DPI, metadata=metadata if kind == "svg" else None
-        )
+        figure.savefig(data, format=kind, metadata=metadata)
     return data.getvalue()
