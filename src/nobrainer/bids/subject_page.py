@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import nobrainer as nb
 from nobrainer.bids.tables import read_morphometry, to_number
-from nobrainer.report.document import Picture
-from nobrainer.report.subject import SubjectScan, write_subject
 
 _QUALITY = "_quality.json"
 
@@ -29,23 +28,25 @@ def write_subject_page(out_dir: Path, subject: str) -> Path:
     ]
     # All scans of a derivative are of one model.
     caution = told[0]["caution"] if told else ""
-    return write_subject(out_dir / f"{subject}.html", subject, scans, caution=caution)
+    return nb.report.write_subject(
+        out_dir / f"{subject}.html", subject, scans, caution=caution
+    )
 
 
 def _read(
     out_dir: Path, subject: str, quality: Path, found: Mapping[str, Any]
-) -> SubjectScan:
+) -> "nb.report.SubjectScan":
     """What the files of a scan say, of which `found` is that of its quality."""
     prefix = quality.name.removesuffix(_QUALITY)
     figures = out_dir / subject / "figures"
     table = quality.with_name(f"{prefix}_desc-volumetric_morph.tsv")
     _, rows = read_morphometry(table)
     score = "" if found["score"] is None else f"{found['score']:.3f}"
-    return SubjectScan(
+    return nb.report.SubjectScan(
         name=found["scan"],
         score=f"Its score, from 0 to 1, is {score}: {found['score_is']}.",
         flags=found["flags"],
-        slices=Picture(
+        slices=nb.report.Picture(
             "image/png",
             (figures / f"{prefix}_dseg.png").read_bytes(),
             f"Slices of {found['scan']} with outlines and maps of uncertainty",
