@@ -7,7 +7,7 @@ because a busy machine changes only the latter.
     python benchmarks/bids.py same --n-scans 60          # engines agree; second run;
                                                          # one of Dask's workers dies
     python benchmarks/bids.py flat --n-scans 300         # memory and time stay flat
-    python benchmarks/bids.py throughput --n-scans 20    # against a loop over predict
+    python benchmarks/bids.py throughput --n-scans 20    # against loops in the shell
     python benchmarks/bids.py throughput --scan head.nii.gz --n-scans 4
     python benchmarks/bids.py layout --n-scans 2000      # how long the start takes
 """
@@ -48,6 +48,8 @@ LEFT_OUT = ("provenance", "provenance.json")
 WARM_UP = 5
 N_WORKERS = 3
 WAIT_S = 120
+Taken = dict[str, float | str]
+NOTHING: Taken = {"wall_s": 0.0, "cpu_s": 0.0}
 
 
 def make_set(root: Path, n_scans: int, resolution_mm: float, scan: Path | None) -> Path:
@@ -75,7 +77,7 @@ def train(folder: Path) -> Path:
     return model.fit(dataset, epochs=2, verbose=False).save(folder / "model")
 
 
-def call(*args: object, env: dict[str, str] | None = None) -> dict[str, float | str]:
+def call(*args: object, env: dict[str, str] | None = None) -> Taken:
     """Call `nobrainer`; what it printed, and what it and its processes have taken."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     run = subprocess.run(
@@ -91,9 +93,14 @@ def call(*args: object, env: dict[str, str] | None = None) -> dict[str, float | 
     return {"out": run.stdout, "wall_s": time.monotonic() - started, "cpu_s": cpu_s}
 
 
-def cost(taken: dict[str, float | str]) -> str:
+def cost(taken: Taken) -> str:
     """Wall clock and CPU-seconds as text."""
     return f"{taken['wall_s']:.1f} s, {taken['cpu_s']:.1f} CPU-s"
+
+
+def add(one: Taken, other: Taken) -> Taken:
+    """What two calls have taken together."""
+    return {key: float(one[key]) + float(other[key]) for key in NOTHING}
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -226,41 +233,53 @@ def flat(args: argparse.Namespace, folder: Path, data: Path, model: Path) -> Non
 
 
 def throughput(args: argparse.Namespace, folder: Path, data: Path, model: Path) -> None:
-    """Scans an hour, against a loop over `nobrainer predict` in the shell."""
+    """Scans an hour, against loops in the shell.
+
+    `predict` writes the maps, the mask and the volumes; the quality and the page with
+    its figures come from `report`. So the loop over both has the outputs of `bids`.
+    """
     scans = sorted(data.glob("sub-*/anat/*.nii.gz"))
     common = ("--model", model, "--n-samples", args.n_samples)
     threads = {"OMP_NUM_THREADS": str(args.n_cpus), "MKL_NUM_THREADS": str(args.n_cpus)}
-    loop = [
-        call("predict", scan, *common, "--output-dir", folder / "loop", env=threads)
-        for scan in scans
-    ]
-    taken = {
-        "loop": {
-            key: sum(float(one[key]) for one in loop) for key in ("wall_s", "cpu_s")
-        }
-    }
+    maps, pages = folder / "maps", folder / "pages"
+    taken = {"predict": NOTHING, "report": NOTHING}
+    for scan in scans:
+        words = (scan, *common, "--output-dir", maps, "--brain-mask")
+        one = call("predict", *words, env=threads)
+        taken["predict"] = add(taken["predict"], one)
+        # A folder each: its tables would hold all scans of one folder.
+        words = (scan, *common, "--output-dir", pages / scan.parts[-3])
+        one = call("report", *words, env=threads)
+        taken["report"] = add(taken["report"], one)
+    taken["both"] = add(taken["predict"], taken["report"])
     out = folder / "bids"
-    one = call("bids", data, out, "participant", *common, "--n-cpus", args.n_cpus)
-    taken["bids"] = {key: float(one[key]) for key in ("wall_s", "cpu_s")}
+    taken["bids"] = call(
+        "bids", data, out, "participant", *common, "--n-cpus", args.n_cpus
+    )
     for name, spent in taken.items():
-        per_hour = 3600 * len(scans) / spent["wall_s"]
-        print(f"{name:7} {per_hour:.0f} scans/h, {cost(spent)}")
-    for key in ("wall_s", "cpu_s"):
-        print(f"ratio of {key}: {taken['loop'][key] / taken['bids'][key]:.2f}")
+        per_hour = 3600 * len(scans) / float(spent["wall_s"])
+        ratios = " and ".join(
+            f"{float(spent[key]) / float(taken['bids'][key]):.2f}"
+            for key in ("wall_s", "cpu_s")
+        )
+        print(f"{name:7} {per_hour:.0f} scans/h, {cost(spent)}, {ratios} times bids")
+    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
+    print(f"load of the machine over 1, 5 and 15 minutes: {load}")
     n_unlike = 0
     for scan in scans:
         name = scan.name.removesuffix("_T1w.nii.gz")
         anat = out / name / "anat"
         pairs = {
             "label": next(anat.glob("*_dseg.nii.gz")),
+            "brainmask": anat / f"{name}_desc-brain_mask.nii.gz",
             "entropy": anat / f"{name}_entropy.nii.gz",
             "variance": anat / f"{name}_variance.nii.gz",
         }
         for kind, path in pairs.items():
-            other = folder / "loop" / f"{name}_T1w_{kind}.nii.gz"
-            maps = (np.asarray(nib.load(one).dataobj) for one in (path, other))
-            n_unlike += not np.array_equal(*maps)
-    print(f"{n_unlike} of {3 * len(scans)} maps differ")
+            other = maps / f"{name}_T1w_{kind}.nii.gz"
+            both = (np.asarray(nib.load(one).dataobj) for one in (path, other))
+            n_unlike += not np.array_equal(*both)
+    print(f"{n_unlike} of {len(pairs) * len(scans)} maps differ")
 
 
 def layout(args: argparse.Namespace, folder: Path) -> None:
