@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+import nibabel as nib
+
 import nobrainer as nb
 from nobrainer.bids import sidecars
 from nobrainer.bids.draws import draws_to_tsv
@@ -16,7 +18,7 @@ from nobrainer.bids.layout import Source
 from nobrainer.bids.names import Names
 from nobrainer.bids.subject_page import write_subject_page
 from nobrainer.errors import InputError, UnusualScanWarning
-from nobrainer.io import write, write_bytes, write_text
+from nobrainer.io import write_bytes
 from nobrainer.processing.guard import Batch
 from nobrainer.provenance import Method
 from nobrainer.results import Results, Work
@@ -231,10 +233,7 @@ class _Writer:
             texts[names.tissue(label, ".json")] = sidecars.of_tissue(
                 self._origin, label
             )
-        for place, image in images.items():
-            path = self._settings.out_dir / place
-            if path not in self._work.kept:
-                write(image, path, overwrite=True)
+        self._write(images)
         self._write(texts)
 
     def write_texts(self) -> None:
@@ -271,8 +270,6 @@ class _Writer:
             }
         )
 
-    def _write(self, texts: Mapping[PurePosixPath, str]) -> None:
-        for place, text in texts.items():
-            path = self._settings.out_dir / place
-            if path not in self._work.kept:
-                write_text(text, path, overwrite=True)
+    def _write(self, contents: Mapping[PurePosixPath, nib.Nifti1Image | str]) -> None:
+        out_dir = self._settings.out_dir
+        self._work.write({out_dir / place: one for place, one in contents.items()})

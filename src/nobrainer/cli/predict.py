@@ -20,7 +20,7 @@ from nobrainer.cli.options import (
 )
 from nobrainer.cli.outputs import MAPS, echo, map_paths, to_json
 from nobrainer.cli.scans import each_scan, end, name_scans, new_batch, tell_skipped
-from nobrainer.io import write, write_text
+from nobrainer.io import write_text
 from nobrainer.processing.progress import ProgressBar
 from nobrainer.results import Results, make_method
 
@@ -240,17 +240,13 @@ class _Writer:
                 result = self._predict(file, bar)
                 work.begin()
                 images = self._images(result)
-                for kind, path in maps.items():
-                    if path not in work.kept:
-                        write(images[kind], path, overwrite=True)
+                work.write({path: images[kind] for kind, path in maps.items()})
                 texts = {tables["classes"]: self._labels.to_dseg()}
                 if isinstance(result, nb.Prediction) and "structures" in tables:
                     parts = (*result.structures, *result.totals)
                     rows = nb.structures.to_tsv({name: parts})
                     texts[tables["structures"]] = rows
-                for path, text in texts.items():
-                    if path not in work.kept:
-                        write_text(text, path, overwrite=True)
+                work.write(texts)
                 for path, text in self.columns.items():
                     with self._results.sharing([path]):
                         write_text(text, path, overwrite=True)

@@ -13,10 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+
 import nobrainer as nb
 from nobrainer.errors import InputError
 from nobrainer.formats import require_file
-from nobrainer.io import write_text
+from nobrainer.io import write, write_text
 from nobrainer.naming import scan_names
 from nobrainer.provenance import InputFile, Method, Result, now
 from nobrainer.results.places import make_directory, refuse_existing
@@ -33,23 +35,36 @@ class Work:
         results: the folder of results.
         name: name of the scan.
         record: what is read and written for the scan.
-        kept: files that are there and whole, which need not be written again.
+        kept: files that are there and whole, which are not written again.
 
     Attributes:
-        kept: as above.
         data: what is found about the scan; goes into its record.
     """
 
     def __init__(
         self, results: "Results", name: str, record: Result, kept: frozenset[Path]
     ) -> None:
-        self.kept = kept
         self.data: dict[str, Any] = {}
         self._results, self._name, self._record = results, name, record
+        self._kept = kept
 
     def begin(self) -> None:
         """Record which files are about to be written."""
         self._results.write_record(self._name, self._record)
+
+    def write(self, contents: Mapping[Path, nib.Nifti1Image | str]) -> None:
+        """Write files of the scan, but for those that are there and whole.
+
+        Args:
+            contents: the image or the text of each file.
+        """
+        for path, content in contents.items():
+            if path in self._kept:
+                continue
+            if isinstance(content, str):
+                write_text(content, path, overwrite=True)
+            else:
+                write(content, path, overwrite=True)
 
     def end(self) -> None:
         """Record that all files are written."""
