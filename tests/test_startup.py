@@ -77,6 +77,12 @@ def test_the_facade_takes_torch_and_pyro_alone(name: str) -> None:
     assert not loaded & HEAVY
 
 
+def test_a_derivative_that_is_done_waits_for_no_pictures() -> None:
+    loaded = loaded_by("import nobrainer.bids.run")
+    assert "nobrainer.bids.subject_page" in loaded
+    assert not loaded & HEAVY
+
+
 @pytest.mark.parametrize("n_samples", [0, 2])
 def test_predicting_takes_torch_and_pyro_alone(
     folder: Path, loaded_by_training: set[str], tmp_path: Path, n_samples: int
