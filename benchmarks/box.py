@@ -32,6 +32,7 @@ from sklearn.metrics import roc_auc_score
 
 import nobrainer as nb
 from nobrainer.calibration import Collected, collect, fit_collected
+from nobrainer.data.freesurfer import OUTER_FLUID
 from nobrainer.data.prepare import read_scan
 from nobrainer.data.table import read_table
 from nobrainer.metrics.calibration import CalibrationSums
@@ -59,12 +60,23 @@ def covered(scans: Sequence[Collected], fitted: Calibration) -> list[bool]:
     return found
 
 
-def calibration_error(scans: Sequence[Collected], fitted: Calibration) -> float:
-    """ECE of the scaled mean probabilities at the kept voxels near the brain."""
+def calibration_error(
+    scans: Sequence[Collected], fitted: Calibration, without: int = -1
+) -> float:
+    """ECE of the scaled mean probabilities at the kept voxels near the brain.
+
+    Args:
+        scans: what was kept of the scans.
+        fitted: the scaling.
+        without: a class; voxels that are it or are taken for it do not count; -1 is
+            none.
+    """
     sums = CalibrationSums()
     for scan in scans:
         scaled = scan.logits * np.array(fitted.weight, np.float32)
-        sums.update(softmax(scaled, -1).mean(0).T, scan.truth)
+        mean = softmax(scaled, -1).mean(0)
+        counts = (scan.truth != without) & (mean.argmax(-1) != without)
+        sums.update(mean[counts].T, scan.truth[counts])
     return float(sums.ece)
 
 
@@ -77,9 +89,16 @@ def auroc(dice: Sequence[float], score: Sequence[float]) -> dict[str, float]:
 
 
 def judge_calibration(
-    scans: Sequence[Collected], people: Sequence[str], made: Sequence[bool]
+    scans: Sequence[Collected],
+    people: Sequence[str],
+    made: Sequence[bool],
+    fluid: int,
 ) -> list[dict[str, Any]]:
-    """A row for each person: figures of a calibration without this person."""
+    """A row for each person: figures of a calibration without this person.
+
+    `fluid` is the class of the fluid around the brain, which FreeSurfer's labels of
+    heads mostly lack, and SynthSeg's maps have; -1 where the model has none.
+    """
     rows = []
     for one in dict.fromkeys(people):
         numbers = range(len(scans))
@@ -100,6 +119,7 @@ def judge_calibration(
                 "intervals": len(held),
                 "covered": float(np.mean(held)),
                 "ece": calibration_error(own, fitted),
+                "ece_without_fluid": calibration_error(own, fitted, fluid),
                 "temperature": 1 / fitted.weight[0],
             }
         )
@@ -160,7 +180,9 @@ def main() -> None:
     made = [scan.is_map for scan in dataset.data]
     volumes = dataset.iterate(preprocess, shown=True)
     scans = collect([predictor] * len(dataset), volumes)
-    rows = judge_calibration(scans, people, made)
+    values = learned.labels.values
+    fluid = values.index(OUTER_FLUID) if OUTER_FLUID in values else -1
+    rows = judge_calibration(scans, people, made, fluid)
     for row in rows:
         print(row, flush=True)
     checksums = seen.scan_checksums(dataset)
