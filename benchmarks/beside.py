@@ -3,8 +3,9 @@
     python benchmarks/beside.py --competitors 0 1 4
 
 Each row is a fresh process that predicts a volume and trains a few steps, with threads
-that spin while they wait, with threads that sleep (what `import nobrainer` sets up),
-and with one thread, in turn. Competitors are processes that compute without end. The
+that spin while they wait, with threads that sleep at once, with threads that spin for
+microseconds and then sleep (what `import nobrainer` sets up), and with one thread, in
+turn. Competitors are processes that compute without end. The
 ideal share is the processor time of one thread divided by the cores, times what the
 competitors take of them: (cores + competitors) / cores.
 """
@@ -30,6 +31,7 @@ from nobrainer.inference.predictor import Predictor
 THREADS = {
     "spinning": {"OMP_WAIT_POLICY": "active"},
     "sleeping": {"OMP_WAIT_POLICY": "passive"},
+    "ours": {"GOMP_SPINCOUNT": "1000"},
     "one": {"OMP_NUM_THREADS": "1"},
 }
 

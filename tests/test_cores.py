@@ -107,11 +107,12 @@ def started(first: str, **variables: str) -> tuple[list[str | None], str]:
 
 def test_threads_that_wait_sleep_unless_the_user_says_otherwise() -> None:
     found, said = started("nobrainer, torch")
-    assert found[0] == "passive"
+    assert (found[0], found[2]) == (None, "1000")
     assert not said
     for given in ({"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "100"}):
         found, said = started("torch, nobrainer", **given)
         assert found[0] == given.get("OMP_WAIT_POLICY")
+        assert found[2] == given.get("GOMP_SPINCOUNT")
         assert not said
 
 
