@@ -20,10 +20,7 @@ def count_cores() -> int:
     These are the ones that it is bound to, on systems that bind processes, and no more
     than the quota of its control group allows, as a container or a job has one.
     """
-    bound = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        bound = len(os.sched_getaffinity(0))
-    return math.ceil(min(bound, _quota()))
+    return math.ceil(min(_count_bound(), _quota()))
 
 
 def check_cores(name: str, processes: int) -> None:
@@ -67,8 +64,15 @@ def leave_cores_to_others() -> None:
         )
     if not is_told:
         os.environ[_SPINS] = _N_SPINS
-    if _quota() < math.inf:
+    if cores < _count_bound():
         os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+
+
+def _count_bound() -> int:
+    """Number of cores that this process is bound to, or that there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _quota(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUPS) -> float:
