@@ -33,7 +33,7 @@ LAYERS = """
     posthoc
     volume recipe
     json_records
-    types registry memory system cores naming glossary
+    types registry memory system cores naming glossary compat
     checks
     errors
 """
@@ -74,7 +74,7 @@ INSIDE = {
     """,
     "training": """
         members
-        fit
+        loop
         checkpoint_folder validation
         checkpoint
         job fabric
@@ -100,7 +100,7 @@ INSIDE = {
     """,
     "models": """
         bayesian
-        check ensemble kwyk meshnet unet vnet
+        check ensemble kwyk listing meshnet unet vnet
         norm registry
     """,
     "bayes": """

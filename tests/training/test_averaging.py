@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nobrainer.processing.segmentation import Segmentation
-from nobrainer.training import fit as loop
+from nobrainer.training import loop
 from nobrainer.training.averaging import WeightAverage
 from nobrainer.training.checkpoint import BEST, LAST, read_checkpoint
 from trainings import STEPS, FailsAt, fit, parameters, same_weights, timeless

@@ -9,8 +9,7 @@ import torch
 
 from balls import write_ball
 from nobrainer.errors import InputError
-from nobrainer.training import engine
-from nobrainer.training import fit as loop
+from nobrainer.training import engine, loop
 from nobrainer.training.checkpoint import LAST, read_checkpoint
 from trainings import (
     SMALL,

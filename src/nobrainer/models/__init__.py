@@ -11,14 +11,28 @@ from collections.abc import Callable
 
 from torch import nn
 
+from nobrainer.compat import with_old_names
 from nobrainer.models.bayesian import bayesian_meshnet, bayesian_vnet
 from nobrainer.models.ensemble import ensemble
 from nobrainer.models.kwyk import Kwyk
+from nobrainer.models.listing import ModelLine, describe_models, print_models
 from nobrainer.models.meshnet import MeshNet
 from nobrainer.models.registry import MODELS, Model, build, name_of
 from nobrainer.models.vnet import VNet
 
-__all__ = ["MODELS", "Model", "available_models", "build", "get", "name_of"]
+__all__ = [
+    "MODELS",
+    "Model",
+    "ModelLine",
+    "available_models",
+    "build",
+    "describe_models",
+    "get",
+    "name_of",
+    "print_models",
+]
+
+__getattr__ = with_old_names(__name__)
 
 # MONAI, of which it is made, takes seconds to load.
 MODELS.locate("unet", "nobrainer.models.unet:UNet")

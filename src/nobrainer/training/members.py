@@ -36,8 +36,8 @@ from nobrainer.training.checkpoint_folder import member_folder
 from nobrainer.training.data_loss import DataLoss
 from nobrainer.training.engine import resolve_precision
 from nobrainer.training.fabric import Fabric
-from nobrainer.training.fit import Training
 from nobrainer.training.job import Job, Progress
+from nobrainer.training.loop import Training
 from nobrainer.training.objective import make_objective
 from nobrainer.training.optimizer import make_optimizer
 from nobrainer.training.options import TrainingOptions

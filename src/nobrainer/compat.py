@@ -1,0 +1,40 @@
+"""Names by which programs for nobrainer 1 and 2 know what is here.
+
+Most of what they call has its old name here as well. Where ours differs, the old one is
+a line of `OLD_NAMES`: the package that had it hands it on when a program asks for it,
+and nothing in nobrainer itself uses it. The page "Coming from nobrainer 1 and 2" maps
+all calls, old and new.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+OLD_NAMES = {
+    "nobrainer.models.list_available_models": "listing.print_models",
+    "nobrainer.training.get_device": "engine.default_device",
+}
+"""Where a program looks for an old name, and what stands for it in the same package:
+the module, and the name in it."""
+
+
+def with_old_names(
+    package: str, own: Callable[[str], Any] | None = None
+) -> Callable[[str], Any]:
+    """The `__getattr__` of a package that answers to its old names, too.
+
+    Args:
+        package: the name of the package.
+        own: what finds the names that the package loads on first use; None where it
+            loads none.
+    """
+
+    def find(name: str) -> Any:
+        if (place := OLD_NAMES.get(f"{package}.{name}")) is not None:
+            module, _, ours = place.partition(".")
+            return getattr(import_module(f"{package}.{module}"), ours)
+        if own is not None:
+            return own(name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return find

@@ -1,0 +1,56 @@
+"""The models that there are, for people to choose from."""
+
+from inspect import getdoc
+from typing import NamedTuple
+
+from nobrainer.errors import printable
+from nobrainer.models.registry import MODELS
+
+PLAIN, BAYESIAN, SEVERAL = "segmentation", "Bayesian segmentation", "ensemble"
+_SHIPPED = {
+    "unet": (PLAIN, "U-Net of MONAI: strided and transposed convolutions"),
+    "vnet": (PLAIN, "V-Net: residual blocks at several resolutions"),
+    "meshnet": (PLAIN, "MeshNet: dilated convolutions at full resolution"),
+    "bayesian_vnet": (BAYESIAN, "V-Net whose weights have Gaussian posteriors"),
+    "bayesian_meshnet": (BAYESIAN, "MeshNet whose weights have Gaussian posteriors"),
+    "kwyk": (BAYESIAN, "MeshNet with spike-and-slab dropout, of McClure et al. 2019"),
+    "ensemble": (SEVERAL, "several networks whose disagreement is the uncertainty"),
+}
+"""The kind of each model that comes with nobrainer, and what it is. They stand here
+because some networks take seconds to load."""
+
+
+class ModelLine(NamedTuple):
+    """A model in a list of models.
+
+    name: the name that `get`, `build` and `Segmentation` take.
+    kind: what it is for: "segmentation", "Bayesian segmentation" (it draws weights),
+        "ensemble", or "registered by you".
+    summary: what it is, in a line.
+    """
+
+    name: str
+    kind: str
+    summary: str
+
+
+def describe_models() -> list[ModelLine]:
+    """The models of the registry, by name, with what they are; nothing is loaded."""
+    return [ModelLine(name, *_described(name)) for name in sorted(MODELS)]
+
+
+def print_models() -> None:
+    """Print a line for each model: its name, its kind, and what it is."""
+    lines = describe_models()
+    widths = [max(len(text) for text in column) for column in zip(*lines, strict=True)]
+    for line in lines:
+        name, kind = (text.ljust(w) for text, w in zip(line, widths[:2], strict=False))
+        print(printable(f"{name}  {kind}  {line.summary}"))
+
+
+def _described(name: str) -> tuple[str, str]:
+    """The kind of a model, and a line about it."""
+    if name in _SHIPPED:
+        return _SHIPPED[name]
+    text = getdoc(MODELS[name]) or ""
+    return "registered by you", text.partition("\n")[0]
