@@ -123,7 +123,9 @@ INSIDE = {
         axes freesurfer phantom preprocess table windows
     """,
     "io": """
-        reading writing nifti_zarr
+        zarr_image
+        pyramid
+        reading writing nifti_zarr zarr_arrays
         headers
     """,
     "recipe": """

@@ -93,6 +93,29 @@ class ImageFile:
             InputError: the file is damaged, holds fewer voxels than its header says,
                 or is too large for the memory.
         """
+        # The values as stored; where scaled, in float64; and as kept, in float32.
+        is_scaled = (self.slope or 1, self.intercept or 0) != (1, 0)
+        values = self._read_stored(12 if is_scaled else 4)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return apply_read_scaling(values, self.slope, self.intercept)
+
+    def read_stored(self) -> tuple[bytes, np.ndarray]:
+        """Read the file as it is, without applying slope and intercept.
+
+        Returns:
+            The bytes that stand before the voxels, and the values as stored, of the
+            shape `shape`.
+
+        Raises:
+            InputError: as for `read`.
+        """
+        values = self._read_stored(0)
+        opened = IGzipFile(self.path) if self.is_gzipped else self.path.open("rb")
+        with _reading(self.path), opened as stream:
+            return stream.read(self.offset), values
+
+    def _read_stored(self, more_bytes: int) -> np.ndarray:
+        """The values as stored, where there is memory for `more_bytes` a voxel too."""
         n_voxels = math.prod(self.shape)
         n_bytes = n_voxels * self.dtype.itemsize
         most = self.path.stat().st_size
@@ -100,15 +123,10 @@ class ImageFile:
             most *= _MOST_INFLATION
         if self.offset + n_bytes > most:
             raise self._too_short(most, "at most " if self.is_gzipped else "")
-        is_scaled = (self.slope or 1, self.intercept or 0) != (1, 0)
-        # The values as stored; where scaled, in float64; and as kept, in float32.
-        needed = n_bytes + n_voxels * (12 if is_scaled else 4)
-        require_memory(str(self.path), needed, "read it")
+        require_memory(str(self.path), n_bytes + n_voxels * more_bytes, "read it")
         with _reading(self.path):
             raw = self._inflated(n_bytes) if self.is_gzipped else self._plain(n_bytes)
-        values = raw.view(self.dtype).reshape(self.shape, order="F")
-        with np.errstate(over="ignore", invalid="ignore"):
-            return apply_read_scaling(values, self.slope, self.intercept)
+        return raw.view(self.dtype).reshape(self.shape, order="F")
 
     def _plain(self, n_bytes: int) -> np.ndarray:
         content = np.fromfile(self.path, np.uint8, n_bytes, offset=self.offset)
@@ -162,15 +180,26 @@ def open_image(path: Path) -> ImageFile:
         if is_gzipped:
             with IGzipFile(path) as stream:
                 start = stream.read(_LONGEST_HEADER)
-    open_header = _open_mgh if suffix in _MGH_SUFFIXES else _open_nifti
-    try:
-        # What overflows here shows in the affine, which is checked later.
-        with np.errstate(all="ignore"):
-            return open_header(path, start, is_gzipped)
-    except InputError:
-        raise
-    except _ODD_HEADER as error:
-        raise _unusable(path, in_one_line(str(error))) from error
+    with _parsing(path):
+        if suffix in _MGH_SUFFIXES:
+            return _open_mgh(path, start, is_gzipped)
+        return _open_nifti(path, start, is_gzipped)
+
+
+def parse_nifti(path: Path, start: bytes) -> Nifti1Header:
+    """The header at the beginning of a NIfTI file.
+
+    Args:
+        path: what messages name.
+        start: the beginning of the file, 540 bytes where there are so many.
+
+    Raises:
+        InputError: the header cannot be used.
+    """
+    with _parsing(path):
+        header = _open_nifti(path, start, is_gzipped=False).header
+    assert header is not None
+    return header
 
 
 def find_suffix(path: Path) -> str:
@@ -298,6 +327,19 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]
         raise _unreadable(path, error) from error
+
+
+@contextmanager
+def _parsing(path: Path) -> Iterator[None]:
+    """Turn an error of nibabel over a header into one line that names the file."""
+    try:
+        # What overflows here shows in the affine, which is checked later.
+        with np.errstate(all="ignore"):
+            yield
+    except InputError:
+        raise
+    except _ODD_HEADER as error:
+        raise _unusable(path, in_one_line(str(error))) from error
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

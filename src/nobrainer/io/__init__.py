@@ -2,29 +2,10 @@
 
 What enters here is checked here, once: the rest of the package may rely on three
 axes, finite values and an affine in millimetres that can be inverted.
+
+Names load on first use, because Zarr takes a second to load.
 """
 
-from nobrainer.io.headers import SYNTHETIC
-from nobrainer.io.reading import (
-    ImageSource,
-    is_synthetic,
-    read_geometry,
-    read_image,
-    read_labels,
-    source_name,
-)
-from nobrainer.io.writing import to_nibabel, write, write_bytes, write_text
+import lazy_loader
 
-__all__ = [
-    "SYNTHETIC",
-    "ImageSource",
-    "is_synthetic",
-    "read_geometry",
-    "read_image",
-    "read_labels",
-    "source_name",
-    "to_nibabel",
-    "write",
-    "write_bytes",
-    "write_text",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,7 +6,7 @@ keeps all else of the header that the scan came with. Arrays have their axes in 
 order z, y, x, so that x varies fastest, as in a NIfTI file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,36 +73,47 @@ def read_header(stored: bytes | np.ndarray) -> nib.Nifti1Header:
     return header
 
 
-def ome_metadata(
-    name: str, path: str, spacing_mm: Sequence[float], *, labels: bool = False
+def ome_dataset(
+    path: str, scale: Sequence[float], translation: Sequence[float] = ()
 ) -> dict[str, Any]:
-    """The attributes that make a group of volumes on one grid an OME-Zarr image.
+    """What OME-Zarr says of one array of an image.
+
+    Args:
+        path: name of the array in its group.
+        scale: distance of neighbours along each axis, in mm where the axis is one of
+            space.
+        translation: place of the first one, likewise; none for 0.
+    """
+    steps: list[dict[str, Any]] = [{"type": "scale", "scale": list(map(float, scale))}]
+    if len(translation):
+        place = list(map(float, translation))
+        steps.append({"type": "translation", "translation": place})
+    return {"path": path, "coordinateTransformations": steps}
+
+
+def ome_metadata(
+    name: str,
+    axes: Sequence[str],
+    datasets: Sequence[Mapping[str, Any]],
+    *,
+    labels: bool = False,
+) -> dict[str, Any]:
+    """The attributes that make a group of arrays an OME-Zarr image.
 
     Args:
         name: name of the image.
-        path: name of the array (scan, z, y, x) in the group.
-        spacing_mm: voxel size along x, y, z.
+        axes: names of the axes: "x", "y", "z", and "scan" where there are several.
+        datasets: the arrays, see `ome_dataset`, with the finest one first.
         labels: whether the voxels are labels.
     """
-    space = [{"name": a, "type": "space", "unit": "millimeter"} for a in "zyx"]
-    scale = [1.0, *(float(size) for size in reversed(spacing_mm))]
-    ome: dict[str, Any] = {
-        "version": "0.5",
-        "multiscales": [
-            {
-                "name": name,
-                "axes": [{"name": "scan", "type": "scan"}, *space],
-                "datasets": [
-                    {
-                        "path": path,
-                        "coordinateTransformations": [
-                            {"type": "scale", "scale": scale}
-                        ],
-                    }
-                ],
-            }
-        ],
+    space = {"type": "space", "unit": "millimeter"}
+    kinds = {"scan": {"type": "scan"}}
+    multiscale = {
+        "name": name,
+        "axes": [{"name": axis} | kinds.get(axis, space) for axis in axes],
+        "datasets": list(datasets),
     }
+    ome: dict[str, Any] = {"version": "0.5", "multiscales": [multiscale]}
     if labels:
         ome["image-label"] = {"source": {"image": "../../"}}
     return {"ome": ome}

@@ -11,9 +11,8 @@ from typing import Self
 import nibabel as nib
 import numpy as np
 import zarr
-from zarr.errors import BaseZarrError
 
-from nobrainer.data.zarr_store.chunks import Shards, check_rows, codecs, unpack
+from nobrainer.data.zarr_store.chunks import Shards, check_rows, unpack
 from nobrainer.data.zarr_store.table import (
     DAMAGED,
     FILL,
@@ -22,8 +21,14 @@ from nobrainer.data.zarr_store.table import (
     MISSING,
     ScanRow,
 )
-from nobrainer.errors import InputError, in_one_line
-from nobrainer.io.nifti_zarr import HEADER_BYTES, ome_metadata, read_header
+from nobrainer.errors import InputError
+from nobrainer.io.nifti_zarr import (
+    HEADER_BYTES,
+    ome_dataset,
+    ome_metadata,
+    read_header,
+)
+from nobrainer.io.zarr_arrays import codecs, told
 from nobrainer.json_records import build_record
 from nobrainer.provenance import checksum
 from nobrainer.recipe import PreprocessConfig
@@ -31,6 +36,7 @@ from nobrainer.types import Shape3
 
 # Measured: of 24, 32 and 48, this needs the least time for patches of 32 and of 64.
 _CHUNK = 32
+_AXES = ("scan", "z", "y", "x")
 _IMAGES, _LABELS, _VOXELS = "images", "labels/values/0", "voxels"
 _HEADERS = ("nifti", "labels/values/nifti")
 _FILES = (
@@ -38,7 +44,6 @@ _FILES = (
     *(f"{array}/c/{{}}/0" for array in (_VOXELS, *_HEADERS)),
 )
 """Of each scan: its image, its labels, the listed voxels, and the two headers."""
-_DAMAGED = (BaseZarrError, OSError, RuntimeError, ValueError, KeyError, TypeError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,13 +82,15 @@ class Arrays:
         assert preprocess.spacing_mm is not None
         about = {"format_version": FORMAT_VERSION, "preprocess": asdict(preprocess)}
         new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        with _told(f"{path}: cannot be made"):
+        with told(f"{path}: cannot be made"):
             spacing_mm = preprocess.spacing_mm
-            ome = ome_metadata("images", _IMAGES, spacing_mm)
+            scale = (1, *reversed(spacing_mm))
+            ome = ome_metadata("images", _AXES, [ome_dataset(_IMAGES, scale)])
             root = zarr.create_group(new, attributes=ome | {"nobrainer": about})
             _create_volumes(root, _IMAGES, np.dtype(np.int16), FILL, shape)
             root.create_group("labels", attributes={"ome": _OME_LABELS})
-            ome = ome_metadata("labels", "0", spacing_mm, labels=True)
+            grid = [ome_dataset("0", scale)]
+            ome = ome_metadata("labels", _AXES, grid, labels=True)
             root.create_group("labels/values", attributes=ome)
             _create_volumes(root, _LABELS, np.dtype(np.int32), 0, shape)
             _create_rows(root, _VOXELS, np.dtype(np.int32), -1, LISTED)
@@ -106,7 +113,7 @@ class Arrays:
             raise InputError(
                 f"{path}: is no store: make one by `nobrainer data convert`"
             )
-        with _told(f"{path}: is no store that can be read"):
+        with told(f"{path}: is no store that can be read"):
             root = zarr.open_group(path, mode="r+" if writable else "r", zarr_format=3)
             about = root.attrs.get("nobrainer")
         if not isinstance(about, dict) or not about.get("format_version"):
@@ -124,13 +131,13 @@ class Arrays:
         preprocess = build_record(PreprocessConfig, about.get("preprocess"), where)
         arrays = []
         for name in (_IMAGES, _LABELS, _VOXELS, *_HEADERS):
-            with _told(f"{path}: its array {name} cannot be read"):
+            with told(f"{path}: its array {name} cannot be read"):
                 array = root[name]
             if not isinstance(array, zarr.Array):
                 raise InputError(f"{path}: {name} is no array: convert the scans again")
             arrays.append(array)
         images, labels, voxels, *headers = arrays
-        with _told(f"{path}: is no store that nobrainer made"):
+        with told(f"{path}: is no store that nobrainer made"):
             layouts = Shards.of(images), Shards.of(labels)
             check_rows(voxels)
         pair = headers[0], headers[1]
@@ -144,7 +151,7 @@ class Arrays:
 
     def grow(self, n_scans: int) -> None:
         """Make room for this number of scans."""
-        with _told(f"{self.path}: cannot be written to"):
+        with told(f"{self.path}: cannot be written to"):
             for array in (self.images, self.labels, self.voxels, *self.headers):
                 array.resize((max(n_scans, array.shape[0]), *array.shape[1:]))
 
@@ -172,7 +179,7 @@ class Arrays:
         row = np.full(LISTED, -1, np.int32)
         voxels = np.concatenate(listed)
         row[: len(voxels)] = voxels
-        with _told(f"{self.path}: cannot be written to"):
+        with told(f"{self.path}: cannot be written to"):
             # Zarr would read a file that is there, and stop where it is damaged.
             for file in _FILES:
                 (self.path / file.format(index)).unlink(missing_ok=True)
@@ -293,7 +300,7 @@ def _create_volumes(
         dtype=dtype,
         fill_value=fill,
         compressors=codecs(dtype),
-        dimension_names=("scan", "z", "y", "x"),
+        dimension_names=_AXES,
     )
 
 
@@ -320,22 +327,10 @@ def _padded(shape: Shape3) -> tuple[int, int, int]:
 
 
 @contextmanager
-def _told(problem: str) -> Iterator[None]:
-    """Say what could not be done, and why, where Zarr fails."""
-    try:
-        yield
-    except _DAMAGED as error:
-        if isinstance(error, InputError):
-            raise
-        why = in_one_line(str(error)) or type(error).__name__
-        raise InputError(f"{problem} ({why})") from error
-
-
-@contextmanager
 def _read_of(row: ScanRow, file: Path) -> Iterator[None]:
     """Say what is wrong with a file of a scan that cannot be read."""
     of_scan = f"{file}: of scan {row.scan},"
-    with _told(f"{of_scan} {DAMAGED}"):
+    with told(f"{of_scan} {DAMAGED}"):
         try:
             yield
         except FileNotFoundError as error:

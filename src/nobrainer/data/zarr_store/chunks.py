@@ -16,21 +16,14 @@ import google_crc32c
 import numpy as np
 import zarr
 from numcodecs import blosc
-from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec
+from zarr.codecs import BytesCodec, ShardingCodec
 
+from nobrainer.io.zarr_arrays import codecs
 from nobrainer.types import Shape3
 
 _CRC_BYTES = 4
 _EMPTY = 2**64 - 1
 """Place of a chunk that holds nothing but the fill."""
-
-
-def codecs(dtype: np.dtype) -> tuple[Any, Any]:
-    """The same bytes for the same voxels, with a checksum for each chunk."""
-    packed = BloscCodec(
-        typesize=dtype.itemsize, cname="zstd", clevel=5, shuffle="bitshuffle"
-    )
-    return packed, Crc32cCodec()
 
 
 @dataclass(frozen=True)

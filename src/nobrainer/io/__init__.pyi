@@ -1,0 +1,13 @@
+from .headers import SYNTHETIC as SYNTHETIC
+from .reading import ImageSource as ImageSource
+from .reading import is_synthetic as is_synthetic
+from .reading import read_geometry as read_geometry
+from .reading import read_image as read_image
+from .reading import read_labels as read_labels
+from .reading import source_name as source_name
+from .writing import to_nibabel as to_nibabel
+from .writing import write as write
+from .writing import write_bytes as write_bytes
+from .writing import write_text as write_text
+from .zarr_image import nifti_to_zarr as nifti_to_zarr
+from .zarr_image import zarr_to_nifti as zarr_to_nifti
