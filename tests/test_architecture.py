@@ -111,7 +111,7 @@ INSIDE = {
         priors
     """,
     "data": """
-        cohort convert
+        cohort convert file_patches
         patches store
         prepare
         stored
@@ -123,6 +123,7 @@ INSIDE = {
         axes freesurfer phantom preprocess table windows
     """,
     "io": """
+        windows
         zarr_image
         pyramid
         reading writing nifti_zarr zarr_arrays

@@ -38,3 +38,13 @@ def with_old_names(
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return find
+
+
+class OldFields:
+    """What datasets have under another name in nobrainer 2."""
+
+    config: Any
+
+    @property
+    def _patches_per_volume(self) -> int:
+        return self.config.patches_per_volume

@@ -220,3 +220,20 @@ def test_to_croissant_records_every_file(dataset, pairs):
     in_memory = Dataset.from_files([nib.load(pairs[0][0])])
     with pytest.raises(InputError, match=r"files\[0\]: is not a file"):
         in_memory.to_croissant(path)
+
+
+def test_streaming_cuts_patches_from_disk(pairs):
+    base = Dataset.from_files(pairs, BLOCK).binarize().batch(2)
+    dataset = base.streaming(patches_per_volume=5)
+    assert len(dataset.dataloader.dataset) == 5 * len(pairs)
+    # The name by which programs for nobrainer 2 ask for it.
+    assert dataset._patches_per_volume == 5
+    for volume in dataset.prepare():
+        assert isinstance(volume.image, np.memmap)
+        assert isinstance(volume.label, np.memmap)
+    patches, expected = (
+        images(ds.dataloader) for ds in (dataset, base.patches(per_volume=5))
+    )
+    assert torch.equal(patches, expected)
+    with pytest.raises(InputError, match="per_volume must be an integer >= 1"):
+        base.streaming(0)

@@ -1,7 +1,7 @@
 """Random patches of prepared scans."""
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import torch
@@ -9,13 +9,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from nobrainer.data.augment import Augmentation
 from nobrainer.data.prepared import HeadMap
-from nobrainer.data.stored import Ready
 from nobrainer.data.synthesis import synthesise
 from nobrainer.data.targets import Binarizer, find_foreground, foreground_values
 from nobrainer.data.windows import Centres, crop, index_voxels
 from nobrainer.errors import InputError
 from nobrainer.recipe import DataConfig
 from nobrainer.types import Shape3
+from nobrainer.volume import Geometry
 
 
 def is_count(value: object, least: int) -> TypeGuard[int]:
@@ -94,6 +94,38 @@ def draw_origin(
     return np.clip(np.array(centre) - block // 2 + jitter, lowest, highest)
 
 
+class Cuttable(Protocol):
+    """What patches are cut from: `Prepared`, `Stored`, or files as they are."""
+
+    @property
+    def name(self) -> str:
+        """What messages call the scan."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """The grid from which patches are cut."""
+
+    @property
+    def floor(self) -> float:
+        """Minimum of the image; it and the spread are for augmentation."""
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the image."""
+
+    @property
+    def head(self) -> HeadMap | None:
+        """The label map, where images are made from one."""
+
+    def cut(
+        self, origin: np.ndarray, shape: Sequence[int] | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A window of image and label; see `Prepared.cut`."""
+
+    def list_centres(self, rng: np.random.Generator) -> Centres:
+        """Voxels at which patches may be centred; see `Prepared.list_centres`."""
+
+
 class PatchSampler(Dataset[dict[str, Any]]):
     """An epoch of random patches, each a function of (seed, epoch, index) alone.
 
@@ -116,7 +148,7 @@ class PatchSampler(Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self, volumes: Sequence[Ready], config: DataConfig, *, seed: int
+        self, volumes: Sequence[Cuttable], config: DataConfig, *, seed: int
     ) -> None:
         self.volumes = list(volumes)
         self.config = config
@@ -194,7 +226,7 @@ class PatchSampler(Dataset[dict[str, Any]]):
 
     def _synthesised(
         self,
-        volume: Ready,
+        volume: Cuttable,
         head: HeadMap,
         origin: np.ndarray,
         rng: np.random.Generator,
@@ -231,12 +263,43 @@ class PatchSampler(Dataset[dict[str, Any]]):
         return int(rng.permutation(len(self.volumes))[place])
 
 
+Binarize = bool | Collection[int] | Binarizer
+"""What becomes foreground: see `extract_patches`."""
+
+
+def check_binarize(binarize: Binarize) -> bool | tuple[int, ...] | Binarizer:
+    """What `binarize` asks for, with label values in order.
+
+    Raises:
+        InputError: it is none of a truth value, a function and label values.
+    """
+    if isinstance(binarize, bool) or callable(binarize):
+        return binarize
+    return foreground_values(binarize)
+
+
+def binarize_labels(label: np.ndarray, binarize: Binarize) -> np.ndarray:
+    """Turn label values into foreground (1) and background (0), where it is asked for.
+
+    Args:
+        label: label values, (I, J, K).
+        binarize: as for `extract_patches`, checked.
+
+    Returns:
+        The labels as they are where `binarize` is False, else uint8.
+    """
+    if binarize is False:
+        return label
+    chosen = None if binarize is True else binarize
+    return find_foreground(label, chosen).astype(np.uint8)
+
+
 def extract_patches(
     volume: np.ndarray,
     label: np.ndarray,
     block_shape: Sequence[int],
     n_patches: int = 10,
-    binarize: bool | Collection[int] | Binarizer = False,
+    binarize: Binarize = False,
     seed: int = 0,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Cut random patches out of one volume, half of them near labelled voxels.
@@ -273,11 +336,7 @@ def extract_patches(
         )
     n_patches = as_count("n_patches", n_patches, 1)
     block = check_block_shape(block_shape)
-    if binarize is not False:
-        chosen: Binarizer | tuple[int, ...] | None = None
-        if binarize is not True:
-            chosen = binarize if callable(binarize) else foreground_values(binarize)
-        label = find_foreground(label, chosen).astype(np.uint8)
+    label = binarize_labels(label, check_binarize(binarize))
     rng = np.random.default_rng(seed)
     centres = index_voxels(label, rng)
     fill = volume.min()

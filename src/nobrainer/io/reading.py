@@ -21,8 +21,8 @@ from nobrainer.volume import Geometry, Volume
 ImageSource = str | os.PathLike[str] | SpatialImage | tuple[Any, Any]
 """A path, a nibabel image, or an array (I, J, K) with its affine (4, 4)."""
 
-# Errors of nibabel for images in memory whose file is damaged or gone, as observed.
-_UNREADABLE = (OSError, EOFError, ValueError, TypeError, zlib.error)
+UNREADABLE = (OSError, EOFError, ValueError, TypeError, zlib.error)
+"""Errors of nibabel for images whose file is damaged or gone, as observed."""
 # Beyond these a header is wrong, and what is computed from it loses every digit.
 _SMALLEST_MM, _FARTHEST_MM = 1e-6, 1e6
 # Labels are off whole numbers where a slope in single precision rounds them.
@@ -97,7 +97,8 @@ def read_labels(source: ImageSource) -> Volume:
         values = _values(opened)
         _finite_range(values, opened.name)
         if values.dtype.kind == "f":
-            values = _whole(values, opened)
+            is_scaled = opened.dtype.kind in "bui"
+            values = round_labels(values, opened.name, is_scaled)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > np.iinfo(np.int32).max:
         raise InputError(
@@ -196,7 +197,7 @@ def _read_lazily(image: SpatialImage, name: str) -> np.ndarray:
         check_stream(Path(file))
     try:
         return np.asanyarray(image.dataobj)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{name}: its voxels cannot be read: {in_one_line(str(error))}: load it "
             "again"
@@ -261,15 +262,23 @@ def _finite_range(values: np.ndarray, name: str) -> tuple[float, float]:
     return low, high
 
 
-def _whole(values: np.ndarray, opened: _Opened) -> np.ndarray:
-    """Labels stored as floats, rounded; raises where they are not nearly whole."""
+def round_labels(values: np.ndarray, name: str, is_scaled: bool) -> np.ndarray:
+    """Labels stored as floats, rounded, where they are whole numbers but for 0.001.
+
+    Args:
+        values: label values, (I, J, K).
+        name: what messages call them.
+        is_scaled: whether a slope made floats of integers.
+
+    Raises:
+        InputError: they are no whole numbers.
+    """
     rounded = np.rint(values)
     fractional = np.abs(values - rounded) > _LABEL_ROUNDING
     if fractional.any():
         digits = np.format_float_positional(values[fractional][0], trim="-")
-        is_scaled = opened.dtype.kind in "bui"
         raise InputError(
-            f"{opened.name}: holds label {digits}: labels must be whole numbers; "
+            f"{name}: holds label {digits}: labels must be whole numbers; "
             + (
                 "the header's slope scales them, so save the map again as integers"
                 if is_scaled

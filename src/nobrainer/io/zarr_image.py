@@ -38,6 +38,10 @@ _VOXEL_OFFSET = 352
 """Where voxels begin in a NIfTI-1 file that nothing extends."""
 
 
+Box = Sequence[int] | np.ndarray
+"""Three numbers of voxels, one along each axis: where a box begins or ends."""
+
+
 @dataclass(frozen=True, eq=False)
 class ZarrImage:
     """A level of a scan that `nifti_to_zarr` wrote; voxels are read as they are needed.
@@ -103,7 +107,7 @@ class ZarrImage:
         affine[:3] *= unit_mm(self.header)
         return Geometry(_three(self.array.shape), affine)
 
-    def read(self, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
+    def read(self, start: Box, stop: Box) -> np.ndarray:
         """Read a box; of the file on disk only the chunks that it meets.
 
         Args:
@@ -119,7 +123,7 @@ class ZarrImage:
         slope, intercept = self.header.get_slope_inter()
         return apply_read_scaling(self.read_stored(start, stop), slope, intercept)
 
-    def read_stored(self, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
+    def read_stored(self, start: Box, stop: Box) -> np.ndarray:
         """Read a box of the values as they are stored; see `read`."""
         box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
         with told(f"{self.path}: its voxels are damaged"):

@@ -15,9 +15,15 @@ from nobrainer.croissant import write_dataset
 from nobrainer.data import cohort, entries, targets
 from nobrainer.data.convert import convert
 from nobrainer.data.entries import Entry, Scan
+from nobrainer.data.file_patches import PatchDataset
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.mapping import Mappable
-from nobrainer.data.patches import PatchSampler, as_count, check_block_shape
+from nobrainer.data.patches import (
+    PatchSampler,
+    as_count,
+    check_block_shape,
+    extract_patches,
+)
 from nobrainer.data.prepare import prepare_scan, prepare_scans, working_spacing_mm
 from nobrainer.data.prepared import Preparation, Prepared
 from nobrainer.data.store import VolumeStore
@@ -28,6 +34,8 @@ from nobrainer.processing.plan import Plan
 from nobrainer.recipe import DataConfig, PreprocessConfig, Synthesis
 from nobrainer.types import Shape3
 from nobrainer.volume import conformed_geometry
+
+__all__ = ["Dataset", "PatchDataset", "extract_patches"]
 
 Progress = Callable[[int, int], None]
 

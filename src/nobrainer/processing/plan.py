@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from nobrainer.compat import OldFields
 from nobrainer.data import targets
 from nobrainer.data.augment import AUGMENTATIONS
 from nobrainer.data.entries import Scan
@@ -24,7 +25,7 @@ _USUAL = PreprocessConfig(outliers="clipped", bright_air="inverted")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Plan:
+class Plan(OldFields):
     """What a `Dataset` was told.
 
     data: the scans.
@@ -174,6 +175,18 @@ class Plan:
         if folder is not None and not folder.is_dir():
             raise InputError(f"{folder}: is not a folder: create it first")
         return replace(self, memory_gb=memory_gb, directory=folder)
+
+    def streaming(self, patches_per_volume: int = 10) -> Self:
+        """Cut every patch from disk, and keep no prepared scan in memory.
+
+        Prepared scans lie in files of `cache`'s folder, and those of a store in the
+        store.
+
+        Args:
+            patches_per_volume: as `per_volume` of `patches`.
+        """
+        chosen = self.patches(per_volume=patches_per_volume)
+        return replace(chosen, memory_gb=0.0)
 
     @property
     def batch_size(self) -> int:
