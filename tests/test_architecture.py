@@ -101,7 +101,7 @@ INSIDE = {
     "models": """
         bayesian
         check ensemble kwyk listing meshnet unet vnet
-        norm registry
+        norm reach registry
     """,
     "bayes": """
         draws

@@ -216,6 +216,26 @@ def test_deeper_networks_are_tiled_exactly_too(name):
     )
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"channels": (2, 3, 4), "strides": (2, 1), "num_res_units": 2, "dropout": 0.2},
+        {"channels": (2, 3), "strides": (3,), "kernel_size": 5, "act": "ELU"},
+        {"channels": (2, 3, 4), "norm": "none", "up_kernel_size": 5, "act": "RELU"},
+    ],
+    ids=str,
+)
+def test_a_unet_in_monais_arguments_is_tiled_exactly(form):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = models.build("unet", n_classes=N_CLASSES, **form).eval()
+    image = _volume((17, 22, 19), margin=1)
+    found = _predict(model, image, 1, block_shape=(12, 20, 8))
+    np.testing.assert_allclose(
+        found.probabilities, _plain_passes(model, image, 1)[0], rtol=0, atol=1e-5
+    )
+
+
 @every_model
 def test_batch_size_does_not_matter(name):
     model = _model(name)

@@ -237,3 +237,17 @@ def test_streaming_cuts_patches_from_disk(pairs):
     assert torch.equal(patches, expected)
     with pytest.raises(InputError, match="per_volume must be an integer >= 1"):
         base.streaming(0)
+
+
+@pytest.mark.parametrize(
+    ("side", "n_patches"), [(64, 64), (32, 64), (24, 202), (16, 1024), (8, 1024)]
+)
+def test_an_epoch_of_small_patches_takes_more_of_them(pairs, side, n_patches):
+    assert Dataset.from_files(pairs, (side,) * 3).config.patches_per_volume == n_patches
+
+
+def test_what_is_asked_for_comes_before_the_usual_number_of_patches(pairs):
+    asked = Dataset.from_files(pairs, (16, 16, 16)).patches(per_volume=5)
+    assert asked.batch(3).patches(foreground=1.0).config.patches_per_volume == 5
+    maps = Dataset.from_label_maps([label for _, label in pairs], block_shape=[16] * 3)
+    assert maps.config.patches_per_volume == 64

@@ -332,3 +332,47 @@ def test_each_epoch_is_told_with_its_row(pairs):
 def test_load_names_what_is_missing(tmp_path):
     with pytest.raises(InputError, match=r"nowhere: no such directory"):
         Segmentation.load(tmp_path / "nowhere")
+
+
+# --- names and arguments of earlier versions
+
+
+def test_what_was_trained_is_known_after_load(pairs, tmp_path):
+    args = {"in_channels": 1, "channels": (4, 8), "strides": (2,)}
+    fitted = Segmentation("unet", args).fit(build(pairs[:2]))
+    loaded = Segmentation.load(fitted.save(tmp_path / "model"))
+    assert loaded.base_model == "unet"
+    assert loaded.model_args == {
+        "in_channels": 1,
+        "channels": [4, 8],
+        "strides": [2],
+        "n_classes": 2,
+    }
+    for model in (fitted, loaded):
+        assert (model.n_classes_, model.block_shape_) == (2, BLOCK)
+
+
+def test_all_gpus_are_what_there_is(pairs, monkeypatch):
+    asked = []
+
+    def refuse(devices):
+        asked.append(devices)
+        raise InputError("so many")
+
+    monkeypatch.setattr("nobrainer.training.options.check_devices", refuse)
+    for multi_gpu, n_gpus in ((False, 4), (True, 4), (True, 1), (True, 0)):
+        monkeypatch.setattr(
+            "nobrainer.processing.segmentation.count_gpus", lambda n=n_gpus: n
+        )
+        model = Segmentation("vnet", TINY["vnet"], multi_gpu=multi_gpu)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with pytest.raises(InputError, match="so many"):
+                model.fit(build(pairs[:1]))
+        said = [str(one.message) for one in caught]
+        assert bool(said) == (multi_gpu and n_gpus < 2)
+        assert all(f"has {n_gpus or 'no'} GPU: training on one" in one for one in said)
+    assert asked == [1, 4, 1, 1]
+    with warnings.catch_warnings(action="error"), pytest.raises(InputError):
+        Segmentation("vnet", multi_gpu=True).fit(build(pairs[:1]), devices=3)
+    assert asked[-1] == 3

@@ -93,12 +93,12 @@ class Patches:
         ),
     ]
     patches_per_volume: Annotated[
-        int,
+        int | None,
         click.option(
             "--patches-per-volume",
-            default=DataConfig.patches_per_volume,
-            show_default=True,
-            help="Patches of each scan in an epoch.",
+            type=int,
+            help="Patches of each scan in an epoch  [default: 64; more of smaller "
+            "ones, 1024 of 16 16 16].",
         ),
     ]
     foreground: Annotated[

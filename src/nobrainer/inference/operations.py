@@ -123,7 +123,8 @@ def find_operation(item: fx.Node, module: nn.Module | None) -> Operation | None:
     Raises:
         NotImplementedError: the operation is not known to be local.
     """
-    if isinstance(module, nn.Identity):
+    # Dropout of single voxels is for training alone.
+    if isinstance(module, nn.Identity | nn.Dropout):
         return None
     if isinstance(module, ChannelMask) and module.rate == 0:
         return None

@@ -31,7 +31,7 @@ from nobrainer.data.stored import Ready, find_spacing, list_stored
 from nobrainer.errors import InputError
 from nobrainer.io import ImageSource
 from nobrainer.processing.plan import Plan
-from nobrainer.recipe import DataConfig, PreprocessConfig, Synthesis
+from nobrainer.recipe import DataConfig, PreprocessConfig, Synthesis, usual_patches
 from nobrainer.types import Shape3
 from nobrainer.volume import conformed_geometry
 
@@ -151,6 +151,9 @@ class Dataset(Plan):
         config = DataConfig(asked or 2)
         if block_shape is not None:
             config = replace(config, block_shape=check_block_shape(block_shape))
+        if not scans[0].is_map:
+            n_patches = usual_patches(config.block_shape)
+            config = replace(config, patches_per_volume=n_patches)
         labels = LabelTable.generic(config.n_classes)
         return cls(data=scans, config=config, labels=labels, asked_classes=asked)
 

@@ -22,6 +22,7 @@ from nobrainer.quality import check_enough, fit_quality
 from nobrainer.quality.examples import collect_examples
 from nobrainer.recipe import Recipe
 from nobrainer.training.engine import default_device
+from nobrainer.types import Shape3
 
 
 class Fitting:
@@ -46,6 +47,16 @@ class Fitting:
     def labels_(self) -> LabelTable:
         """The names, colours and ids of the classes."""
         return self.learned_.labels
+
+    @property
+    def n_classes_(self) -> int:
+        """Number of classes, with background."""
+        return self.recipe_.data.n_classes
+
+    @property
+    def block_shape_(self) -> Shape3:
+        """Voxels of the patches of the training along each axis."""
+        return self.recipe_.data.block_shape
 
     @property
     def history_(self) -> tuple[dict[str, Any], ...]:

@@ -111,7 +111,8 @@ class Plan(OldFields):
         """Say how many patches an epoch takes of each volume, and from where.
 
         Args:
-            per_volume: number of patches of each volume, at first 64.
+            per_volume: number of patches of each volume, at first 64, and more of
+                patches of scans that are smaller than 32³: 1024 of 16³.
             foreground: share of the patches, 0 to 1, centred near a voxel of any class
                 but background, at first 0.5.
             balanced: share of these, 0 to 1, whose class is drawn uniformly, not in

@@ -32,6 +32,7 @@ from nobrainer.provenance import now
 from nobrainer.recipe import DEFAULT_LEARNING_RATE, Recipe
 from nobrainer.training.checkpoint_folder import open_folder
 from nobrainer.training.data_loss import DataLoss, Loss
+from nobrainer.training.engine import count_gpus
 from nobrainer.training.options import TrainingArguments, TrainingOptions
 from nobrainer.training.validation import Validation
 
@@ -49,10 +50,13 @@ class Segmentation(Readings):
             data where it is not given and the model takes it.
         checkpoint_filepath: folder for checkpoints during training (`last`, `best`);
             None keeps none.
+        multi_gpu: train on all GPUs of this machine, each with batches of its own;
+            where there are fewer than two, on what there is, with a warning. False
+            trains on one device, or on the `devices` that `fit` is told.
 
     After `fit` or `load` there are `model_` (the network), `recipe_`, `history_` (a row
-    for each epoch) and `labels_`. `calibration_` and `quality_` are None until they are
-    fitted on held-out scans.
+    for each epoch), `labels_`, `n_classes_` and `block_shape_`. `calibration_` and
+    `quality_` are None until they are fitted on held-out scans.
 
     Raises:
         InputError: an unknown model or argument; the closest name is suggested.
@@ -63,6 +67,7 @@ class Segmentation(Readings):
         base_model: Model = "bayesian_vnet",
         model_args: Mapping[str, Any] | None = None,
         checkpoint_filepath: str | PathLike[str] | None = None,
+        multi_gpu: bool = False,
     ) -> None:
         args = dict(model_args or {})
         build = builder_of(base_model)
@@ -71,6 +76,7 @@ class Segmentation(Readings):
         self.base_model = base_model
         self.model_args = args
         self.checkpoint_filepath = checkpoint_filepath
+        self.multi_gpu = multi_gpu
 
     def __repr__(self) -> str:
         name, state = models.name_of(self.base_model), "not trained"
@@ -123,7 +129,7 @@ class Segmentation(Readings):
             DivergedError: a loss was not finite; names the batch's files.
         """
         check_arguments("argument of fit", TrainingOptions, options)
-        settings = TrainingOptions(**options)
+        settings = TrainingOptions(**(self._usual_devices(options) | options))
         _check_datasets(dataset_train, dataset_validate, settings)
         folds = Folds.divide(dataset_train, settings.folds, seed)
         plan = training.TrainingPlan.create(
@@ -375,6 +381,23 @@ class Segmentation(Readings):
         segmentation = cls(model.name if base_model is None else base_model, model.args)
         segmentation.learned_ = learned
         return segmentation
+
+    def _usual_devices(self, options: TrainingArguments) -> TrainingArguments:
+        """All GPUs as the devices to train on where they are asked for; else nothing.
+
+        Args:
+            options: what `fit` is told; its devices go before.
+        """
+        if not self.multi_gpu or "devices" in options:
+            return {}
+        n_gpus = count_gpus()
+        if n_gpus < 2:
+            warnings.warn(
+                f"multi_gpu=True, and this machine has {n_gpus or 'no'} GPU: training "
+                f"on one device, {self.device}",
+                stacklevel=3,
+            )
+        return {"devices": max(1, n_gpus)}
 
     def _args_for(self, n_classes: int) -> dict[str, Any]:
         """The arguments of the model, with the number of classes in the data."""

@@ -22,6 +22,7 @@ from nobrainer.recipe.settings import (
     PreprocessConfig,
     TrainingConfig,
     WeightsFormat,
+    usual_patches,
 )
 from nobrainer.recipe.statement import Source, Statement
 from nobrainer.recipe.synthesis import Synthesis
@@ -46,4 +47,5 @@ __all__ = [
     "WeightsFormat",
     "caution_about",
     "refuse_newer",
+    "usual_patches",
 ]

@@ -14,6 +14,11 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def count_gpus() -> int:
+    """Number of GPUs that training can use; 0 where it takes the CPU."""
+    return torch.cuda.device_count() if default_device().type == "cuda" else 0
+
+
 def check_devices(devices: int) -> None:
     """Check that training can run on a number of devices.
 
@@ -23,12 +28,11 @@ def check_devices(devices: int) -> None:
     Raises: InputError where this machine has fewer GPUs or cores.
     """
     check_count("devices", devices, 1)
-    if default_device().type != "cuda":
+    n_gpus = count_gpus()
+    if not n_gpus:
         check_cores("devices", devices)
-    elif devices > torch.cuda.device_count():
-        raise InputError(
-            f"devices={devices} but this machine has {torch.cuda.device_count()} GPUs"
-        )
+    elif devices > n_gpus:
+        raise InputError(f"devices={devices} but this machine has {n_gpus} GPUs")
 
 
 def gpu_ids() -> list[str]:
