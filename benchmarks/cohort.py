@@ -37,7 +37,7 @@ Row = dict[str, Any]
 
 def dataset(first: int, n: int, resolution_mm: float) -> nb.Dataset:
     """Heads `first`, `first` + 1, ..., with five classes."""
-    heads = [make_subject(first + i, resolution_mm) for i in range(n)]
+    heads = [make_subject(first + i, resolution_mm, structures=False) for i in range(n)]
     files = nb.Dataset.from_files(heads, n_classes=len(STRUCTURES) + 1)
     return files.relabel(RELABEL)
 

@@ -84,7 +84,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        heads = write_subjects(Path(folder), args.people + args.others, 6.0)
+        n_heads = args.people + args.others
+        heads = write_subjects(Path(folder), n_heads, 6.0, structures=False)
         order = np.random.default_rng(args.seed).permutation(len(heads))
         people = [heads[number] for number in order[: args.people]]
         others = [heads[number] for number in order[args.people :]]

@@ -121,6 +121,7 @@ INSIDE = {
         augment entries labels samples shifts
         zarr_store
         axes freesurfer phantom preprocess table windows
+        phantom_structures
     """,
     "io": """
         windows

@@ -5,11 +5,24 @@ import numpy as np
 import pytest
 
 from nobrainer.data.phantom import _atlas, _deformation, make_subject, write_subjects
+from nobrainer.data.phantom_structures import GREY, draw_structures, find_ids
 from nobrainer.errors import InputError
 from nobrainer.io import is_synthetic
 
 COARSE_MM = 6.0
-IDS = (2, 3, 4, 24, 41, 42, 43)
+TISSUES = (2, 3, 4, 24, 41, 42, 43)
+# The structures, left and right, and their volumes in ml in an adult, about.
+STRUCTURES = {
+    (7, 46): 13,
+    (8, 47): 52,
+    (10, 49): 7,
+    (11, 50): 3.5,
+    (12, 51): 5,
+    (13, 52): 1.7,
+    (17, 53): 4,
+    (18, 54): 1.6,
+    (26, 58): 0.5,
+}
 
 
 @pytest.fixture(scope="module")
@@ -20,18 +33,65 @@ def subject():
 
 def test_labels_are_the_documented_ids(subject):
     labels = np.asarray(subject[1].dataobj)
-    assert tuple(np.unique(labels)) == (0, *IDS)
+    sides = {i for pair in STRUCTURES for i in pair}
+    assert set(np.unique(labels)) == {0, 16, *TISSUES, *sides}
 
 
 def test_volumes_are_human(subject):
     labels = np.asarray(subject[1].dataobj)
-    litres = {i: np.count_nonzero(labels == i) * 8e-6 for i in IDS}
-    assert 0.9 < sum(litres.values()) < 1.9
+    litres = dict(enumerate(np.bincount(labels.ravel()) * 8e-6))
+    assert 0.9 < sum(litres.values()) - litres[0] < 1.9
     assert 0.3 < litres[2] + litres[41] < 0.7
     assert 0.5 < litres[3] + litres[42] < 1.0
+    assert 0.015 < litres[16] < 0.03
+    for (left, right), ml in STRUCTURES.items():
+        assert 0.5 * ml < 500 * (litres[left] + litres[right]) < 1.5 * ml
+        assert litres[left] == pytest.approx(litres[right], rel=0.35)
     assert 0.005 < litres[4] + litres[43] < 0.05
     for left, right in ((2, 41), (3, 42), (4, 43)):
         assert litres[left] == pytest.approx(litres[right], rel=0.3)
+
+
+def test_structures_refine_tissues_and_leave_the_image_alone():
+    for seed in (1, 2):
+        image, labels = make_subject(seed, 4.0)
+        same, tissues = make_subject(seed, 4.0, structures=False)
+        assert np.array_equal(image.dataobj, same.dataobj)
+        labels, tissues = np.asarray(labels.dataobj), np.asarray(tissues.dataobj)
+        assert set(np.unique(tissues)) == {0, *TISSUES}
+        is_known = np.isin(labels, (0, *TISSUES))
+        assert np.array_equal(labels[is_known], tissues[is_known])
+        assert np.isin(tissues[~is_known], (2, 3, 41, 42)).all()
+        # Grey matter alone, and of the same side.
+        for left, right in ((8, 47), (11, 50), (17, 53), (18, 54), (26, 58)):
+            assert set(tissues[labels == left]) == {3}
+            assert set(tissues[labels == right]) == {42}
+
+
+def test_structures_lie_where_they_do_in_mni_space():
+    """Places that atlases give, about, and of what their grey matter becomes a part."""
+    affine = np.diag([2.0, 2, 2, 1])
+    affine[:3, 3] = -96, -132, -78
+    numbers = draw_structures((97, 115, 97), affine)
+    ids = find_ids(np.array([(2, 3, 24, 4), (41, 42, 24, 43)], np.uint8))
+    for place, grey in (
+        ((-28, -22, -14), 17),
+        ((28, -22, -14), 53),
+        ((-24, -2, -20), 18),
+        ((10, -18, 8), 49),
+        ((-12, 14, 8), 11),
+        ((26, 0, 4), 51),
+        ((-18, -4, 0), 13),
+        ((10, 12, -8), 58),
+        ((0, -28, -32), 16),
+        ((-20, -64, -36), 8),
+        ((30, -40, -16), 42),  # fusiform gyrus
+        ((-10, -80, 4), 3),  # above the tent
+    ):
+        number = numbers[tuple(((np.array(place) - affine[:3, 3]) // 2).astype(int))]
+        assert ids[number, int(place[0] > 0), GREY] == grey, place
+    # The same on both sides.
+    assert np.array_equal(numbers, numbers[::-1])
 
 
 def test_contrast_is_that_of_a_t1(subject):

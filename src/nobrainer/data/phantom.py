@@ -19,19 +19,20 @@ from nilearn.datasets import (
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from nobrainer.data.phantom_structures import draw_structures, find_ids
 from nobrainer.errors import InputError
 from nobrainer.io import SYNTHETIC, write
 
 Array = NDArray[np.float32]
 
 # Part of the cache's directory name: raise it when a voxel or a header changes.
-GENERATION = 2
+GENERATION = 3
 
 _FIELD_OF_VIEW_MM = (192.0, 240.0, 216.0)
 _LATTICE_MM = 6.0
 _ORIENTATIONS = ("LAS", "LIA", "PIR", "RAS")
 # FreeSurfer ids by hemisphere: white matter, cortex, other CSF, lateral ventricle.
-_IDS = np.array([(2, 3, 24, 4), (41, 42, 24, 43)], np.uint8)
+_TISSUE_IDS = np.array([(2, 3, 24, 4), (41, 42, 24, 43)], np.uint8)
 # Mean relative signals of a T1-weighted sequence.
 _SIGNALS = {
     "white": 0.9,
@@ -50,6 +51,7 @@ class _Atlas(NamedTuple):
     grey, white: share of grey and of white matter in each voxel, 0 to 1.
     depth_mm: distance from the brain's surface, positive inside.
     ventricles: share of lateral ventricle, 0 to 1.
+    structures: number of the structure in each voxel, see `draw_structures`.
     affine: (4, 4), from voxels to MNI space in mm.
     """
 
@@ -57,6 +59,7 @@ class _Atlas(NamedTuple):
     white: Array
     depth_mm: Array
     ventricles: Array
+    structures: NDArray[np.uint8]
     affine: NDArray[np.float64]
 
 
@@ -81,6 +84,10 @@ class _Space(NamedTuple):
     def sample(self, values: Array, mode: str = "constant") -> Array:
         """Values of an atlas map at the voxels of the scan, linearly interpolated."""
         return ndimage.map_coordinates(values, self.at, order=1, mode=mode)
+
+    def look_up(self, numbers: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Numbers of an atlas map at the voxels of the scan, those that lie nearest."""
+        return ndimage.map_coordinates(numbers, self.at, order=0)
 
     def noise(self, sigma_mm: float) -> Array:
         """A smooth random field of unit variance at the voxels of the scan."""
@@ -142,7 +149,12 @@ def _atlas(resolution_mm: float) -> _Atlas:
         return ndimage.gaussian_filter(values.astype(np.float32), blur)
 
     return _Atlas(
-        smooth(grey), smooth(white), smooth(depth_mm), smooth(ventricles), affine
+        grey=smooth(grey),
+        white=smooth(white),
+        depth_mm=smooth(depth_mm),
+        ventricles=smooth(ventricles),
+        structures=draw_structures(brain.shape, affine),
+        affine=affine,
     )
 
 
@@ -245,19 +257,24 @@ def _as_stored(
 
 
 def make_subject(
-    seed: int, resolution_mm: float = 2.0
+    seed: int, resolution_mm: float = 2.0, *, structures: bool = True
 ) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
     """Make one synthetic T1-weighted head and its labels.
 
     Args:
         seed: number of the subject; the same seed gives the same voxels.
         resolution_mm: edge of the cubic voxels, 1 to 10 mm.
+        structures: whether the labels tell structures apart, or tissues alone.
 
     Returns:
         The image (I, J, K), int16, arbitrary units; and its labels, uint8, with
-        FreeSurfer's ids: 2/41 white matter, 3/42 cortex (with the deep grey nuclei),
-        4/43 lateral ventricle, 24 other CSF of the brain; left ids first. Both on one
-        grid whose orientation and origin differ from subject to subject.
+        FreeSurfer's ids: 2/41 cerebral white matter, 3/42 cortex, 4/43 lateral
+        ventricle, 24 other CSF of the brain, 7/46 and 8/47 white matter and cortex of
+        the cerebellum, 10/49 thalamus, 11/50 caudate nucleus, 12/51 putamen, 13/52
+        pallidum, 16 brain stem, 17/53 hippocampus, 18/54 amygdala, 26/58 accumbens;
+        left ids first. With tissues alone all white matter is 2/41, all grey matter
+        3/42. Both on one grid whose orientation and origin differ from subject to
+        subject.
 
     Raises:
         InputError: the resolution is out of range.
@@ -283,7 +300,9 @@ def make_subject(
     tissue = shares.argmax(axis=0)
     tissue[(tissue == 2) & (space.sample(atlas.ventricles) > 0.5)] = 3
     is_right = (space.mni[0] > 0).astype(int)
-    labels = np.where(in_brain_mm > 0, _IDS[is_right, tissue], np.uint8(0))
+    inside = space.look_up(atlas.structures) if structures else np.uint8(0)
+    ids = find_ids(_TISSUE_IDS)[inside, is_right, tissue]
+    labels = np.where(in_brain_mm > 0, ids, np.uint8(0))
 
     affine[:3, 3] += isocentre_mm
     orientation = _ORIENTATIONS[seed % len(_ORIENTATIONS)]
@@ -370,7 +389,11 @@ def _draw_image(space: _Space, shares: Array, surfaces: _Surfaces) -> Array:
 
 
 def write_subjects(
-    directory: Path, n: int = 10, resolution_mm: float = 2.0
+    directory: Path,
+    n: int = 10,
+    resolution_mm: float = 2.0,
+    *,
+    structures: bool = True,
 ) -> list[tuple[Path, Path]]:
     """Write subjects 1 to `n` as NIfTI files, unless they are there already.
 
@@ -378,6 +401,7 @@ def write_subjects(
         directory: folder of the files; it is made if it is missing.
         n: number of subjects.
         resolution_mm: edge of the cubic voxels, 1 to 10 mm.
+        structures: whether the labels tell structures apart, or tissues alone.
 
     Returns:
         The paths of each subject's image and labels, `sub-01_T1w.nii.gz` and
@@ -392,7 +416,7 @@ def write_subjects(
         image_path = directory / f"sub-{seed:02}_T1w.nii.gz"
         labels_path = directory / f"sub-{seed:02}_dseg.nii.gz"
         if not (image_path.is_file() and labels_path.is_file()):
-            image, labels = make_subject(seed, resolution_mm)
+            image, labels = make_subject(seed, resolution_mm, structures=structures)
             write(image, image_path, overwrite=True)
             write(labels, labels_path, overwrite=True)
         pairs.append((image_path, labels_path))
