@@ -33,6 +33,25 @@ def test_images_of_a_batch_have_matrices_of_their_own() -> None:
     assert found[0].unique().tolist() == [3] and found[1].unique().tolist() == [5]
 
 
+@pytest.mark.parametrize("n", [64, 100])
+def test_zeros_beside_a_band_are_left_out_of_products_alone(n: int) -> None:
+    x = torch.rand(2, n, 3, 4, generator=torch.Generator().manual_seed(0))
+    width = torch.tensor([0.7, 2.0])
+    blur = gaussian_means(torch.arange(float(n)).expand(2, n), n, width)
+    whole = torch.einsum("bij,bjkl->bikl", blur.double(), x.double())
+    found = along_axes(x, (blur, None, None))
+    assert torch.allclose(found.double(), whole, atol=1e-6)
+    turned = along_axes(x.movedim(1, 3), (None, None, blur))
+    assert torch.allclose(turned.movedim(3, 1), found, atol=1e-6)
+
+
+def test_an_identity_copies_nothing() -> None:
+    x = torch.rand(2, 3, 4, 5)
+    assert along_axes(x, (torch.eye(3).expand(2, 3, 3), None, torch.eye(5))) is x
+    found = along_axes(x, (None, 2 * torch.eye(4), None))
+    assert torch.equal(found, 2 * x)
+
+
 def test_gaussian_means_have_the_weights_of_a_gaussian() -> None:
     (row,) = gaussian_means(torch.tensor([2.0]), 5, torch.tensor(1.0))
     bell = [math.exp(-away * away / 2) for away in (-2, -1, 0, 1, 2)]

@@ -9,7 +9,7 @@ from torch import Tensor
 from nobrainer.data.augment import bias_field
 from nobrainer.data.synthesis.anatomy import Anatomy
 from nobrainer.data.synthesis.deformation import draw_origins, draw_places, look_up
-from nobrainer.data.synthesis.draws import Draws
+from nobrainer.data.synthesis.draws import Draws, surely_none
 from nobrainer.data.synthesis.field_of_view import draw_kept
 from nobrainer.data.synthesis.intensities import (
     Look,
@@ -24,8 +24,8 @@ from nobrainer.types import Shape3
 _HEAD_SIDE = 64
 """Voxels along the shortest axis of the lattice on which a head is measured."""
 _THRESHOLD_STEPS = 16
-"""Steps of the intermeans threshold. Their number is fixed, because asking whether it
-has settled would bring a number back to the host."""
+"""The most steps of the intermeans threshold; a GPU, which is not asked whether it has
+settled, takes all of them."""
 
 
 class Draw(NamedTuple):
@@ -98,7 +98,7 @@ def synthesise(
         origins = draw_origins(synthesis, draws, maps.shape[1:], block, spacing_mm)
     look = draw_look(anatomy, synthesis, draws)
     places = draw_places(synthesis, draws, block, spacing_mm, look.flipped)
-    found = look_up(maps, which, places + origins.view(-1, 3, 1, 1, 1))
+    found = look_up(maps, which, places, origins)
     signal = draw_signal(look, found, synthesis, draws)
     if synthesis.bias:
         largest = draws.between(0, synthesis.bias, 1, 1, 1)
@@ -108,7 +108,8 @@ def synthesise(
     label = read_table(look.classes, found)
     if synthesis.strip or synthesis.crop:
         keep = draw_kept(look, found, synthesis, draws, spacing_mm)
-        signal, label = signal * keep, label * keep
+        if keep is not None:
+            signal, label = signal * keep, label * keep
     mean, spread = _measure_head(look, maps, which, synthesis, draws)
     return Draw(signal[:, None], label, mean, spread, voxel_mm)
 
@@ -129,18 +130,24 @@ def _measure_head(
     if synthesis.noise:
         signal = add_noise(signal, look.noise, draws)
     signal = bend(signal, look.gamma, synthesis)
-    bare = look.is_stripped.view(-1, 1, 1, 1) & ~read_table(look.is_brain, found)
-    signal = (signal * ~bare).flatten(1)
+    if not surely_none(look.is_stripped):
+        bare = look.is_stripped.view(-1, 1, 1, 1) & ~read_table(look.is_brain, found)
+        signal = signal * ~bare
+    signal = signal.flatten(1)
     threshold = signal.mean(1, keepdim=True)
+    whole, above = signal.sum(1, keepdim=True), torch.empty_like(signal)
     for _ in range(_THRESHOLD_STEPS):
-        above = signal > threshold
-        n = above.sum(1, keepdim=True)
-        total = (signal * above).sum(1, keepdim=True)
-        rest = signal.sum(1, keepdim=True) - total
-        n_rest = signal.shape[1] - n
-        threshold = (total / n.clamp_min(1) + rest / n_rest.clamp_min(1)) / 2
+        # As numbers, which a processor compares, multiplies and counts in one go.
+        torch.gt(signal, threshold, out=above)
+        n, total = above.sum(1, keepdim=True), (signal * above).sum(1, keepdim=True)
+        before, n_rest = threshold, signal.shape[1] - n
+        rest = (whole - total) / n_rest.clamp_min(1)
+        threshold = (total / n.clamp_min(1) + rest) / 2
+        if surely_none(threshold != before):
+            break
     # All voxels of a constant image count as head.
-    above = (signal > threshold) | (signal == signal.amax(1, keepdim=True))
+    torch.gt(signal, threshold, out=above)
+    above = above.maximum(signal == signal.amax(1, keepdim=True))
     n = above.sum(1)
     mean = (signal * above).sum(1) / n
     variance = ((signal - mean[:, None]) ** 2 * above).sum(1) / n

@@ -5,6 +5,7 @@ For each voxel of an image this says from which place in the label map it comes.
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +14,9 @@ from torch.nn import functional as F
 from nobrainer.data.augment import rotation
 from nobrainer.data.axes import (
     along_axes,
+    blocks,
     centred_places,
+    columns,
     count_spline_points,
     linear_weights,
     spline_weights,
@@ -25,6 +28,32 @@ from nobrainer.types import Shape3
 _SQUARINGS = 6
 _STEPS_PER_LENGTH = 5
 """Points at which the deformation is computed, per control point of the velocity."""
+
+
+class Places(NamedTuple):
+    """From which places of the undeformed head the voxels of a block come.
+
+    Images of a scan's size do not fit a processor's cache, so a few planes at a time
+    are brought to the grid of the block.
+
+    lattice: places in voxels, counted from the first voxel of the block, (B, 3, i, J,
+        K); along the first axis they are still on the lattice of the deformation.
+    weights: the matrix (I, i) that interpolates between the planes of the lattice.
+    """
+
+    lattice: Tensor
+    weights: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of images, and of voxels along each axis of the block."""
+        return len(self.lattice), len(self.weights), *self.lattice.shape[3:]
+
+    def of(self, planes: slice) -> Tensor:
+        """The places of some planes along the first axis, (B, 3, planes, J, K)."""
+        weights = self.weights[planes]
+        near = columns(weights)
+        return along_axes(self.lattice[:, :, near], (weights[:, near], None, None))
 
 
 def draw_origins(
@@ -63,7 +92,7 @@ def draw_places(
     block: Shape3,
     spacing_mm: Sequence[float],
     flipped: Tensor,
-) -> Tensor:
+) -> Places:
     """Draw from which places of the undeformed head the voxels of a block come.
 
     The deformation is computed in mm on a coarse lattice around the centre of the
@@ -77,7 +106,7 @@ def draw_places(
         flipped: whether left and right are swapped, booleans (B,).
 
     Returns:
-        Places in voxels, counted from the first voxel of the block, (B, 3, I, J, K).
+        Places in voxels, counted from the first voxel of the block.
     """
     device = draws.device
     step_mm = synthesis.warp_length_mm / _STEPS_PER_LENGTH
@@ -101,7 +130,8 @@ def draw_places(
     ]
     spacing = torch.tensor(spacing_mm, device=device).view(3, 1, 1, 1)
     middle = (torch.tensor(block, device=device).view(3, 1, 1, 1) - 1) / 2
-    return along_axes(x / spacing + middle, fine)
+    columns = along_axes(x / spacing + middle, (None, fine[1], fine[2]))
+    return Places(columns, fine[0])
 
 
 def _draw_affine(synthesis: Synthesis, draws: Draws) -> Tensor:
@@ -139,31 +169,41 @@ def _draw_flow(synthesis: Synthesis, draws: Draws, axes: Sequence[Tensor]) -> Te
     points = draws.normal(3, *(spline.shape[1] for spline in splines))
     largest = draws.between(0, synthesis.warp_mm, 1, 1, 1, 1)
     moved = along_axes(points, splines) * largest / 2**_SQUARINGS
-    ends = torch.stack([axis[-1] for axis in axes])
-    home = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+    ends = torch.stack([axis[-1] for axis in axes]).view(3, 1, 1, 1)
+    home = torch.stack(torch.meshgrid(*axes, indexing="ij"))
     for _ in range(_SQUARINGS):
-        grid = ((home + moved.movedim(1, -1)) / ends).flip(-1)
+        # Coordinates first in memory: along an axis of three all is many times slower.
+        grid = ((home + moved) / ends).flip(1).movedim(1, -1)
         moved = moved + F.grid_sample(
             moved, grid, padding_mode="border", align_corners=True
         )
     return moved
 
 
-def look_up(maps: Tensor, which: Tensor, places: Tensor) -> Tensor:
+def look_up(maps: Tensor, which: Tensor, places: Places, origins: Tensor) -> Tensor:
     """Read label maps at places between their voxels: the nearest voxel counts.
 
     Args:
         maps: positions in an `Anatomy`, integers (N, X, Y, Z).
         which: number of the map of each image, integers (B,).
-        places: where to read, in voxels of the map, (B, 3, I, J, K).
+        places: where to read, counted from the origins.
+        origins: first voxel of each image in its map, (B, 3).
 
     Returns:
         Positions, int64 (B, I, J, K); 0 beyond the map.
     """
-    flat = which.view(-1, 1, 1, 1)
-    inside = torch.ones((), dtype=torch.bool, device=maps.device)
-    for n, place in zip(maps.shape[1:], places.unbind(1), strict=True):
-        voxel = place.round().long()
-        inside = inside & (voxel >= 0) & (voxel < n)
-        flat = flat * n + voxel.clamp(0, n - 1)
-    return maps.flatten()[flat].long() * inside
+    found = torch.empty(places.shape, dtype=torch.int64, device=maps.device)
+    # Half as much memory to go through, where 32 bits can number all voxels.
+    integer = torch.int32 if maps.numel() < 2**31 else torch.int64
+    flat, first = maps.flatten(), origins.view(-1, 3, 1, 1, 1)
+    for planes in blocks(places.shape[1], maps.device):
+        voxels = (places.of(planes) + first).round_()
+        index = which.view(-1, 1, 1, 1).to(integer)
+        for n, voxel in zip(maps.shape[1:], voxels.unbind(1), strict=True):
+            nearest = voxel.clamp(0, n - 1)
+            index = index * n + nearest.to(integer)
+            # In place, as numbers: several times faster than a mask of booleans.
+            voxel.eq_(nearest)
+        read = flat.index_select(0, index.flatten()).view(index.shape)
+        torch.mul(read, voxels.prod(1).bool(), out=found[:, planes])
+    return found

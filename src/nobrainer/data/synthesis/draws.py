@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from nobrainer.data.axes import answers_at_once
+
 
 class Draws:
     """Random numbers of a batch; every image has a generator of its own.
@@ -50,3 +52,13 @@ class Draws:
         ]
         # Stacking a single part would copy it.
         return parts[0][None] if len(parts) == 1 else torch.stack(parts)
+
+
+def surely_none(happens: Tensor) -> bool:
+    """Whether it is known that a step is needed for no image of a batch.
+
+    Args:
+        happens: for which images it is needed, booleans of any shape; a GPU is not
+            asked for them.
+    """
+    return answers_at_once(happens.device) and not bool(happens.any())

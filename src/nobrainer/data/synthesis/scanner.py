@@ -103,7 +103,7 @@ def add_noise(signal: Tensor, noise: Tensor, draws: Draws) -> Tensor:
         draws: the random numbers of the batch.
     """
     real, imaginary = draws.normal(2, *signal.shape[1:]).unbind(1)
-    return torch.hypot(signal + noise * real, noise * imaginary)
+    return real.mul_(noise).add_(signal).hypot_(imaginary.mul_(noise))
 
 
 def draw_ghosts(
