@@ -145,6 +145,7 @@ INSIDE = {
         plan blend
         results
         operations moments
+        logits
         tiles intensities
     """,
     "figure": """

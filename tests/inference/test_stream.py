@@ -75,7 +75,11 @@ def _streamed(
     stream: Stream | Windows, content: Box, core: Box, planes: int
 ) -> torch.Tensor:
     slabs = stream.plan(content, core, planes)
-    made = [slab.clone() for slab in stream.run(_image(), FIELD)]
+    layer = stream.last_layer
+    made = [
+        slab.clone() if layer is None else layer(slab)
+        for slab in stream.run(_image(), FIELD)
+    ]
     assert [m.shape[2] for m in made] == [b - a for a, b in slabs]
     return torch.cat(made, 2)
 

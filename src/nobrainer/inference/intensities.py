@@ -43,11 +43,11 @@ class Likelihood:
     table: Tensor
 
     def __call__(self, intensities: Tensor) -> Tensor:
-        """Summands of the logits (C, i, j, k) of voxels of intensities (i, j, k)."""
-        bins = _bins(intensities.float(), self.low, self.high).flatten()
-        table = self.table.to(intensities.device)
-        rows = table.index_select(0, bins).reshape(*intensities.shape, -1)
-        return rows.permute(3, 0, 1, 2)
+        """Summands of the logits (C, ...) of voxels of intensities (...)."""
+        bins = _bins(intensities.float(), self.low, self.high)
+        # Along the last axis, so that what is chosen lies as the logits do.
+        table = self.table.t().contiguous().to(intensities.device)
+        return table.index_select(1, bins.flatten()).unflatten(1, bins.shape)
 
 
 class Histograms:

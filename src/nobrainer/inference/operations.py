@@ -68,6 +68,7 @@ class Operation:
         applied right after the operation before it, without a copy in between.
     varies: whether it turns a constant input into a pattern.
     n_weights: number of weights in its kernel.
+    layer: the layer, where it is a 1³ convolution of every voxel by itself.
     """
 
     run: Run
@@ -75,6 +76,7 @@ class Operation:
     pointwise: bool = False
     varies: bool = False
     n_weights: int = 0
+    layer: nn.Conv3d | None = None
 
     def needs(self, box: Box) -> Box:
         """The box of its input that a box of its output depends on."""
@@ -130,7 +132,11 @@ def find_operation(item: fx.Node, module: nn.Module | None) -> Operation | None:
         return None
     if isinstance(module, DrawnConv3d):
         size = module.weight.numel()
-        return Operation(partial(_convolve, module), _axes(module), n_weights=size)
+        axes = _axes(module)
+        alone = axes == _ONE_VOXEL and module.groups == 1
+        layer = module if alone else None
+        run = partial(_convolve, module)
+        return Operation(run, axes, n_weights=size, layer=layer)
     if isinstance(module, nn.ConvTranspose3d):
         size = module.weight.numel()
         run = partial(_convolve_transposed, module)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nobrainer import inference
 from nobrainer.bayes.draws import Draw, Draws
 from nobrainer.inference.intensities import Likelihood
+from nobrainer.inference.logits import LastSteps
 from nobrainer.inference.moments import RunningMoments, Statistics, statistics_bytes
 from nobrainer.inference.stream import Stream
 from nobrainer.inference.tiles import (
@@ -66,9 +67,10 @@ class Scaling:
     bias: tuple[float, ...]
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Calibrated logits (C, i, j, k) from a network's logits (C, i, j, k)."""
+        """Calibrated logits (C, ...) from a network's logits (C, ...)."""
+        shape = (-1, *[1] * (logits.ndim - 1))
         weight, bias = (
-            torch.tensor(values, device=logits.device)[:, None, None, None]
+            logits.new_tensor(values).reshape(shape)
             for values in (self.weight, self.bias)
         )
         return logits * weight + bias
@@ -157,8 +159,12 @@ class VolumePrediction:
         shape: Shape3 = self.image.shape
         box = dilate(content_box(self.image, self.background), halo, stride, shape)
 
+        # Where the last layer is applied part by part, its result is never held.
+        last_layer = self._stream(self.draws.network).last_layer
+        n_outputs = self.n_classes if last_layer is None else 1
+
         def planes(core: Shape3) -> int:
-            n = slab_planes(core, width, self.n_classes, device, itemsize)
+            n = slab_planes(core, width, n_outputs, device, itemsize)
             return self.sampling.batch_size * n
 
         def fits(core: Shape3) -> bool:
@@ -182,15 +188,15 @@ class VolumePrediction:
         done = 0
         for tile, content in full:
             moments: dict[Tile, RunningMoments] = defaultdict(RunningMoments)
-            for n, slab, logits in self._run(tile, content, planes(tile.shape)):
-                label = moments[slab].update(self._scaled(logits))
+            for n, slab, seen, last in self._run(tile, content, planes(tile.shape)):
+                label = moments[slab].update(seen, last)
                 counts[n] += (
                     torch.bincount(label.flatten(), minlength=self.n_classes)
                     .cpu()
                     .numpy()
                 )
                 if self.on_logits is not None:
-                    self.on_logits(n, slab.where, logits.float().cpu())
+                    self.on_logits(n, slab.where, last.unscaled(seen).cpu())
                 done += 1
                 self.on_pass(done, total)
             for slab, sums in moments.items():
@@ -213,12 +219,13 @@ class VolumePrediction:
             times += i[:, None, None] * j[:, None] * k
         counts = np.zeros((len(self.plan), self.n_classes), np.int64)
         moments = RunningMoments()
-        for n, _, logits in self._run(pattern, NOWHERE, stride):
-            label = moments.update(self._scaled(logits)).cpu().numpy()
+        for n, _, seen, last in self._run(pattern, NOWHERE, stride):
+            label = moments.update(seen, last).cpu().numpy()
             np.add.at(counts[n], label, times)
             if self.on_logits is not None:
+                logits = last.unscaled(seen).cpu()
                 for tile, axes in zip(tiles, phases, strict=True):
-                    self.on_logits(n, tile.where, _repeat(logits.float().cpu(), axes))
+                    self.on_logits(n, tile.where, _repeat(logits, axes))
             on_draw(n + 1)
         statistics = [values.cpu() for values in moments.result()]
         for tile, axes in zip(tiles, phases, strict=True):
@@ -228,8 +235,8 @@ class VolumePrediction:
 
     def _run(
         self, core: Tile, content: Box, planes: int
-    ) -> Iterator[tuple[int, Tile, Tensor]]:
-        """Number of each draw, each slab of a core, and its logits (C, i, j, k)."""
+    ) -> Iterator[tuple[int, Tile, Tensor, LastSteps]]:
+        """Number of each draw, each slab of a core, and what makes its logits."""
         current: Stream | Windows | None = None
         slabs: list[Tile] = []
         for n, draw in enumerate(self.plan):
@@ -243,9 +250,9 @@ class VolumePrediction:
                     for a, b in stream.plan(content, core.box, planes)
                 ]
             made = stream.run(self.scan, self.background)
-            for slab, logits in zip(slabs, made, strict=True):
+            for slab, seen in zip(slabs, made, strict=True):
                 beyond = content == NOWHERE
-                yield n, slab, self._weighed(logits[0], None if beyond else slab)
+                yield n, slab, seen[0], self._last(stream.last_layer, slab, beyond)
 
     def _stream(self, network: nn.Module) -> Stream | Windows:
         if network not in self.streams:
@@ -293,36 +300,34 @@ class VolumePrediction:
             logits = inference.blend_windows(
                 network, window, roi, self.sampling.batch_size, self.background
             )
-            logits = self._weighed(logits[0], whole)
-            label = moments.update(self._scaled(logits))
+            last = self._last(None, whole)
+            label = moments.update(logits[0], last)
             counts[n] += (
                 torch.bincount(label.flatten(), minlength=self.n_classes).cpu().numpy()
             )
             if self.on_logits is not None:
-                self.on_logits(n, whole.where, logits.float().cpu())
+                self.on_logits(n, whole.where, last.unscaled(logits[0]).cpu())
             self.on_pass(n + 1, len(counts))
         self.on_tile(_result(moments.result(), whole))
         return counts
 
-    def _weighed(self, logits: Tensor, area: Tile | None) -> Tensor:
-        """A network's logits (C, i, j, k), with what the scan's intensities add.
+    def _last(
+        self, layer: nn.Conv3d | None, area: Tile, beyond: bool = False
+    ) -> LastSteps:
+        """What makes logits of what a network's last layer sees.
 
         Args:
-            logits: what the network says.
-            area: where in the scan; None in the field beyond it.
+            layer: the last layer; None where what is seen are logits.
+            area: where in the scan.
+            beyond: whether that is in the field beyond it.
         """
         if self.likelihood is None:
-            return logits
-        if area is None:
-            shape = logits.shape[1:]
-            seen = torch.full(shape, self.background, device=self.scan.device)
+            return LastSteps(layer, scaling=self.scaling)
+        if beyond:
+            seen = self.scan.new_full(area.shape, self.background)
         else:
             seen = self.scan[area.where]
-        return logits + self.likelihood(seen)
-
-    def _scaled(self, logits: Tensor) -> Tensor:
-        """The logits (C, i, j, k), calibrated where there is a scaling."""
-        return logits if self.scaling is None else self.scaling(logits)
+        return LastSteps(layer, self.likelihood, seen, self.scaling)
 
 
 def _repeat(pattern: Tensor, axes: Sequence[Tensor]) -> Tensor:

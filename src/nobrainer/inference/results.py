@@ -132,6 +132,17 @@ class Result:
             target.copy_(made)
         self.done = goal
 
+    def look(self, goal: int) -> Tensor:
+        """What its only input has for its planes up to a goal, left to be computed.
+
+        Args:
+            goal: index of the first plane that is not counted as computed.
+        """
+        box = ((self.done, goal), *self.box[1:])
+        self.done = goal
+        (source,) = self.inputs
+        return source._view(self.operation.needs(box))
+
     def _make(self, box: Box, image: Tensor, out: Tensor | None) -> Tensor:
         """Apply the operation to the part of its inputs that a box depends on."""
         operation, needed = self.operation, self.operation.needs(box)

@@ -21,6 +21,9 @@ from nobrainer.inference.tiles import Box, Interval, cut_slabs, is_empty
 class Stream:
     """A plain network that is ready to run over boxes.
 
+    A last layer that is a 1³ convolution is left to the user, as `last_layer`: what it
+    makes of many classes is the largest result of all.
+
     Args:
         network: a network that `nobrainer.bayes.draws.Draws` made; its weights may be
             set to another draw between two runs.
@@ -37,6 +40,7 @@ class Stream:
         self._device, self._dtype = device, dtype
         self._results = read_network(network)
         self._goals: list[dict[Result, int]] = []
+        self.last_layer = self._results[-1].operation.layer
         # The fills tell the number of channels of each result.
         self._set_fills(0.0)
 
@@ -91,25 +95,28 @@ class Stream:
         return total
 
     def run(self, image: Tensor, background: float) -> Iterator[Tensor]:
-        """Compute the network's output on each slab.
+        """Compute what the last layer sees on each slab, or else the output.
 
         Args:
             image: intensities (I, J, K); the first voxel is the origin of all boxes.
             background: value of the field around it.
 
         Yields:
-            The output on each slab, (1, C, i, j, k), valid until the next is asked for.
+            What `last_layer` sees on each slab, (1, F, i, j, k), or the output (1, C,
+            i, j, k) where there is none; valid until the next is asked for.
         """
         self._set_fills(background)
         for result in self._results:
             result.start(self._device, self._dtype)
+        *inner, last = self._results
+        made = self._results if self.last_layer is None else inner
         for goals in self._goals:
-            for result in self._results:
+            for result in made:
                 if result.planes:
                     result.make_room(goals)
                 if goals[result] > result.done:
                     result.advance(goals[result], image)
-            output = self._results[-1].latest
+            output = last.latest if last in made else last.look(goals[last])
             assert output is not None
             yield output
 

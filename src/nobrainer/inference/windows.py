@@ -22,6 +22,7 @@ class Windows:
     """
 
     is_constant = False
+    last_layer = None
 
     def __init__(
         self,
