@@ -30,6 +30,8 @@ from nested_balls import (
 )
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
+from nobrainer.posthoc import Calibration
+from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.segmentation import Segmentation
 from nobrainer.training import engine
 
@@ -412,3 +414,31 @@ def test_trailing_axis_of_one_is_dropped(fitted, scan):
     label = fitted.predict(image, n_samples=0)
     assert label.shape == SHAPE
     assert np.array_equal(values(label), values(fitted.predict(scan, n_samples=0)))
+
+
+def test_a_coarse_model_draws_boundaries_as_finely_as_the_scan_shows_them(tmp_path):
+    pairs = []
+    for number in range(4):
+        image, core = ball(number)
+        labels = (core + (image > 50)).astype(np.uint8)
+        paths = tmp_path / f"sub-{number}_T1w.nii", tmp_path / f"sub-{number}_seg.nii"
+        for data, path in zip((image, labels), paths, strict=True):
+            nib.save(nib.Nifti1Image(data, grid()), path)
+        pairs.append(paths)
+    data = Dataset.from_files(pairs[:3], (8, 8, 8), n_classes=3).batch(4)
+    model = Segmentation("bayesian_vnet", TINY["bayesian_vnet"])
+    model.fit(data.spacing((2, 2, 2)), epochs=3, opt_args={"lr": 0.05})
+    scan, truth = pairs[3][0], values(nib.load(pairs[3][1]))
+    ask = partial(model.predict, scan, n_samples=3, seed=0, probabilities=True)
+    plain = ask()
+    kept = Calibration("temperature", (1.0,) * 3, (0.0,) * 3, 1, 1.0, 1.0)
+    model.learned_ = replace(
+        model.learned_, calibration=replace(kept, intensity_weight=1.0)
+    )
+    weighed = ask()
+    found = [dice(values(one.label) == 2, truth == 2) for one in (plain, weighed)]
+    assert found[0] < 0.9 < 0.97 < found[1]
+    probabilities = values(weighed.probabilities)
+    np.testing.assert_array_equal(probabilities.argmax(-1), values(weighed.label))
+    np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-3)
+    assert dice(values(model.predict(scan, n_samples=0)) == 2, truth == 2) > 0.97

@@ -237,32 +237,84 @@ def preprocess_image(volume: Volume, config: PreprocessConfig) -> Volume:
         InputError: the working grid would be out of bounds, or the scan is constant on
             it or has intensities that single precision cannot scale.
     """
+    cleaned = _clean(volume, config)
+    return _normalised(_on_working_grid(cleaned, config), config)
+
+
+def preprocess_finely(
+    volume: Volume, config: PreprocessConfig
+) -> tuple[Volume, Volume]:
+    """Prepare a scan as `preprocess_image` does, and keep its own voxels, too.
+
+    Args:
+        volume: the scan, (I, J, K).
+        config: as for `preprocess_image`.
+
+    Returns:
+        The prepared scan on the working grid; and the scan as it was before it was
+        resampled, float32, in the unit of the prepared one. The two are the same where
+        nothing is resampled.
+
+    Raises:
+        InputError: as for `preprocess_image`.
+    """
+    cleaned = _clean(volume, config)
+    conformed = _on_working_grid(cleaned, config)
+    prepared = _normalised(conformed, config)
+    native = conformed_geometry(volume.geometry, config.orientation)
+    if prepared.geometry.spacing_mm == native.spacing_mm:
+        return prepared, prepared
+    factor, summand = _line(conformed.data, prepared.data)
+    return prepared, replace(cleaned, data=cleaned.data * factor + summand)
+
+
+def _clean(volume: Volume, config: PreprocessConfig) -> Volume:
+    """The scan with its air dark and its outliers clipped, as `config` asks for it."""
     _check_working_grid(volume, config)
-    clip = config.outliers == "clipped"
     if config.bright_air == "inverted":
         volume = replace(volume, data=invert_bright_air(volume.data))
-    if clip:
+    if config.outliers == "clipped":
         # Before resampling, which would mix extreme values into their surroundings.
         volume = conform(volume, config.orientation)
         volume = replace(volume, data=clip_outliers(volume.data))
-    # What overflows is refused below.
+    return volume
+
+
+def _on_working_grid(volume: Volume, config: PreprocessConfig) -> Volume:
+    # What overflows is refused when it is normalised.
     with np.errstate(over="ignore", invalid="ignore"):
         conformed = conform(volume, config.orientation, config.spacing_mm)
-    data = conformed.data.astype(np.float32, copy=False)
-    low, high = float(data.min()), float(data.max())
+    return replace(conformed, data=conformed.data.astype(np.float32, copy=False))
+
+
+def _normalised(conformed: Volume, config: PreprocessConfig) -> Volume:
+    low, high = float(conformed.data.min()), float(conformed.data.max())
     if low == high:
         raise InputError(
-            f"{volume.source}: constant, every voxel of the working grid is {low:g}: "
-            f"check the scan, and the voxel size in its header"
+            f"{conformed.source}: constant, every voxel of the working grid is "
+            f"{low:g}: check the scan, and the voxel size in its header"
         )
+    clip = config.outliers == "clipped"
     with np.errstate(all="ignore"):
-        data = NORMALIZERS[config.normalize](data, clip=clip)
+        data = NORMALIZERS[config.normalize](conformed.data, clip=clip)
     if not np.isfinite(data).all():
         raise InputError(
-            f"{volume.source}: its intensities, {low:g} to {high:g}, cannot be "
+            f"{conformed.source}: its intensities, {low:g} to {high:g}, cannot be "
             f"normalised in single precision: rescale them"
         )
     return replace(conformed, data=data)
+
+
+def _line(before: np.ndarray, after: np.ndarray) -> tuple[np.float32, np.float32]:
+    """Factor and summand of a normalisation, which is linear but for what it clips."""
+    least, most = before.min(), before.max()
+    x, y = np.percentile(before[before > least], (10, 90), method="lower")
+    if x == y:
+        x, y = least, most
+    at = [int(np.argmax(before == value)) for value in (x, y)]
+    wanted = after.ravel()[at].astype(np.float64)
+    factor = (wanted[1] - wanted[0]) / (float(y) - float(x))
+    return np.float32(factor), np.float32(wanted[0] - factor * float(x))
 
 
 def preprocess_labels(volume: Volume, config: PreprocessConfig) -> Volume:

@@ -42,7 +42,8 @@ class Predictor:
     dtype: number format that the network runs in; the statistics are float32.
     scaling: change of the logits that calibrates them; None leaves them as they are.
     evidence: how the scan's own intensities change the logits, before the scaling. It
-        takes one more pass, of the posterior mean. None leaves them as they are.
+        takes one more pass, of the posterior mean, unless what that pass finds is given
+        (see `look_at`). None leaves them as they are.
     on_pass: called with (done, total) after each pass of a batch of windows.
     """
 
@@ -52,7 +53,7 @@ class Predictor:
     device: torch.device
     dtype: torch.dtype = torch.float32
     scaling: Scaling | None = None
-    evidence: Evidence | None = None
+    evidence: Evidence | Likelihood | None = None
     on_pass: Callable[[int, int], None] = lambda done, total: None
 
     @property
@@ -79,16 +80,28 @@ class Predictor:
 
         Returns: (n_passes, n_classes) voxel counts of each draw's labels.
         """
-        if self.evidence is None:
-            return self._run(self._plan(), image, background, on_tile, on_logits)
-        histograms = Histograms(image, self.evidence.shared)
-        means = plan_draws(self.model, self.sampling.seed, 0)
-        first = replace(self, scaling=None, on_pass=lambda done, total: None)
-        first._run(means, image, background, lambda tile: None, histograms.keep)
-        likelihood = histograms.fit(self.evidence.weight)
+        likelihood = self.look_at(image, background)
         return self._run(
             self._plan(), image, background, on_tile, on_logits, likelihood
         )
+
+    def look_at(self, image: np.ndarray, background: float) -> Likelihood | None:
+        """What the classes look like in a prepared scan, by one pass over it.
+
+        Args:
+            image, background: as for a prediction.
+
+        Returns:
+            What the intensities of this scan say; None where `evidence` is None or
+            nothing can be learned from them.
+        """
+        if not isinstance(self.evidence, Evidence):
+            return self.evidence
+        histograms = Histograms(image, self.evidence.shared)
+        means = plan_draws(self.model, self.sampling.seed, 0)
+        first = replace(self, scaling=None, on_pass=lambda done, total: None)
+        first._run(means, image, background, lambda tile: None, histograms.keep, None)
+        return histograms.fit(self.evidence.weight)
 
     def _run(
         self,
@@ -97,7 +110,7 @@ class Predictor:
         background: float,
         on_tile: Callable[[TileResult], None],
         on_logits: OnLogits | None,
-        likelihood: Likelihood | None = None,
+        likelihood: Likelihood | None,
     ) -> np.ndarray:
         """Predict a scan with the draws of a plan, see `__call__`."""
         prediction = VolumePrediction(

@@ -1,15 +1,18 @@
 """From the tiles of one scan to its maps, on the scan's own grid."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 
 from nobrainer.appearance import measure
 from nobrainer.data.labels import LabelTable
-from nobrainer.data.preprocess import background_value, preprocess_image
+from nobrainer.data.preprocess import background_value, preprocess_finely
 from nobrainer.errors import UnusualScanWarning
+from nobrainer.inference.finer import FinerGrid
 from nobrainer.inference.predict import TileResult
 from nobrainer.inference.predictor import Predictor
 from nobrainer.io import ImageSource, read_image, to_nibabel
@@ -18,7 +21,7 @@ from nobrainer.processing.learned import Learned
 from nobrainer.processing.prediction import Prediction
 from nobrainer.quality import unlike_training
 from nobrainer.tissues import Compartments
-from nobrainer.volume import Volume, restore
+from nobrainer.volume import Geometry, Volume, restore
 
 MAPS = ("label", "variance", "entropy", "mutual_information")
 
@@ -53,16 +56,22 @@ def predict_scan(
     """
     members = Compartments.require(labels).tissues if tissues else {}
     volume = read_image(source)
-    scan = preprocess_image(volume, learned.recipe.preprocess)
-    maps = _Maps(volume, scan, predictor.n_classes, members, probabilities)
+    scan, own = preprocess_finely(volume, learned.recipe.preprocess)
+    background = background_value(scan.data)
+    seen = predictor.look_at(scan.data, background)
+    finer = None
+    if seen is not None and own is not scan:
+        finer = FinerGrid(seen, predictor.scaling, scan, own)
+    maps = _Maps(volume, scan, predictor.n_classes, members, probabilities, finer)
     volumes_mm3, structures, totals = learned.measure(
-        predictor,
+        replace(predictor, evidence=seen),
         scan.data,
         scan.geometry,
-        background_value(scan.data),
+        background,
         labels=labels,
         on_tile=maps.keep,
     )
+    maps.finish()
     grids_mm = scan.geometry.spacing_mm, volume.geometry.spacing_mm
     appearance = measure(scan.data, maps.working["label"], *grids_mm)
     flags = unlike_training(structures, learned.cohort, appearance)
@@ -95,7 +104,8 @@ def predict_scan(
 class _Maps:
     """The maps of one scan: on the working grid, then on the grid of the scan.
 
-    A map leaves the working grid when its image is made.
+    Labels and mean probabilities come from a finer grid where there is one. A map
+    leaves the working grid when its image is made.
     """
 
     def __init__(
@@ -105,54 +115,77 @@ class _Maps:
         n_classes: int,
         tissues: Mapping[str, Sequence[int]],
         probabilities: bool,
+        finer: FinerGrid | None,
     ) -> None:
         self._volume, self._scan = volume, scan
-        self._members = tissues
-        n_maps = len(MAPS) + len(tissues) + (n_classes if probabilities else 0)
-        # Each map is kept on the working grid, then brought to the grid of the scan.
-        needed_bytes = 4 * n_maps * (scan.data.size + volume.data.size)
-        require_memory(volume.source, needed_bytes, "predict it")
-        shape = scan.data.shape
+        self._members, self._finer = tissues, finer
+        self._grid = scan.geometry if finer is None else finer.geometry
+        shape, fine = scan.geometry.shape, self._grid.shape
+        n_means = len(tissues) + (n_classes if probabilities else 0)
+        # Each map is kept on one of these grids, then brought to that of the scan.
+        n_voxels = (len(MAPS) + n_means) * volume.data.size
+        n_voxels += len(MAPS) * scan.data.size + n_means * math.prod(fine)
+        require_memory(volume.source, 4 * n_voxels, "predict it")
         self.working = {kind: np.zeros(shape, np.float32) for kind in MAPS[1:]}
         self.working["label"] = np.zeros(shape, np.min_scalar_type(n_classes - 1))
-        self._tissues = {name: np.zeros(shape, np.float32) for name in tissues}
+        self._label = self.working["label"]
+        if finer is not None:
+            self._label = np.zeros(fine, self._label.dtype)
+        self._tissues = {name: np.zeros(fine, np.float32) for name in tissues}
         self._mean = None
         if probabilities:
-            self._mean = np.zeros((n_classes, *shape), np.float32)
+            self._mean = np.zeros((n_classes, *fine), np.float32)
+            self._mean[0] = 1
 
     def keep(self, tile: TileResult) -> None:
         """Take the statistics of a tile."""
         for kind in MAPS:
             self.working[kind][tile.where] = getattr(tile, kind)
+        if self._finer is None:
+            self._keep_means(tile.where, tile.probabilities)
+        else:
+            self._finer.keep(tile)
+
+    def finish(self) -> None:
+        """Make what lies on a finer grid, once all tiles are kept."""
+        for where, probabilities in self._finer or ():
+            self._label[where] = probabilities.argmax(0)
+            self._keep_means(where, probabilities)
+
+    def _keep_means(
+        self, where: tuple[slice, slice, slice], probabilities: np.ndarray
+    ) -> None:
         if self._mean is not None:
-            self._mean[:, *tile.where] = tile.probabilities
+            self._mean[:, *where] = probabilities
         for name, members in self._members.items():
-            of_tissue = self._tissues[name][tile.where]
+            of_tissue = self._tissues[name][where]
             for member in members:
-                of_tissue += tile.probabilities[member]
+                of_tissue += probabilities[member]
 
     def image(self, kind: str) -> nib.Nifti1Image:
         """A map of real numbers as an image on the scan's grid."""
-        return to_nibabel(self._restored(self.working.pop(kind)), self._volume)
+        native = self._restored(self.working.pop(kind), self._scan.geometry)
+        return to_nibabel(native, self._volume)
 
     def label_image(self, labels: LabelTable) -> nib.Nifti1Image:
         """The label map on the scan's grid, with the values of the classes."""
-        native = self._restored(self.working.pop("label"), labels=True)
+        native = self._restored(self._label, self._grid, labels=True)
         return to_nibabel(labels.to_values(native), self._volume)
 
     def probability_image(self) -> nib.Nifti1Image:
         """Mean class probabilities (I, J, K, C) on the scan's grid."""
         assert self._mean is not None
-        native = [self._restored(one) for one in self._mean]
+        native = [self._restored(one, self._grid) for one in self._mean]
         return to_nibabel(np.stack(native, axis=-1), self._volume)
 
     def tissue_images(self) -> dict[str, nib.Nifti1Image]:
         """Mean probability of each tissue on the scan's grid, by its name."""
         return {
-            name: to_nibabel(self._restored(mean), self._volume)
+            name: to_nibabel(self._restored(mean, self._grid), self._volume)
             for name, mean in self._tissues.items()
         }
 
-    def _restored(self, values: np.ndarray, *, labels: bool = False) -> np.ndarray:
-        grids = self._scan.geometry, self._volume.geometry
-        return restore(values, *grids, labels=labels)
+    def _restored(
+        self, values: np.ndarray, grid: Geometry, *, labels: bool = False
+    ) -> np.ndarray:
+        return restore(values, grid, self._volume.geometry, labels=labels)

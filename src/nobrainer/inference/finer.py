@@ -1,0 +1,131 @@
+"""Class probabilities on the own grid of a scan, from those on a coarser working grid.
+
+A network that works on voxels larger than those of the scan knows nothing of what lies
+within one of them. The scan does: where its own intensities speak for the classes (see
+`nobrainer.inference.intensities`), each of its voxels speaks for itself.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from nobrainer.inference.intensities import Likelihood
+from nobrainer.inference.predict import Scaling, TileResult
+from nobrainer.volume import Geometry, Volume, restore
+
+# Voxels that are background beyond this probability stay background.
+_SURE = 0.999
+_PLANES = 24
+
+
+class FinerGrid:
+    """Mean probabilities of the classes at each voxel of a scan.
+
+    Those of the working grid are interpolated linearly. They hold what the intensities
+    of the working grid say; what a voxel's own intensity says is put in its place.
+
+    Args:
+        likelihood: what the intensities say of the classes.
+        scaling: change of the logits that calibrates them; None leaves them as they
+            are.
+        prepared: the scan on the working grid.
+        own: the scan on its own grid, parallel to the working grid, in the same unit.
+    """
+
+    def __init__(
+        self,
+        likelihood: Likelihood,
+        scaling: Scaling | None,
+        prepared: Volume,
+        own: Volume,
+    ) -> None:
+        self._likelihood, self._prepared, self._own = likelihood, prepared, own
+        self._weight = np.ones((len(likelihood.table[0]), 1), np.float32)
+        if scaling is not None:
+            self._weight[:, 0] = scaling.weight
+        self._places: list[np.ndarray] = []
+        self._rows: list[np.ndarray] = []
+
+    @property
+    def geometry(self) -> Geometry:
+        """The own grid of the scan."""
+        return self._own.geometry
+
+    def keep(self, tile: TileResult) -> None:
+        """Take the mean probabilities of a tile of the working grid."""
+        inside = tile.probabilities[0] < _SURE
+        start = [[part.start] for part in tile.where]
+        self._places.append(np.array(np.nonzero(inside)) + start)
+        # In half precision, 3 significant digits: they are many.
+        self._rows.append(tile.probabilities[:, inside].astype(np.float16))
+
+    def __iter__(self) -> Iterator[tuple[tuple[slice, slice, slice], np.ndarray]]:
+        """Parts of the own grid, and the probabilities (C, i, j, k) there, float32.
+
+        Every other voxel is background.
+        """
+        box, coarse = self._box()
+        if not coarse.size:
+            return
+        area = _covered(box, self._own.geometry)
+        planes = area[0]
+        for start in range(planes.start, planes.stop, _PLANES):
+            where = (slice(start, min(start + _PLANES, planes.stop)), *area[1:])
+            target = _part(self._own.geometry, where)
+            p = np.stack(
+                [
+                    restore(one, box, target, fill=float(n == 0))
+                    for n, one in enumerate(coarse)
+                ]
+            )
+            inside = p[0] < _SURE
+            seen = restore(self._prepared.data, self._prepared.geometry, target)
+            gain = self._added(self._own.data[where][inside])
+            gain -= self._added(seen[inside])
+            rows = p[:, inside] * np.exp(gain * self._weight)
+            p[:, inside] = rows / rows.sum(0)
+            yield where, p
+
+    def _added(self, intensities: np.ndarray) -> np.ndarray:
+        """Summands of the logits (C, n) of voxels of some intensities (n,)."""
+        values = torch.from_numpy(intensities)[:, None, None]
+        return self._likelihood(values)[..., 0, 0].numpy()
+
+    def _box(self) -> tuple[Geometry, np.ndarray]:
+        """The part of the working grid that is not all background, and what is there.
+
+        It has a margin of background, but where the grid ends.
+        """
+        grid = self._prepared.geometry
+        places = np.concatenate(self._places, 1)
+        rows = np.concatenate(self._rows, 1)
+        if not places.size:
+            return grid, rows
+        first = np.maximum(places.min(1) - 1, 0)
+        last = np.minimum(places.max(1) + 2, grid.shape)
+        coarse = np.zeros((len(rows), *(last - first)), np.float16)
+        coarse[0] = 1
+        i, j, k = places - first[:, None]
+        coarse[:, i, j, k] = rows
+        i, j, k = (slice(a, b) for a, b in zip(first, last, strict=True))
+        return _part(grid, (i, j, k)), coarse
+
+
+def _part(grid: Geometry, where: tuple[slice, slice, slice]) -> Geometry:
+    """A part of a grid."""
+    shift = np.eye(4)
+    shift[:3, 3] = [part.start for part in where]
+    i, j, k = (part.stop - part.start for part in where)
+    return Geometry((i, j, k), grid.affine @ shift)
+
+
+def _covered(box: Geometry, grid: Geometry) -> tuple[slice, slice, slice]:
+    """The part of a grid that lies in a box."""
+    ends = np.array(np.meshgrid(*((-0.5, n - 0.5) for n in box.shape))).reshape(3, -1)
+    steps = np.linalg.inv(grid.affine) @ box.affine
+    at = steps[:3, :3] @ ends + steps[:3, 3:]
+    first = np.clip(np.floor(at.min(1)), 0, grid.shape).astype(int)
+    last = np.clip(np.ceil(at.max(1)) + 1, 0, grid.shape).astype(int)
+    i, j, k = (slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
+    return i, j, k
