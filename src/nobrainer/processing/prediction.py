@@ -31,7 +31,9 @@ class Prediction:
     Unpacks into exactly (label, variance, entropy).
 
     label: the most frequent class of the draws; ties go to the class of higher mean
-        probability. A class has the value that `labels.values` gives it: the id
+        probability. Where the scan's own intensities count and its voxels are not as
+        large as the model's, the most probable class at each of its voxels, see
+        `nobrainer.inference.finer`. A class has the value that `labels.values` gives it: the id
         that it has in the label files of the training, where every class has one.
         Smallest unsigned type.
     variance: population variance of the class probabilities across draws, mean over
