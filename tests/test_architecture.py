@@ -139,7 +139,7 @@ INSIDE = {
         calibration overlap region surface uncertainty
     """,
     "inference": """
-        predictor
+        predictor finer
         predict
         stream windows
         plan blend

@@ -33,9 +33,9 @@ class Prediction:
     label: the most frequent class of the draws; ties go to the class of higher mean
         probability. Where the scan's own intensities count and its voxels are not as
         large as the model's, the most probable class at each of its voxels, see
-        `nobrainer.inference.finer`. A class has the value that `labels.values` gives it: the id
-        that it has in the label files of the training, where every class has one.
-        Smallest unsigned type.
+        `nobrainer.inference.finer`. A class has the value that `labels.values` gives
+        it: the id that it has in the label files of the training, where every class
+        has one. Smallest unsigned type.
     variance: population variance of the class probabilities across draws, mean over
         classes; float32 in [0, 0.25].
     entropy: Shannon entropy of the mean distribution, nats; float32 in [0, ln C].
