@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 
 from nobrainer.processing.dataset import Dataset
+from small_models import MONAI, SHAPES
 
 SHAPE, BLOCK = (24, 26, 28), (16, 16, 16)
 RADIUS_MM = 7
@@ -22,6 +23,9 @@ TINY = {
         ]
     },
 }
+TINY |= MONAI
+# Patches of networks that do not take any.
+BLOCKS = SHAPES
 STOCHASTIC = {"bayesian_vnet", "bayesian_meshnet", "kwyk", "ensemble"}
 MAPS = ("label", "variance", "entropy", "mutual_information")
 
@@ -54,9 +58,9 @@ def write_ball(folder, number, spacing=(1, 1, 1)):
     return paths
 
 
-def build(pairs, **patches):
-    data = Dataset.from_files(pairs, BLOCK).batch(2).binarize()
-    return data.patches(per_volume=8, **patches)
+def build(pairs, block=BLOCK, **patches):
+    data = Dataset.from_files(pairs, block).batch(2).binarize()
+    return data.patches(**({"per_volume": 8} | patches))
 
 
 def values(image):

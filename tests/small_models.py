@@ -12,6 +12,7 @@ from nobrainer.bayes.draws import is_stochastic
 from nobrainer.bayes.dropout import ConcreteDropout3d
 from nobrainer.bayes.layers import BayesianLayer
 from nobrainer.models import MODELS
+from nobrainer.types import Shape3
 
 SMALL = {"base_filters": 4, "levels": 2, "dilations": [1, 2]}
 
@@ -25,6 +26,35 @@ MEMBERS = [
 CONCRETE = {"dropout_type": "concrete", "dropout_rate": 0.2}
 
 
+# Networks of MONAI in MONAI's arguments, and the shape of images that they take, where
+# that is not any.
+LAYERS = [
+    {"name": "conv_0", "n_features": 4, "kernel_size": 3},
+    {"name": "res_1", "n_features": 4, "kernels": [3], "repeat": 1},
+    {"name": "conv_1", "n_features": 8, "kernel_size": 1},
+    {"name": "conv_2", "kernel_size": 1},
+]
+MONAI: dict[str, dict[str, Any]] = {
+    "attention_unet": {"channels": [4, 8], "strides": [2]},
+    "highresnet": {"layer_params": LAYERS},
+    "segresnet": {"blocks_down": [1, 1], "blocks_up": [1]},
+    "swin_unetr": {
+        "feature_size": 12,
+        "depths": [1, 1, 1, 1],
+        "num_heads": [1, 1, 1, 1],
+        "window_size": 2,
+    },
+    "unetr": {
+        "img_size": [16, 16, 32],
+        "feature_size": 4,
+        "hidden_size": 8,
+        "mlp_dim": 8,
+        "num_heads": 2,
+    },
+}
+SHAPES: dict[str, Shape3] = {"swin_unetr": (32, 32, 64), "unetr": (16, 16, 32)}
+
+
 FAMILIES = ["unet", "vnet", "meshnet", "bayesian_vnet", "bayesian_meshnet"]
 
 
@@ -32,6 +62,7 @@ FAMILIES = ["unet", "vnet", "meshnet", "bayesian_vnet", "bayesian_meshnet"]
 CASES: dict[str, tuple[str, dict[str, Any]]] = (
     {name: (name, {}) for name in FAMILIES}
     | {f"{name}_concrete": (name, CONCRETE) for name in FAMILIES}
+    | {name: (name, args) for name, args in MONAI.items()}
     | {
         "kwyk": ("kwyk", {"n_classes": 2}),
         "kwyk_bernoulli": ("kwyk", {"n_classes": 2, "variant": "bernoulli"}),
@@ -78,9 +109,13 @@ def lived(model: nn.Module) -> nn.Module:
     return model
 
 
-def noise(channels: int = 1, batch: int = 2, side: int = 8) -> Tensor:
+def noise(
+    case: str = "", channels: int = 1, batch: int = 2, shape: Shape3 = (8, 8, 8)
+) -> Tensor:
+    """Images of a shape that the model of `case` takes."""
     generator = torch.Generator().manual_seed(2)
-    return torch.randn(batch, channels, side, side, side, generator=generator)
+    shape = SHAPES.get(case, shape)
+    return torch.randn(batch, channels, *shape, generator=generator)
 
 
 def means_of(model: nn.Module) -> dict[str, Tensor]:

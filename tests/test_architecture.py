@@ -100,7 +100,7 @@ INSIDE = {
     """,
     "models": """
         bayesian
-        check ensemble kwyk listing meshnet unet vnet
+        check ensemble kwyk listing meshnet monai_nets unet vnet
         norm reach registry
     """,
     "bayes": """

@@ -13,6 +13,7 @@ from nobrainer.recipe import DEFAULT_LEARNING_RATE
 from nobrainer.research.ranges import Choice, Float, Integer
 from nobrainer.research.space import Setting, Space, family_space
 from nobrainer.training.options import TrainingOptions
+from small_models import MONAI, SHAPES
 
 each_family = pytest.mark.parametrize("family", models.available_models())
 
@@ -60,7 +61,9 @@ def test_defaults_are_inside_and_change_nothing(family: str) -> None:
     space = family_space(family)
     defaults = space.defaults()
     # What the built-in space cannot say is the exact weight of the divergence.
-    assert space.ranges.keys() - defaults.keys() <= {"kl_weight"}
+    assert space.ranges.keys() - defaults.keys() <= (
+        {"kl_weight", "block_shape"} if family in SHAPES else {"kl_weight"}
+    )
     setting = space.setting(defaults)
     assert setting.learning_rate == DEFAULT_LEARNING_RATE
     assert space.setting({}) == (
@@ -68,7 +71,7 @@ def test_defaults_are_inside_and_change_nothing(family: str) -> None:
         if family == "ensemble"
         else Setting(family)
     )
-    small = {"base_filters": 4} if family == "kwyk" else {}
+    small = {"base_filters": 4} if family == "kwyk" else MONAI.get(family, {})
     plain = models.build(family, **small).state_dict()
     same = models.build(setting.model, **{**setting.model_args, **small}).state_dict()
     assert {k: v.shape for k, v in plain.items()} == {
@@ -347,3 +350,15 @@ def test_wrong_text_is_explained(text: str, message: str) -> None:
 def test_wrong_text_of_an_ensemble_is_explained(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read(text, "ensemble")
+
+
+@pytest.mark.parametrize(
+    ("family", "blocks"),
+    [
+        ("segresnet", ("32x32x32", "64x64x64")),
+        ("swin_unetr", ("64x64x64",)),
+        ("unetr", ("96x96x96",)),
+    ],
+)
+def test_blocks_are_those_that_a_network_takes(family: str, blocks: tuple) -> None:
+    assert family_space(family).ranges["block_shape"] == Choice(blocks)

@@ -22,10 +22,9 @@ from nobrainer.inference.tiles import (
     content_box,
     dilate,
     plan_tiles,
-    round_up,
 )
 from nobrainer.inference.windows import Windows
-from nobrainer.models.check import BLENDED_SIDE
+from nobrainer.models.check import blended_window
 from nobrainer.types import Shape3
 
 MEMORY_BYTES = 1_500_000_000
@@ -276,19 +275,15 @@ class VolumePrediction:
         )
         return i, j, k
 
-    def run_blended(self, stride: int) -> np.ndarray:
+    def run_blended(self) -> np.ndarray:
         """Blend overlapping windows (Gaussian weights) of a network that is not local.
 
         Each draw's whole volume is held at once; the result depends on the windows.
 
-        Args:
-            stride: step of the network's pooling grid, in voxels.
-
         Returns: (n_passes, n_classes) voxel counts of each draw's labels.
+
+        Raises: InputError where the network takes windows of another shape alone.
         """
-        block = self.sampling.block_shape or (BLENDED_SIDE,) * 3
-        i, j, k = (round_up(b, stride) for b in block)
-        roi: Shape3 = (i, j, k)
         whole = Tile((0, 0, 0), self.image.shape)
         window = self.scan[None, None].to(
             self.draws.dtype, memory_format=torch.channels_last_3d
@@ -297,6 +292,7 @@ class VolumePrediction:
         moments = RunningMoments()
         for n, draw in enumerate(self.plan):
             network = self.draws.set(*draw).network
+            roi = blended_window(network, self.image.shape, self.sampling.block_shape)
             logits = inference.blend_windows(
                 network, window, roi, self.sampling.batch_size, self.background
             )

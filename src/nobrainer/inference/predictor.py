@@ -131,7 +131,7 @@ class Predictor:
         halo: int | None = model.halo  # type: ignore[assignment]
         with torch.inference_mode():
             if halo is None:
-                return prediction.run_blended(int(model.stride))  # type: ignore[arg-type]
+                return prediction.run_blended()
             stride, width = int(model.stride), int(model.width)  # type: ignore[arg-type]
             return prediction.run_exact(halo, stride, width)
 

@@ -34,8 +34,13 @@ __all__ = [
 
 __getattr__ = with_old_names(__name__)
 
-# MONAI, of which it is made, takes seconds to load.
+# MONAI, of which these are made, takes seconds to load.
 MODELS.locate("unet", "nobrainer.models.unet:UNet")
+MODELS.locate("attention_unet", "nobrainer.models.monai_nets:attention_unet")
+MODELS.locate("segresnet", "nobrainer.models.monai_nets:segresnet")
+MODELS.locate("unetr", "nobrainer.models.monai_nets:unetr")
+MODELS.locate("swin_unetr", "nobrainer.models.monai_nets:swin_unetr")
+MODELS.locate("highresnet", "nobrainer.models.monai_nets:highresnet")
 MODELS.register("vnet")(VNet)
 MODELS.register("meshnet")(MeshNet)
 MODELS.register("bayesian_vnet")(bayesian_vnet)

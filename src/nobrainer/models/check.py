@@ -9,12 +9,13 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyro
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._mode_utils import no_dispatch
 
 from nobrainer.bayes.draws import realise
 from nobrainer.errors import InputError
@@ -31,6 +32,24 @@ _TOLERANCE = 1e-3
 """Difference that counts as rounding, as a fraction of the output's spread."""
 
 
+class _Imagination(FakeTensorMode):
+    """Tensors without numbers, but for `linspace`, whose numbers are its arguments'.
+
+    Networks read rates of dropout from it, one for each block.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is not torch.ops.aten.linspace.default:
+            return super().__torch_dispatch__(func, types, args, kwargs)
+        with no_dispatch():
+            numbers = func(*args, **kwargs)
+        return self.fake_tensor_converter.from_real_tensor(
+            self, numbers, make_constant=True
+        )
+
+
 @contextmanager
 def imagined() -> Iterator[None]:
     """Give the tensors that are made inside a shape, but no numbers.
@@ -44,10 +63,44 @@ def imagined() -> Iterator[None]:
     log.setLevel(logging.CRITICAL + 1)
     try:
         # Pyro's checks of a distribution's parameters would need numbers.
-        with FakeTensorMode(), pyro.validation_enabled(False):
+        with _Imagination(), pyro.validation_enabled(False):
             yield
     finally:
         log.setLevel(before)
+
+
+def blended_window(
+    network: nn.Module, volume: Shape3, block_shape: Shape3 | None
+) -> Shape3:
+    """The windows in which a network without a halo is applied to a volume.
+
+    Args:
+        network: a network with a `stride`, and a `window` if it takes that one alone.
+        volume: voxels of the volume along each axis.
+        block_shape: voxels of a window along each axis, as the user asks for it; None
+            takes the network's own, or `BLENDED_SIDE`, and fewer where the volume has
+            fewer, but two steps of the pooling.
+
+    Returns: voxels along each axis, multiples of the stride.
+    Raises: InputError where the network takes windows of another shape alone.
+    """
+    own: Shape3 | None = getattr(network, "window", None)
+    if own is not None:
+        if block_shape not in (None, own):
+            raise _wants_window(own, block_shape)
+        return own
+    stride: int = network.stride  # type: ignore[assignment]
+    sides = block_shape or [min(BLENDED_SIDE, max(n, 2 * stride)) for n in volume]
+    i, j, k = (-(-side // stride) * stride for side in sides)
+    return i, j, k
+
+
+def _wants_window(own: Shape3, given: Sequence[int]) -> InputError:
+    """The error for patches or windows that a network of one shape does not take."""
+    return InputError(
+        f"the network takes images of {_sides(own)} voxels alone, and block_shape is "
+        f"{_sides(given)}: give the same, or build the network with another img_size"
+    )
 
 
 def check_block(network: nn.Module, block_shape: Shape3) -> None:
@@ -57,8 +110,12 @@ def check_block(network: nn.Module, block_shape: Shape3) -> None:
         network: a network with a `stride`.
         block_shape: voxels of the block along each axis.
 
-    Raises: InputError where a side is no multiple of the stride.
+    Raises: InputError where a side is no multiple of the stride, or the network takes
+        images of another shape alone.
     """
+    own: Shape3 | None = getattr(network, "window", None)
+    if own not in (None, block_shape):
+        raise _wants_window(own, block_shape)
     stride: int = network.stride  # type: ignore[assignment]
     if any(side % stride for side in block_shape):
         down = [max(stride, side // stride * stride) for side in block_shape]
@@ -141,9 +198,8 @@ def check_window(build: Callable[[], nn.Module]) -> None:
     network = build()
     if network.halo is not None:
         return
-    stride: int = network.stride
-    side = -(-BLENDED_SIDE // stride) * stride
-    shape = (1, 1, side, side, side)
+    side = BLENDED_SIDE
+    shape = (1, 1, *blended_window(network, (side, side, side), None))
     try:
         with torch.no_grad():
             _try(lambda: build().eval()(torch.zeros(shape)))

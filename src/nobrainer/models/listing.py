@@ -9,6 +9,11 @@ from nobrainer.models.registry import MODELS
 PLAIN, BAYESIAN, SEVERAL = "segmentation", "Bayesian segmentation", "ensemble"
 _SHIPPED = {
     "unet": (PLAIN, "U-Net of MONAI: strided and transposed convolutions"),
+    "attention_unet": (PLAIN, "U-Net of MONAI whose skips are weighted by attention"),
+    "segresnet": (PLAIN, "encoder-decoder of residual blocks, of MONAI"),
+    "unetr": (PLAIN, "transformer over patches with a decoder, of MONAI"),
+    "swin_unetr": (PLAIN, "transformer over shifted windows with a decoder, of MONAI"),
+    "highresnet": (PLAIN, "dilated residual blocks at full resolution, of MONAI"),
     "vnet": (PLAIN, "V-Net: residual blocks at several resolutions"),
     "meshnet": (PLAIN, "MeshNet: dilated convolutions at full resolution"),
     "bayesian_vnet": (BAYESIAN, "V-Net whose weights have Gaussian posteriors"),

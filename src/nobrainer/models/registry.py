@@ -7,6 +7,7 @@ An entry builds an `nn.Module` that maps images (B, in_channels, I, J, K) to log
 - `halo`: how far beyond a core on that grid its output looks, in voxels, or None where
   an operation is global; a network without this attribute is taken to be global;
 - `width`: number of its channels at full resolution;
+- `window`: the one shape of images that it takes, in voxels, where it takes no other;
 - `streams`: True where `nobrainer.inference.operations` knows all its operations, which
   is faster than windows with a halo.
 

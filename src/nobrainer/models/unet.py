@@ -11,7 +11,6 @@ from torch import nn
 from nobrainer.bayes.dropout import DROPOUTS
 from nobrainer.bayes.layers import name_sites
 from nobrainer.checks import (
-    MOST_FILTERS,
     MOST_LEVELS,
     check_choice,
     check_count,
@@ -20,7 +19,15 @@ from nobrainer.checks import (
     shorten,
 )
 from nobrainer.errors import InputError
-from nobrainer.models.reach import Span, before, before_transposed, halo_of
+from nobrainer.models.reach import (
+    Span,
+    before,
+    before_transposed,
+    check_kernel,
+    check_levels,
+    halo_of,
+    hull,
+)
 from nobrainer.types import Images, Logits
 
 NORMS = ("batch", "instance", "group", "none")
@@ -94,10 +101,8 @@ class UNet(nn.Module):
         check_size(in_channels, n_classes, base_filters)
         check_count("levels", levels, 2, MOST_LEVELS)
         kind = name_of_norm(norm)
-        for name, size in (("", kernel_size), ("up_", up_kernel_size)):
-            check_count(f"{name}kernel_size", size, 1)
-            if size % 2 == 0:
-                raise InputError(f"{name}kernel_size must be odd, got {size}")
+        check_kernel("kernel_size", kernel_size)
+        check_kernel("up_kernel_size", up_kernel_size)
         check_count("num_res_units", num_res_units, 0)
         if channels is None:
             if strides is not None:
@@ -161,34 +166,6 @@ def name_of_norm(norm: str | Sequence[Any] | None) -> str:
     return str(name).lower()
 
 
-def check_levels(
-    channels: Sequence[int], strides: Sequence[int] | None
-) -> tuple[int, ...]:
-    """The steps between the levels of a network.
-
-    Args:
-        channels: filters of each level.
-        strides: step from each level to the next one, in voxels; None makes each 2.
-
-    Raises:
-        InputError: these are not whole numbers in their range, or the steps are not
-            one fewer than the levels.
-    """
-    for name, numbers in (("channels", channels), ("strides", strides or ())):
-        if isinstance(numbers, str) or not isinstance(numbers, Sequence):
-            raise InputError(f"{name} must list whole numbers, got {shorten(numbers)}")
-        for number in numbers:
-            check_count(f"each of {name}", number, 1, MOST_FILTERS)
-    check_count("number of channels", len(channels), 2, MOST_LEVELS)
-    steps = (2,) * (len(channels) - 1) if strides is None else tuple(strides)
-    if len(steps) != len(channels) - 1:
-        raise InputError(
-            f"strides must be {len(channels) - 1} numbers, one fewer than channels, "
-            f"got {list(steps)}"
-        )
-    return steps
-
-
 def _check_dropout(voxels: object, channels: object, kind: str) -> None:
     """Check the rate of dropout of single voxels, and that it is the only one."""
     if not is_number(voxels) or not 0 <= voxels < 1:
@@ -214,7 +191,7 @@ def _seen(
         for _ in range(1 + n_more):
             below = before(below, kernel)
     # The levels below are skipped as well.
-    down = min(coarse[0], below[0]), max(coarse[1], below[1])
+    down = hull(coarse, below)
     for _ in range(n_more):
         down = before(down, kernel)
     return before(down, kernel, strides[0])

@@ -14,8 +14,7 @@ from nobrainer.bayes.ensemble import EnsembleNetwork
 from nobrainer.bayes.layers import StochasticLayer
 from nobrainer.inference.moments import statistics_bytes
 from nobrainer.inference.predict import slab_planes
-from nobrainer.inference.tiles import round_up
-from nobrainer.models.check import BLENDED_SIDE, check_patch, imagined
+from nobrainer.models.check import blended_window, check_patch, imagined
 from nobrainer.research.journal import Size
 from nobrainer.types import Shape3
 
@@ -121,11 +120,15 @@ def _count_judging(
     """
     voxels, width = math.prod(shape), int(network.width)  # type: ignore[arg-type]
     if network.halo is None:
-        side = round_up(BLENDED_SIDE, int(network.stride))
+        window = blended_window(network, shape, None)
         # Neighbouring windows overlap by a quarter of their side.
-        windows = math.prod(-(-max(0, n - side) // (side * 3 // 4)) + 1 for n in shape)
-        flop = windows * _count_flop(network.eval(), (1, 1, side, side, side))
-        return _PLANES * (width * side**3 + n_classes * voxels), flop
+        windows = math.prod(
+            -(-max(0, n - side) // (side * 3 // 4)) + 1
+            for n, side in zip(shape, window, strict=True)
+        )
+        flop = windows * _count_flop(network.eval(), (1, 1, *window))
+        held = width * math.prod(window) + n_classes * voxels
+        return _PLANES * held, flop
     stride, halo = int(network.stride), int(network.halo)  # type: ignore[arg-type]
     side = 2 * stride
     per_voxel = _count_flop(network.eval(), (1, 1, side, side, side)) / side**3

@@ -236,7 +236,7 @@ def family_space(family: str) -> Space:
         ranges["base_filters"] = Choice(_FILTERS[family])
     ranges |= {
         "learning_rate": Float(1e-4, 1e-2, log=True),
-        "block_shape": Choice(("32x32x32", "64x64x64")),
+        "block_shape": Choice(_BLOCKS.get(family, ("32x32x32", "64x64x64"))),
     }
     if "kl_weight" not in taken:
         # Bayesian models have no choice: their evidence lower bound is made of the
@@ -301,6 +301,8 @@ _FILTERS = {
     "kwyk": (24, 48, 96),
 }
 """Choices of `base_filters` for models that do not double them at every level."""
+_BLOCKS = {"swin_unetr": ("64x64x64",), "unetr": ("96x96x96",)}
+"""Choices of `block_shape` for models that do not take 32³ and 64³."""
 _FIELDS: dict[str, Callable[[str, Any], object]] = {
     "learning_rate": check_positive,
     "block_shape": _read_block,
