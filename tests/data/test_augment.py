@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from nobrainer.data.augment import Augmentation, Profile, _nearest
+from nobrainer.data.augment import Augmentation, Profile, _turn, rotation
 from nobrainer.errors import InputError
 
 BLOCK = (16, 12, 20)
@@ -269,18 +269,31 @@ def test_each_change_of_intensity_happens_as_often_as_the_profile_says():
     assert abs(np.mean(happened) - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 200)
 
 
-@pytest.mark.parametrize("size", [(7, 10, 13), (8, 8, 8)])
-def test_labels_are_those_of_the_nearest_voxels(size):
+@pytest.mark.parametrize("block", [(6, 8, 4), (40, 32, 30)])
+@pytest.mark.parametrize("scale", [1.0, 0.5, 2.5])
+def test_a_turned_block_is_that_of_grid_sample(block, scale):
     generator = torch.Generator().manual_seed(0)
-    label = torch.randint(0, 200, size, generator=generator, dtype=torch.uint8)
-    # Places within and beyond the window, and on the borders between voxels.
-    grid = torch.rand(40, 40, 40, 3, generator=generator) * 3 - 1.5
-    grid[:20] = (grid[:20] * 8).round() / 8
-    expected = torch.nn.functional.grid_sample(
-        label[None, None].float(),
-        grid[None],
-        mode="nearest",
-        padding_mode="border",
-        align_corners=False,
+    shape = tuple(n + 6 for n in block)
+    image = torch.rand(shape, generator=generator)
+    label = torch.randint(0, 200, shape, generator=generator, dtype=torch.uint8)
+    # Places within and far beyond the window; halves lie on borders between voxels.
+    matrix = scale * (
+        torch.eye(3) if scale == 0.5 else rotation(torch.tensor([0.3, -0.2, 0.5]))
     )
-    assert torch.equal(_nearest(label, grid).float(), expected[0, 0])
+    steps = 2 * matrix / torch.tensor(shape)[:, None]
+    axes = [torch.arange(n) - (n - 1) / 2 for n in block]
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) @ steps.t()
+    moved, turned = _turn(image, label, matrix, block)
+
+    def expected(volume, mode):
+        return torch.nn.functional.grid_sample(
+            volume[None, None].float(),
+            places.flip(-1)[None],
+            mode=mode,
+            padding_mode="border",
+            align_corners=False,
+        )[0, 0]
+
+    torch.testing.assert_close(moved, expected(image, "bilinear"), rtol=0, atol=2e-5)
+    # A place half way between two voxels can be rounded to either.
+    assert (turned != expected(label, "nearest")).float().mean() < 1e-4

@@ -7,11 +7,14 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nobrainer.data.axes import along_axes, gaussian_means
 from nobrainer.registry import Registry
 from nobrainer.types import Shape3
+
+_CACHED = 2**15
+"""Voxels of a block that are turned at once: what is computed of them stays in a
+processor's cache, and PyTorch does not divide so few among threads."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +116,10 @@ class Augmentation:
         """
         profile = self.profile
         draws = _Draws(seed)
-        grid = _grid(_matrix(profile, draws), self.block_shape, label.shape)
-        turned = _nearest(label, grid).long()
-        x = (_linear(image[0], grid) - floor) / spread
+        moved, turned = _turn(
+            image[0], label, _matrix(profile, draws), self.block_shape
+        )
+        x = moved.sub_(floor).div_(spread)
         if draws.happens(profile.probability):
             x = x * _bias_field(x.shape, profile.bias, draws)
         if draws.happens(profile.probability):
@@ -124,7 +128,7 @@ class Augmentation:
             x = _blur(x, draws.between(0, profile.blur, 3))
         if draws.happens(profile.probability):
             x = x + draws.noise(x.shape) * draws.between(0, profile.noise, 1)
-        return (x * spread + floor)[None], turned
+        return x.mul_(spread).add_(floor)[None], turned
 
 
 class _Draws:
@@ -171,41 +175,78 @@ def rotation(vector: Tensor) -> Tensor:
     return torch.eye(3, device=vector.device) + turned
 
 
-def _grid(matrix: Tensor, block: Sequence[int], window: Sequence[int]) -> Tensor:
-    """Where in a window the voxels of its central block come from.
+def _turn(
+    image: Tensor, label: Tensor, matrix: Tensor, block: Shape3
+) -> tuple[Tensor, Tensor]:
+    """A block of a window that is turned and scaled about its centre.
 
-    Returns: (i, j, k, 3) as `torch.nn.functional.grid_sample` takes it: coordinates
-        from -1 to 1 over the window, that of the window's last axis first.
+    Places and labels are those of `torch.nn.functional.grid_sample`, and intensities,
+    too, but for rounding. That takes twice as long: in 3-D it does not use a
+    processor's vectors. Beyond the edges of the window the nearest voxels count.
+
+    Args:
+        image: intensities of the window, (I, J, K), interpolated linearly.
+        label: labels of the window, (I, J, K), of which the nearest ones are taken.
+        matrix: from a voxel to where it is taken from, about the centre, (3, 3).
+        block: voxels of the block along each axis.
+
+    Returns:
+        Image (i, j, k), and label (i, j, k) int64.
     """
-    columns = (2 * matrix / torch.tensor(window)[:, None]).flip(0).t()
+    size = torch.tensor(label.shape)[:, None]
+    # From a voxel to coordinates that go from -1 to 1 over the window.
+    steps = (2 * matrix / size).unsqueeze(2)
     i, j, k = (
-        column[:, None] * (torch.arange(n) - (n - 1) / 2)
-        for n, column in zip(block, columns, strict=True)
+        steps[:, axis] * (torch.arange(n) - (n - 1) / 2) for axis, n in enumerate(block)
     )
-    # Coordinates first in memory: sums along an axis of three are many times slower.
-    return (i[:, :, None, None] + j[:, None, :, None] + k[:, None, None]).movedim(0, 3)
+    moved, turned = torch.empty(block), torch.empty(block, dtype=torch.int64)
+    # There is no `index_select` of uint16.
+    labels = (label.int() if label.dtype == torch.uint16 else label).flatten()
+    values = image.flatten()
+    size, step = size[..., None, None], max(1, _CACHED // (block[1] * block[2]))
+    for first in range(0, block[0], step):
+        planes = slice(first, first + step)
+        place = (i[:, planes, None] + j[:, None])[..., None] + k[:, None, None]
+        place = place.add_(1).mul_(size).sub_(1).div_(2)
+        for axis, n in enumerate(label.shape):
+            place[axis].clamp_(0, n - 1)
+        nearest = _number(place.round(), label.shape)
+        found = labels.index_select(0, nearest.flatten())
+        turned[planes] = found.view(nearest.shape)
+        moved[planes] = _interpolate(values, place, label.shape)
+    return moved, turned
 
 
-def _linear(values: Tensor, grid: Tensor) -> Tensor:
-    """Values (I, J, K) at the places of a grid; the nearest ones beyond the edges."""
-    # Each plane is an example: torch computes examples in parallel, but not voxels.
-    source = values[None, None].expand(len(grid), -1, -1, -1, -1)
-    planes = F.grid_sample(
-        source, grid[:, None], padding_mode="border", align_corners=False
-    )
-    return planes[:, 0, 0]
+def _number(voxels: Tensor, shape: Sequence[int]) -> Tensor:
+    """Numbers of voxels (3, i, j, k) in a volume of a shape whose rows lie in line."""
+    i, j, k = voxels.int()
+    return i.mul_(shape[1]).add_(j).mul_(shape[2]).add_(k)
 
 
-def _nearest(values: Tensor, grid: Tensor) -> Tensor:
-    """Values (I, J, K) of the voxels nearest to the places of a grid.
+def _interpolate(values: Tensor, places: Tensor, shape: Sequence[int]) -> Tensor:
+    """Values (i, j, k) between the eight voxels around each place.
 
-    The same as by `torch.nn.functional.grid_sample`, but faster and for every dtype.
+    Args:
+        values: those of a volume, with its rows in line.
+        places: where to interpolate, in voxels within the volume, (3, i, j, k).
+        shape: voxels of the volume along each axis, 2 or more.
     """
-    flat = torch.zeros(grid.shape[:3], dtype=torch.int32)
-    for n, place in zip(values.shape, reversed(grid.unbind(-1)), strict=True):
-        voxel = (place + 1).mul_(n / 2).sub_(0.5).round_().clamp_(0, n - 1)
-        flat.mul_(n).add_(voxel.int())
-    return values.flatten()[flat]
+    low = places.floor().minimum(torch.tensor(shape).view(3, 1, 1, 1) - 2)
+    numbers = _number(low, shape).flatten()
+    i, j, k = (places - low).flatten(1)
+
+    def at(step: int) -> Tensor:
+        """Values of the voxels so many places after those below."""
+        return values[step:].index_select(0, numbers)
+
+    def on_line(step: int) -> Tensor:
+        return at(step).lerp_(at(step + 1), k)
+
+    def in_plane(step: int) -> Tensor:
+        return on_line(step).lerp_(on_line(step + shape[2]), j)
+
+    found = in_plane(0).lerp_(in_plane(shape[1] * shape[2]), i)
+    return found.view(places.shape[1:])
 
 
 def _bias_field(shape: Sequence[int], largest: float, draws: _Draws) -> Tensor:
