@@ -12,7 +12,7 @@ QUICK := test_architecture.py test_glossary.py test_house.py test_naming.py \
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint house docs bench
+.PHONY: help demo test check lint house docs notebooks bench
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /: /'
@@ -65,3 +65,6 @@ bench: .venv-bench/.installed ## speed beside other packages, into bench-output/
 
 docs: $(INSTALLED) ## build the pages into site/
 	$(BIN)/mkdocs build --strict
+
+notebooks: $(INSTALLED) ## execute the tutorials, whose outputs the pages show
+	$(BIN)/python tests/notebooks.py
