@@ -14,7 +14,7 @@ TORCH = {"torch", "pyro"}
 # Each takes from 0.1 to 3 s of a processor.
 SCIPY = {"scipy.optimize", "scipy.signal", "scipy.spatial", "scipy.stats"}
 PICTURES = {"matplotlib.figure", "matplotlib.pyplot", "nilearn"}
-HEAVY = {"lightning_fabric", "monai", "optuna", "sklearn", *SCIPY, *PICTURES}
+HEAVY = {"lightning_fabric", "monai", "optuna", "sklearn", "zarr", *SCIPY, *PICTURES}
 
 
 def loaded_by(code: str, *args: object) -> set[str]:

@@ -147,8 +147,8 @@ def test_what_cannot_be_converted(tmp_path):
         ("no.nii", {}, "no such file"),
         ("a.nii", {"levels": 6}, "levels must be at most 5, got 6"),
         ("a.nii", {"levels": 0}, "levels must be a whole number >= 1"),
-        ("a.nii", {"chunk_shape": (4, 4)}, "chunk_shape must be three numbers"),
-        ("a.nii", {"chunk_shape": (4, 0, 4)}, "chunk_shape must be a whole number"),
+        ("a.nii", {"chunk_shape": (4, 4)}, "chunk_shape must be three whole numbers"),
+        ("a.nii", {"chunk_shape": (4, 0, 4)}, "must be three whole numbers >= 1"),
     ):
         with pytest.raises(InputError, match=problem):
             nifti_to_zarr(tmp_path / name, tmp_path / "new.zarr", **arguments)

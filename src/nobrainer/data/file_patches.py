@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from nobrainer import io
 from nobrainer.data.patches import (
     Binarize,
     PatchSampler,
@@ -18,11 +19,25 @@ from nobrainer.data.patches import (
 from nobrainer.data.windows import Centres, clip_window, embed
 from nobrainer.errors import InputError
 from nobrainer.io.reading import round_labels
-from nobrainer.io.windows import FileImage, ZarrImage, open_windows
 from nobrainer.recipe import DataConfig
 from nobrainer.volume import Geometry
 
 _SAME_MM = 1e-3
+
+
+class Windows(Protocol):
+    """What windows are read from; see `nobrainer.io.open_windows`."""
+
+    @property
+    def path(self) -> Path:
+        """Where it lies on disk."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """Its grid, in mm."""
+
+    def read(self, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+        """The values of a box, (i, j, k)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +50,8 @@ class FilePair:
     """
 
     name: str
-    image: ZarrImage | FileImage
-    label: ZarrImage | FileImage
+    image: Windows
+    label: Windows
     binarize: Binarize
     # Patches of files are neither made from a label map nor augmented.
     head = None
@@ -124,7 +139,7 @@ class PatchDataset(PatchSampler):
 def _pair(entry: Mapping[str, Any], binarize: Binarize) -> FilePair:
     if not isinstance(entry, Mapping) or {"image", "label"} - entry.keys():
         raise InputError(f"data: give dicts with image and label, got {entry!r}")
-    image, label = (open_windows(Path(entry[key])) for key in ("image", "label"))
+    image, label = (io.open_windows(Path(entry[key])) for key in ("image", "label"))
     one, other = image.geometry, label.geometry
     if one.shape != other.shape or not np.allclose(
         one.affine, other.affine, atol=_SAME_MM

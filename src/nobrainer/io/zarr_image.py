@@ -227,12 +227,12 @@ def zarr_to_nifti(
 
 
 def _check_chunk(chunk_shape: Sequence[int]) -> Shape3:
-    sides = tuple(chunk_shape) if isinstance(chunk_shape, Sequence) else ()
-    if len(sides) != 3:
-        raise InputError(f"chunk_shape must be three numbers, got {chunk_shape!r}")
-    for side in sides:
-        check_count("chunk_shape", side, 1)
-    return sides
+    sides = np.asarray(chunk_shape)
+    if sides.shape != (3,) or sides.dtype.kind not in "iu" or sides.min() < 1:
+        raise InputError(
+            f"chunk_shape must be three whole numbers >= 1, got {chunk_shape!r}"
+        )
+    return _three(sides)
 
 
 def _array(group: Group, level: int) -> Array:
@@ -242,7 +242,7 @@ def _array(group: Group, level: int) -> Array:
     return array
 
 
-def _three(shape: Sequence[int]) -> Shape3:
+def _three(shape: Box) -> Shape3:
     i, j, k = shape
     return int(i), int(j), int(k)
 

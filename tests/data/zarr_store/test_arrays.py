@@ -94,6 +94,7 @@ def test_what_is_no_store_is_refused(files, store, tmp_path):
 @pytest.mark.parametrize("array", ["images/c/1/0/0/0", "labels/values/0/c/1/0/0/0"])
 def test_a_missing_file_is_no_scan_of_zeros(files, store, array):
     dataset = Dataset.from_zarr(store, block_shape=(8, 8, 8)).binarize()
+    dataset = dataset.patches(per_volume=64)
     (store / array).unlink()
     says = rf"{array}: of scan sub-2_T1w, is missing: convert the same scans"
     with pytest.raises(InputError, match=says):
