@@ -11,7 +11,7 @@ import pytest
 SRC = Path(__file__).parent.parent / "src"
 # Imports point strictly down; siblings on a line do not know each other.
 LAYERS = """
-    cli utils
+    cli utils prediction
     bids
     research results
     report
@@ -73,7 +73,7 @@ INSIDE = {
         results
     """,
     "training": """
-        members
+        members own_network
         loop
         checkpoint_folder validation
         checkpoint

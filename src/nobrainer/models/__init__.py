@@ -13,6 +13,7 @@ from torch import nn
 
 from nobrainer.compat import with_old_names
 from nobrainer.models.bayesian import bayesian_meshnet, bayesian_vnet
+from nobrainer.models.check import count_channels
 from nobrainer.models.ensemble import ensemble
 from nobrainer.models.kwyk import Kwyk
 from nobrainer.models.listing import ModelLine, describe_models, print_models
@@ -26,6 +27,7 @@ __all__ = [
     "ModelLine",
     "available_models",
     "build",
+    "count_channels",
     "describe_models",
     "get",
     "name_of",

@@ -4,6 +4,7 @@ A user's own network is measured like those of the registry, because the `halo` 
 `stride` that it states decide how a volume is predicted.
 """
 
+import copy
 import logging
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -185,6 +186,38 @@ def check_training(
                 f"the network makes {shape} of {given}, and should make {wanted}: "
                 "logits of each class and voxel"
             )
+
+
+def count_channels(network: nn.Module, image: Tensor) -> int:
+    """Number of channels that a network makes of an image.
+
+    Args:
+        network: the network, which is left as it is.
+        image: (1, C, I, J, K), of a shape that the network takes.
+
+    Raises: InputError where it does not take the image, or changes its shape.
+    """
+    # A copy without numbers, where that is possible.
+    for device in ("meta", "cpu"):
+        plain = copy.deepcopy(network).eval().to(device)
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                made = plain(image.to(device))
+            break
+        except FAILURES as error:
+            problem = error
+    else:
+        raise InputError(
+            f"the network does not take an image of shape {tuple(image.shape)}: "
+            f"{first_line(problem)}"
+        ) from problem
+    if not isinstance(made, Tensor) or made.shape[2:] != image.shape[2:]:
+        shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+        raise InputError(
+            f"the network makes {shape} of an image {tuple(image.shape)}, and should "
+            "make logits of each class and voxel"
+        )
+    return made.shape[1]
 
 
 def check_window(build: Callable[[], nn.Module]) -> None:

@@ -4,3 +4,4 @@ from .loop import Training as Training
 from .members import TrainingPlan as TrainingPlan
 from .members import WarmStart as WarmStart
 from .options import TrainingOptions as TrainingOptions
+from .own_network import fit as fit

@@ -19,6 +19,23 @@ def count_gpus() -> int:
     return torch.cuda.device_count() if default_device().type == "cuda" else 0
 
 
+def check_gpus(gpus: int | None) -> None:
+    """Check that this machine has a number of GPUs.
+
+    Args:
+        gpus: number of GPUs; 0 stands for the CPU, None for one where there is one.
+
+    Raises: InputError where there are fewer.
+    """
+    if gpus is None:
+        return
+    check_count("gpus", gpus, 0)
+    if gpus > count_gpus():
+        raise InputError(
+            f"gpus={gpus} but this machine has {count_gpus()}: gpus=0 takes the CPU"
+        )
+
+
 def check_devices(devices: int) -> None:
     """Check that training can run on a number of devices.
 

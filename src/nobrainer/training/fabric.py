@@ -15,7 +15,7 @@ PARENT = "NOBRAINER_PARENT"
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
-def make_fabric(precision: str, devices: int) -> Fabric:
+def make_fabric(precision: str, devices: int, *, on_cpu: bool = False) -> Fabric:
     """Launch Lightning Fabric on GPUs where there are any, else on the CPU.
 
     Args:
@@ -23,6 +23,7 @@ def make_fabric(precision: str, devices: int) -> Fabric:
         devices: number of GPUs (or CPU processes) to train on. More than one runs the
             calling script once for each (distributed data parallel); these processes
             end with the one that started them, however that one ends.
+        on_cpu: train on the CPU even where there are GPUs.
 
     Raises: InputError where this machine has fewer GPUs or cores.
     """
@@ -31,7 +32,7 @@ def make_fabric(precision: str, devices: int) -> Fabric:
     if parent is not None:
         end_with_parent(int(parent))
     fabric = Fabric(
-        accelerator=default_device().type,
+        accelerator="cpu" if on_cpu else default_device().type,
         devices=devices,
         strategy="ddp" if devices > 1 else "auto",
         precision=precision,  # type: ignore[arg-type]

@@ -46,7 +46,8 @@ class Job:
 
     objective: what is minimised; it holds the model.
     optimizer: optimiser of the model's parameters.
-    loader: loader of the batches, whose dataset has `set_epoch`.
+    loader: loader of the batches; its dataset's `set_epoch`, where it has one, is
+        called before each epoch.
     recipe: recipe of the model; its `training` says how it is trained.
     labels: names of the classes, for the checkpoints.
     validate: function that measures the model; its figure `validation_dice` is the
@@ -54,6 +55,8 @@ class Job:
     directory: folder of the checkpoints; None keeps none.
     on_epoch: function that gets the history's row after each epoch, in the first of
         the processes that train.
+    as_batch: function that turns what the loader gives into a dictionary with "image"
+        (B, C, I, J, K), "label", and the names of the batch's files as "source".
     """
 
     objective: Supervised | Elbo
@@ -64,3 +67,4 @@ class Job:
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     directory: Path | None = None
     on_epoch: Callable[[Row], None] | None = None
+    as_batch: Callable[[Any], dict[str, Any]] = lambda batch: batch

@@ -154,7 +154,9 @@ class Training:
 
     def _epoch(self, epoch: int) -> None:
         started = time.monotonic() - self.tally.seconds
-        self.job.loader.dataset.set_epoch(epoch)  # type: ignore[attr-defined]
+        # The loader of a network of one's own need not know its epochs.
+        if (choose := getattr(self.job.loader.dataset, "set_epoch", None)) is not None:
+            choose(epoch)
         self.objective.train()
         if self.progress:
             self.progress.begin_epoch(epoch + 1, self.budget.steps_of(epoch))
@@ -215,10 +217,10 @@ class Training:
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         """The batches of an epoch; the workers start with the first one."""
-        batches: Iterator[dict[str, Any]] = iter(self.loader)  # type: ignore[arg-type]
+        batches: Iterator[Any] = iter(self.loader)
         with _uninterrupted():
             first = next(batches)
-        return chain([first], batches)
+        return map(self.job.as_batch, chain([first], batches))
 
     def _row(self, epoch: int, trained_s: float) -> Row:
         """The figures of an epoch that took so many seconds."""

@@ -45,16 +45,23 @@ class Tally:
         """Add a batch.
 
         Args:
-            loss: its loss, with the logits (B, C, I, J, K).
-            label: its labels (B, I, J, K), int64.
+            loss: its loss, with the logits (B, C, I, J, K); those of two classes may
+                have the foreground's channel alone.
+            label: its labels, as numbers of the classes (B, I, J, K) or (B, 1, I, J,
+                K), or a channel for each class (B, C, I, J, K).
         """
         self.patches += len(label)
         self.steps += 1
         for name in _LOSSES:
             self._losses[name] += float(getattr(loss, name).detach())
-        n_classes = loss.logits.shape[1]
+        logits = loss.logits.detach()
+        if label.ndim == logits.ndim:
+            label = label[:, 0] if label.shape[1] == 1 else label.max(1).indices
+        if logits.shape[1] == 1:
+            logits = torch.cat((torch.zeros_like(logits), logits), 1)
+        n_classes = logits.shape[1]
         # Rows: label, columns: prediction.
-        pairs = label * n_classes + loss.logits.detach().max(1).indices
+        pairs = label.long() * n_classes + logits.max(1).indices
         counts = torch.bincount(pairs.flatten(), minlength=n_classes**2)
         counts = counts.reshape(n_classes, n_classes).cpu()
         self._pairs = counts if self._pairs is None else self._pairs + counts
