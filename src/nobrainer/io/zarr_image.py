@@ -86,8 +86,8 @@ class ZarrImage:
     def _read(cls, path: Path, group: Group, level: int, head: bytes) -> Self:
         header = parse_nifti(path, head)
         whole, array = _three(_array(group, 0).shape), _array(group, level)
-        kind = header.get_data_dtype().newbyteorder("=")
-        if header.get_data_shape()[:3] != whole or array.dtype != kind:
+        kind, found = header.get_data_dtype(), array.dtype
+        if header.get_data_shape()[:3] != whole or kind.str[1:] != found.str[1:]:
             raise ValueError("the array is not that of the header")
         if array.shape != pyramid.shape_at(whole, level):
             raise ValueError("its shape is not that of the level")
@@ -167,25 +167,18 @@ def nifti_to_zarr(
         raise InputError(f"{path}: exists already: choose another name or overwrite it")
     file = open_image(source)
     head, values = file.read_stored()
-    if file.header is None:
-        head = _new_head(file)
-    about = {
-        "tool": "nobrainer.io.nifti_to_zarr",
-        "nobrainer_version": __version__,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "source_file": source.name,
-        "source_sha256": _checksum(source),
-        "chunk_shape": list(sides),
-        "levels": levels,
+    attributes = {
+        _PROVENANCE: _provenance(source, sides, levels),
+        _HEADER: b64encode(_new_head(file) if file.header is None else head).decode(
+            "ascii"
+        ),
     }
-    attributes = {_PROVENANCE: about, _HEADER: b64encode(head).decode("ascii")}
     attributes |= pyramid.describe(path.name, geometry, levels)
     new, old = (path.with_name(f".{path.name}.{secrets.token_hex(4)}") for _ in "ab")
     try:
         with told(f"{path}: cannot be written"):
-            _write_levels(
-                new, attributes, values.reshape(geometry.shape), sides, levels
-            )
+            values = values.reshape(geometry.shape)
+            _write_levels(new, attributes, values, sides, levels)
             if path.exists():
                 path.replace(old)
             new.replace(path)
@@ -286,6 +279,16 @@ def _new_head(file: ImageFile) -> bytes:
     return header.binaryblock.ljust(_VOXEL_OFFSET, b"\0")
 
 
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
+def _provenance(source: Path, chunk_shape: Shape3, levels: int) -> dict[str, Any]:
+    """From which file and in which way a group was made, and when."""
+    with source.open("rb") as file:
+        checksum = file_digest(file, "sha256").hexdigest()
+    return {
+        "tool": "nobrainer.io.nifti_to_zarr",
+        "nobrainer_version": __version__,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "source_file": source.name,
+        "source_sha256": checksum,
+        "chunk_shape": list(chunk_shape),
+        "levels": levels,
+    }
