@@ -89,8 +89,7 @@ class FinerGrid:
 
     def _added(self, intensities: np.ndarray) -> np.ndarray:
         """Summands of the logits (C, n) of voxels of some intensities (n,)."""
-        values = torch.from_numpy(intensities)[:, None, None]
-        return self._likelihood(values)[..., 0, 0].numpy()
+        return self._likelihood(torch.from_numpy(intensities)).numpy()
 
     def _box(self) -> tuple[Geometry, np.ndarray]:
         """The part of the working grid that is not all background, and what is there.
