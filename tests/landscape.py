@@ -34,6 +34,7 @@ class Landscape:
     score_s: float = 0.0
 
     def run(self, values, seed, folder, report):
+        print("threads", os.environ.get("OMP_NUM_THREADS"))
         rate = values.get("learning_rate", DEFAULT_RATE)
         doing = values.get("prior_type", "standard_normal")
         held = bytearray(BYTES * values.get("base_filters", 16) * self.count)

@@ -8,11 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from click.testing import CliRunner
 
 from nobrainer import cores
+from nobrainer.cli import main
+from nobrainer.cores import share_threads, use_threads
 from nobrainer.errors import InputError
 
 VARIABLES = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT")
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+COMMANDS = ("predict", "train", "evaluate", "calibrate", "qc", "report", "rank", "demo")
+SEARCH = ("research", "run")
 NAMED_AFTER = (
     "import json, os, {first}; print(json.dumps([os.environ.get(n) for n in {names}]))"
 )
@@ -120,3 +127,66 @@ def test_a_process_that_has_loaded_torch_is_told_once() -> None:
     _, said = started("torch, nobrainer, nobrainer.models, nobrainer.bayes")
     expected = 1 if cores.count_cores() > 1 else 0
     assert said.count("Import nobrainer first") == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "processes", "cores", "wanted"),
+    [
+        (None, 3, 8, 2),
+        (None, 2, 1, 1),
+        (None, 1, None, 6),
+        (None, 2, None, 3),
+        ("2", 2, 8, 2),
+        ("16", 2, 8, 4),
+        # A list for nested regions, and what says nothing.
+        ("3,2", 1, 8, 3),
+        ("0", 2, 8, 4),
+        ("many", 2, 8, 4),
+    ],
+)
+def test_processes_together_keep_to_the_cores(
+    told: str | None,
+    processes: int,
+    cores: int | None,
+    wanted: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+    monkeypatch.setattr("nobrainer.cores._quota", lambda: math.inf)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if told is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+    assert share_threads(processes, cores) == wanted
+
+
+def test_a_number_of_threads_wins_before_and_after_torch_is_loaded() -> None:
+    code = (
+        "import nobrainer as nb; nb.use_threads(2); import torch; "
+        "first = torch.get_num_threads(); nb.use_threads(1); "
+        "print(first, torch.get_num_threads())"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.split() == [str(min(2, os.cpu_count() or 1)), "1"]
+    with pytest.raises(InputError, match="threads must be a whole number >= 1"):
+        use_threads(0)
+
+
+@pytest.mark.parametrize(
+    "command", [(one,) for one in COMMANDS] + [("research", "run")]
+)
+def test_the_option_of_a_command_wins_over_the_variables(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in THREADS:
+        monkeypatch.setenv(name, "7")
+    told: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    CliRunner().invoke(main, [*command, "--threads", "5", "--help"])
+    assert told == [5]
+    assert [os.environ[name] for name in THREADS] == ["5"] * 3

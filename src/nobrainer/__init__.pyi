@@ -11,6 +11,7 @@ from . import research as research
 from . import shipped as shipped
 from . import structures as structures
 from . import tissues as tissues
+from .cores import use_threads as use_threads
 from .data.patches import extract_patches as extract_patches
 from .data.samples import get_data as get_data
 from .data.samples import get_template as get_template

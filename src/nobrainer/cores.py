@@ -6,12 +6,15 @@ import sys
 import warnings
 from pathlib import Path, PurePosixPath
 
+from nobrainer.checks import check_count
 from nobrainer.errors import InputError
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
 # Read by GNU OpenMP: how often a thread looks for work before it sleeps.
 _SPINS, _N_SPINS = "GOMP_SPINCOUNT", "1000"
+# How many threads OpenMP, MKL and OpenBLAS use; they read it when they are loaded.
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def count_cores() -> int:
@@ -40,6 +43,44 @@ def check_cores(name: str, processes: int) -> None:
         )
 
 
+def share_threads(processes: int, cores: int | None = None) -> int:
+    """Threads of each of several processes that together keep to the cores there are.
+
+    Args:
+        processes: number of processes that compute at the same time, 1 or more.
+        cores: cores that they share; None takes all that this process may use.
+
+    Returns:
+        1 or more, and no more than `OMP_NUM_THREADS` says where the user has set it.
+    """
+    share = max(1, (cores or count_cores()) // processes)
+    told = os.environ.get(_THREADS[0], "").split(",")[0].strip()
+    return min(share, int(told)) if told.isdecimal() and int(told) else share
+
+
+def thread_variables(threads: int) -> dict[str, str]:
+    """Variables with which a process that is started uses so many threads."""
+    return dict.fromkeys(_THREADS, str(threads))
+
+
+def use_threads(threads: int) -> None:
+    """Use so many threads in this process and in those that it starts from now on.
+
+    This wins over the variables of the environment.
+
+    Args:
+        threads: number of threads, 1 or more.
+
+    Raises:
+        InputError: it is no such number.
+    """
+    check_count("threads", threads, 1)
+    os.environ.update(thread_variables(threads))
+    # Only a process that has loaded PyTorch already must be told besides.
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
 def leave_cores_to_others() -> None:
     """Set up the threads of PyTorch before it is loaded, for a machine that is shared.
 
@@ -65,7 +106,7 @@ def leave_cores_to_others() -> None:
     if not is_told:
         os.environ[_SPINS] = _N_SPINS
     if cores < _count_bound():
-        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+        os.environ.setdefault(_THREADS[0], str(cores))
 
 
 def _count_bound() -> int:

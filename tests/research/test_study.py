@@ -19,7 +19,7 @@ from landscape_study import SPACE, Notes, of, settings, values, work
 from nobrainer.errors import InputError
 from nobrainer.research import entry
 from nobrainer.research.entry import read
-from nobrainer.research.folder import JOURNAL, STORAGE, TEST
+from nobrainer.research.folder import JOURNAL, STORAGE, TEST, StudyFolder
 from nobrainer.research.journal import (
     INFEASIBLE,
     Row,
@@ -28,6 +28,7 @@ from nobrainer.research.journal import (
 )
 from nobrainer.research.records import RunArguments, RunOptions
 from nobrainer.research.trial_storage import TrialStorage
+from nobrainer.research.worker import Presence
 
 pytestmark = pytest.mark.slow(seconds=150)
 
@@ -112,10 +113,20 @@ def test_a_finished_study_stays_as_it_is(tmp_path):
     assert "scored, once" in notes.said[0]
 
 
-def test_the_same_seed_proposes_the_same(tmp_path):
-    a, b = (work(tmp_path / name, n=5) for name in "ab")
+def test_the_same_seed_proposes_the_same_beside_a_worker_with_which_cores_are_shared(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(9)))
+    monkeypatch.setattr("nobrainer.cores._quota", lambda: math.inf)
+    alone, beside = (StudyFolder(tmp_path / name) for name in "ab")
+    a = work(tmp_path / "a", n=5)
+    with Presence(beside.workers):
+        b = work(tmp_path / "b", n=5)
     assert [row.values for row in a.rows] == [row.values for row in b.rows]
     assert [row.figures for row in a.rows] == [row.figures for row in b.rows]
+    assert alone.log(0).read_text().split() == ["threads", "9"]
+    assert beside.log(0).read_text().split() == ["threads", "4"]
 
 
 def test_trials_that_fail_are_rows_and_the_loop_goes_on(tmp_path):

@@ -15,7 +15,7 @@ import pytest
 
 from nobrainer.errors import InputError
 from nobrainer.research import worker
-from nobrainer.research.worker import Presence, Watch, claim_gpu
+from nobrainer.research.worker import Presence, Watch, claim_gpu, count_sharing
 
 GPUS = ["GPU-aaaa", "GPU-bbbb"]
 WORKER = """
@@ -147,6 +147,26 @@ def test_a_file_is_touched_while_its_worker_lives(
         os.utime(path, (0, 0))
         time.sleep(0.5)
         assert path.stat().st_mtime > 0
+
+
+def test_workers_share_cores_with_those_that_live_and_have_the_same(
+    tmp_path: Path,
+) -> None:
+    assert count_sharing(tmp_path) == 1
+    ours = os.sched_getaffinity(0)
+    with Presence(tmp_path):
+        assert count_sharing(tmp_path) == 1
+        with start_worker(tmp_path) as (process, _, _):
+            assert count_sharing(tmp_path) == 2
+            if len(ours) > 1:
+                # As jobs of a cluster that have cores of their own on one machine.
+                os.sched_setaffinity(process.pid, {min(ours)})
+                os.sched_setaffinity(0, ours - {min(ours)})
+                try:
+                    assert count_sharing(tmp_path) == 1
+                finally:
+                    os.sched_setaffinity(0, ours)
+        assert count_sharing(tmp_path) == 1
 
 
 def test_each_worker_has_a_gpu_of_its_own(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from nobrainer.cli.options import (
     MODEL,
     OUTPUT_DIR,
     OVERWRITE,
+    THREADS,
     THRESHOLD,
     Draws,
     gather,
@@ -30,7 +31,10 @@ from nobrainer.results import Results, make_method
 
 _WIDTH = 80
 # In the order in which help lists them.
-_OPTIONS = (FILES, MODEL, OUTPUT_DIR, gather(draws=Draws), THRESHOLD, OVERWRITE, JSON)
+_OPTIONS = (
+    *(FILES, MODEL, OUTPUT_DIR, gather(draws=Draws), THRESHOLD, THREADS),
+    *(OVERWRITE, JSON),
+)
 
 
 def make_command(name: str, text: str, *, with_pages: bool) -> click.Command:

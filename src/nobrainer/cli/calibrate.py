@@ -9,7 +9,7 @@ import click
 
 import nobrainer as nb
 from nobrainer.cli.info import echo_fitted
-from nobrainer.cli.options import JSON, MODEL, Draws, gather
+from nobrainer.cli.options import JSON, MODEL, THREADS, Draws, gather
 from nobrainer.cli.outputs import echo, save_model, to_json
 from nobrainer.data.table import read_split, read_table
 from nobrainer.errors import InputError
@@ -131,6 +131,7 @@ class HeldOut:
     "as they are and degraded in many ways; takes by far the longest.",
 )
 @gather(draws=Draws)
+@THREADS
 @click.option("--overwrite", is_flag=True, help="Replace a model that is there.")
 @JSON
 def calibrate(

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 import nobrainer as nb
+from nobrainer.cli.options import THREADS
 from nobrainer.cli.outputs import (
     echo,
     echo_columns,
@@ -65,6 +66,7 @@ a place to look at yourself."""
     show_default=True,
     help="Draws of the weights of the model that is trained.",
 )
+@THREADS
 @click.option("--overwrite", is_flag=True, help="Replace results that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def demo(

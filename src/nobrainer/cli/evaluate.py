@@ -16,6 +16,7 @@ from nobrainer.cli.options import (
     MODEL,
     OUTPUT_DIR,
     OVERWRITE,
+    THREADS,
     Draws,
     gather,
 )
@@ -59,6 +60,7 @@ _IN_PERCENT = ("volume_error", "covered", "conformal_covered")
     help="Take scans, too, that the model was trained, validated or calibrated on; all "
     "results then say so.",
 )
+@THREADS
 @OVERWRITE
 @JSON
 @click.pass_context

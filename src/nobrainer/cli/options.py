@@ -141,6 +141,26 @@ THRESHOLD = click.option(
     help="Flag a scan whose score is below it.  [default: what the model's quality "
     "was fitted to, at most 0.8]",
 )
+
+
+def set_threads(
+    ctx: click.Context, _parameter: click.Parameter, given: int | None
+) -> None:
+    """Use the number of threads that a command is given, before PyTorch is loaded."""
+    if given is not None and not ctx.resilient_parsing:
+        nb.use_threads(given)
+
+
+THREADS = click.option(
+    "--threads",
+    metavar="N",
+    type=click.IntRange(min=1),
+    callback=set_threads,
+    is_eager=True,
+    expose_value=False,
+    help="Threads of the processor.  [default: OMP_NUM_THREADS, else one for each core "
+    "that the process may use]",
+)
 OVERWRITE = click.option(
     "--overwrite", is_flag=True, help="Replace results that are there."
 )

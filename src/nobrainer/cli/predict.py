@@ -14,6 +14,7 @@ from nobrainer.cli.options import (
     JSON,
     MODEL,
     OUTPUT_DIR,
+    THREADS,
     Draws,
     find_draws,
     gather,
@@ -124,6 +125,7 @@ class Extras:
     is_flag=True,
     help="Do scans again that are done; replace what is there.",
 )
+@THREADS
 @JSON
 @click.pass_context
 def predict(

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 import nobrainer as nb
-from nobrainer.cli.options import FILES, JSON, MODEL, Draws, gather
+from nobrainer.cli.options import FILES, JSON, MODEL, THREADS, Draws, gather
 from nobrainer.cli.outputs import echo, to_json
 from nobrainer.cli.scans import end
 from nobrainer.io import write_text
@@ -24,6 +24,7 @@ from nobrainer.results import make_directory, make_method, refuse_existing
     help="What makes a label wanted, see above.",
 )
 @gather(draws=Draws)
+@THREADS
 @click.option(
     "--output",
     metavar="FILE.tsv",

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 import nobrainer as nb
-from nobrainer.cli.options import JSON, gather
+from nobrainer.cli.options import JSON, THREADS, gather
 from nobrainer.cli.outputs import echo, to_json
 from nobrainer.cli.study_options import (
     Classes,
@@ -68,6 +68,7 @@ def research() -> None:
     show_default=True,
     help="Seed of the split, the proposals and the trainings.",
 )
+@THREADS
 @JSON
 def run(
     working_dir: Path,

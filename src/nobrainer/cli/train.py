@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 import nobrainer as nb
-from nobrainer.cli.options import gather
+from nobrainer.cli.options import THREADS, gather
 from nobrainer.cli.outputs import echo, save_model
 from nobrainer.cli.train_folds import is_judged, judge_out_of_fold
 from nobrainer.cli.train_options import (
@@ -32,6 +32,7 @@ from nobrainer.cli.train_sources import Classes, HeldOut, Sources
 @click.option(
     "--seed", default=0, show_default=True, help="Seed of all that is random."
 )
+@THREADS
 @click.option("--overwrite", is_flag=True, help="Replace a model that is there.")
 def train(
     sources: Sources,

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
+from nobrainer.cores import share_threads, use_threads
 from nobrainer.data import zarr_store
 from nobrainer.data.entries import Scan, require_pair
 from nobrainer.data.prepare import read_pair, split_message
@@ -262,11 +263,12 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[ScanRow | tuple[str, st
     if workers == 1 or len(jobs) < 2:
         yield from map(_convert_one, jobs)
         return
+    n_workers = min(workers, len(jobs))
     pool = ProcessPoolExecutor(
-        min(workers, len(jobs)),
+        n_workers,
         get_context("spawn"),
-        end_with_parent,
-        (os.getpid(),),
+        _begin_worker,
+        (os.getpid(), share_threads(n_workers)),
     )
     with pool:
         futures = [pool.submit(_convert_one, job) for job in jobs]
@@ -281,6 +283,12 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[ScanRow | tuple[str, st
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker(parent: int, threads: int) -> None:
+    """Set up a new process, which shares the cores with others like it."""
+    end_with_parent(parent)
+    use_threads(threads)
 
 
 def _convert_one(job: _Job) -> ScanRow | tuple[str, str]:

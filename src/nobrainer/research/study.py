@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from filelock import Timeout
 
 from nobrainer.bayes.draws import mix_seed
+from nobrainer.cores import share_threads, thread_variables
 from nobrainer.errors import InputError
 from nobrainer.research.budget import Budget
 from nobrainer.research.ending import Ending, only_finite
@@ -30,6 +31,7 @@ from nobrainer.research.shared import SharedRuns, is_held
 from nobrainer.research.space import Space
 from nobrainer.research.trial import Outcome, run_trial
 from nobrainer.research.trial_storage import TrialStorage
+from nobrainer.research.worker import count_sharing
 
 MOST_SKIPPED = 20
 """The search ends after so many proposals in a row that are predicted not to fit."""
@@ -270,6 +272,8 @@ class Study:
             seconds = time.monotonic() - started
             self._show(replace(row, curve=tuple(curve), seconds=seconds))
 
+        sharing = count_sharing(self.folder.workers)
+        threads = thread_variables(share_threads(sharing))
         # Runs keep volumes that do not fit into memory there, and if killed leave them.
         with tempfile.TemporaryDirectory(
             prefix="nobrainer-run-", ignore_cleanup_errors=True
@@ -280,7 +284,7 @@ class Study:
                 wall_s=max(1.0, min(cap_s, left_s)),
                 memory_bytes=self.budget.memory_bytes,
                 log=self.folder.log(row.number),
-                environment={**self.environment, "TMPDIR": scratch},
+                environment=self.environment | threads | {"TMPDIR": scratch},
                 on_report=lambda point: self._note_point(row, curve, point),
                 on_wait=show,
             )

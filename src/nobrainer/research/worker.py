@@ -136,6 +136,41 @@ def list_workers(folder: Path) -> list[str]:
         return []
 
 
+def count_sharing(folder: Path) -> int:
+    """Number of live workers with cores of this process, which is one of them.
+
+    Those that are bound to other cores, as jobs of a cluster can be, do not count.
+
+    Args:
+        folder: folder of the workers' files.
+    """
+    watch = Watch(folder)
+    sharing = (
+        watch.is_alive(name) and _shares_cores(folder / name)
+        for name in list_workers(folder)
+    )
+    return max(1, sum(sharing))
+
+
+def _shares_cores(path: Path) -> bool:
+    """Whether the worker with a record may use some of the cores of this process."""
+    try:
+        record = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    if not _is_here(record):
+        return False
+    found = parse_json(record, "record")
+    pid = found.get("pid") if isinstance(found, dict) else None
+    if not isinstance(pid, int) or not hasattr(os, "sched_getaffinity"):
+        return True
+    try:
+        return bool(os.sched_getaffinity(pid) & os.sched_getaffinity(0))
+    except ProcessLookupError:
+        # In a container, which has numbers of its own.
+        return True
+
+
 def _is_name(name: str) -> bool:
     """Whether a text can be a worker's name; what a storage holds could be any path."""
     return bool(name) and Path(name).name == name

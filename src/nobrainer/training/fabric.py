@@ -5,6 +5,7 @@ import os
 
 from lightning_fabric import Fabric
 
+from nobrainer.cores import share_threads, use_threads
 from nobrainer.system import end_with_parent
 from nobrainer.training.engine import check_devices, default_device
 
@@ -28,6 +29,8 @@ def make_fabric(precision: str, devices: int, *, on_cpu: bool = False) -> Fabric
     Raises: InputError where this machine has fewer GPUs or cores.
     """
     check_devices(devices)
+    if devices > 1 and default_device().type == "cpu":
+        use_threads(share_threads(devices))
     parent = os.environ.pop(PARENT, None)
     if parent is not None:
         end_with_parent(int(parent))

@@ -1,7 +1,11 @@
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from engine_acts import do, make_unit
+from nobrainer.bids.engines import local
 from nobrainer.bids.engines.engine import SetAside
 from nobrainer.bids.engines.pool import Pool
 from nobrainer.bids.engines.serial import Serial
@@ -49,3 +53,21 @@ def test_one_process_does_units_in_order(tmp_path: Path) -> None:
     units = [make_unit(label) for label in ("02", "01")]
     outcomes = Serial().run(partial(do, tmp_path), units)
     assert [unit.source.subject for unit, _ in outcomes] == ["02", "01"]
+
+
+@pytest.mark.parametrize(("told", "wanted"), [(None, "2"), ("1", "1"), ("8", "2")])
+def test_processes_share_the_cores_that_they_may_use(
+    told: str | None, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if told is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+    monkeypatch.setattr(local, "forecast_bytes", lambda settings, unit: 1)
+    settings = SimpleNamespace(device="cpu")
+    units = [make_unit(label) for label in ("01", "02")]
+    # Five cores for two processes, of which nobody gets more than a half.
+    engine = local.Local(settings, n_cpus=5, cap_bytes=2**50)  # type: ignore[arg-type]
+    for _ in engine.run(partial(do, tmp_path), units):
+        pass
+    threads = {begun(tmp_path, one)[0].split()[1] for one in ("01", "02")}
+    assert threads == {wanted}

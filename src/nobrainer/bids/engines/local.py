@@ -8,7 +8,7 @@ from nobrainer.bids.engines.pool import Pool
 from nobrainer.bids.engines.serial import Serial
 from nobrainer.bids.forecast import PROCESS_BYTES, forecast_bytes
 from nobrainer.bids.scan import Outcome, Settings, Unit
-from nobrainer.cores import count_cores
+from nobrainer.cores import count_cores, share_threads, use_threads
 from nobrainer.memory import memory_limit_bytes
 
 _SHARE = 0.9
@@ -56,7 +56,9 @@ class Local:
         n_most = n_cpus if self.settings.device == "cpu" else 1
         n_workers = min(n_most, len(fitting), int(cap // PROCESS_BYTES))
         if n_workers > 1:
-            pool = Pool(n_workers, max(1, n_cpus // n_workers), cap, needs)
-            yield from pool.run(act, fitting)
+            threads = share_threads(n_workers, n_cpus)
+            yield from Pool(n_workers, threads, cap, needs).run(act, fitting)
         else:
+            if self.n_cpus is not None:
+                use_threads(share_threads(1, self.n_cpus))
             yield from Serial().run(act, fitting)

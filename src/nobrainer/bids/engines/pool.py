@@ -11,9 +11,9 @@ from multiprocessing import active_children, get_context
 
 from nobrainer.bids.engines.engine import Act, SetAside
 from nobrainer.bids.scan import Outcome, Unit
+from nobrainer.cores import use_threads
 from nobrainer.system import end_with_parent
 
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LOST = (
     "its process ended twice without a word, perhaps killed for want of memory: give a "
     "smaller --n-cpus or a larger machine"
@@ -117,4 +117,4 @@ class Pool:
 def _begin(parent: int, n_threads: int) -> None:
     """Set up a new process, before anything in it loads PyTorch."""
     end_with_parent(parent)
-    os.environ.update(dict.fromkeys(_THREADS, str(n_threads)))
+    use_threads(n_threads)
