@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import nobrainer.inference.moments
+from nobrainer.inference.logits import LastSteps
 from nobrainer.inference.moments import RunningMoments, Statistics
 
 
@@ -44,7 +45,7 @@ def _mode(draws: np.ndarray) -> np.ndarray:
     return mode
 
 
-@pytest.mark.parametrize("n_classes", [2, 7])
+@pytest.mark.parametrize("n_classes", [2, 7, 33, 50])
 @pytest.mark.parametrize("n", [1, 2, 4, 5, 20])
 def test_statistics_equal_numpy_on_stored_draws(n, n_classes):
     draws = _draws(n, n_classes)
@@ -163,6 +164,36 @@ def test_neither_the_order_in_memory_nor_the_chunks_matter(n_classes, monkeypatc
         other.update(logits.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2))
     for a, b in zip(one.result(), other.result(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_a_last_layer_and_a_scaling_are_applied_part_by_part(monkeypatch):
+    monkeypatch.setattr(nobrainer.inference.moments, "_CHUNK", 100)
+    rng = np.random.default_rng(0)
+    seen = torch.from_numpy(rng.normal(size=(3, 4, 5, 6)).astype(np.float32))
+    layer = torch.nn.Conv3d(3, 7, 1).requires_grad_(False)
+    last = LastSteps(layer, scaling=lambda logits: 2 * logits)
+    one, other = RunningMoments(), RunningMoments()
+    for factor in (1, -2):
+        labels = one.update(factor * seen, last)
+        assert labels.equal(other.update(2 * layer(factor * seen[None])[0]))
+    for a, b in zip(one.result(), other.result(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_of_equal_logits_the_first_is_chosen():
+    logits = torch.tensor([[1.0, 0.0, 2.0], [3.0, 0.0, 2.0], [3.0, 0.0, 1.0]])
+    moments = RunningMoments()
+    labels = moments.update(logits[:, :, None, None])
+    assert labels.flatten().tolist() == [1, 0, 0]
+    votes = moments.result().votes[:, :, 0, 0]
+    assert votes.T.tolist() == [[0, 1, 0], [1, 0, 0], [1, 0, 0]]
+
+
+def test_more_votes_than_a_byte_holds_are_counted():
+    moments = RunningMoments()
+    for _ in range(300):
+        moments.update(torch.tensor([0.0, 1.0])[:, None, None, None])
+    assert moments.result().votes.flatten().tolist() == [0, 300]
 
 
 def test_draws_that_agree_to_the_last_bit_have_no_variance():

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from scipy.special import entr
 from torch import nn
 
-from nobrainer import models
+from nobrainer import inference, models
 from nobrainer.bayes.draws import plan_draws, realise
+from nobrainer.inference.moments import RunningMoments
 from nobrainer.inference.predict import Sampling, Scaling, TileResult
 from nobrainer.inference.predictor import Evidence, Predictor
 from nobrainer.models import MODELS
@@ -81,12 +83,13 @@ def _predict(
     **how: Any,
 ) -> Maps:
     """All maps of a volume; fails unless the tiles cover it exactly once."""
+    n_classes = how.pop("n_classes", N_CLASSES)
     maps = Maps(
         np.full(image.shape, -1),
         *(np.full(image.shape, np.nan, np.float32) for _ in range(3)),
-        np.full((N_CLASSES, *image.shape), np.nan, np.float32),
+        np.full((n_classes, *image.shape), np.nan, np.float32),
         np.zeros(0),
-        np.full((N_CLASSES, *image.shape), -1, np.int16),
+        np.full((n_classes, *image.shape), -1, np.int16),
     )
     seen = np.zeros(image.shape, int)
 
@@ -100,7 +103,7 @@ def _predict(
     scaling, evidence = how.pop("scaling", None), how.pop("evidence", None)
     predictor = Predictor(
         model,
-        N_CLASSES,
+        n_classes,
         Sampling(SEED, n_draws, block_shape, batch_size),
         torch.device("cpu"),
         scaling=scaling,
@@ -166,23 +169,24 @@ def test_tile_size_does_not_matter(name):
 
 
 @every_model
-def test_prediction_equals_one_plain_pass_over_the_padded_volume(name):
-    model = _model(name)
-    image = _volume((23, 19, 27), margin=2)
-    found = _predict(model, image, 4, (8, 8, 16))
+@pytest.mark.parametrize("n_classes", [2, 33, 50])
+def test_prediction_equals_one_plain_pass_over_the_padded_volume(name, n_classes):
+    model = _model(name, n_classes=n_classes)
+    image = _volume((17, 14, 19), margin=2)
+    found = _predict(model, image, 4, (8, 8, 16), n_classes=n_classes)
     draws = _plain_passes(model, image, 4)
     mean = draws.mean(0)
-    entropy = -(mean * np.log(mean)).sum(0)
-    information = entropy + (draws * np.log(draws)).sum(1).mean(0)
+    entropy = entr(mean).sum(0)
+    information = entropy - entr(draws).sum(1).mean(0)
     close = {"rtol": 0, "atol": 1e-5}
     np.testing.assert_allclose(found.probabilities, mean, **close)
     np.testing.assert_allclose(found.variance, draws.var(0).mean(0), **close)
     np.testing.assert_allclose(found.entropy, entropy, **close)
     np.testing.assert_allclose(found.mutual_information, information, **close)
     labels = draws.argmax(1)
-    counts = [np.bincount(label.ravel(), minlength=N_CLASSES) for label in labels]
+    counts = [np.bincount(label.ravel(), minlength=n_classes) for label in labels]
     np.testing.assert_array_equal(found.counts, counts)
-    votes = np.stack([(labels == c).sum(0) for c in range(N_CLASSES)])
+    votes = np.stack([(labels == c).sum(0) for c in range(n_classes)])
     mode = np.where(votes == votes.max(0), mean, -1).argmax(0)
     np.testing.assert_array_equal(found.label, mode)
 
@@ -209,6 +213,28 @@ def test_background_tiles_equal_a_plain_pass(name):
     total = passes[0][1]
     assert passes == [(n + 1, total) for n in range(total)]
     assert total < 0.6 * 10 * 10 * 11
+
+
+@pytest.mark.parametrize("name", ["bayesian_meshnet", "bayesian_vnet", "unet"])
+def test_parts_of_slabs_that_see_no_content_are_computed_once(name, monkeypatch):
+    # Slabs of few planes, and content in two corners of the box that holds it.
+    monkeypatch.setitem(inference.predict.SLAB_BYTES, "cpu", 40_000)
+    model = _model(name)
+    image = np.full((58, 37, 40), BACKGROUND, np.float32)
+    image[6:10, 3:8, 4:9] = 2.0
+    image[47:53, 28:34, 30:36] = -3.0
+    looked: list[int] = []
+    update = RunningMoments.update
+
+    def count(moments, seen, last):
+        looked.append(seen[0].numel())
+        return update(moments, seen, last)
+
+    monkeypatch.setattr(RunningMoments, "update", count)
+    found = _predict(model, image, 2)
+    assert sum(looked) < 0.6 * 2 * image.size
+    mean = _plain_passes(model, image, 2).mean(0)
+    np.testing.assert_allclose(found.probabilities, mean, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["unet", "bayesian_vnet"])

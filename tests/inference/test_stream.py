@@ -10,7 +10,7 @@ from torch import nn
 from nobrainer import models
 from nobrainer.bayes.draws import Draws
 from nobrainer.inference.stream import Stream
-from nobrainer.inference.tiles import NOWHERE, Box
+from nobrainer.inference.tiles import NOWHERE, Box, outline
 from nobrainer.inference.windows import Windows
 from nobrainer.models.norm import BatchNorm3d
 from small_models import MONAI
@@ -73,9 +73,13 @@ def _plain(network: nn.Module, margin: int) -> torch.Tensor:
 
 @torch.inference_mode()
 def _streamed(
-    stream: Stream | Windows, content: Box, core: Box, planes: int
+    stream: Stream | Windows,
+    content: Box,
+    core: Box,
+    planes: int,
+    rows: np.ndarray | None = None,
 ) -> torch.Tensor:
-    slabs = stream.plan(content, core, planes)
+    slabs = stream.plan(content, core, planes, rows)
     layer = stream.last_layer
     made = [
         slab.clone() if layer is None else layer(slab)
@@ -104,6 +108,20 @@ def test_slabs_of_any_box_are_those_of_the_whole_field(name, core, planes):
     found = _streamed(Stream(network, CPU, torch.float32), CONTENT, core, planes)
     assert expected.std() > 1e-3
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+
+
+@each_network
+@pytest.mark.parametrize("planes", [1, 7, 40])
+def test_only_the_part_of_a_plane_near_content_is_computed(name, planes, monkeypatch):
+    corners = _image()
+    # What is left of the content lies in two corners of the box that holds it.
+    corners[9:21, 16:25] = corners[15:30, :18] = corners[:, :, 18:24] = FIELD
+    monkeypatch.setitem(globals(), "_image", lambda: corners)
+    network, margin = _drawn(name)
+    rows = outline(corners.numpy(), np.float32(FIELD), CONTENT)
+    stream = Stream(network, CPU, torch.float32)
+    found = _streamed(stream, CONTENT, WHOLE, planes, rows)
+    torch.testing.assert_close(found, _plain(network, margin), rtol=0, atol=2e-6)
 
 
 @each_network

@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 
 from nobrainer.inference.tiles import (
+    NOWHERE,
     Tile,
+    around,
     choose_core,
     content_box,
     dilate,
+    in_reach,
+    outline,
     plan_tiles,
     round_up,
 )
@@ -96,3 +100,42 @@ def test_a_box_is_widened_from_the_pooling_grid():
 
 def test_round_up():
     assert [round_up(n, 4) for n in (0, 1, 4, 5)] == [0, 4, 4, 8]
+
+
+def test_the_outline_of_two_blobs_by_hand():
+    image = np.zeros((5, 8, 9), np.float32)
+    image[1, 2:4, 3] = 1
+    image[3, 6, 4:8] = image[3, 3, 5] = 2
+    found = outline(image, 0.0, ((1, 4), (1, 8), (2, 9)))
+    assert found[0].tolist() == [2, 4, 3, 4]
+    assert found[2].tolist() == [3, 7, 4, 8]
+    assert found[1, 0] >= found[1, 1] and found[1, 2] >= found[1, 3]
+
+
+def test_what_is_in_reach_of_a_slab_by_hand():
+    rows = np.array([[2, 4, 3, 4], [9, 0, 9, 0], [30, 32, 40, 41]])
+    content = ((10, 13), (2, 32), (3, 41))
+    slab = ((0, 7), (0, 50), (0, 50))
+    # The plane 10 is 4 planes beyond the slab's last one.
+    assert in_reach(slab, rows, content, 3) == NOWHERE
+    assert in_reach(slab, rows, content, 4) == ((0, 7), (0, 8), (0, 8))
+    both = ((11, 12), (0, 50), (0, 50))
+    assert in_reach(both, rows, content, 1) == ((11, 12), (1, 33), (2, 42))
+    # A part that is hardly smaller is not worth it.
+    most = ((11, 12), (0, 42), (0, 50))
+    assert in_reach(most, rows, content, 9) == most
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_around_a_part_each_voxel_is_covered_once(seed):
+    rng = np.random.default_rng(seed)
+    box = ((2, 5), (1, 9), (0, 7))
+    j, k = (tuple(np.sort(rng.integers(a, b + 1, 2)).tolist()) for a, b in box[1:])
+    part = (box[0], j, k)
+    seen = np.zeros((5, 9, 7), int)
+    if min(j[1] - j[0], k[1] - k[0]) > 0:
+        seen[Tile.of(part).where] += 1
+    for beside in around(part, box):
+        seen[Tile.of(beside).where] += 1
+    assert (seen[2:5, 1:9] == 1).all()
+    assert seen.sum() == 3 * 8 * 7

@@ -4,13 +4,18 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from nobrainer.bayes.draws import ChannelGate, ChannelMask, DrawnConv3d
-from nobrainer.inference.tiles import Box, Interval
+from nobrainer.inference.tiles import Box
+
+N = TypeVar("N", int, np.ndarray)
+"""A voxel's index, or those of several voxels."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +36,20 @@ class Axis:
     padding: int = 0
     transposed: bool = False
 
-    def needs(self, output: Interval) -> Interval:
+    def needs(self, output: tuple[N, N]) -> tuple[N, N]:
         """The input voxels that some output voxels depend on."""
         return self._narrow(output) if self.transposed else self._widen(output)
 
-    def reaches(self, seen: Interval) -> Interval:
+    def reaches(self, seen: tuple[N, N]) -> tuple[N, N]:
         """The output voxels that depend on some input voxels."""
         return self._widen(seen) if self.transposed else self._narrow(seen)
 
-    def _widen(self, interval: Interval) -> Interval:
+    def _widen(self, interval: tuple[N, N]) -> tuple[N, N]:
         first, last = interval[0], interval[1] - 1
         start = first * self.stride - self.padding
         return start, last * self.stride - self.padding + self.span + 1
 
-    def _narrow(self, interval: Interval) -> Interval:
+    def _narrow(self, interval: tuple[N, N]) -> tuple[N, N]:
         first, last = interval[0], interval[1] - 1
         start = -(-(first + self.padding - self.span) // self.stride)
         return start, (last + self.padding) // self.stride + 1

@@ -8,12 +8,15 @@ where the two boxes overlap.
 
 from collections.abc import Sequence
 
+import numpy as np
 from torch import fx, nn
 
 from nobrainer.inference.operations import IMAGE, Tracer, find_operation
 from nobrainer.inference.results import Result
 from nobrainer.inference.tiles import NOWHERE, Box, Interval, hull, intersect, is_empty
 
+_EMPTY = (2**40, -(2**40), 2**40, -(2**40))
+"""Start and stop along two axes of a plane in which nothing is."""
 _SLACK = 1.5
 """Size of a buffer relative to the least; a larger one moves its planes less often."""
 
@@ -86,6 +89,48 @@ def place(results: Sequence[Result], content: Box, core: Box) -> None:
         result.box = result.wanted
         if result.stored and result.active is not None:
             result.box = intersect(result.wanted, result.active)
+
+
+def narrow(results: Sequence[Result], rows: np.ndarray | None) -> None:
+    """Set in which part of each plane every result may differ from its constant.
+
+    Args:
+        results: the results after `place`, which are changed.
+        rows: that of the image in each plane of its content, see `Result.rows`; None
+            where it is not known.
+    """
+    image, *others = results
+    image.rows = rows
+    for result in results:
+        result.narrowed.clear()
+    for result in others:
+        result.rows = _narrow_one(result)
+
+
+def _narrow_one(result: Result) -> np.ndarray | None:
+    """In which part of each plane a result may differ, by that of its inputs."""
+    if result.active is None:
+        return None
+    planes = np.arange(*result.active[0])
+    rows = np.empty((len(planes), 4), np.int64)
+    rows[:] = _EMPTY
+    first, *others = result.operation.axes
+    lowest, beyond = first.needs((planes, planes + 1))
+    for source in result.inputs:
+        if source.rows is None or source.active is None:
+            return None
+        # A last plane that nothing reaches, for those that lie beyond.
+        seen = np.concatenate([source.rows, [_EMPTY]])
+        for step in range(int((beyond - lowest).max(initial=0))):
+            plane = lowest + step - source.active[0][0]
+            known = (lowest + step < beyond) & (plane >= 0) & (plane < len(source.rows))
+            at = seen[np.where(known, plane, -1)]
+            inside = at[:, 0] < at[:, 1]
+            for n, axis in zip((0, 2), others, strict=True):
+                start, stop = axis.reaches((at[inside, n], at[inside, n + 1]))
+                rows[inside, n] = np.minimum(rows[inside, n], start)
+                rows[inside, n + 1] = np.maximum(rows[inside, n + 1], stop)
+    return rows
 
 
 def schedule(

@@ -18,9 +18,14 @@ from nobrainer.inference.tiles import (
     NOWHERE,
     Box,
     Tile,
+    around,
     choose_core,
     content_box,
+    cut_slabs,
     dilate,
+    in_reach,
+    is_empty,
+    outline,
     plan_tiles,
 )
 from nobrainer.inference.windows import Windows
@@ -114,6 +119,26 @@ def slab_planes(
 
 
 @dataclass(frozen=True)
+class _Work:
+    """A tile, and how it is computed.
+
+    tile: the tile.
+    content: box, in what its output depends on, that is not background, or `NOWHERE`.
+    rows: where the content is in each of its planes, see `outline`.
+    planes: number of planes of a slab.
+    slabs: the slabs of the tile, in order.
+    parts: for each slab the part that may depend on the content, or `NOWHERE`.
+    """
+
+    tile: Tile
+    content: Box
+    rows: np.ndarray | None
+    planes: int
+    slabs: list[Box]
+    parts: list[Box]
+
+
+@dataclass(frozen=True)
 class VolumePrediction:
     """The prediction of one volume, under way.
 
@@ -176,30 +201,36 @@ class VolumePrediction:
 
         extent = box.shape if all(box.shape) else shape
         core = self.sampling.block_shape or choose_core(extent, fits)
-        tiles = [
-            (t, self._content(t, halo, stride)) for t in plan_tiles(shape, box, core)
-        ]
-        full = [(tile, content) for tile, content in tiles if content != NOWHERE]
-        rest = [tile for tile, content in tiles if content == NOWHERE]
-        n_slabs = sum(-(-t.shape[0] // planes(t.shape)) for t, _ in full)
+        full: list[_Work] = []
+        rest: list[Tile] = []
+        for tile in plan_tiles(shape, box, core):
+            content = self._content(tile, halo, stride)
+            if content == NOWHERE:
+                rest.append(tile)
+            else:
+                work = self._work(tile, content, planes(tile.shape), halo + stride)
+                full.append(work)
+                for slab, inner in zip(work.slabs, work.parts, strict=True):
+                    rest += map(Tile.of, around(inner, slab))
+        n_slabs = sum(not is_empty(box) for work in full for box in work.parts)
         total = (n_slabs + bool(rest)) * len(self.plan)
         counts = np.zeros((len(self.plan), self.n_classes), np.int64)
         done = 0
-        for tile, content in full:
+        for work in full:
             moments: dict[Tile, RunningMoments] = defaultdict(RunningMoments)
-            for n, slab, seen, last in self._run(tile, content, planes(tile.shape)):
-                label = moments[slab].update(seen, last)
+            for n, part, seen, last in self._run(work):
+                label = moments[part].update(seen, last)
                 counts[n] += (
                     torch.bincount(label.flatten(), minlength=self.n_classes)
                     .cpu()
                     .numpy()
                 )
                 if self.on_logits is not None:
-                    self.on_logits(n, slab.where, last.unscaled(seen).cpu())
+                    self.on_logits(n, part.where, last.unscaled(seen).cpu())
                 done += 1
                 self.on_pass(done, total)
-            for slab, sums in moments.items():
-                self.on_tile(_result(sums.result(), slab))
+            for part, sums in moments.items():
+                self.on_tile(_result(sums.result(), part))
         if rest:
             counts += self._fill(rest, stride, lambda n: self.on_pass(done + n, total))
         return counts
@@ -218,7 +249,9 @@ class VolumePrediction:
             times += i[:, None, None] * j[:, None] * k
         counts = np.zeros((len(self.plan), self.n_classes), np.int64)
         moments = RunningMoments()
-        for n, _, seen, last in self._run(pattern, NOWHERE, stride):
+        whole = [pattern.box]
+        work = _Work(pattern, NOWHERE, None, stride, whole, whole)
+        for n, _, seen, last in self._run(work):
             label = moments.update(seen, last).cpu().numpy()
             np.add.at(counts[n], label, times)
             if self.on_logits is not None:
@@ -232,26 +265,27 @@ class VolumePrediction:
             self.on_tile(_result(Statistics(*repeated), tile))
         return counts
 
-    def _run(
-        self, core: Tile, content: Box, planes: int
-    ) -> Iterator[tuple[int, Tile, Tensor, LastSteps]]:
-        """Number of each draw, each slab of a core, and what makes its logits."""
+    def _run(self, work: "_Work") -> Iterator[tuple[int, Tile, Tensor, LastSteps]]:
+        """Number of each draw, each part of a tile, and what makes its logits."""
         current: Stream | Windows | None = None
-        slabs: list[Tile] = []
         for n, draw in enumerate(self.plan):
             stream = self._stream(self.draws.set(*draw).network)
             if stream is not current:
                 if current is not None:
                     current.release()
                 current = stream
-                slabs = [
-                    Tile((a, *core.start[1:]), (b, *core.stop[1:]))
-                    for a, b in stream.plan(content, core.box, planes)
-                ]
+                stream.plan(work.content, work.tile.box, work.planes, work.rows)
             made = stream.run(self.scan, self.background)
-            for slab, seen in zip(slabs, made, strict=True):
-                beyond = content == NOWHERE
-                yield n, slab, seen[0], self._last(stream.last_layer, slab, beyond)
+            for slab, part, seen in zip(work.slabs, work.parts, made, strict=True):
+                if is_empty(part):
+                    continue
+                where = (
+                    slice(start - origin, stop - origin)
+                    for (start, stop), (origin, _) in zip(part, slab, strict=True)
+                )
+                tile, beyond = Tile.of(part), work.content == NOWHERE
+                last = self._last(stream.last_layer, tile, beyond)
+                yield n, tile, seen[0][:, *where], last
 
     def _stream(self, network: nn.Module) -> Stream | Windows:
         if network not in self.streams:
@@ -262,6 +296,20 @@ class VolumePrediction:
                 carried = {n: getattr(network, n) for n in ("halo", "stride", "width")}
                 self.streams[network] = Windows(*how, **carried)
         return self.streams[network]
+
+    def _work(self, tile: Tile, content: Box, planes: int, reach: int) -> "_Work":
+        """How a tile is computed.
+
+        Args:
+            tile: the tile.
+            content: box, in what its output depends on, that is not background.
+            planes: number of planes of a slab.
+            reach: how many voxels around itself a voxel depends on, at most.
+        """
+        rows = outline(self.image, self.background, content)
+        slabs = [(edge, *tile.box[1:]) for edge in cut_slabs(tile.box, planes)]
+        parts = [in_reach(slab, rows, content, reach) for slab in slabs]
+        return _Work(tile, content, rows, planes, slabs, parts)
 
     def _content(self, tile: Tile, halo: int, stride: int) -> Box:
         """The box, in what a tile's output depends on, that is not background."""

@@ -3,11 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nobrainer.inference.operations import Operation
-from nobrainer.inference.tiles import NOWHERE, Box
+from nobrainer.inference.tiles import NOWHERE, Box, around, intersect, is_empty
+
+_GRID = 8
+"""Voxels by which the part of a plane that is computed grows: a convolution is set up
+anew for every shape."""
 
 
 @dataclass(eq=False)
@@ -20,6 +25,9 @@ class Result:
     stored: whether it is kept in a buffer with some of the field around it. It is not
         where a single pointwise operation uses it up at once.
     active: box in which it may differ from its constant; None means everywhere.
+    rows: in which part of each plane of `active` it may differ, (planes, 4), see
+        `nobrainer.inference.tiles.outline`; None means in all of it.
+    narrowed: for boxes that were computed the part in which it may differ.
     wanted: box in which its users look.
     box: box in which it is computed; the rest of what is wanted is the constant.
     planes: number of planes of the buffer along the first axis.
@@ -35,6 +43,8 @@ class Result:
     users: list["Result"] = field(default_factory=list)
     stored: bool = True
     active: Box | None = None
+    rows: np.ndarray | None = None
+    narrowed: dict[Box, Box] = field(default_factory=dict)
     wanted: Box = NOWHERE
     box: Box = NOWHERE
     planes: int = 0
@@ -123,14 +133,48 @@ class Result:
             goal: index of the first plane that is not computed.
             image: the image, (I, J, K).
         """
-        box = ((self.done, goal), *self.box[1:])
-        target = self._view(box) if self.stored else None
-        made = self._make(box, image, target)
-        if target is None:
-            self.latest = made
-        elif made is not target:
-            target.copy_(made)
+        box: Box = ((self.done, goal), *self.box[1:])
+        part = self._narrowed(box)
+        if self.stored and part != box:
+            for beside in around(part, box):
+                view = self._view(beside)
+                view.copy_(self.fill.expand_as(view))
+        if not is_empty(part):
+            target = self._view(part) if self.stored else None
+            made = self._make(part, image, target)
+            if target is None:
+                self.latest = made
+            elif made is not target:
+                target.copy_(made)
         self.done = goal
+
+    def _narrowed(self, box: Box) -> Box:
+        """The part of a box of this result that may differ from the constant."""
+        end = self
+        while not end.stored and end.users:
+            # What is used up at once is made for its user alone.
+            (end,) = end.users
+        if end.rows is None or end.active is None or not end.stored:
+            return box
+        if box not in end.narrowed:
+            end.narrowed[box] = end._look_up(box)
+        return end.narrowed[box]
+
+    def _look_up(self, box: Box) -> Box:
+        """The part of a box that may differ from the constant, by `rows`."""
+        assert self.rows is not None and self.active is not None
+        origin = self.active[0][0]
+        start, stop = (max(0, plane - origin) for plane in box[0])
+        rows = self.rows[start:stop]
+        rows = rows[(rows[:, 0] < rows[:, 1]) & (rows[:, 2] < rows[:, 3])]
+        if not len(rows):
+            return NOWHERE
+        low, high = rows.min(0).tolist(), rows.max(0).tolist()
+        j, k = (
+            (a - (a - edge) % _GRID, b + (edge - b) % _GRID)
+            for a, b, (edge, _) in zip(low[::2], high[1::2], box[1:], strict=True)
+        )
+        return intersect(box, (box[0], j, k))
 
     def look(self, goal: int) -> Tensor:
         """What its only input has for its planes up to a goal, left to be computed.

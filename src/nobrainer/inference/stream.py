@@ -10,10 +10,11 @@ few slabs of each result instead of whole volumes.
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nobrainer.inference.plan import place, read_network, schedule
+from nobrainer.inference.plan import narrow, place, read_network, schedule
 from nobrainer.inference.results import Result
 from nobrainer.inference.tiles import Box, Interval, cut_slabs, is_empty
 
@@ -44,7 +45,9 @@ class Stream:
         # The fills tell the number of channels of each result.
         self._set_fills(0.0)
 
-    def plan(self, content: Box, core: Box, planes: int) -> list[Interval]:
+    def plan(
+        self, content: Box, core: Box, planes: int, rows: np.ndarray | None = None
+    ) -> list[Interval]:
         """Choose what each operation computes.
 
         Args:
@@ -52,12 +55,15 @@ class Stream:
                 `NOWHERE`.
             core: box in which the output is wanted.
             planes: number of planes of the output that are made at a time.
+            rows: where the content is in each of its planes, see
+                `nobrainer.inference.tiles.outline`; None where that is not known.
 
         Returns:
             The slabs of `core` along the first axis, in order.
         """
         slabs = cut_slabs(core, planes)
         place(self._results, content, core)
+        narrow(self._results, rows)
         self._goals = schedule(self._results, slabs)
         self.release()
         return slabs

@@ -5,9 +5,11 @@ network of local operations the output at a voxel then depends only on the voxel
 the network's halo around it.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
+from typing import Self
 
 import numpy as np
 
@@ -19,11 +21,18 @@ Box = tuple[Interval, Interval, Interval]
 """Voxels [start, stop) along each axis, in voxels of the grid that the box is on."""
 
 NOWHERE: Box = ((0, 0), (0, 0), (0, 0))
+_WORTH = 0.9
+"""Most voxels of a part, relative to the slab, for which it is cut out."""
 
 
 def is_empty(box: Box) -> bool:
     """Whether a box holds no voxel."""
     return any(start >= stop for start, stop in box)
+
+
+def count_voxels(box: Box) -> int:
+    """Number of voxels of a box that is not empty."""
+    return math.prod(stop - start for start, stop in box)
 
 
 def hull(boxes: Sequence[Box]) -> Box:
@@ -69,6 +78,12 @@ class Tile:
     start: Shape3
     stop: Shape3
 
+    @classmethod
+    def of(cls, box: Box) -> Self:
+        """The tile that a box is."""
+        start, stop = zip(*box, strict=True)
+        return cls(start, stop)
+
     @property
     def where(self) -> tuple[slice, slice, slice]:
         """The tile as an index into the volume."""
@@ -110,6 +125,66 @@ def content_box(image: np.ndarray, background: float) -> Tile:
         start.append(int(found[0]) if found.size else 0)
         stop.append(int(found[-1]) + 1 if found.size else 0)
     return Tile((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+
+def outline(image: np.ndarray, background: float, box: Box) -> np.ndarray:
+    """Where in each plane of a box the voxels lie that differ from the background.
+
+    Args:
+        image: intensities (I, J, K).
+        background: intensity that counts as empty.
+        box: the box, within the image.
+
+    Returns:
+        (planes, 4) for each plane along the first axis: start and stop along the second
+        and the third axis, in voxels of the image; start is not below stop where there
+        are no such voxels.
+    """
+    content = image[tuple(slice(*edge) for edge in box)] != background
+    found = np.empty((len(content), 4), np.int64)
+    for axis, (origin, stop) in enumerate(box[1:]):
+        seen = content.any(axis=2 - axis)
+        found[:, 2 * axis] = np.where(seen.any(1), origin + seen.argmax(1), stop)
+        last = np.where(seen.any(1), stop - seen[:, ::-1].argmax(1), origin)
+        found[:, 2 * axis + 1] = last
+    return found
+
+
+def in_reach(slab: Box, rows: np.ndarray, content: Box, reach: int) -> Box:
+    """The part of a slab that may depend on the content of a volume.
+
+    Args:
+        slab: the slab.
+        rows: where the content is in each of its planes, see `outline`.
+        content: box that holds it.
+        reach: how many voxels around itself a voxel depends on, at most.
+
+    Returns: the part; the slab itself where hardly anything of it is out of reach, and
+    `NOWHERE` where all of it is.
+    """
+    first, stop = (n - content[0][0] for n in slab[0])
+    near = rows[max(0, first - reach) : max(0, stop + reach)]
+    near = near[near[:, 0] < near[:, 1]]
+    if not len(near):
+        return NOWHERE
+    low, high = (near.min(0) - reach).tolist(), (near.max(0) + reach).tolist()
+    part = intersect(slab, (slab[0], (low[0], high[1]), (low[2], high[3])))
+    return part if count_voxels(part) < _WORTH * count_voxels(slab) else slab
+
+
+def around(part: Box, box: Box) -> list[Box]:
+    """Boxes that cover once what a box has around a part of it, of all its planes."""
+    if is_empty(part):
+        return [box]
+    planes, j, k = part
+    (first_j, stop_j), (first_k, stop_k) = box[1:]
+    sides: list[Box] = [
+        (planes, (first_j, j[0]), (first_k, stop_k)),
+        (planes, (j[1], stop_j), (first_k, stop_k)),
+        (planes, j, (first_k, k[0])),
+        (planes, j, (k[1], stop_k)),
+    ]
+    return [side for side in sides if not is_empty(side)]
 
 
 def choose_core(extent: Shape3, fits: Callable[[Shape3], bool]) -> Shape3:

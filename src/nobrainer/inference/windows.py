@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -39,10 +40,12 @@ class Windows:
         self._core: Box = NOWHERE
         self._slabs: list[Interval] = []
 
-    def plan(self, content: Box, core: Box, planes: int) -> list[Interval]:
+    def plan(
+        self, content: Box, core: Box, planes: int, rows: np.ndarray | None = None
+    ) -> list[Interval]:
         """Choose the core and cut it into slabs.
 
-        Args: as for `Stream.plan`; the content does not matter here.
+        Args: as for `Stream.plan`; where the content is does not matter here.
         Returns: the slabs of `core` along the first axis, in order.
         """
         self._core, self._slabs = core, cut_slabs(core, planes)
