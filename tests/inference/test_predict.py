@@ -138,7 +138,8 @@ def _plain_passes(model: nn.Module, image: np.ndarray, n_draws: int) -> np.ndarr
     with torch.no_grad():
         for draw in plan_draws(model, SEED, n_draws):
             logits = realise(model, *draw)(torch.from_numpy(padded)[None, None])
-            draws.append(torch.softmax(logits, 1)[0][:, *inner].double().numpy())
+            logits = logits[0][:, *inner]
+            draws.append(torch.softmax(logits, 0).double().numpy())
     return np.stack(draws)
 
 
