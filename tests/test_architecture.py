@@ -79,7 +79,7 @@ INSIDE = {
         checkpoint
         job fabric
         options tally
-        averaging data_loss engine memory objective optimizer schedule
+        averaging data_loss engine memory objective optimizer schedule state_file
     """,
     "croissant": """
         dataset model

@@ -9,7 +9,7 @@ import pytest
 
 from nobrainer.errors import InputError
 from nobrainer.processing.segmentation import Segmentation
-from nobrainer.training import checkpoint_folder
+from nobrainer.training import loop
 from nobrainer.training.checkpoint import LAST
 from trainings import FailsAt, fit
 
@@ -66,14 +66,14 @@ def test_an_interrupted_training_keeps_its_weights_where_there_is_room(
                 raise KeyboardInterrupt
             return super().__call__(logits, label)
 
-    write = checkpoint_folder.write_checkpoint
+    write = loop.write_checkpoint
 
     def write_elsewhere(checkpoint, path):
         if path.parent.name in full:
             raise InputError(f"{path}: no space")
         write(checkpoint, path)
 
-    monkeypatch.setattr(checkpoint_folder, "write_checkpoint", write_elsewhere)
+    monkeypatch.setattr(loop, "write_checkpoint", write_elsewhere)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     folder, full = tmp_path / "checkpoints", {"checkpoints"}
     with pytest.raises(KeyboardInterrupt, match="the weights so far are in") as caught:

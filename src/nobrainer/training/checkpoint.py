@@ -1,21 +1,24 @@
-"""A training's state in one safetensors file: written atomically, no pickled code."""
+"""The checkpoint of a training: all that it needs to go on."""
 
 import json
-import os
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 from nobrainer.json_records import check_history, parse_json
 from nobrainer.recipe import Recipe
+from nobrainer.training.state_file import (
+    check_state,
+    pack_optimizer,
+    read_state,
+    unpack_optimizer,
+    with_prefix,
+    write_state,
+)
 from nobrainer.training.tally import Tally
 
 LAST, BEST, INTERRUPTED = (
@@ -63,55 +66,18 @@ def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 
     Raises: InputError where it cannot be written.
     """
-    # Clones: safetensors refuses tensors that share memory.
-    tensors = {f"model/{k}": _own(v) for k, v in checkpoint.weights.items()}
-    average = checkpoint.average or {}
-    tensors |= {f"average/{k}": _own(v) for k, v in average.items()}
-    scalars: dict[str, dict[str, Any]] = {}
-    for index, values in checkpoint.optimizer["state"].items():
-        for key, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer/{index}/{key}"] = _own(value)
-            else:
-                scalars.setdefault(str(index), {})[key] = value
+    tensors = {f"model/{k}": v for k, v in checkpoint.weights.items()}
+    tensors |= {f"average/{k}": v for k, v in (checkpoint.average or {}).items()}
+    moments, texts = pack_optimizer(checkpoint.optimizer, "optimizer")
     meta = {
         "recipe": checkpoint.recipe.to_json(),
         "history": json.dumps(checkpoint.history),
         "labels": checkpoint.labels.to_tsv(),
         "best": json.dumps(checkpoint.best),
-        "groups": json.dumps(checkpoint.optimizer["param_groups"]),
-        "scalars": json.dumps(scalars),
         "n_averaged": str(checkpoint.n_averaged),
         "tally": "" if checkpoint.tally is None else checkpoint.tally.to_json(),
     }
-    meta["sha256"] = _digest(tensors, meta)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Trainings that were killed have left their unfinished files.
-        for other in path.parent.glob(f".{path.name}.*"):
-            other.unlink()
-        save_file(tensors, partial, meta)
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot write the checkpoint: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _own(tensor: Tensor) -> Tensor:
-    return (
-        tensor.detach().cpu().contiguous().clone(memory_format=torch.contiguous_format)
-    )
-
-
-def _digest(tensors: dict[str, Tensor], meta: dict[str, str]) -> str:
-    """SHA-256 of everything in a checkpoint: safetensors keeps no checksum."""
-    digest = sha256(json.dumps(meta, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(name.encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    write_state(tensors | moments, meta | texts, path)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -119,12 +85,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises: InputError where it is missing, damaged, or of a newer version.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            meta = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot read the checkpoint: {error}") from error
+    tensors, meta = read_state(path)
     if "recipe" not in meta:
         raise InputError(f"{path}: is not a checkpoint of nobrainer")
     # The recipe comes first: a newer format may have other rules for the rest.
@@ -132,8 +93,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         recipe = Recipe.from_json(meta["recipe"])
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    if meta.pop("sha256", None) != _digest(tensors, meta):
-        raise InputError(f"{path}: the checkpoint has been damaged or changed")
+    check_state(tensors, meta, path)
     try:
         return _assemble(recipe, tensors, meta)
     except InputError as error:
@@ -201,30 +161,18 @@ def check_continues(old: Recipe, new: Recipe, directory: Path) -> None:
 def _assemble(
     recipe: Recipe, tensors: dict[str, Tensor], meta: dict[str, str]
 ) -> Checkpoint:
-    read: dict[str, Any] = {
-        name: parse_json(meta[name], "checkpoint")
-        for name in ("scalars", "best", "groups", "history")
-    }
-    state: dict[int, dict[str, Any]] = {
-        int(index): dict(values) for index, values in read["scalars"].items()
-    }
-    weights: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}}
-    for name, tensor in tensors.items():
-        kind, rest = name.split("/", 1)
-        if kind in weights:
-            weights[kind][rest] = tensor
-        else:
-            index, key = rest.split("/", 1)
-            state.setdefault(int(index), {})[key] = tensor
-    best = read["best"]
+    best: Any = parse_json(meta["best"], "checkpoint")
+    history: Any = parse_json(meta["history"], "checkpoint")
     return Checkpoint(
         recipe=recipe,
-        weights=weights["model"],
-        optimizer={"state": state, "param_groups": read["groups"]},
-        history=check_history(read["history"]),
+        weights=with_prefix(tensors, "model"),
+        optimizer=unpack_optimizer(
+            tensors, "optimizer", meta["groups"], meta["scalars"]
+        ),
+        history=check_history(history),
         labels=LabelTable.from_tsv(meta["labels"]),
         best=None if best is None else (best[0], best[1]),
-        average=weights["average"] or None,
+        average=with_prefix(tensors, "average") or None,
         # Checkpoints of earlier versions have neither of these.
         n_averaged=int(meta.get("n_averaged", "0")),
         tally=Tally.from_json(meta["tally"]) if meta.get("tally") else None,

@@ -9,13 +9,7 @@ from pathlib import Path
 
 from nobrainer.errors import InputError
 from nobrainer.system import check_writable
-from nobrainer.training.checkpoint import (
-    BEST,
-    INTERRUPTED,
-    LAST,
-    Checkpoint,
-    write_checkpoint,
-)
+from nobrainer.training.checkpoint import BEST, INTERRUPTED, LAST
 
 CHECKPOINT_S = 300.0
 """Seconds after which the state of an unfinished epoch is saved."""
@@ -99,12 +93,12 @@ class CheckpointFolder:
 
     Args:
         path: path of the folder; None keeps nothing.
-        snapshot: function that makes a checkpoint of the present state.
+        write: function that writes the present state to a file.
     """
 
-    def __init__(self, path: Path | None, snapshot: Callable[[], Checkpoint]) -> None:
+    def __init__(self, path: Path | None, write: Callable[[Path], None]) -> None:
         self.path = path
-        self._snapshot = snapshot
+        self._write = write
         self._resumable = ""
 
     def keep(self, where: str, *, best: bool = False) -> None:
@@ -119,10 +113,9 @@ class CheckpointFolder:
         if self.path is None:
             return
         try:
-            checkpoint = self._snapshot()
             if best:
-                write_checkpoint(checkpoint, self.path / BEST)
-            write_checkpoint(checkpoint, self.path / LAST)
+                self._write(self.path / BEST)
+            self._write(self.path / LAST)
             self._resumable = where
         except InputError as error:
             warnings.warn(
@@ -149,11 +142,10 @@ class CheckpointFolder:
 
     def _write_interrupted(self) -> Path:
         """Keep the weights, in a temporary folder if need be; returns the file."""
-        checkpoint = self._snapshot()
         if self.path is not None:
             with suppress(InputError):
-                write_checkpoint(checkpoint, self.path / INTERRUPTED)
+                self._write(self.path / INTERRUPTED)
                 return self.path / INTERRUPTED
         elsewhere = Path(tempfile.mkdtemp(prefix="nobrainer-"))
-        write_checkpoint(checkpoint, elsewhere / INTERRUPTED)
+        self._write(elsewhere / INTERRUPTED)
         return elsewhere / INTERRUPTED

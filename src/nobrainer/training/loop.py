@@ -23,6 +23,7 @@ from nobrainer.training.checkpoint import (
     Checkpoint,
     check_continues,
     read_checkpoint,
+    write_checkpoint,
 )
 from nobrainer.training.checkpoint_folder import CHECKPOINT_S, CheckpointFolder
 from nobrainer.training.fabric import Fabric
@@ -68,7 +69,7 @@ class Training:
         if self.config.averaging is not None:
             self.average = WeightAverage(self.model, self.config.averaging)
         self.folder = CheckpointFolder(
-            job.directory if fabric.is_global_zero else None, self._snapshot
+            job.directory if fabric.is_global_zero else None, self._write
         )
 
     def resume(self, directory: Path) -> None:
@@ -316,9 +317,10 @@ class Training:
             nullcontext() if self.average is None else self.average.applied(self.model)
         )
 
-    def _snapshot(self) -> Checkpoint:
+    def _write(self, path: Path) -> None:
+        """Write the present state to a file."""
         average = self.average
-        return Checkpoint(
+        checkpoint = Checkpoint(
             recipe=self.job.recipe,
             weights=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
@@ -329,6 +331,7 @@ class Training:
             n_averaged=0 if average is None else average.n_steps,
             tally=self.tally if self.tally.steps else None,
         )
+        write_checkpoint(checkpoint, path)
 
 
 @contextmanager
