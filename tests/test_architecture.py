@@ -25,7 +25,7 @@ LAYERS = """
     croissant model_card
     training
     inference
-    losses metrics
+    losses metrics generators
     models
     bayes data
     io provenance
@@ -74,19 +74,19 @@ INSIDE = {
     """,
     "training": """
         members own_network
-        loop
+        loop adversarial
         checkpoint_folder validation
         checkpoint
         job fabric
         options tally
-        averaging data_loss engine memory objective optimizer schedule state_file
+        averaging data_loss engine memory objective optimizer phases schedule state_file
     """,
     "croissant": """
         dataset model
         files vocabulary
     """,
     "model_card": """
-        card
+        card generator
         search training
         markdown
     """,
@@ -95,8 +95,13 @@ INSIDE = {
     """,
     "bundle": """
         bundle
-        place
+        generator place
         contents
+    """,
+    "generators": """
+        dcgan
+        progressive real label_maps
+        layers registry
     """,
     "models": """
         bayesian
@@ -131,6 +136,7 @@ INSIDE = {
         headers
     """,
     "recipe": """
+        generator
         recipe
         settings
         cohort search statement synthesis
@@ -149,7 +155,8 @@ INSIDE = {
         tiles intensities
     """,
     "figure": """
-        charts slices
+        charts samples
+        slices
         outlines
     """,
     "evaluation": """
@@ -161,13 +168,13 @@ INSIDE = {
         facts viewer document
     """,
     "processing": """
-        ensemble
+        ensemble generation
         segmentation
         readings
         fitting
         folds
-        assembly seen origins alike
-        learned prediction training_scans guard
+        assembly seen origins alike label_maps training_images
+        learned generated prediction training_scans guard
         dataset progress
         plan
     """,

@@ -46,7 +46,7 @@ def documented() -> Iterator[tuple[str, str, str]]:
     owner = ""
     place = {"The classes": "data.labels.LabelTable", "`Prediction`": "Prediction"}
     for heading, text in sections(API):
-        if heading in ("Dataset", "Segmentation"):
+        if heading in ("Dataset", "Segmentation", "Generation"):
             owner = heading
         if heading == "Coming from nobrainer 2":
             break

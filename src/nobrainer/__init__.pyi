@@ -20,6 +20,7 @@ from .errors import InputError as InputError
 from .evaluation import summarise as summarise
 from .processing.dataset import Dataset as Dataset
 from .processing.ensemble import Ensemble as Ensemble
+from .processing.generation import Generation as Generation
 from .processing.prediction import BatchError as BatchError
 from .processing.prediction import Prediction as Prediction
 from .processing.segmentation import Segmentation as Segmentation

@@ -15,18 +15,21 @@
 Nothing in it is code: no pickle is written or read.
 """
 
-from nobrainer.bundle.bundle import is_finished, load, save
+from nobrainer.bundle.bundle import is_finished, load, load_generator, save
 from nobrainer.bundle.contents import Bundle, pack_weights
+from nobrainer.bundle.generator import GeneratorBundle
 from nobrainer.bundle.place import check_place, digest, is_model, is_taken
 
 __all__ = [
     "Bundle",
+    "GeneratorBundle",
     "check_place",
     "digest",
     "is_finished",
     "is_model",
     "is_taken",
     "load",
+    "load_generator",
     "pack_weights",
     "save",
 ]

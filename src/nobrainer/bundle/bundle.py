@@ -1,8 +1,10 @@
 """Saving a model to a directory, and loading it from there."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from nobrainer.bundle.contents import (
+    LABELS,
     LISTED,
     OPTIONAL,
     RECIPE,
@@ -15,12 +17,22 @@ from nobrainer.bundle.contents import (
     refuse_newer_recipe,
     unpack,
 )
+from nobrainer.bundle.generator import (
+    GeneratorBundle,
+    pack_generator,
+    unpack_generator,
+)
 from nobrainer.bundle.place import find, put, read_file
 from nobrainer.errors import InputError
 from nobrainer.training.checkpoint import read_history
 
 
-def save(bundle: Bundle, directory: str | Path, *, overwrite: bool = False) -> Path:
+def save(
+    bundle: Bundle | GeneratorBundle,
+    directory: str | Path,
+    *,
+    overwrite: bool = False,
+) -> Path:
     """Write a model to a directory, all of it or nothing.
 
     A model that is replaced keeps its place until the new one takes it in one step.
@@ -39,7 +51,11 @@ def save(bundle: Bundle, directory: str | Path, *, overwrite: bool = False) -> P
     Raises:
         InputError: The directory is taken, or cannot be written (full disk).
     """
-    put(pack(bundle), directory, overwrite=overwrite)
+    if isinstance(bundle, GeneratorBundle):
+        contents = pack_generator(bundle)
+    else:
+        contents = pack(bundle)
+    put(contents, directory, overwrite=overwrite)
     return Path(directory)
 
 
@@ -57,6 +73,36 @@ def load(directory: str | Path) -> Bundle:
             changed or not the model's own, or a format newer than this software.
     """
     directory = find(Path(directory))
+    return unpack(directory, _read_checked(directory, OPTIONAL))
+
+
+def load_generator(directory: str | Path) -> GeneratorBundle:
+    """Read a generator that `save` wrote, checking every file first.
+
+    Args:
+        directory: The directory of the generator.
+
+    Returns:
+        The generator, its weights on the CPU.
+
+    Raises:
+        InputError: As for `load`.
+    """
+    directory = find(Path(directory))
+    contents = _read_checked(directory, (LABELS, *OPTIONAL))
+    return unpack_generator(directory, contents)
+
+
+def _read_checked(directory: Path, optional: Collection[str]) -> dict[str, bytes]:
+    """The files of a model, whose checksums are right.
+
+    Args:
+        directory: where they lie.
+        optional: those that may be missing.
+
+    Raises:
+        InputError: see `load`.
+    """
     if not directory.is_dir():
         raise InputError(
             f"{directory}: no such directory; give the one that the model was saved to"
@@ -68,7 +114,7 @@ def load(directory: str | Path) -> Bundle:
         name: read_file(directory / name)
         for name in LISTED
         # An optional file is both in the list and in the directory, or in neither.
-        if name not in OPTIONAL or name.encode() in sums or (directory / name).exists()
+        if name not in optional or name.encode() in sums or (directory / name).exists()
     }
     if sums != list_checksums(contents):
         damaged = directory / find_damaged(sums, contents)
@@ -76,7 +122,7 @@ def load(directory: str | Path) -> Bundle:
             f"{damaged}: truncated or changed since it "
             f"was saved (its SHA-256 is not the one in {SUMS}); copy the model again"
         )
-    return unpack(directory, contents)
+    return contents
 
 
 def is_finished(

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,12 +64,11 @@ class Bundle:
 
 def pack(bundle: Bundle) -> dict[str, bytes]:
     """All files of a model, the list of checksums last."""
-    history = "".join(json.dumps(row) + "\n" for row in bundle.history).encode()
     contents = {
         WEIGHTS: pack_weights(bundle.weights, bundle.recipe.model.weights),
         RECIPE: bundle.recipe.to_json().encode(),
         LABELS: bundle.labels.to_tsv().encode(),
-        HISTORY: history,
+        HISTORY: pack_history(bundle.history),
     }
     if bundle.calibration is not None:
         contents[CALIBRATION] = bundle.calibration.to_json().encode()
@@ -82,16 +81,26 @@ def pack(bundle: Bundle) -> dict[str, bytes]:
         bundle.quality,
         n_epochs=len(bundle.history),
     ).encode()
-    contents[CROISSANT] = _describe(bundle, contents).encode()
+    metadata = model_metadata(bundle.recipe, describe_files(contents))
+    contents[CROISSANT] = to_json(metadata).encode()
     contents[SUMS] = list_checksums(contents)
     return contents
 
 
-def _describe(bundle: Bundle, contents: Mapping[str, bytes]) -> str:
-    """The model and its files as Croissant metadata."""
+def pack_history(history: Iterable[Mapping[str, Any]]) -> bytes:
+    """The history of a training as the bytes of its file, a line a row."""
+    return "".join(json.dumps(row) + "\n" for row in history).encode()
+
+
+def describe_files(contents: Mapping[str, bytes]) -> list[FileEntry]:
+    """What the files of a model are, for its metadata.
+
+    Args:
+        contents: the files by name.
+    """
     safetensors = "https://huggingface.co/docs/safetensors"
     json_type = "application/json"
-    epochs = fields_of(_read_history(contents[HISTORY]))
+    epochs = fields_of(read_history(contents[HISTORY]))
     about: tuple[tuple[str, str, str, tuple[Field, ...]], ...] = (
         (WEIGHTS, safetensors, "State of the network, by parameter name.", ()),
         (RECIPE, json_type, "How the model was made.", ()),
@@ -101,7 +110,7 @@ def _describe(bundle: Bundle, contents: Mapping[str, bytes]) -> str:
         (QUALITY, json_type, "How the quality of its results is predicted.", ()),
         (CARD, "text/markdown", "The model card: what to know before using it.", ()),
     )
-    files = [
+    return [
         FileEntry(
             name=name,
             sha256=hashlib.sha256(contents[name]).hexdigest(),
@@ -113,7 +122,6 @@ def _describe(bundle: Bundle, contents: Mapping[str, bytes]) -> str:
         for name, encoding_format, description, fields in about
         if name in contents
     ]
-    return to_json(model_metadata(bundle.recipe, files))
 
 
 def pack_weights(weights: Mapping[str, torch.Tensor], kept: WeightsFormat) -> bytes:
@@ -160,7 +168,7 @@ def _in_format(name: str, tensor: torch.Tensor, kept: WeightsFormat) -> torch.Te
     return rounded
 
 
-def _unpack_weights(data: bytes, kept: WeightsFormat) -> dict[str, torch.Tensor]:
+def unpack_weights(data: bytes, kept: WeightsFormat) -> dict[str, torch.Tensor]:
     """The state that `pack_weights` packed, with the tensors that it rounded widened.
 
     Args:
@@ -195,10 +203,10 @@ def unpack(directory: Path, contents: Mapping[str, bytes]) -> Bundle:
     bundle = Bundle(
         recipe=recipe,
         weights=parsed(
-            WEIGHTS, lambda data: _unpack_weights(data, recipe.model.weights)
+            WEIGHTS, lambda data: unpack_weights(data, recipe.model.weights)
         ),
         labels=parsed(LABELS, lambda data: LabelTable.from_tsv(data.decode())),
-        history=parsed(HISTORY, _read_history),
+        history=parsed(HISTORY, read_history),
         calibration=fitted(
             CALIBRATION, lambda data: Calibration.from_json(data.decode())
         ),
@@ -276,5 +284,10 @@ def refuse_newer_recipe(data: bytes) -> None:
     refuse_newer(raw)
 
 
-def _read_history(data: bytes) -> tuple[dict[str, Any], ...]:
+def read_history(data: bytes) -> tuple[dict[str, Any], ...]:
+    """The rows that `pack_history` packed.
+
+    Raises:
+        InputError: a line is no such row.
+    """
     return check_history([parse_json(line, "history") for line in data.splitlines()])

@@ -7,13 +7,14 @@ trained model is described as a data set of files with a provenance.
 
 from nobrainer.croissant.dataset import write_dataset
 from nobrainer.croissant.files import Field, FileEntry, fields_of
-from nobrainer.croissant.model import model_metadata
+from nobrainer.croissant.model import generator_metadata, model_metadata
 from nobrainer.croissant.vocabulary import to_json
 
 __all__ = [
     "Field",
     "FileEntry",
     "fields_of",
+    "generator_metadata",
     "model_metadata",
     "to_json",
     "write_dataset",

@@ -1,12 +1,19 @@
 """Metadata of a trained model: its files, and the training that they came from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from nobrainer.croissant.files import FileEntry, file_object, record_set
 from nobrainer.croissant.vocabulary import describe, properties
-from nobrainer.recipe import FileRecord, Recipe, SearchRecord, Statement
+from nobrainer.recipe import (
+    FileRecord,
+    GeneratorRecipe,
+    Provenance,
+    Recipe,
+    SearchRecord,
+    Statement,
+)
 
 
 def model_metadata(recipe: Recipe, files: Sequence[FileEntry]) -> dict[str, Any]:
@@ -19,25 +26,73 @@ def model_metadata(recipe: Recipe, files: Sequence[FileEntry]) -> dict[str, Any]
     Returns:
         A JSON-LD document (Croissant 1.1 with PROV-O) for `to_json`.
     """
-    made = recipe.provenance
+    return _metadata(
+        recipe.model.name,
+        f"A {recipe.model.name} network that segments 3-D brain MRI into "
+        f"{recipe.data.n_classes} classes: weights, recipe and training history.",
+        recipe.provenance,
+        _parameters(recipe),
+        files,
+    )
+
+
+def generator_metadata(
+    recipe: GeneratorRecipe, files: Sequence[FileEntry]
+) -> dict[str, Any]:
+    """Describe a generator of images as `model_metadata` does a model.
+
+    Args:
+        recipe: how the generator was made.
+        files: its files.
+    """
+    name, images = recipe.generator.name, recipe.images
+    sides = " x ".join(map(str, images.shape))
+    labels = f" with labels of {images.n_classes} classes" if images.n_classes else ""
+    described = asdict(recipe)
+    return _metadata(
+        name,
+        f"A {name} generator of 3-D brain images of {sides} voxels{labels}: weights, "
+        "recipe and training history.",
+        recipe.provenance,
+        {
+            f"{part}.{key}": value
+            for part in ("generator", "images", "training")
+            for key, value in (described[part] or {}).items()
+        },
+        files,
+    )
+
+
+def _metadata(
+    name: str,
+    description: str,
+    made: Provenance,
+    parameters: Mapping[str, Any],
+    files: Sequence[FileEntry],
+) -> dict[str, Any]:
+    """Describe what a training has made.
+
+    Args:
+        name: name of the network.
+        description: what it is, in a sentence.
+        made: when and on what it was trained.
+        parameters: what was chosen for the training, by name.
+        files: its files.
+    """
     entities = [(r, _entity(i, r)) for i, r in enumerate(made.files)]
     learned_from = [e for r, e in entities if r.role.startswith("train-")]
     only_checked_on = [e for r, e in entities if not r.role.startswith("train-")]
     figures: dict[str, float] = made.metrics
     if made.search is not None:
         figures = figures | _search_figures(made.search)
-    name, stated = recipe.model.name, {}
-    statement = made.statement
+    stated, statement = {}, made.statement
     if statement is not None:
         name = statement.name
         stated = {"license": statement.licence, "citation": statement.citation}
     return describe(
         **stated,
         name=name,
-        description=(
-            f"A {recipe.model.name} network that segments 3-D brain MRI into "
-            f"{recipe.data.n_classes} classes: weights, recipe and training history."
-        ),
+        description=description,
         date=made.ended,
         distribution=[file_object(f.name, f) for f in files],
         record_sets=[record_set(f) for f in files if f.fields],
@@ -45,7 +100,9 @@ def model_metadata(recipe: Recipe, files: Sequence[FileEntry]) -> dict[str, Any]
         "additionalProperty": properties(figures),
         "prov:wasDerivedFrom": learned_from + _sources(statement),
         "prov:wasGeneratedBy": _training(
-            recipe, [{"@id": e["@id"]} for e in learned_from] + only_checked_on
+            made,
+            parameters,
+            [{"@id": e["@id"]} for e in learned_from] + only_checked_on,
         ),
     }
 
@@ -64,14 +121,16 @@ def _sources(statement: Statement | None) -> list[dict[str, Any]]:
     ]
 
 
-def _training(recipe: Recipe, used: list[dict[str, Any]]) -> dict[str, Any]:
+def _training(
+    made: Provenance, parameters: Mapping[str, Any], used: list[dict[str, Any]]
+) -> dict[str, Any]:
     """The training as an activity: when, after which search, from what, by what.
 
     Args:
-        recipe: how the model was made.
+        made: when, and with what software.
+        parameters: what was chosen for it, by name.
         used: the files that the training read.
     """
-    made = recipe.provenance
     informed_by: dict[str, Any] = {}
     if made.search is not None:
         informed_by = {"prov:wasInformedBy": _describe_search(made.search)}
@@ -91,7 +150,7 @@ def _training(recipe: Recipe, used: list[dict[str, Any]]) -> dict[str, Any]:
             }
             for package, version in sorted(made.versions.items())
         ],
-        "additionalProperty": properties(_parameters(recipe)),
+        "additionalProperty": properties(parameters),
     }
 
 

@@ -3,7 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 ABSENT = "\N{EN DASH}"
 """Stands for a figure that was not measured or is not defined."""
@@ -41,3 +42,12 @@ def mark(text: str) -> str:
     shown = re.sub(r"([\\`*\[\]<>|&~$])", r"\\\1", " ".join(text.split()))
     # Within a word an underscore is itself.
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", shown)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Nested values under dotted names."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

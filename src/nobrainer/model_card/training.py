@@ -1,13 +1,11 @@
 """The sections on what a model learned from, with which settings, and how well."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
 
 from nobrainer.data.labels import LabelTable
 from nobrainer.glossary import OF_TRAINING
-from nobrainer.model_card.markdown import mark, show, table
+from nobrainer.model_card.markdown import flat, mark, show, table
 from nobrainer.recipe import DataConfig, Recipe, Statement
 
 # The card speaks of these in words, or `recipe.json` is the place to look.
@@ -120,7 +118,7 @@ def tell_training(recipe: Recipe, n_epochs: int) -> str:
     }
     rows = [
         (name, value)
-        for name, value in _flat(settings)
+        for name, value in flat(settings)
         if not name.startswith(_TOLD) and value not in (None, (), "")
     ]
     seeds = recipe.provenance.member_seeds
@@ -131,15 +129,6 @@ def tell_training(recipe: Recipe, n_epochs: int) -> str:
         f"{told}Epochs trained: {n_epochs}{members}. The settings, by their names in "
         f"`recipe.json`:\n\n{table(['setting', 'value'], rows)}"
     )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Nested values under dotted names."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 _VALIDATED = {

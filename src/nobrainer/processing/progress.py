@@ -173,7 +173,10 @@ class ProgressBar:
             text += f", validation Dice {row['validation_dice']:.3f}"
         if "synthetic_validation_dice" in row:
             text += f" (images of label maps {row['synthetic_validation_dice']:.3f})"
-        text += f" ({row['seconds']:.0f} s)"
+        self.note(f"{text} ({row['seconds']:.0f} s)")
+
+    def note(self, text: str) -> None:
+        """Leave a line above the bar."""
         if not self._progress.disable:
             self._progress.print(text)
         self._tell(text)

@@ -5,6 +5,11 @@ preprocessing from here, so it cannot differ from training.
 """
 
 from nobrainer.recipe.cohort import Cohort, TrainingAppearance
+from nobrainer.recipe.generator import (
+    AdversarialConfig,
+    GeneratorRecipe,
+    ImagesConfig,
+)
 from nobrainer.recipe.recipe import (
     FORMAT_VERSION,
     FileRecord,
@@ -30,10 +35,13 @@ from nobrainer.recipe.synthesis import Synthesis
 __all__ = [
     "DEFAULT_LEARNING_RATE",
     "FORMAT_VERSION",
+    "AdversarialConfig",
     "Cohort",
     "DataConfig",
     "FileRecord",
     "Fold",
+    "GeneratorRecipe",
+    "ImagesConfig",
     "ModelConfig",
     "PreprocessConfig",
     "Provenance",

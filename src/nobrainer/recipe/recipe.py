@@ -145,11 +145,15 @@ class Recipe:
         """Read what `to_json` wrote.
 
         Raises:
-            InputError: the text is not JSON, a field is unknown or missing, or the
-                format is newer than this software.
+            InputError: the text is not JSON, is the recipe of a generator, a field is
+                unknown or missing, or the format is newer than this software.
         """
         raw = parse_json(text, "recipe")
         refuse_newer(raw)
+        if isinstance(raw, dict) and "generator" in raw:
+            raise InputError(
+                "is the recipe of a generator of images: load it with Generation.load"
+            )
         recipe = build_record(cls, raw, "recipe")
         # Saved again, a recipe of an older format is written in today's.
         return replace(recipe, format_version=FORMAT_VERSION)
