@@ -14,7 +14,7 @@ LAYERS = """
     cli utils prediction
     bids
     research results
-    report
+    report realism
     processing
     figure
     quality evaluation calibration ranking regions

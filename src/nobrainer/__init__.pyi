@@ -5,6 +5,7 @@ from . import figure as figure
 from . import models as models
 from . import quality as quality
 from . import ranking as ranking
+from . import realism as realism
 from . import regions as regions
 from . import report as report
 from . import research as research
