@@ -48,8 +48,6 @@ def documented() -> Iterator[tuple[str, str, str]]:
     for heading, text in sections(API):
         if heading in ("Dataset", "Segmentation", "Generation"):
             owner = heading
-        if heading == "Coming from nobrainer 2":
-            break
         tables = re.split(
             r"^\| function (?:of|in) `nobrainer\.(\w+)` ", text, flags=re.M
         )
