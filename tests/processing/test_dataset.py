@@ -251,3 +251,10 @@ def test_what_is_asked_for_comes_before_the_usual_number_of_patches(pairs):
     assert asked.batch(3).patches(foreground=1.0).config.patches_per_volume == 5
     maps = Dataset.from_label_maps([label for _, label in pairs], block_shape=[16] * 3)
     assert maps.config.patches_per_volume == 64
+
+
+def test_names_of_schemes_are_for_relabel(pairs):
+    with pytest.raises(InputError, match="'50-class': relabel takes the names of sche"):
+        Dataset.from_files(pairs).binarize("50-class")
+    usual = Dataset.from_files(pairs)
+    assert usual.normalize().reading == usual.reading

@@ -133,7 +133,7 @@ def foreground_values(labels: object) -> tuple[int, ...]:
     if not isinstance(labels, Collection) or isinstance(labels, str | bytes | Mapping):
         raise InputError(
             f"binarize takes nothing, a set of label values or a function, got "
-            f"{labels!r}"
+            f"{labels!r}: relabel takes the names of schemes and the paths of tables"
         )
     ids = tuple(sorted({parse_label(label, "binarize") for label in labels}))
     if not ids:

@@ -130,7 +130,7 @@ class Plan(OldFields):
 
     # --- how volumes are read
 
-    def normalize(self, name: str) -> Self:
+    def normalize(self, name: str = "zscore") -> Self:
         """Choose the intensity normalisation: "zscore", "minmax" or "none".
 
         "zscore" and "minmax" first turn over intensities of which the air is bright,
