@@ -133,23 +133,31 @@ def _measure_head(
     if not surely_none(look.is_stripped):
         bare = look.is_stripped.view(-1, 1, 1, 1) & ~read_table(look.is_brain, found)
         signal = signal * ~bare
-    signal = signal.flatten(1)
-    threshold = signal.mean(1, keepdim=True)
-    whole, above = signal.sum(1, keepdim=True), torch.empty_like(signal)
+    signal = signal.flatten(2)
+    n_voxels, whole = signal[0].numel(), _total(signal)
+    threshold, above = whole / n_voxels, torch.empty_like(signal)
     for _ in range(_THRESHOLD_STEPS):
         # As numbers, which a processor compares, multiplies and counts in one go.
         torch.gt(signal, threshold, out=above)
-        n, total = above.sum(1, keepdim=True), (signal * above).sum(1, keepdim=True)
-        before, n_rest = threshold, signal.shape[1] - n
+        n, total = _total(above), _total(signal * above)
+        before, n_rest = threshold, n_voxels - n
         rest = (whole - total) / n_rest.clamp_min(1)
         threshold = (total / n.clamp_min(1) + rest) / 2
         if surely_none(threshold != before):
             break
     # All voxels of a constant image count as head.
     torch.gt(signal, threshold, out=above)
-    above = above.maximum(signal == signal.amax(1, keepdim=True))
-    n = above.sum(1)
-    mean = (signal * above).sum(1) / n
-    variance = ((signal - mean[:, None]) ** 2 * above).sum(1) / n
-    spread = variance.sqrt()
-    return mean, torch.where(spread > 0, spread, 1.0)
+    above = above.maximum(signal == signal.amax((1, 2), keepdim=True))
+    n = _total(above)
+    mean = _total(signal * above) / n
+    spread = (_total((signal - mean) ** 2 * above) / n).sqrt()
+    return mean.flatten(), torch.where(spread > 0, spread, 1.0).flatten()
+
+
+def _total(x: Tensor) -> Tensor:
+    """Sums over the voxels of images (B, I, J), (B, 1, 1).
+
+    Each plane is summed by one thread, so that they do not depend on how many there
+    are: an image is the same in this process and in one of several beside it.
+    """
+    return x.sum(2, keepdim=True).sum(1, keepdim=True)
