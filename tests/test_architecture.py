@@ -98,6 +98,10 @@ INSIDE = {
         generator place
         contents
     """,
+    "glossary": """
+        figures generators
+        metric
+    """,
     "generators": """
         dcgan
         progressive real label_maps
