@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from torch import nn
 
+from nobrainer.generators import GENERATORS
 from nobrainer.models import MODELS, describe_models, print_models
 
 
@@ -24,7 +25,10 @@ def own_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_every_model_has_a_line_that_says_what_it_is() -> None:
     lines = describe_models()
-    assert [line.name for line in lines] == sorted(MODELS)
+    names = [line.name for line in lines]
+    assert names == [*sorted(MODELS), *sorted(GENERATORS)]
+    generators = [line.name for line in lines if line.kind == "generation"]
+    assert generators == sorted(GENERATORS)
     kinds = {line.name: line.kind for line in lines}
     assert kinds["kwyk"] == "Bayesian segmentation"
     assert kinds["unet"] == "segmentation"
@@ -37,7 +41,7 @@ def test_every_model_has_a_line_that_says_what_it_is() -> None:
 def test_models_are_printed_in_columns(capsys: pytest.CaptureFixture[str]) -> None:
     print_models()
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(MODELS)
+    assert len(lines) == len(MODELS) + len(GENERATORS)
     (own,) = [line for line in lines if line.startswith("my_net ")]
     assert own.endswith("  registered by you      A network \\x1b[2Jof mine.")
     (unet,) = [line for line in lines if line.startswith("unet ")]

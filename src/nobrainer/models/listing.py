@@ -7,6 +7,7 @@ from nobrainer.errors import printable
 from nobrainer.models.registry import MODELS
 
 PLAIN, BAYESIAN, SEVERAL = "segmentation", "Bayesian segmentation", "ensemble"
+GENERATION = "generation"
 _SHIPPED = {
     "unet": (PLAIN, "U-Net of MONAI: strided and transposed convolutions"),
     "attention_unet": (PLAIN, "U-Net of MONAI whose skips are weighted by attention"),
@@ -23,14 +24,21 @@ _SHIPPED = {
 }
 """The kind of each model that comes with nobrainer, and what it is. They stand here
 because some networks take seconds to load."""
+_GENERATORS = {
+    "progressivegan": "heads of a network that grows from coarse to fine",
+    "dcgan": "heads of a network of one resolution",
+    "label_synthesis": "images of label maps, with random shapes and contrasts",
+}
+"""What `Generation` takes, and what each of them makes."""
 
 
 class ModelLine(NamedTuple):
     """A model in a list of models.
 
-    name: the name that `get`, `build` and `Segmentation` take.
+    name: the name that `get`, `build` and `Segmentation` take; of the kind
+        "generation" the name that `Generation` takes.
     kind: what it is for: "segmentation", "Bayesian segmentation" (it draws weights),
-        "ensemble", or "registered by you".
+        "ensemble", "generation" of images, or "registered by you".
     summary: what it is, in a line.
     """
 
@@ -40,8 +48,14 @@ class ModelLine(NamedTuple):
 
 
 def describe_models() -> list[ModelLine]:
-    """The models of the registry, by name, with what they are; nothing is loaded."""
-    return [ModelLine(name, *_described(name)) for name in sorted(MODELS)]
+    """The models that there are, with what they are; nothing is loaded.
+
+    Returns: a line for each network of the registry by name, then for each generator.
+    """
+    networks = [ModelLine(name, *_described(name)) for name in sorted(MODELS)]
+    return networks + [
+        ModelLine(name, GENERATION, text) for name, text in sorted(_GENERATORS.items())
+    ]
 
 
 def print_models() -> None:
