@@ -75,9 +75,14 @@ class Histograms:
             where: where the part lies.
             logits: logits on the CPU, float32.
         """
+        is_constant = not any(logits.stride()[1:])
+        if is_constant and torch.softmax(logits[:, 0, 0, 0], 0)[0] >= _SURE:
+            # Of the field around the scan's content one voxel tells all.
+            return
         probabilities = torch.softmax(logits, 0)
         inside = probabilities[0] < _SURE
-        rows = probabilities[:, inside]
+        at = inside.flatten().nonzero()[:, 0]
+        rows = probabilities.flatten(1).index_select(1, at)
         shares = rows.new_zeros(int(self._shared.max()) + 1, rows.shape[1])
         shares.index_add_(0, self._shared, rows)
         self._shares.append((shares * _UNITS).round().to(torch.int16))

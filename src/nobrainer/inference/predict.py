@@ -150,7 +150,8 @@ class VolumePrediction:
     sampling: size of tiles and slabs.
     scaling: change of the logits that calibrates them; None leaves them as they are.
     n_classes: number of channels of the network's output.
-    on_tile, on_pass, on_logits: see `nobrainer.inference.predictor.Predictor`.
+    on_tile, on_pass, on_logits: see `nobrainer.inference.predictor.Predictor`; without
+        on_tile there are no statistics and no counts.
     likelihood: what the scan's own intensities add to the logits; None adds nothing.
     streams: for each network used so far, what computes its layers slab by slab.
     """
@@ -163,7 +164,7 @@ class VolumePrediction:
     sampling: Sampling
     scaling: Scaling | None
     n_classes: int
-    on_tile: Callable[[TileResult], None]
+    on_tile: Callable[[TileResult], None] | None
     on_pass: Callable[[int, int], None]
     on_logits: OnLogits | None
     likelihood: Likelihood | None = None
@@ -219,18 +220,17 @@ class VolumePrediction:
         for work in full:
             moments: dict[Tile, RunningMoments] = defaultdict(RunningMoments)
             for n, part, seen, last in self._run(work):
-                label = moments[part].update(seen, last)
-                counts[n] += (
-                    torch.bincount(label.flatten(), minlength=self.n_classes)
-                    .cpu()
-                    .numpy()
-                )
+                if self.on_tile is not None:
+                    label = moments[part].update(seen, last).flatten()
+                    found = torch.bincount(label, minlength=self.n_classes)
+                    counts[n] += found.cpu().numpy()
                 if self.on_logits is not None:
                     self.on_logits(n, part.where, last.unscaled(seen).cpu())
                 done += 1
                 self.on_pass(done, total)
-            for part, sums in moments.items():
-                self.on_tile(_result(sums.result(), part))
+            if self.on_tile is not None:
+                for part, sums in moments.items():
+                    self.on_tile(_result(sums.result(), part))
         if rest:
             counts += self._fill(rest, stride, lambda n: self.on_pass(done + n, total))
         return counts
@@ -259,6 +259,8 @@ class VolumePrediction:
                 for tile, axes in zip(tiles, phases, strict=True):
                     self.on_logits(n, tile.where, _repeat(logits, axes))
             on_draw(n + 1)
+        if self.on_tile is None:
+            return counts
         statistics = [values.cpu() for values in moments.result()]
         for tile, axes in zip(tiles, phases, strict=True):
             repeated = (_repeat(values, axes) for values in statistics)
@@ -345,14 +347,15 @@ class VolumePrediction:
                 network, window, roi, self.sampling.batch_size, self.background
             )
             last = self._last(None, whole)
-            label = moments.update(logits[0], last)
-            counts[n] += (
-                torch.bincount(label.flatten(), minlength=self.n_classes).cpu().numpy()
-            )
+            if self.on_tile is not None:
+                label = moments.update(logits[0], last).flatten()
+                found = torch.bincount(label, minlength=self.n_classes)
+                counts[n] += found.cpu().numpy()
             if self.on_logits is not None:
                 self.on_logits(n, whole.where, last.unscaled(logits[0]).cpu())
             self.on_pass(n + 1, len(counts))
-        self.on_tile(_result(moments.result(), whole))
+        if self.on_tile is not None:
+            self.on_tile(_result(moments.result(), whole))
         return counts
 
     def _last(

@@ -100,7 +100,7 @@ class Predictor:
         histograms = Histograms(image, self.evidence.shared)
         means = plan_draws(self.model, self.sampling.seed, 0)
         first = replace(self, scaling=None, on_pass=lambda done, total: None)
-        first._run(means, image, background, lambda tile: None, histograms.keep, None)
+        first._run(means, image, background, None, histograms.keep, None)
         return histograms.fit(self.evidence.weight)
 
     def _run(
@@ -108,7 +108,7 @@ class Predictor:
         plan: list[Draw],
         image: np.ndarray,
         background: float,
-        on_tile: Callable[[TileResult], None],
+        on_tile: Callable[[TileResult], None] | None,
         on_logits: OnLogits | None,
         likelihood: Likelihood | None,
     ) -> np.ndarray:
