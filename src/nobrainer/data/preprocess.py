@@ -156,7 +156,8 @@ def zscore(image: np.ndarray, *, clip: bool = True) -> np.ndarray:
     # The head of a two-valued image is flat: fall back to the spread of the whole.
     spread = head.std(dtype=np.float64) or image.std(dtype=np.float64) or 1.0
     centred = image - np.float32(head.mean(dtype=np.float64))
-    return centred / np.float32(spread)
+    centred /= np.float32(spread)
+    return centred
 
 
 def is_head(image: np.ndarray) -> np.ndarray:
