@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.speed import data, growth, predict, processes, report, train
+from benchmarks.speed import builds, data, growth, predict, processes, report, train
 from benchmarks.speed.limits import Limits
 from benchmarks.speed.measure import Options, Table
 
@@ -34,6 +34,7 @@ SECTIONS: dict[str, Callable[[Options, Limits], list[Table]]] = {
     "predict": predict.run,
     "memory": processes.memory,
     "growth": growth.run,
+    "builds": builds.run,
 }
 """Every run measures the limits; alone, "limits" measures nothing else."""
 
@@ -102,6 +103,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, help="default 5, with --quick 2")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--other", type=Path, help="folder src of a build to compare with: 'builds'"
+    )
     parser.add_argument("--output-dir", type=Path, default=Path("bench-output"))
     args = parser.parse_args()
 
@@ -113,6 +117,7 @@ def main() -> None:
         repeats=args.repeats or (2 if args.quick else 5),
         quick=args.quick,
         bfloat16=has_bfloat16(device),
+        other=args.other,
     )
     args.output_dir.mkdir(parents=True, exist_ok=True)
     described = machine(options)

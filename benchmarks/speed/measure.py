@@ -16,13 +16,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks for."""
+    """What the command line asks for.
+
+    `other` is the folder `src` of another build, which this one is compared with.
+    """
 
     device: torch.device
     threads: int
     repeats: int
     quick: bool
     bfloat16: bool
+    other: Path | None = None
 
     @property
     def few(self) -> int:

@@ -34,13 +34,30 @@ STARTS = {
 }
 
 
-def peak(script: str, options: Options, **arguments: object) -> dict[str, float]:
-    """Run a script of `scripts/` by itself and read its peaks of memory, MiB."""
-    arguments |= {"threads": options.threads, "device": options.device.type}
+def peak(
+    script: str,
+    options: Options,
+    *,
+    source: Path | None = None,
+    one_thread: bool = False,
+    **arguments: object,
+) -> dict[str, float]:
+    """Run a script of `scripts/` by itself and read its peaks of memory, MiB.
+
+    `source` is the folder from which it takes nobrainer; None takes what is installed.
+    """
+    n_threads = 1 if one_thread else options.threads
+    arguments |= {"threads": n_threads, "device": options.device.type}
+    environment = os.environ | ({"PYTHONPATH": str(source)} if source else {})
     command = [sys.executable, "-m", f"benchmarks.speed.scripts.{script}"]
     command += [f"--{name}={value}" for name, value in arguments.items()]
     done = subprocess.run(
-        command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from benchmarks.speed.builds import OTHER, THIS
 from benchmarks.speed.growth import exponent
 from benchmarks.speed.measure import Case, Table
 from benchmarks.speed.predict import PLAIN, REDRAWN
@@ -23,6 +24,7 @@ FACTS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "peak_gpu_mib": ("peak on the GPU, MiB", "{:.0f}".format),
     "peak_over_first": ("peak / first", "{:.3f}".format),
     "cpu_s": ("CPU seconds", "{:.2f}".format),
+    "wall_s": ("seconds on the clock", "{:.1f}".format),
 }
 """Heading and format of the figures that tables show beside time."""
 
@@ -136,6 +138,22 @@ def goals(tables: Sequence[Table], device: torch.device) -> list[Goal]:
         if key.startswith("growth"):
             slope = exponent(table)[0]
             most(f"{table.title}: exponent", slope, 1.05)
+    for n_classes, bound_mib in ((33, 1.5 * 1024), (50, 1.7 * 1024)):
+        if table := by_key.get(f"builds/8x2/256/{n_classes}/10"):
+            least(f"{table.title}: the other build / this", table.ratio(OTHER), 2.5)
+            here = table.cases[THIS].facts["peak_mib"]
+            most(f"{table.title}: peak, MiB", here, bound_mib)
+    two, many = (by_key.get(f"builds/8x4/256/{n}/1") for n in (2, 33))
+    if two and many:
+        times = many.cases[THIS].median / two.cases[THIS].median
+        most(f"{many.title}: times those of 2 classes", times, 1.3)
+    if table := by_key.get("builds/small/256"):
+        share = table.ratio(THIS, OTHER)
+        most(f"{table.title}: share of the other build's", share, 0.7)
+    if table := by_key.get("builds/brain/256"):
+        facts = table.cases[THIS].facts
+        most(f"{table.title}: seconds on the clock", facts["wall_s"], 60)
+        most(f"{table.title}: peak, MiB", facts["peak_mib"], 2048)
     if table := by_key.get("startup"):
         for row, bound in (("import nobrainer", 0.5), ("nobrainer --help", 1)):
             most(f"{row}, s", table.cases[row].median, bound)

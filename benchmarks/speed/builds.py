@@ -1,0 +1,104 @@
+"""This build of nobrainer beside another one, in processes that take turns.
+
+Times are CPU seconds of one thread, which a busy machine changes less than the clock's.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from benchmarks.speed.inputs import SMALL, write_heads
+from benchmarks.speed.limits import Limits
+from benchmarks.speed.measure import ROOT, Case, Options, Table, alternate
+from benchmarks.speed.processes import peak
+
+import nobrainer as nb
+
+THIS, OTHER = "this build", "the other build"
+DEEP = {"base_filters": 8, "levels": 4}
+NETWORKS = (
+    *((SMALL, n_classes, 10) for n_classes in (2, 33, 50)),
+    *((DEEP, n_classes, 1) for n_classes in (2, 33)),
+)
+"""Network, classes and draws of each table."""
+
+Measure = Callable[[Path], dict[str, float]]
+"""CPU seconds and other figures of a process that takes nobrainer from a folder."""
+
+
+def run(options: Options, _: Limits) -> list[Table]:
+    """A table for each network, and one for each way to use the command."""
+    if options.other is None:
+        return []
+    size = 64 if options.quick else 256
+    tables = []
+    for network, n_classes, n_draws in NETWORKS:
+        shape = "x".join(map(str, network.values()))
+        measure = partial(_predict, options, size, network, n_classes, n_draws)
+        title = f"{size}³ head, {shape}, {n_classes} classes, {n_draws} draws, CPU s"
+        key = f"builds/{shape}/{size}/{n_classes}/{n_draws}"
+        tables.append(_table(options, key, title, measure))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ((image, _label),) = write_heads(folder, size, 1)
+        small = _small_model(folder)
+        for key, model, n_draws in (("small", small, 1), ("brain", "brain", 5)):
+            measure = partial(_command, options, image, str(model), n_draws)
+            title = f"nobrainer predict, {size}³, {key}, {n_draws} draws, CPU s"
+            tables.append(_table(options, f"builds/{key}/{size}", title, measure))
+    return tables
+
+
+def _table(options: Options, key: str, title: str, measure: Measure) -> Table:
+    """Measure both builds in turn."""
+    assert options.other is not None
+    found: dict[str, list[dict[str, float]]] = {THIS: [], OTHER: []}
+
+    def once(row: str, source: Path) -> float:
+        found[row].append(measure(source))
+        return found[row][-1]["cpu_s"]
+
+    sources = {THIS: ROOT / "src", OTHER: options.other.resolve()}
+    cases = {row: partial(once, row, source) for row, source in sources.items()}
+    samples = alternate(cases, max(1, options.few - 1))
+    rows = {}
+    for row, times in samples.items():
+        facts = {k: max(one[k] for one in found[row]) for k in ("peak_mib", "wall_s")}
+        rows[row] = Case(times, facts=facts)
+    return Table("builds", key, title, "", THIS, rows)
+
+
+def _predict(
+    options: Options,
+    size: int,
+    network: dict[str, int],
+    n_classes: int,
+    n_draws: int,
+    source: Path,
+) -> dict[str, float]:
+    """Predict a head in memory, by a process of its own."""
+    arguments = {"size": size, "classes": n_classes, "draws": n_draws, **network}
+    found = peak("peak_nobrainer", options, source=source, one_thread=True, **arguments)
+    return {**found, "wall_s": found["seconds"]}
+
+
+def _command(
+    options: Options, image: str, model: str, n_draws: int, source: Path
+) -> dict[str, float]:
+    """Predict a file with the command, cold, on as many cores as there are."""
+    arguments = {"image": image, "model": model, "draws": n_draws}
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        found = peak("command", options, source=source, folder=folder, **arguments)
+        return found | {"wall_s": time.perf_counter() - started}
+
+
+def _small_model(folder: Path) -> Path:
+    """A model of two classes, trained for a step."""
+    place = folder / "training"
+    place.mkdir()
+    train = nb.Dataset.from_files(write_heads(place, 32, 1)).patches(per_volume=2)
+    model = nb.Segmentation("bayesian_vnet", SMALL)
+    return Path(model.fit(train, epochs=1, verbose=False).save(folder / "model"))
