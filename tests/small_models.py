@@ -115,6 +115,7 @@ def noise(
     """Images of a shape that the model of `case` takes."""
     generator = torch.Generator().manual_seed(2)
     shape = SHAPES.get(case, shape)
+    batch = 1 if case == "swin_unetr" else batch
     return torch.randn(batch, channels, *shape, generator=generator)
 
 

@@ -64,7 +64,7 @@ def filepaths(tmp_path_factory: pytest.TempPathFactory) -> Pairs:
 def dataset(filepaths: Pairs) -> Dataset:
     made = Dataset.from_files(filepaths[:3], block_shape=BLOCK_SHAPE, n_classes=2)
     # Not in the programs, which leave the number of patches as it is.
-    return made.batch(2).binarize().patches(per_volume=96)
+    return made.batch(2).binarize().patches(per_volume=48)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_page_7_trains_by_hand_and_by_fit(filepaths: Pairs) -> None:
     for image, label in filepaths[:3]:
         volume, truth = (nib.load(path).get_fdata() for path in (image, label))
         for patch, classes in extract_patches(
-            volume, truth, block_shape=BLOCK_SHAPE, n_patches=20, binarize=True
+            volume, truth, block_shape=BLOCK_SHAPE, n_patches=12, binarize=True
         ):
             images.append(patch)
             labels.append(classes)

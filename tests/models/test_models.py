@@ -235,7 +235,7 @@ def test_only_what_has_a_divergence_carries_its_weight(name):
 def test_output_has_the_classes_and_grid_asked_for(name):
     model = small(name, in_channels=2, n_classes=5)
     image = noise(name, channels=2, shape=(8, 12, 4 * model.stride))
-    assert model(image).shape == (2, 5, *image.shape[2:])
+    assert model(image).shape == (len(image), 5, *image.shape[2:])
 
 
 @pytest.mark.parametrize("name", [c for c in CASES if "base_filters" in small_args(c)])

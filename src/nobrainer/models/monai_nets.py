@@ -18,7 +18,8 @@ from nobrainer.errors import InputError
 from nobrainer.models.reach import check_levels
 from nobrainer.types import Shape3
 
-Entry = Callable[..., nn.Module]
+Args = dict[str, Any]
+Entry = Callable[[int, int, Args], nn.Module]
 LEFT_OUT = (
     *("hyena", "in_channels", "norm_layer", "num_groups", "out_channels"),
     *("save_attn", "spatial_dims", "use_conv_final", "use_hyena"),
@@ -28,28 +29,33 @@ of images with three axes, or no logits, or cannot be kept in a file."""
 
 
 def takes_arguments_of(
-    network: Callable[..., nn.Module], **usual: Any
-) -> Callable[[Entry], Entry]:
+    network: Callable[..., nn.Module], usual: Args | None = None
+) -> Callable[[Entry], Callable[..., nn.Module]]:
     """Give a function the signature of a network of MONAI, and its usual arguments.
 
     Args:
         network: the class of MONAI.
         usual: what arguments are that have no default in MONAI.
+
+    Returns: what makes the entry of the registry of a function that takes the channels
+        of the image, the number of classes, and the other arguments as a dictionary.
     """
     kind = Parameter.KEYWORD_ONLY
     named = {"in_channels": 1, "n_classes": 2}
     for name, parameter in signature(network).parameters.items():
         if not name.startswith(LEFT_OUT):
-            named[name] = usual.get(name, parameter.default)
-    parameters = [Parameter(name, kind, default=usual) for name, usual in named.items()]
+            named[name] = (usual or {}).get(name, parameter.default)
+    parameters = [Parameter(name, kind, default=value) for name, value in named.items()]
 
-    def dress(entry: Entry) -> Entry:
+    def dress(entry: Entry) -> Callable[..., nn.Module]:
         def build(**args: Any) -> nn.Module:
             bound = signature(build).bind(**args)
             bound.apply_defaults()
-            check_size(bound.arguments["in_channels"], bound.arguments["n_classes"], 1)
-            _check_rates(bound.arguments)
-            return entry(**bound.arguments)
+            given = bound.arguments
+            n_channels, n_classes = given.pop("in_channels"), given.pop("n_classes")
+            check_size(n_channels, n_classes, 1)
+            _check_rates(given)
+            return entry(n_channels, n_classes, given)
 
         build.__name__ = build.__qualname__ = entry.__name__
         build.__module__, build.__doc__ = entry.__module__, entry.__doc__
@@ -61,8 +67,10 @@ def takes_arguments_of(
     return dress
 
 
-@takes_arguments_of(AttentionUnet, channels=(16, 32, 64, 128), strides=(2, 2, 2))
-def attention_unet(in_channels: int, n_classes: int, **monai: Any) -> nn.Module:
+@takes_arguments_of(
+    AttentionUnet, {"channels": (16, 32, 64, 128), "strides": (2, 2, 2)}
+)
+def attention_unet(in_channels: int, n_classes: int, monai: Args) -> nn.Module:
     """U-Net whose skips are weighted by what the level below has found.
 
     Where MONAI joins both ways it takes an instance norm, which looks at the whole
@@ -88,7 +96,7 @@ def attention_unet(in_channels: int, n_classes: int, **monai: Any) -> nn.Module:
 
 
 @takes_arguments_of(SegResNet)
-def segresnet(in_channels: int, n_classes: int, **monai: Any) -> nn.Module:
+def segresnet(in_channels: int, n_classes: int, monai: Args) -> nn.Module:
     """Encoder-decoder of residual blocks, whose decoder is light.
 
     Its norms look at the whole window, so overlapping windows are blended. Its dropout,
@@ -117,8 +125,8 @@ def segresnet(in_channels: int, n_classes: int, **monai: Any) -> nn.Module:
     return _carrying(network, 2 ** (n_down - 1), None, monai["init_filters"])
 
 
-@takes_arguments_of(UNETR, img_size=(96, 96, 96))
-def unetr(in_channels: int, n_classes: int, **monai: Any) -> nn.Module:
+@takes_arguments_of(UNETR, {"img_size": (96, 96, 96)})
+def unetr(in_channels: int, n_classes: int, monai: Args) -> nn.Module:
     """Transformer over patches of 16³, and a decoder of convolutions.
 
     It takes images of one shape alone, `img_size`: training needs patches of this
@@ -154,7 +162,7 @@ def unetr(in_channels: int, n_classes: int, **monai: Any) -> nn.Module:
 
 
 @takes_arguments_of(SwinUNETR)
-def swin_unetr(in_channels: int, n_classes: int, **monai: Any) -> nn.Module:
+def swin_unetr(in_channels: int, n_classes: int, monai: Args) -> nn.Module:
     """Transformer over shifted windows at several resolutions, and a decoder.
 
     It looks at the whole window, so overlapping windows are blended. Sides are
@@ -175,7 +183,7 @@ def swin_unetr(in_channels: int, n_classes: int, **monai: Any) -> nn.Module:
 
 
 @takes_arguments_of(HighResNet)
-def highresnet(in_channels: int, n_classes: int, **monai: Any) -> nn.Module:
+def highresnet(in_channels: int, n_classes: int, monai: Args) -> nn.Module:
     """Residual blocks of dilated convolutions at full resolution.
 
     With batch norm it is local: prediction does not depend on how a scan is cut. Its
@@ -218,7 +226,7 @@ def _carrying(
     return network
 
 
-def _check_rates(args: dict[str, Any]) -> None:
+def _check_rates(args: Args) -> None:
     """Refuse rates of dropout that leave nothing."""
     for name, value in args.items():
         if "drop" not in name or not isinstance(value, int | float):
