@@ -229,8 +229,9 @@ class VolumePrediction:
                 done += 1
                 self.on_pass(done, total)
             if self.on_tile is not None:
-                for part, sums in moments.items():
-                    self.on_tile(_result(sums.result(), part))
+                for part in list(moments):
+                    # What was handed over gives room to what others make of it.
+                    self.on_tile(_result(moments.pop(part).result(), part))
         if rest:
             counts += self._fill(rest, stride, lambda n: self.on_pass(done + n, total))
         return counts
