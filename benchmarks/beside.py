@@ -1,13 +1,15 @@
 """Prediction and training steps beside other work on the same cores.
 
     python benchmarks/beside.py --competitors 0 1 4
+    python benchmarks/beside.py --threads ours one     # without those that take minutes
 
 Each row is a fresh process that predicts a volume and trains a few steps, with threads
 that spin while they wait, with threads that sleep at once, with threads that spin for
 microseconds and then sleep (what `import nobrainer` sets up), and with one thread, in
-turn. Competitors are processes that compute without end. The
-ideal share is the processor time of one thread divided by the cores, times what the
-competitors take of them: (cores + competitors) / cores.
+turn. Competitors are processes that compute without end. The ideal share is the
+processor time of one thread divided by the cores, times what the competitors take of
+them: (cores + competitors) / cores. Where the machine has other work besides, its load
+says so, and only rows of one round can be compared.
 """
 
 import argparse
@@ -20,10 +22,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# Before torch, which would else be set up already.
+from nobrainer import models  # isort: skip
 import numpy as np
 import torch
 
-from nobrainer import models
 from nobrainer.cores import count_cores
 from nobrainer.inference.predict import Sampling
 from nobrainer.inference.predictor import Predictor
@@ -32,7 +35,7 @@ THREADS = {
     "spinning": {"OMP_WAIT_POLICY": "active"},
     "sleeping": {"OMP_WAIT_POLICY": "passive"},
     "ours": {"GOMP_SPINCOUNT": "1000"},
-    "one": {"OMP_NUM_THREADS": "1"},
+    "one": {"GOMP_SPINCOUNT": "1000", "OMP_NUM_THREADS": "1"},
 }
 
 
@@ -96,6 +99,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=128, help="voxels of the volume")
     parser.add_argument("--steps", type=int, default=30, help="steps of the training")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", nargs="+", choices=THREADS, default=list(THREADS))
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -104,14 +108,16 @@ def main() -> None:
     again = [sys.executable, __file__, "--measure", "--side", str(args.side)]
     again += ["--steps", str(args.steps)]
     cores = count_cores()
-    print(f"{cores} cores\n\n| others | threads | work | wall s | CPU s |")
-    print("|---|---|---|---|---|")
+    print(f"{cores} cores, load {os.getloadavg()[0]:.1f} before\n")
+    print("| others | threads | work | wall s | CPU s | / one thread | / ideal share |")
+    print("|---|---|---|---|---|---|---|")
+    kinds = {kind: THREADS[kind] for kind in dict.fromkeys([*args.threads, "one"])}
     for number in args.competitors:
-        rows: dict[str, list[dict[str, dict[str, float]]]] = {k: [] for k in THREADS}
+        rows: dict[str, list[dict[str, dict[str, float]]]] = {k: [] for k in kinds}
         with competitors(number):
             # In turn, so that a slow minute affects all of them.
             for _ in range(args.repeats):
-                for kind, variables in THREADS.items():
+                for kind, variables in kinds.items():
                     run = subprocess.run(
                         again,
                         env=os.environ | variables,
@@ -121,18 +127,23 @@ def main() -> None:
                     )
                     rows[kind].append(json.loads(run.stdout))
         for work in ("predict", "train"):
+            of_one = [found[work] for found in rows["one"]]
+            alone = statistics.median(found["cpu_s"] for found in of_one)
+            ideal = alone / cores * (cores + number) / cores
             for kind, found in rows.items():
                 wall, cpu = (
                     statistics.median(one[work][what] for one in found)
                     for what in ("wall_s", "cpu_s")
                 )
+                pairs = zip(found, of_one, strict=True)
+                ratio = statistics.median(
+                    one[work]["wall_s"] / other["wall_s"] for one, other in pairs
+                )
                 print(
-                    f"| {number} | {kind} | {work} | {wall:.2f} | {cpu:.2f} |",
+                    f"| {number} | {kind} | {work} | {wall:.2f} | {cpu:.2f} "
+                    f"| {ratio:.2f} | {wall / ideal:.2f} |",
                     flush=True,
                 )
-            alone = statistics.median(one[work]["cpu_s"] for one in rows["one"])
-            ideal = alone / cores * (cores + number) / cores
-            print(f"| {number} | ideal share | {work} | {ideal:.2f} | |", flush=True)
 
 
 if __name__ == "__main__":
