@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--n-new", type=int, default=40)
     parser.add_argument("--n-generated", type=int, default=100)
     parser.add_argument("--resolutions", type=int, nargs="+", default=[4, 8, 16, 32])
-    parser.add_argument("--steps", type=int, nargs="+", default=[600, 600, 900, 500])
+    parser.add_argument("--steps", type=int, nargs="+", default=[300, 400, 800, 1500])
     parser.add_argument("--use-steps", type=int, default=300)
     args = parser.parse_args()
     torch.set_num_threads(1)

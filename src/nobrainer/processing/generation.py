@@ -112,7 +112,7 @@ class Generation:
         *,
         side_mm: float | None = None,
         learning_rate: float = 1e-3,
-        penalty: float = 1.0,
+        penalty: float = 10.0,
         penalty_every: int = 4,
         averaging: float = 0.99,
         seed: int = 0,
