@@ -3,14 +3,16 @@
 import csv
 import io
 import math
-from dataclasses import fields, replace
+from dataclasses import fields
 from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from nobrainer.data.labels import LabelTable
+from nobrainer.inference.moments import Statistics
 from nobrainer.inference.predict import TileResult
 from nobrainer.posthoc import Intervals, volume_spread
 from nobrainer.structures import (
@@ -35,12 +37,18 @@ def random_draws(n_draws, seed=0):
     return np.where(rng.random((n_draws, *SHAPE)) < 0.7, shared, own)
 
 
+def tile_of(where, **maps):
+    """A tile with maps that are arrays."""
+    tensors = {name: torch.from_numpy(values) for name, values in maps.items()}
+    return TileResult(where, Statistics(**tensors))
+
+
 def whole(draws, seed=0):
     """The statistics of some draws' labels, with made-up maps, as one tile."""
     rng = np.random.default_rng(seed)
     shape = draws.shape[1:]
     votes = np.stack([(draws == c).sum(0) for c in range(N_CLASSES)]).astype(np.int16)
-    return TileResult(
+    return tile_of(
         where=tuple(slice(0, n) for n in shape),
         label=votes.argmax(0),
         variance=np.zeros(shape, np.float32),
@@ -52,12 +60,7 @@ def whole(draws, seed=0):
 
 
 def part(tile, where):
-    cut = {
-        field.name: getattr(tile, field.name)[..., *where]
-        for field in fields(tile)
-        if field.name != "where"
-    }
-    return TileResult(where=where, **cut)
+    return TileResult(where, Statistics(*(m[..., *where] for m in tile.statistics)))
 
 
 def volumes_of(draws, voxel_mm3=1.0):
@@ -75,7 +78,7 @@ def table_of(draws, intervals=None):
 def test_figures_worked_out_by_hand():
     # Three draws of four voxels. Class 1 gets 3, 2, 1 and 0 votes, class 2 the rest.
     draws = np.array([[1, 1, 1, 2], [1, 1, 2, 2], [1, 2, 2, 2]])[:, None, None]
-    tile = TileResult(
+    tile = tile_of(
         where=(slice(0, 1), slice(0, 1), slice(0, 4)),
         label=np.array([[[1, 1, 2, 2]]]),
         variance=np.zeros((1, 1, 4)),
@@ -265,7 +268,10 @@ def test_a_whole_is_measured_as_one_class_of_its_members():
     sums.add(part(tile, (slice(half, None), *everywhere)))
     both, rest = sums.totals(volumes_of(draws, 2.0), intervals)
     merged = np.where(draws == 2, 1, draws)
-    of_merged = replace(whole(merged), label=np.minimum(tile.label, 1))
+    of_merged = TileResult(
+        tile.where,
+        whole(merged).statistics._replace(label=tile.statistics.label.clamp(max=1)),
+    )
     alone = StructureSums(N_CLASSES)
     alone.add(of_merged)
     as_one = Intervals(0.9, 20, 4, (None, 3.0, None, None))

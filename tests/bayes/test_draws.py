@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from bayesian_cases import same_weights, small_net, weights_of
-from nobrainer.bayes.draws import ChannelMask, Draws, is_stochastic, mix_seed, realise
+from nobrainer.bayes.drawn_layers import ChannelMask
+from nobrainer.bayes.draws import Draws, is_stochastic, mix_seed, realise
 from nobrainer.bayes.layers import (
     BayesianLayer,
     BayesianLinear,

@@ -6,6 +6,7 @@ import torch
 
 from nobrainer.inference.finer import FinerGrid
 from nobrainer.inference.intensities import N_BINS, Likelihood
+from nobrainer.inference.moments import Statistics
 from nobrainer.inference.predict import Scaling, TileResult
 from nobrainer.volume import Volume, conform
 
@@ -25,11 +26,11 @@ def straight_table() -> Likelihood:
 
 def tile(probabilities: np.ndarray, start: int, stop: int) -> TileResult:
     """The planes of a tile from `start` to `stop`; its other maps do not matter."""
-    none = np.zeros(())
+    none = torch.zeros(())
     where = (slice(start, stop), slice(None, None), slice(None, None))
-    part = probabilities[:, start:stop].astype(np.float32)
+    part = torch.from_numpy(probabilities[:, start:stop].astype(np.float32))
     i, j, k = (slice(s.start or 0, s.stop) for s in where)
-    return TileResult((i, j, k), none, none, none, none, part, none)
+    return TileResult((i, j, k), Statistics(none, none, none, none, part, none))
 
 
 def found(grid: FinerGrid, probabilities: np.ndarray, shape: tuple) -> np.ndarray:

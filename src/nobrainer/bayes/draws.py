@@ -13,9 +13,11 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from nobrainer.bayes.drawn_layers import ChannelGate, ChannelMask, DrawnConv3d
 from nobrainer.bayes.dropout import ConcreteDropout3d
 from nobrainer.bayes.ensemble import EnsembleNetwork
 from nobrainer.bayes.layers import BayesianLayer, StochasticLayer
+from nobrainer.bayes.transfer import Mirror, is_remote
 
 
 def mix_seed(seed: int, *names: object) -> int:
@@ -78,78 +80,6 @@ def _members(model: nn.Module) -> list[nn.Module]:
     return list(model.members) if isinstance(model, EnsembleNetwork) else [model]
 
 
-class DrawnConv3d(nn.Conv3d):
-    """A convolution for inference that takes oneDNN's path at batch size 1 too.
-
-    For float32 and a batch of one with few channels PyTorch picks a path that was
-    measured 5 to 10 times slower.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve x (B, C_in, I, J, K) to (B, C_out, I', J', K')."""
-        if isinstance(self.padding, str) or self.padding_mode != "zeros":
-            return super().forward(x)
-        return self.convolve(x, self.padding)
-
-    def convolve(self, x: Tensor, padding: tuple[int, ...]) -> Tensor:
-        """Convolve with another padding than the layer's own.
-
-        Args:
-            x: images (B, C_in, I, J, K).
-            padding: zeros that are added on both sides of each axis, in voxels.
-
-        Returns: (B, C_out, I', J', K').
-        """
-        other = padding, self.stride, self.dilation, self.groups
-        if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-            stride, dilation, groups = other[1:]
-            return nn.functional.conv3d(
-                x,
-                self.weight,
-                self.bias,
-                stride,
-                padding,
-                dilation,
-                groups,
-            )
-        return torch.ops.aten.mkldnn_convolution(x, self.weight, self.bias, *other)
-
-
-class ChannelMask(nn.Module):
-    """Dropout of one draw: the same channels are off in the whole volume."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-        self.seed: int | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Multiply the channels of x (B, C, I, J, K) by the draw's mask.
-
-        For the posterior mean, the seed None, x is returned as it is.
-        """
-        if self.seed is None:
-            return x
-        generator = torch.Generator().manual_seed(self.seed)
-        keep = torch.rand(x.shape[1], generator=generator) >= self.rate
-        mask = keep.to(x) / (1 - self.rate)
-        return x * mask[:, None, None, None]
-
-
-class ChannelGate(nn.Module):
-    """Gates of one draw: the same factor for a channel in the whole volume."""
-
-    gate: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("gate", torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Multiply the channels of x (B, C, I, J, K) by the draw's gates."""
-        return x * self.gate[:, None, None, None]
-
-
 @dataclass(frozen=True)
 class _Drawn:
     """A layer of the model, its twin, and the batch norm folded into the twin."""
@@ -167,6 +97,11 @@ class Draws:
     does not grow with the number of draws. The model is read again by every `set`,
     never changed.
 
+    networks: the plain network of each member.
+    network: the one that was set last.
+    on_cpu: for each plain network its twin on the CPU, which has the same weights; on
+        a CPU that is the network itself.
+
     Args:
         model: the network, with or without randomness, or an ensemble.
         device: where the plain network lives; None is the CPU.
@@ -175,6 +110,7 @@ class Draws:
 
     networks: list[nn.Module]
     network: nn.Module
+    on_cpu: dict[nn.Module, nn.Module]
     device: torch.device
     dtype: torch.dtype
 
@@ -184,11 +120,12 @@ class Draws:
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self._twins = [_Twin(member, device, dtype) for member in _members(model)]
-        self.networks = [twin.network for twin in self._twins]
-        self.network = self.networks[0]
         self.device = device or torch.device("cpu")
         self.dtype = dtype
+        self._twins = [_Twin(one, self.device, dtype) for one in _members(model)]
+        self.networks = [twin.network for twin in self._twins]
+        self.network = self.networks[0]
+        self.on_cpu = {twin.network: twin.on_cpu for twin in self._twins}
 
     def set(self, seed: int | None, member: int = 0) -> Self:
         """Make `network` a draw.
@@ -212,7 +149,7 @@ class _Twin:
     def __init__(
         self,
         model: nn.Module,
-        device: torch.device | None,
+        device: torch.device,
         dtype: torch.dtype,
     ) -> None:
         norms: dict[int, nn.BatchNorm3d] = {}
@@ -246,15 +183,26 @@ class _Twin:
                     replaced[id(norm)] = nn.Identity()
         # deepcopy takes from its memo what it has "already copied": the twins.
         network = copy.deepcopy(model, dict(replaced)).eval().requires_grad_(False)
-        network.to(device=device, dtype=dtype)
+        remote = is_remote(device)
+        network.to(device="cpu", dtype=torch.float32 if remote else dtype)
         # channels_last_3d was measured up to 1.6 times faster on a CPU.
-        self.network: nn.Module = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.on_cpu: nn.Module = network
+        self.network: nn.Module = network
+        self._mirror: Mirror | None = None
+        if remote:
+            self._mirror = Mirror(network, device, dtype)
+            self.network = self._mirror.network
+            self._masks += [
+                (name, self.network.get_submodule(name))  # type: ignore[misc]
+                for name, _ in self._masks
+            ]
 
     @torch.no_grad()
     def set(self, seed: int | None) -> None:
         """Put a draw's weights into `network`."""
         for name, mask in self._masks:
-            mask.seed = None if seed is None else mix_seed(seed, name)
+            mask.draw(None if seed is None else mix_seed(seed, name))
         for name, dropout, gate in self._gates:
             gate.gate.copy_(dropout.draw(_generator(seed, name, "gate")))
         for drawn in self._drawn:
@@ -268,6 +216,8 @@ class _Twin:
             twin_weight.copy_(weight)
             if isinstance(twin_bias, Tensor) and bias is not None:
                 twin_bias.copy_(bias)
+        if self._mirror is not None:
+            self._mirror.follow()
 
 
 def realise(model: nn.Module, seed: int | None, member: int = 0) -> nn.Module:

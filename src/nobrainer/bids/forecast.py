@@ -7,7 +7,7 @@ from pathlib import Path
 from nobrainer.bids.scan import Settings, Unit, load_model
 from nobrainer.errors import InputError
 from nobrainer.inference.moments import statistics_bytes
-from nobrainer.inference.predict import MEMORY_BYTES
+from nobrainer.inference.slabs import MEMORY_BYTES
 from nobrainer.io import read_geometry
 
 PROCESS_BYTES = 600_000_000

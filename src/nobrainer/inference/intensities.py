@@ -7,7 +7,8 @@ intensity then speaks for or against the classes that the network holds possible
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -42,11 +43,15 @@ class Likelihood:
     high: float
     table: Tensor
 
+    def to(self, device: torch.device) -> Self:
+        """The same on another device."""
+        return replace(self, table=self.table.to(device))
+
     def __call__(self, intensities: Tensor) -> Tensor:
         """Summands of the logits (C, ...) of voxels of intensities (...)."""
         bins = _bins(intensities.float(), self.low, self.high)
         # Along the last axis, so that what is chosen lies as the logits do.
-        table = self.table.t().contiguous().to(intensities.device)
+        table = self.table.t().contiguous()
         return table.index_select(1, bins.flatten()).unflatten(1, bins.shape)
 
 

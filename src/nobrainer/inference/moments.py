@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nobrainer.bayes.transfer import is_remote
 from nobrainer.inference.logits import LOGITS, LastSteps
 
 MOST_DRAWS = 32767
@@ -51,12 +52,16 @@ class Statistics(NamedTuple):
 class RunningMoments:
     """Mean, spread, entropy and votes of class probabilities, updated draw by draw.
 
-    The variance is summed over classes on the way, so one number per voxel is kept.
+    The variance is summed over classes on the way, so one number per voxel is kept. All
+    stays on the device of the draws, which nothing here waits for.
+
+    counts: number of voxels of each class in the draw added last, (C,), int64.
 
     Source: Welford 1962 for the variance; Houlsby et al. 2011 for the mutual
     information.
     """
 
+    counts: Tensor
     _mean: Tensor
     _squares: Tensor
     _entropy: Tensor
@@ -83,7 +88,7 @@ class RunningMoments:
         self._n += 1
         if self._n == _FEW_DRAWS + 1:
             self._votes = self._votes.short()
-        columns, one = seen.flatten(1), self._votes.new_ones(1, 1)
+        columns = seen.flatten(1)
         for part in _parts(self._mean):
             logits = last(columns[:, part], part)
             logits -= logits.amax(0)
@@ -94,10 +99,9 @@ class RunningMoments:
             p /= total
             self._entropy[part] += total.log_() - logits.mul_(p).sum(0)
             self._add(p, part)
-            self._votes[:, part].scatter_add_(
-                0, chosen[None], one.expand(1, len(chosen))
-            )
-            self._label[part] = chosen
+            self._vote(chosen, part)
+        if not is_remote(seen.device):
+            self.counts = torch.bincount(self._label, minlength=n_classes)
         return self._label.reshape(shape)
 
     def _begin(self, n_classes: int, shape: torch.Size, device: torch.device) -> None:
@@ -108,6 +112,20 @@ class RunningMoments:
         self._entropy = torch.zeros(n_voxels, device=device)
         self._votes = torch.zeros_like(self._mean, dtype=torch.uint8)
         self._label = torch.zeros_like(self._entropy, dtype=torch.int16)
+        self._rows = torch.arange(n_classes, device=device)[:, None]
+
+    def _vote(self, chosen: Tensor, part: slice) -> None:
+        """Add a draw's votes (n,), the number of a class each, of a part."""
+        self._label[part] = chosen
+        votes = self._votes[:, part]
+        if is_remote(chosen.device):
+            # `bincount` would wait for its result, and here one part is all voxels.
+            is_chosen = self._rows == chosen
+            votes += is_chosen
+            self.counts = is_chosen.sum(1)
+        else:
+            one = votes.new_ones(1, 1).expand(1, len(chosen))
+            votes.scatter_add_(0, chosen[None], one)
 
     def _add(self, p: Tensor, part: slice) -> None:
         """Add a draw's probabilities (C, n) of a part; they are overwritten."""
@@ -145,14 +163,14 @@ class RunningMoments:
 def _parts(values: Tensor) -> Iterator[slice]:
     """Parts of the voxels of (C, voxels), to be worked on one after the other."""
     n_classes, n = values.shape
-    size = _CHUNK // n_classes + 1 if values.device.type == "cpu" else n
+    size = n if is_remote(values.device) else _CHUNK // n_classes + 1
     for start in range(0, n, size):
         yield slice(start, start + size)
 
 
 def _find_zero(values: Tensor) -> Tensor:
     """The first row with a zero in each column of values (C, n) that are at most 0."""
-    if values.device.type != "cpu":
+    if is_remote(values.device):
         return values.argmax(0)
     # `argmax` and `max` were measured 10 times slower than this comparison and product.
     # The sum of n + row over the zeros tells the row only where there is one zero.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from nobrainer.bayes.draws import ChannelGate, ChannelMask, DrawnConv3d
+from nobrainer.bayes.drawn_layers import ChannelGate, ChannelMask, DrawnConv3d
 from nobrainer.inference.tiles import Box
 
 N = TypeVar("N", int, np.ndarray)

@@ -1,8 +1,9 @@
 """Apply draws to a whole volume, slab by slab, keeping statistics only."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,9 +11,12 @@ from torch import Tensor, nn
 
 from nobrainer import inference
 from nobrainer.bayes.draws import Draw, Draws
+from nobrainer.bayes.transfer import is_remote
+from nobrainer.inference.field import Field
 from nobrainer.inference.intensities import Likelihood
 from nobrainer.inference.logits import LastSteps
-from nobrainer.inference.moments import RunningMoments, Statistics, statistics_bytes
+from nobrainer.inference.moments import RunningMoments, Statistics
+from nobrainer.inference.slabs import MEMORY_BYTES, Slabs
 from nobrainer.inference.stream import Stream
 from nobrainer.inference.tiles import (
     NOWHERE,
@@ -28,32 +32,57 @@ from nobrainer.inference.tiles import (
     outline,
     plan_tiles,
 )
-from nobrainer.inference.windows import Windows
+from nobrainer.inference.windows import Windows, is_local, make_stream
 from nobrainer.models.check import blended_window
 from nobrainer.types import Shape3
 
-MEMORY_BYTES = 1_500_000_000
-"""Approximate limit for the statistics of a tile and the network's results on it."""
-SLAB_BYTES = {"cpu": 8_000_000, "cuda": 256_000_000}
-"""Size of a slab's widest result: it fits into a CPU's cache, and keeps a GPU busy."""
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class TileResult:
-    """The statistics of one tile, on the CPU.
+    """The statistics of one tile, each of which leaves the device when it is asked for.
 
     where: index of the tile in the volume.
-    label, variance, entropy, mutual_information: (i, j, k), see `Statistics`.
-    probabilities, votes: (C, i, j, k), see `Statistics`.
+    statistics: the statistics, on the device that computed them.
     """
 
     where: tuple[slice, slice, slice]
-    label: np.ndarray
-    variance: np.ndarray
-    entropy: np.ndarray
-    mutual_information: np.ndarray
-    probabilities: np.ndarray
-    votes: np.ndarray
+    statistics: Statistics
+
+    @cached_property
+    def label(self) -> np.ndarray:
+        """(i, j, k), see `Statistics`, like the others."""
+        return _numbers(self.statistics.label)
+
+    @cached_property
+    def variance(self) -> np.ndarray:
+        """(i, j, k)."""
+        return _numbers(self.statistics.variance)
+
+    @cached_property
+    def entropy(self) -> np.ndarray:
+        """(i, j, k)."""
+        return _numbers(self.statistics.entropy)
+
+    @cached_property
+    def mutual_information(self) -> np.ndarray:
+        """(i, j, k)."""
+        return _numbers(self.statistics.mutual_information)
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """(C, i, j, k)."""
+        return _numbers(self.statistics.probabilities)
+
+    @cached_property
+    def votes(self) -> np.ndarray:
+        """(C, i, j, k)."""
+        return _numbers(self.statistics.votes)
+
+
+def _numbers(values: Tensor) -> np.ndarray:
+    return values.cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -70,14 +99,16 @@ class Scaling:
     weight: tuple[float, ...]
     bias: tuple[float, ...]
 
-    def __call__(self, logits: Tensor) -> Tensor:
-        """Calibrated logits (C, ...) from a network's logits (C, ...)."""
-        shape = (-1, *[1] * (logits.ndim - 1))
-        weight, bias = (
-            logits.new_tensor(values).reshape(shape)
-            for values in (self.weight, self.bias)
-        )
-        return logits * weight + bias
+    def on(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """What makes calibrated logits (C, n) of a network's logits (C, n).
+
+        Args:
+            device: device of the logits.
+        """
+        weight, bias = torch.tensor(
+            [self.weight, self.bias], dtype=torch.float32, device=device
+        )[..., None]
+        return lambda logits: logits * weight + bias
 
 
 @dataclass(frozen=True)
@@ -90,32 +121,19 @@ class Sampling:
     block_shape: voxels of a tile; None lets the memory decide. It does not change the
         result of a network of local operations. For the others it is the size of the
         blended windows.
-    batch_size: number of slabs (for the others: windows) in one pass.
+    batch_size: on a CPU the number of slabs (for the others: of windows) in one pass.
+    memory_bytes: approximate limit for what a prediction holds on the device that
+        computes. It does not change the result of a network of local operations.
     """
 
     seed: int
     n_draws: int
     block_shape: Shape3 | None = None
     batch_size: int = 1
+    memory_bytes: int = MEMORY_BYTES
 
 
 OnLogits = Callable[[int, tuple[slice, slice, slice], Tensor], None]
-
-
-def slab_planes(
-    core: Shape3, width: int, n_classes: int, device: torch.device, itemsize: int
-) -> int:
-    """How many planes of a tile are computed at a time, at least 1.
-
-    Args:
-        core: voxels of the tile along each axis.
-        width: channels of the network at full resolution.
-        n_classes: number of classes, the channels of its output.
-        device: the device that computes.
-        itemsize: size of one number, in bytes.
-    """
-    plane = core[1] * core[2] * max(width, n_classes) * itemsize
-    return max(1, SLAB_BYTES[device.type] // max(1, plane))
 
 
 @dataclass(frozen=True)
@@ -124,7 +142,8 @@ class _Work:
 
     tile: the tile.
     content: box, in what its output depends on, that is not background, or `NOWHERE`.
-    rows: where the content is in each of its planes, see `outline`.
+    rows: where the content is in each of its planes, see `outline`; None where that
+        does not matter.
     planes: number of planes of a slab.
     slabs: the slabs of the tile, in order.
     parts: for each slab the part that may depend on the content, or `NOWHERE`.
@@ -153,7 +172,6 @@ class VolumePrediction:
     on_tile, on_pass, on_logits: see `nobrainer.inference.predictor.Predictor`; without
         on_tile there are no statistics and no counts.
     likelihood: what the scan's own intensities add to the logits; None adds nothing.
-    streams: for each network used so far, what computes its layers slab by slab.
     """
 
     draws: Draws
@@ -168,7 +186,9 @@ class VolumePrediction:
     on_pass: Callable[[int, int], None]
     on_logits: OnLogits | None
     likelihood: Likelihood | None = None
-    streams: dict[nn.Module, Stream | Windows] = field(default_factory=dict)
+    _streams: dict[nn.Module, Stream | Windows] = field(default_factory=dict)
+    _field_streams: dict[nn.Module, Stream | Windows] = field(default_factory=dict)
+    _last_steps: dict[torch.device, LastSteps] = field(default_factory=dict)
 
     def run_exact(self, halo: int, stride: int, width: int) -> np.ndarray:
         """Compute each tile around the content, and the field beyond it only once.
@@ -180,28 +200,20 @@ class VolumePrediction:
 
         Returns: (n_passes, n_classes) voxel counts of each draw's labels.
         """
-        device, itemsize = self.draws.device, self.draws.dtype.itemsize
         shape: Shape3 = self.image.shape
         box = dilate(content_box(self.image, self.background), halo, stride, shape)
-
-        # Where the last layer is applied part by part, its result is never held.
-        last_layer = self._stream(self.draws.network).last_layer
-        n_outputs = self.n_classes if last_layer is None else 1
-
-        def planes(core: Shape3) -> int:
-            n = slab_planes(core, width, n_outputs, device, itemsize)
-            return self.sampling.batch_size * n
-
-        def fits(core: Shape3) -> bool:
-            i, j, k = core
-            stream = self._stream(self.draws.network)
-            everywhere = ((-halo, i + halo), (-halo, j + halo), (-halo, k + halo))
-            stream.plan(everywhere, ((0, i), (0, j), (0, k)), planes(core))
-            statistics = statistics_bytes(self.n_classes) * i * j * k
-            return stream.n_bytes + statistics <= MEMORY_BYTES
-
+        slabs = Slabs(
+            self._stream(self.draws.network),
+            halo,
+            width,
+            self.n_classes,
+            self.draws.device,
+            self.draws.dtype.itemsize,
+            self.sampling.batch_size,
+            self.sampling.memory_bytes,
+        )
         extent = box.shape if all(box.shape) else shape
-        core = self.sampling.block_shape or choose_core(extent, fits)
+        core = self.sampling.block_shape or choose_core(extent, slabs.fit)
         full: list[_Work] = []
         rest: list[Tile] = []
         for tile in plan_tiles(shape, box, core):
@@ -209,66 +221,69 @@ class VolumePrediction:
             if content == NOWHERE:
                 rest.append(tile)
             else:
-                work = self._work(tile, content, planes(tile.shape), halo + stride)
+                planes = slabs.planes(tile.shape)
+                work = self._work(tile, content, planes, halo + stride)
                 full.append(work)
                 for slab, inner in zip(work.slabs, work.parts, strict=True):
                     rest += map(Tile.of, around(inner, slab))
         n_slabs = sum(not is_empty(box) for work in full for box in work.parts)
-        total = (n_slabs + bool(rest)) * len(self.plan)
+        passes = _Passes((n_slabs + bool(rest)) * len(self.plan), self.on_pass)
         counts = np.zeros((len(self.plan), self.n_classes), np.int64)
-        done = 0
-        for work in full:
-            moments: dict[Tile, RunningMoments] = defaultdict(RunningMoments)
-            for n, part, seen, last in self._run(work):
-                if self.on_tile is not None:
-                    label = moments[part].update(seen, last).flatten()
-                    found = torch.bincount(label, minlength=self.n_classes)
-                    counts[n] += found.cpu().numpy()
-                if self.on_logits is not None:
-                    self.on_logits(n, part.where, last.unscaled(seen).cpu())
-                done += 1
-                self.on_pass(done, total)
-            if self.on_tile is not None:
-                for part in list(moments):
-                    # What was handed over gives room to what others make of it.
-                    self.on_tile(_result(moments.pop(part).result(), part))
-        if rest:
-            counts += self._fill(rest, stride, lambda n: self.on_pass(done + n, total))
+        field = self._field(rest, stride) if rest else None
+
+        def run_field(n: int) -> None:
+            if field is not None:
+                counts[n] += self._run_field(n, field)
+                passes.add()
+
+        for number, work in enumerate(full):
+            # The weights of a draw that are there serve the field as well.
+            made = self._run_tile(work, run_field if number == 0 else _nothing)
+            counts += self._gather(made, passes)
+        if not full:
+            for n, draw in enumerate(self.plan):
+                self.draws.set(*draw)
+                run_field(n)
+        if field is not None and self.on_tile is not None:
+            for tile, statistics in field.results():
+                self.on_tile(TileResult(tile.where, statistics))
         return counts
 
-    def _fill(
-        self, tiles: list[Tile], stride: int, on_draw: Callable[[int], None]
+    def _gather(
+        self,
+        made: Iterator[tuple[int, Tile, Tensor, LastSteps]],
+        passes: "_Passes",
     ) -> np.ndarray:
-        """Predict tiles that see background only: the output repeats with the grid."""
-        if all(self._stream(d).is_constant for d in self.draws.networks):
-            stride = 1
-        pattern = Tile((0, 0, 0), (stride, stride, stride))
-        phases = [[torch.arange(a, b) % stride for a, b in tile.box] for tile in tiles]
-        times = np.zeros(pattern.shape, np.int64)
-        for axes in phases:
-            i, j, k = (np.bincount(phase, minlength=stride) for phase in axes)
-            times += i[:, None, None] * j[:, None] * k
-        counts = np.zeros((len(self.plan), self.n_classes), np.int64)
-        moments = RunningMoments()
-        whole = [pattern.box]
-        work = _Work(pattern, NOWHERE, None, stride, whole, whole)
-        for n, _, seen, last in self._run(work):
-            label = moments.update(seen, last).cpu().numpy()
-            np.add.at(counts[n], label, times)
-            if self.on_logits is not None:
-                logits = last.unscaled(seen).cpu()
-                for tile, axes in zip(tiles, phases, strict=True):
-                    self.on_logits(n, tile.where, _repeat(logits, axes))
-            on_draw(n + 1)
-        if self.on_tile is None:
-            return counts
-        statistics = [values.cpu() for values in moments.result()]
-        for tile, axes in zip(tiles, phases, strict=True):
-            repeated = (_repeat(values, axes) for values in statistics)
-            self.on_tile(_result(Statistics(*repeated), tile))
-        return counts
+        """Hand over the statistics of a tile, and return the counts of its labels.
 
-    def _run(self, work: "_Work") -> Iterator[tuple[int, Tile, Tensor, LastSteps]]:
+        Args:
+            made: the number of each draw, each part, what the last layer sees there and
+                what makes logits of it.
+            passes: told of each.
+        """
+        moments: dict[Tile, RunningMoments] = defaultdict(RunningMoments)
+        counts = torch.zeros(
+            (len(self.plan), self.n_classes),
+            dtype=torch.int64,
+            device=self.draws.device,
+        )
+        for n, part, seen, last in made:
+            if self.on_tile is not None:
+                moments[part].update(seen, last)
+                counts[n] += moments[part].counts
+            if self.on_logits is not None:
+                self.on_logits(n, part.where, last.unscaled(seen).cpu())
+            passes.add()
+        if self.on_tile is not None:
+            for part in list(moments):
+                # What was handed over gives room to what others make of it.
+                sums = moments.pop(part)
+                self.on_tile(TileResult(part.where, sums.result()))
+        return counts.cpu().numpy()
+
+    def _run_tile(
+        self, work: "_Work", on_draw: Callable[[int], None]
+    ) -> Iterator[tuple[int, Tile, Tensor, LastSteps]]:
         """Number of each draw, each part of a tile, and what makes its logits."""
         current: Stream | Windows | None = None
         for n, draw in enumerate(self.plan):
@@ -286,19 +301,54 @@ class VolumePrediction:
                     slice(start - origin, stop - origin)
                     for (start, stop), (origin, _) in zip(part, slab, strict=True)
                 )
-                tile, beyond = Tile.of(part), work.content == NOWHERE
-                last = self._last(stream.last_layer, tile, beyond)
+                tile = Tile.of(part)
+                last = self._last(stream.last_layer, self.scan[tile.where])
                 yield n, tile, seen[0][:, *where], last
+            on_draw(n)
+
+    def _field(self, tiles: list[Tile], stride: int) -> Field:
+        """The field beyond the content, whose tiles see background only."""
+        streams = [self._field_stream(network) for network in self.draws.networks]
+        if all(stream.is_constant for stream in streams):
+            stride = 1
+        field = Field(tiles, stride)
+        for stream in streams:
+            stream.plan(NOWHERE, field.pattern.box, stride)
+        return field
+
+    def _run_field(self, n: int, field: Field) -> np.ndarray:
+        """Add the draw that is set, number n, to the field; its counts of labels."""
+        stream = self._field_stream(self.draws.network)
+        (seen,) = next(stream.run(self.scan, self.background))
+        intensities = seen.new_full(
+            field.pattern.shape, self.background, dtype=torch.float32
+        )
+        last = self._last(stream.last_layer, intensities)
+        counts = field.add(seen, last)
+        if self.on_logits is not None:
+            for tile, logits in field.spread(last.unscaled(seen).cpu()):
+                self.on_logits(n, tile.where, logits)
+        return counts
 
     def _stream(self, network: nn.Module) -> Stream | Windows:
-        if network not in self.streams:
-            how = network, self.draws.device, self.draws.dtype
-            if getattr(network, "streams", False):
-                self.streams[network] = Stream(*how)
+        """What applies a network to the content of the volume."""
+        if network not in self._streams:
+            how = self.draws.device, self.draws.dtype
+            twin = self.draws.on_cpu[network]
+            self._streams[network] = make_stream(network, *how, twin)
+        return self._streams[network]
+
+    def _field_stream(self, network: nn.Module) -> Stream | Windows:
+        """What applies a network to the field, whose few voxels stay on the CPU."""
+        if network not in self._field_streams:
+            how = self.draws.device, self.draws.dtype
+            twin = self.draws.on_cpu[network]
+            if is_remote(self.draws.device) and is_local(network):
+                made = make_stream(twin, _CPU, torch.float32, twin)
             else:
-                carried = {n: getattr(network, n) for n in ("halo", "stride", "width")}
-                self.streams[network] = Windows(*how, **carried)
-        return self.streams[network]
+                made = make_stream(network, *how, twin)
+            self._field_streams[network] = made
+        return self._field_streams[network]
 
     def _work(self, tile: Tile, content: Box, planes: int, reach: int) -> "_Work":
         """How a tile is computed.
@@ -312,7 +362,9 @@ class VolumePrediction:
         rows = outline(self.image, self.background, content)
         slabs = [(edge, *tile.box[1:]) for edge in cut_slabs(tile.box, planes)]
         parts = [in_reach(slab, rows, content, reach) for slab in slabs]
-        return _Work(tile, content, rows, planes, slabs, parts)
+        # A GPU would take more steps for less work, of which it has too little.
+        seen = None if is_remote(self.draws.device) else rows
+        return _Work(tile, content, seen, planes, slabs, parts)
 
     def _content(self, tile: Tile, halo: int, stride: int) -> Box:
         """The box, in what a tile's output depends on, that is not background."""
@@ -347,45 +399,47 @@ class VolumePrediction:
             logits = inference.blend_windows(
                 network, window, roi, self.sampling.batch_size, self.background
             )
-            last = self._last(None, whole)
+            last = self._last(None, self.scan)
             if self.on_tile is not None:
-                label = moments.update(logits[0], last).flatten()
-                found = torch.bincount(label, minlength=self.n_classes)
-                counts[n] += found.cpu().numpy()
+                moments.update(logits[0], last)
+                counts[n] = moments.counts.cpu().numpy()
             if self.on_logits is not None:
                 self.on_logits(n, whole.where, last.unscaled(logits[0]).cpu())
             self.on_pass(n + 1, len(counts))
         if self.on_tile is not None:
-            self.on_tile(_result(moments.result(), whole))
+            self.on_tile(TileResult(whole.where, moments.result()))
         return counts
 
-    def _last(
-        self, layer: nn.Conv3d | None, area: Tile, beyond: bool = False
-    ) -> LastSteps:
+    def _last(self, layer: nn.Conv3d | None, intensities: Tensor) -> LastSteps:
         """What makes logits of what a network's last layer sees.
 
         Args:
             layer: the last layer; None where what is seen are logits.
-            area: where in the scan.
-            beyond: whether that is in the field beyond it.
+            intensities: those of the scan there.
         """
-        if self.likelihood is None:
-            return LastSteps(layer, scaling=self.scaling)
-        if beyond:
-            seen = self.scan.new_full(area.shape, self.background)
-        else:
-            seen = self.scan[area.where]
-        return LastSteps(layer, self.likelihood, seen, self.scaling)
+        device = intensities.device
+        if device not in self._last_steps:
+            likelihood, scaling = self.likelihood, self.scaling
+            self._last_steps[device] = LastSteps(
+                None,
+                None if likelihood is None else likelihood.to(device),
+                None,
+                None if scaling is None else scaling.on(device),
+            )
+        return replace(self._last_steps[device], layer=layer, intensities=intensities)
 
 
-def _repeat(pattern: Tensor, axes: Sequence[Tensor]) -> Tensor:
-    """Values of a pattern (..., i, j, k) at the places that three axes span."""
-    if pattern.shape[-3:].numel() == 1:
-        # A view, which takes no memory.
-        return pattern.expand(*pattern.shape[:-3], *(len(axis) for axis in axes))
-    i, j, k = axes
-    return pattern[..., i[:, None, None], j[:, None], k]
+class _Passes:
+    """Tells of every pass how many are done, and of how many."""
+
+    def __init__(self, total: int, on_pass: Callable[[int, int], None]) -> None:
+        self._done, self._total, self._on_pass = 0, total, on_pass
+
+    def add(self) -> None:
+        """One more is done."""
+        self._done += 1
+        self._on_pass(self._done, self._total)
 
 
-def _result(statistics: Statistics, area: Tile) -> TileResult:
-    return TileResult(area.where, *(values.cpu().numpy() for values in statistics))
+def _nothing(n: int) -> None:
+    """The field beyond the content is predicted once, not with every tile."""

@@ -89,6 +89,8 @@ class Result:
     def start(self, device: torch.device, dtype: torch.dtype) -> None:
         """Forget what was computed, and fill the buffer, if any, with the constant.
 
+        Where all that is wanted will be computed, nothing needs to be filled.
+
         Args:
             device: device of the buffer.
             dtype: number format of the buffer.
@@ -103,7 +105,8 @@ class Result:
                 dtype=dtype,
                 memory_format=torch.channels_last_3d,
             )
-        self.buffer.copy_(self.fill.expand(self.shape))
+        if self.box != self.wanted:
+            self.buffer.copy_(self.fill.expand(self.shape))
         self.first = self.wanted[0][0]
 
     def make_room(self, goals: Mapping["Result", int]) -> None:

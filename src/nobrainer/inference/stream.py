@@ -8,12 +8,13 @@ few slabs of each result instead of whole volumes.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nobrainer.bayes.transfer import send
 from nobrainer.inference.plan import narrow, place, read_network, schedule
 from nobrainer.inference.results import Result
 from nobrainer.inference.tiles import Box, Interval, cut_slabs, is_empty
@@ -30,17 +31,29 @@ class Stream:
             set to another draw between two runs.
         device: device that the network runs on.
         dtype: number format that the network runs in.
+        on_cpu: where the device is not the CPU, the network's twin there. The constants
+            of the field are computed with it: they are so few numbers that starting to
+            compute them would take the device longer than computing them.
 
     Raises:
         NotImplementedError: an operation of the network is not known to be local.
     """
 
     def __init__(
-        self, network: nn.Module, device: torch.device, dtype: torch.dtype
+        self,
+        network: nn.Module,
+        device: torch.device,
+        dtype: torch.dtype,
+        on_cpu: nn.Module | None = None,
     ) -> None:
         self._device, self._dtype = device, dtype
         self._results = read_network(network)
+        self._twins = self._results
+        if on_cpu is not None and on_cpu is not network:
+            self._twins = read_network(on_cpu)
         self._goals: list[dict[Result, int]] = []
+        self._image: Tensor | None = None
+        self._background = 0.0
         self.last_layer = self._results[-1].operation.layer
         # The fills tell the number of channels of each result.
         self._set_fills(0.0)
@@ -72,6 +85,7 @@ class Stream:
         """Give back the memory of the buffers; the plan stays."""
         for result in self._results:
             result.buffer = None
+        self._image = None
 
     @property
     def is_constant(self) -> bool:
@@ -112,9 +126,12 @@ class Stream:
             i, j, k) where there is none; valid until the next is asked for.
         """
         self._set_fills(background)
-        for result in self._results:
-            result.start(self._device, self._dtype)
         *inner, last = self._results
+        # Where one slab is all, the image is still there from the draw before.
+        is_there = image is self._image and background == self._background
+        for result in self._results[is_there and len(self._goals) == 1 :]:
+            result.start(self._device, self._dtype)
+        self._image, self._background = image, background
         made = self._results if self.last_layer is None else inner
         for goals in self._goals:
             for result in made:
@@ -128,18 +145,35 @@ class Stream:
 
     def _set_fills(self, background: float) -> None:
         """Compute the constants of all results."""
-        image, *others = self._results
-        image.fill = torch.full(
-            (1, 1, 1, 1, 1), background, device=self._device, dtype=self._dtype
-        )
-        for result in others:
-            axes = result.operation.axes
-            seen = [1 if axis.transposed else axis.span + 1 for axis in axes]
-            fills = [
-                source.fill.expand(-1, -1, *seen).contiguous(
-                    memory_format=torch.channels_last_3d
-                )
-                for source in result.inputs
-            ]
-            # A copy, because an operation may return its input.
-            result.fill = result.operation.run(fills, None)[:, :, :1, :1, :1].clone()
+        if self._twins is self._results:
+            _compute_fills(self._results, background, self._device, self._dtype)
+            return
+        _compute_fills(self._twins, background, torch.device("cpu"), torch.float32)
+        fills = torch.cat([twin.fill.flatten() for twin in self._twins])
+        there = torch.empty_like(fills, device=self._device, dtype=self._dtype)
+        send(fills, there)
+        parts = there.split([twin.fill.numel() for twin in self._twins])
+        for result, part in zip(self._results, parts, strict=True):
+            result.fill = part.reshape(1, -1, 1, 1, 1)
+
+
+def _compute_fills(
+    results: Sequence[Result],
+    background: float,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """Set the constants of results from the first, the image, to the last."""
+    image, *others = results
+    image.fill = torch.full((1, 1, 1, 1, 1), background, device=device, dtype=dtype)
+    for result in others:
+        axes = result.operation.axes
+        seen = [1 if axis.transposed else axis.span + 1 for axis in axes]
+        fills = [
+            source.fill.expand(-1, -1, *seen).contiguous(
+                memory_format=torch.channels_last_3d
+            )
+            for source in result.inputs
+        ]
+        # A copy, because an operation may return its input.
+        result.fill = result.operation.run(fills, None)[:, :, :1, :1, :1].clone()

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nobrainer.inference.stream import Stream
 from nobrainer.inference.tiles import NOWHERE, Box, Interval, cut_slabs
 
 
@@ -101,3 +102,21 @@ class Windows:
             for a, b in self._core
         )
         return i, j, k
+
+
+def is_local(network: nn.Module) -> bool:
+    """Whether every operation of a network is one that `Stream` knows."""
+    return bool(getattr(network, "streams", False))
+
+
+def make_stream(
+    network: nn.Module, device: torch.device, dtype: torch.dtype, on_cpu: nn.Module
+) -> Stream | Windows:
+    """What runs a network over boxes.
+
+    Args: as for `Stream`.
+    """
+    if is_local(network):
+        return Stream(network, device, dtype, on_cpu)
+    carried = {name: getattr(network, name) for name in ("halo", "stride", "width")}
+    return Windows(network, device, dtype, **carried)

@@ -13,7 +13,7 @@ from nobrainer.bayes.draws import is_stochastic, plan_draws
 from nobrainer.bayes.ensemble import EnsembleNetwork
 from nobrainer.bayes.layers import StochasticLayer
 from nobrainer.inference.moments import statistics_bytes
-from nobrainer.inference.predict import slab_planes
+from nobrainer.inference.slabs import slab_planes
 from nobrainer.models.check import blended_window, check_patch, imagined
 from nobrainer.research.journal import Size
 from nobrainer.types import Shape3
@@ -135,7 +135,7 @@ def _count_judging(
     # Layers also compute a margin around each slab: about as much work as if the scan
     # were a quarter of the halo wider along each axis.
     flop = per_voxel * math.prod(n + halo // 4 for n in shape)
-    planes = slab_planes(shape, width, n_classes, torch.device("cpu"), itemsize=4)
+    planes = slab_planes(shape, width, n_classes, itemsize=4)
     slabs = _SLABS * min(planes, shape[0]) + 2 * halo
     buffers = width * shape[1] * shape[2] * slabs
     return buffers + statistics_bytes(n_classes) * voxels // 4, flop
