@@ -114,10 +114,10 @@ INSIDE = {
     """,
     "bayes": """
         draws
-        dropout kl warm_start
+        drawn_layers dropout kl warm_start
         layers
         posteriors ensemble
-        priors
+        priors transfer
     """,
     "data": """
         cohort convert file_patches
@@ -151,7 +151,9 @@ INSIDE = {
     "inference": """
         predictor finer
         predict
-        stream windows
+        field slabs
+        windows
+        stream
         plan blend
         results
         operations moments

@@ -13,6 +13,7 @@ from torch import nn
 from nobrainer import models
 from nobrainer.inference.predict import Sampling, TileResult
 from nobrainer.inference.predictor import Predictor
+from nobrainer.training.engine import prediction_bytes
 
 SMALL = {"base_filters": 8, "levels": 2}
 MAPS = ("label", "variance", "entropy", "mutual_information")
@@ -73,7 +74,8 @@ def predict(
         for name, values in maps.items():
             values[tile.where] = getattr(tile, name)
 
-    sampling = Sampling(seed=0, n_draws=n_samples)
+    memory = prediction_bytes(device)
+    sampling = Sampling(seed=0, n_draws=n_samples, memory_bytes=memory)
     Predictor(model, n_classes, sampling, device, dtype)(image, 0.0, keep)
     return maps
 

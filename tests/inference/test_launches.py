@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from launches import META, Launches
+from launches import CPU, META, Launches
 from nobrainer import models
 from nobrainer.bayes import draws
 from nobrainer.inference import moments, predict, slabs
 from nobrainer.inference.intensities import N_BINS, Likelihood
 from nobrainer.inference.predict import Sampling, Scaling, TileResult
 from nobrainer.inference.predictor import Predictor
+from nobrainer.inference.windows import make_stream
 
 GIB = 2**30
 
@@ -113,3 +114,23 @@ def test_the_way_of_a_gpu_gives_the_same(monkeypatch, name, args):
         found = _maps(model, memory_bytes, **how)
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+
+
+def test_the_memory_decides_how_thick_slabs_are():
+    model = _build("bayesian_vnet", 50, base_filters=8, levels=2)
+    network = draws.Draws(model).network
+    stream = make_stream(network, CPU, torch.float32, network)
+    core, halo, width = (186, 226, 196), 8, 8
+
+    def slabs_for(memory_bytes: int, device: torch.device) -> slabs.Slabs:
+        size = halo, width, 50, device, 4, 1, memory_bytes
+        return slabs.Slabs(stream, *size)
+
+    assert slabs_for(64 * GIB, META).planes(core) == 186
+    assert slabs_for(8 * GIB, META).planes(core) == 93
+    assert slabs_for(8 * GIB, META).fit(core)
+    # Slabs of about 64 MB are the thinnest, and the statistics alone take 2.1 GB.
+    assert slabs_for(1, META).planes(core) == 6
+    assert not slabs_for(2_100_000_000, META).fit(core)
+    # On a CPU the cache decides: 5 planes of 8 channels are 7.1 MB.
+    assert slabs_for(64 * GIB, CPU).planes(core) == 5

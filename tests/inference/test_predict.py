@@ -221,7 +221,7 @@ def test_background_tiles_equal_a_plain_pass(name):
 @pytest.mark.parametrize("name", ["bayesian_meshnet", "bayesian_vnet", "unet"])
 def test_parts_of_slabs_that_see_no_content_are_computed_once(name, monkeypatch):
     # Slabs of few planes, and content in two corners of the box that holds it.
-    monkeypatch.setitem(inference.predict.SLAB_BYTES, "cpu", 40_000)
+    monkeypatch.setattr(inference.slabs, "SLAB_BYTES", 40_000)
     model = _model(name)
     image = np.full((58, 37, 40), BACKGROUND, np.float32)
     image[6:10, 3:8, 4:9] = 2.0

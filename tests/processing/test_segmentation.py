@@ -288,6 +288,7 @@ def test_nothing_works_before_fit(pairs, tmp_path):
         ({"n_samples": -1}, "n_samples must be from 0 to 32767, got -1"),
         ({"block_shape": (8, 8)}, "block_shape must be three positive integers"),
         ({"block_shape": 32}, "block_shape must be three positive integers"),
+        ({"memory_gb": 0}, "memory_gb must be a number > 0 and finite, got 0"),
         ({"block_shape": (8, 0, 8)}, "block_shape must be three positive integers"),
     ],
 )

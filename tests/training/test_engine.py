@@ -33,3 +33,15 @@ def test_half_precision_trains_close_to_full(train):
     losses = [s.history_[-1]["loss"] for s in (half, full)]
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_a_prediction_takes_half_of_the_free_memory_of_a_gpu(monkeypatch):
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6000, 9000))
+    # PyTorch has 1000 bytes that it does not need, of the 3000 that are not free.
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2000)
+    assert engine.prediction_bytes(gpu) == 3500
+    assert engine.prediction_bytes(torch.device("cpu")) == 1_500_000_000
+    for device in (gpu, torch.device("cpu")):
+        assert engine.prediction_bytes(device, 0.25) == 250_000_000

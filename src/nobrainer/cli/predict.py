@@ -58,7 +58,7 @@ class Settings(Draws):
             type=click.IntRange(min=1),
             default=1,
             show_default=True,
-            help="Slabs per pass.",
+            help="Slabs per pass, on a CPU.",
         ),
     ]
     precision: Annotated[
@@ -69,6 +69,16 @@ class Settings(Draws):
             default="float32",
             show_default=True,
             help="bfloat16 is faster on a device that has it.",
+        ),
+    ]
+    memory_gb: Annotated[
+        float | None,
+        click.option(
+            "--memory-gb",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Most memory that a scan takes on the GPU, or for the network on a "
+            "CPU, roughly: a larger scan is cut up.  [default: half of what is free on "
+            "a GPU, 1.5 on a CPU]",
         ),
     ]
     class_numbers: Annotated[

@@ -277,8 +277,7 @@ class VolumePrediction:
         if self.on_tile is not None:
             for part in list(moments):
                 # What was handed over gives room to what others make of it.
-                sums = moments.pop(part)
-                self.on_tile(TileResult(part.where, sums.result()))
+                self.on_tile(TileResult(part.where, moments.pop(part).result()))
         return counts.cpu().numpy()
 
     def _run_tile(

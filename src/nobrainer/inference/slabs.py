@@ -12,7 +12,7 @@ from nobrainer.types import Shape3
 
 MEMORY_BYTES = 1_500_000_000
 """Usual limit for the statistics of a tile and the network's results on it."""
-_SLAB_BYTES = 8_000_000
+SLAB_BYTES = 8_000_000
 """Size of a slab's widest result on a CPU, whose cache it fits into."""
 _LEAST_SLAB_BYTES = 64_000_000
 """The same on other devices where memory is short: less would not keep a GPU busy."""
@@ -23,7 +23,7 @@ def slab_planes(
     width: int,
     n_classes: int,
     itemsize: int,
-    slab_bytes: int = _SLAB_BYTES,
+    slab_bytes: int = SLAB_BYTES,
 ) -> int:
     """How many planes of a tile make a slab of some size, at least 1.
 
@@ -69,8 +69,8 @@ class Slabs:
         if not is_remote(self.device):
             # Where the last layer is applied part by part, its result is never held.
             n_outputs = self.n_classes if self.stream.last_layer is None else 1
-            one = slab_planes(core, self.width, n_outputs, self.itemsize)
-            return self.batch_size * one
+            how = self.width, n_outputs, self.itemsize, SLAB_BYTES
+            return self.batch_size * slab_planes(core, *how)
         size = self.itemsize, _LEAST_SLAB_BYTES
         least = slab_planes(core, self.width, self.n_classes, *size)
         planes = core[0]

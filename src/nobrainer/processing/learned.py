@@ -28,7 +28,11 @@ from nobrainer.recipe import Cohort, Recipe
 from nobrainer.structures import Part, Structure, StructureSums
 from nobrainer.tissues import Compartments
 from nobrainer.training.checkpoint import read_checkpoint
-from nobrainer.training.engine import default_device, inference_dtype
+from nobrainer.training.engine import (
+    default_device,
+    inference_dtype,
+    prediction_bytes,
+)
 from nobrainer.types import Shape3
 from nobrainer.volume import Geometry
 
@@ -133,6 +137,7 @@ class Learned:
         block_shape: Sequence[int] | None = None,
         batch_size: int = 1,
         precision: str = "float32",
+        memory_gb: float | None = None,
     ) -> Predictor:
         """The network and how it is applied, its calibration included.
 
@@ -142,6 +147,8 @@ class Learned:
             block_shape: voxels of a tile; None lets the memory decide.
             batch_size: number of slabs in one pass.
             precision: "float32" or "bfloat16".
+            memory_gb: most memory that a scan may take on the device, see
+                `nobrainer.training.engine.prediction_bytes`.
 
         Raises:
             InputError: an argument is out of bounds, or not possible on this machine.
@@ -168,7 +175,9 @@ class Learned:
         return Predictor(
             self.network,
             self.recipe.data.n_classes,
-            Sampling(seed, n_draws, block, batch_size),
+            Sampling(
+                seed, n_draws, block, batch_size, prediction_bytes(device, memory_gb)
+            ),
             device,
             inference_dtype(precision, device),
             scaling,

@@ -188,6 +188,7 @@ class Segmentation(Readings):
         tissues: Literal[False] = ...,
         class_numbers: bool = ...,
         precision: str = ...,
+        memory_gb: float | None = ...,
         verbose: bool = ...,
         on_pass: Callable[[int, int], None] | None = ...,
     ) -> nib.Nifti1Image | Prediction: ...
@@ -204,6 +205,7 @@ class Segmentation(Readings):
         tissues: Literal[False] = ...,
         class_numbers: bool = ...,
         precision: str = ...,
+        memory_gb: float | None = ...,
         verbose: bool = ...,
         on_pass: Callable[[int, int], None] | None = ...,
     ) -> nib.Nifti1Image: ...
@@ -220,6 +222,7 @@ class Segmentation(Readings):
         tissues: bool = ...,
         class_numbers: bool = ...,
         precision: str = ...,
+        memory_gb: float | None = ...,
         verbose: bool = ...,
         on_pass: Callable[[int, int], None] | None = ...,
     ) -> Prediction: ...
@@ -236,6 +239,7 @@ class Segmentation(Readings):
         tissues: Literal[False] = ...,
         class_numbers: bool = ...,
         precision: str = ...,
+        memory_gb: float | None = ...,
         verbose: bool = ...,
         on_pass: Callable[[int, int], None] | None = ...,
     ) -> list[nib.Nifti1Image | Prediction]: ...
@@ -252,6 +256,7 @@ class Segmentation(Readings):
         tissues: Literal[False] = ...,
         class_numbers: bool = ...,
         precision: str = ...,
+        memory_gb: float | None = ...,
         verbose: bool = ...,
         on_pass: Callable[[int, int], None] | None = ...,
     ) -> list[nib.Nifti1Image]: ...
@@ -268,6 +273,7 @@ class Segmentation(Readings):
         tissues: bool = ...,
         class_numbers: bool = ...,
         precision: str = ...,
+        memory_gb: float | None = ...,
         verbose: bool = ...,
         on_pass: Callable[[int, int], None] | None = ...,
     ) -> list[Prediction]: ...
@@ -283,6 +289,7 @@ class Segmentation(Readings):
         tissues: bool = False,
         class_numbers: bool = False,
         precision: str = "float32",
+        memory_gb: float | None = None,
         verbose: bool = True,
         on_pass: Callable[[int, int], None] | None = None,
     ) -> nib.Nifti1Image | Prediction | Sequence[nib.Nifti1Image | Prediction]:
@@ -295,7 +302,8 @@ class Segmentation(Readings):
 
         Args:
             x: a path, a nibabel image or an (array, affine) tuple; or a list of them.
-            batch_size: number of slabs in one pass; more of them take more memory.
+            batch_size: number of slabs in one pass on a CPU; more of them take more
+                memory.
             block_shape: voxels of a tile along each axis; None lets the memory decide.
             n_samples: number of draws of the weights; 0 is one pass with the posterior
                 mean. None takes as many as the model was calibrated with, else 10; of a
@@ -307,6 +315,9 @@ class Segmentation(Readings):
             class_numbers: give label maps the numbers 0, 1, 2, ... of the classes in
                 place of `LabelTable.values`, those of the training's label files.
             precision: "float32", or "bfloat16", faster on a device that has it.
+            memory_gb: most memory that a scan may take on the device, in GB, roughly:
+                a larger one is cut up. None is half of what is free on a GPU, and 1.5
+                on a CPU.
             verbose: show progress: a bar on a terminal, else a line a scan.
             on_pass: called after each pass over a scan with (passes done, all passes).
 
@@ -331,7 +342,7 @@ class Segmentation(Readings):
                 stacklevel=2,
             )
         predictor = learned.predictor(
-            n_samples, seed, block_shape, batch_size, precision
+            n_samples, seed, block_shape, batch_size, precision, memory_gb
         )
         labels = learned.labels.numbered() if class_numbers else learned.labels
         sources = x if isinstance(x, list) else [x]

@@ -2,9 +2,10 @@
 
 import torch
 
-from nobrainer.checks import check_count
+from nobrainer.checks import check_count, check_positive
 from nobrainer.cores import check_cores
 from nobrainer.errors import InputError
+from nobrainer.inference.slabs import MEMORY_BYTES
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 
@@ -101,6 +102,27 @@ def inference_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "bfloat16":
         _require_bfloat16(device, instead="float32")
     return known[name]
+
+
+def prediction_bytes(device: torch.device, memory_gb: float | None = None) -> int:
+    """How much memory a prediction may take on a device, in bytes.
+
+    Args:
+        device: device that predicts.
+        memory_gb: what the user allows, in GB; None is half of what is free on a GPU,
+            since libraries take memory of their own, and the usual limit on a CPU.
+
+    Raises: InputError where that is not a number above 0.
+    """
+    if memory_gb is not None:
+        check_positive("memory_gb", memory_gb)
+        return max(1, int(memory_gb * 1e9))
+    if device.type != "cuda":
+        return MEMORY_BYTES
+    free, _ = torch.cuda.mem_get_info(device)
+    # What PyTorch keeps of freed memory counts as taken there.
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (free + kept) // 2
 
 
 def is_first_process() -> bool:

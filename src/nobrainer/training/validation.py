@@ -18,6 +18,7 @@ from nobrainer.errors import InputError
 from nobrainer.inference.predict import Sampling, TileResult
 from nobrainer.inference.predictor import Predictor
 from nobrainer.metrics.overlap import confusion, dice
+from nobrainer.training.engine import prediction_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +82,8 @@ class Validation:
 
     def _dice(self, model: nn.Module, volume: Ready) -> np.ndarray:
         """Dice of each class but background of a scan, with the posterior mean."""
-        mean_weights = Sampling(seed=0, n_draws=0)
+        memory = prediction_bytes(self.device)
+        mean_weights = Sampling(seed=0, n_draws=0, memory_bytes=memory)
         n_classes = len(self.labels.names)
         return _dice_of(Predictor(model, n_classes, mean_weights, self.device), volume)[
             1:
