@@ -12,7 +12,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +25,7 @@ from benchmarks.speed.measure import Options, Table
 
 from nobrainer.training.engine import has_bfloat16
 
-SECTIONS: dict[str, Callable[[Options, Limits], list[Table]]] = {
+SECTIONS: dict[str, Callable[[Options, Limits], Iterable[Table]]] = {
     "limits": lambda options, limits: [],
     "startup": processes.startup,
     "first-step": processes.first_step,
@@ -91,8 +91,25 @@ def limits_text(limits: Limits) -> str:
     return f"## limits\n\n{table}\n"
 
 
+def write(
+    tables: list[Table], described: dict[str, Any], limits: Limits, folder: Path
+) -> None:
+    """Write speed.json and speed.md with the tables that there are."""
+    goals = report.goals(tables, torch.device(described["device"]))
+    contents = {
+        "machine": described,
+        "goals": [vars(goal) for goal in goals],
+        "limits": limits.probes,
+        "tables": [table.as_json() for table in tables],
+    }
+    text = json.dumps(contents, indent=1, ensure_ascii=False)
+    (folder / "speed.json").write_text(text + "\n")
+    text = report.as_text(tables, described, goals) + "\n" + limits_text(limits)
+    (folder / "speed.md").write_text(text)
+
+
 def main() -> None:
-    """Run the sections asked for, and write what they found after each."""
+    """Run the sections asked for, and write what they found after every table."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.speed",
         description=__doc__,
@@ -128,26 +145,19 @@ def main() -> None:
         if section not in args.only:
             continue
         started = time.perf_counter()
-        found = SECTIONS[section](options, limits)
-        tables += found
-        for table in found:
+        found = []
+        for table in SECTIONS[section](options, limits):
+            found.append(table)
             print(report.as_markdown(table), flush=True)
+            # After every table, so that what was measured is kept if a later one fails.
+            write([*tables, *found], described, limits, args.output_dir)
+        tables += found
         if section == "growth":
             growth.plot(found, args.output_dir / "growth.png")
         took = time.perf_counter() - started
         print(f"{section}: {took:.0f} s", file=sys.stderr, flush=True)
-        # After every section, so that what was measured is kept if a later one fails.
-        goals = report.goals(tables, device)
-        contents = {
-            "machine": described,
-            "goals": [vars(goal) for goal in goals],
-            "limits": limits.probes,
-            "tables": [table.as_json() for table in tables],
-        }
-        text = json.dumps(contents, indent=1, ensure_ascii=False)
-        (args.output_dir / "speed.json").write_text(text + "\n")
-        text = report.as_text(tables, described, goals) + "\n" + limits_text(limits)
-        (args.output_dir / "speed.md").write_text(text)
+    write(tables, described, limits, args.output_dir)
+    goals = report.goals(tables, device)
     print(report.goals_as_markdown(goals) + "\n" + limits_text(limits))
 
 

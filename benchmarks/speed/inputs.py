@@ -13,7 +13,6 @@ from torch import nn
 from nobrainer import models
 from nobrainer.inference.predict import Sampling, TileResult
 from nobrainer.inference.predictor import Predictor
-from nobrainer.training.engine import prediction_bytes
 
 SMALL = {"base_filters": 8, "levels": 2}
 MAPS = ("label", "variance", "entropy", "mutual_information")
@@ -66,16 +65,16 @@ def predict(
     n_classes: int,
     device: torch.device,
     dtype: torch.dtype,
+    **limits: int,
 ) -> dict[str, np.ndarray]:
-    """The maps of our prediction."""
+    """The maps of our prediction; limits are those of `Sampling`, by name."""
     maps = {name: np.zeros(image.shape, np.float32) for name in MAPS}
 
     def keep(tile: TileResult) -> None:
         for name, values in maps.items():
             values[tile.where] = getattr(tile, name)
 
-    memory = prediction_bytes(device)
-    sampling = Sampling(seed=0, n_draws=n_samples, memory_bytes=memory)
+    sampling = Sampling(seed=0, n_draws=n_samples, **limits)
     Predictor(model, n_classes, sampling, device, dtype)(image, 0.0, keep)
     return maps
 

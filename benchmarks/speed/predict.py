@@ -1,7 +1,7 @@
 """Voxels · draws per second of prediction, beside MONAI's inferer."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -22,6 +22,7 @@ from benchmarks.speed.peers import SlidingWindows
 from torch import nn
 
 from nobrainer.bayes.draws import realise
+from nobrainer.training.engine import prediction_bytes
 
 WINDOWS = (32, 64, 96)
 
@@ -85,14 +86,13 @@ def our_row(dtype: torch.dtype) -> str:
 PLAIN, REDRAWN = "MONAI, one draw as plain network", "MONAI, Bayesian network"
 
 
-def run(options: Options, limits: Limits) -> list[Table]:
+def run(options: Options, limits: Limits) -> Iterator[Table]:
     """A table for each setting and number of draws."""
     settings = QUICK if options.quick else SETTINGS
     if options.device.type == "cuda" and not options.quick:
         settings += ON_GPU
-    return [
-        table for setting in settings for table in _tables(options, limits, setting)
-    ]
+    for setting in settings:
+        yield from _tables(options, limits, setting)
 
 
 def _tables(options: Options, limits: Limits, setting: Setting) -> list[Table]:
@@ -108,9 +108,8 @@ def _tables(options: Options, limits: Limits, setting: Setting) -> list[Table]:
         repeats = max(1, options.few - many_classes)
 
     def ours(n_samples: int, dtype: torch.dtype) -> Callable[[], object]:
-        return partial(
-            predict, model, image, n_samples, setting.n_classes, device, dtype
-        )
+        how = model, image, n_samples, setting.n_classes, device, dtype
+        return partial(predict, *how, memory_bytes=prediction_bytes(device))
 
     cases: dict[tuple[str, int], Callable[[], float]] = {
         (our_row(dtype), n): partial(seconds, ours(n, dtype), device)
