@@ -17,7 +17,7 @@ from nobrainer.volume import Geometry, Volume, restore
 
 # Voxels that are background beyond this probability stay background.
 _SURE = 0.999
-_PLANES = 24
+_PLANES = 12
 
 
 class FinerGrid:
@@ -67,7 +67,7 @@ class FinerGrid:
     def __iter__(self) -> Iterator[tuple[tuple[slice, slice, slice], np.ndarray]]:
         """Parts of the own grid, and the probabilities (C, i, j, k) there, float32.
 
-        Every other voxel is background.
+        Every other voxel is background. What was kept is used up.
         """
         box, coarse = self._box()
         if not coarse.size:
@@ -106,18 +106,21 @@ class FinerGrid:
         It has a margin of background, but where the grid ends.
         """
         grid = self._prepared.geometry
-        places = np.concatenate(self._places, 1)
-        rows = np.concatenate(self._rows, 1)
-        if not places.size:
-            return grid, rows
-        first = np.maximum(places.min(1) - 1, 0)
-        last = np.minimum(places.max(1) + 2, grid.shape)
+        some = [places for places in self._places if places.size]
+        if not some:
+            return grid, np.zeros(0)
+        first = np.maximum(np.min([places.min(1) for places in some], 0) - 1, 0)
+        last = np.max([places.max(1) for places in some], 0) + 2
+        last = np.minimum(last, grid.shape)
         shape = tuple(last - first)
-        coarse = np.zeros((len(rows), math.prod(shape)), np.float32)
+        coarse = np.zeros((len(self._weight), math.prod(shape)), np.float32)
         coarse[0] = 1
-        at = np.ravel_multi_index(tuple(places - first[:, None]), shape)
-        for one, row in zip(coarse, torch.from_numpy(rows), strict=True):
-            one[at] = row.float().numpy()
+        while self._places:
+            # What has found its place gives room to the next.
+            places, rows = self._places.pop(), torch.from_numpy(self._rows.pop())
+            at = np.ravel_multi_index(tuple(places - first[:, None]), shape)
+            for one, row in zip(coarse, rows, strict=True):
+                one[at] = row.float().numpy()
         coarse = coarse.reshape(-1, *shape)
         i, j, k = (slice(a, b) for a, b in zip(first, last, strict=True))
         return _part(grid, (i, j, k)), coarse
