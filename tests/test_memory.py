@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +68,16 @@ def test_an_allocation_that_fails_is_named():
         memory.memory_for("scan"),
     ):
         np.empty(10**15)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone keeps freed memory")
+def test_freed_memory_goes_back_though_it_lies_between_pieces_in_use() -> None:
+    used = psutil.Process().memory_info
+    # Each small piece holds the memory below it: 300 of 100 kB, and every tenth stays.
+    pieces = [np.ones(100_000, np.uint8) for _ in range(300)]
+    kept = pieces[9::10]
+    before = used().rss
+    del pieces
+    memory.return_freed_memory()
+    assert used().rss < before - 20e6
+    assert all(piece.all() for piece in kept)

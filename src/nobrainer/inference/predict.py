@@ -240,6 +240,9 @@ class VolumePrediction:
             # The weights of a draw that are there serve the field as well.
             made = self._run_tile(work, run_field if number == 0 else _nothing)
             counts += self._gather(made, passes)
+        for stream in self._streams.values():
+            # Its results know each other, so that their memory would stay for long.
+            stream.release()
         if not full:
             for n, draw in enumerate(self.plan):
                 self.draws.set(*draw)

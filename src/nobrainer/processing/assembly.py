@@ -16,7 +16,7 @@ from nobrainer.inference.finer import FinerGrid
 from nobrainer.inference.predict import TileResult
 from nobrainer.inference.predictor import Predictor
 from nobrainer.io import ImageSource, read_image, to_nibabel
-from nobrainer.memory import require_memory
+from nobrainer.memory import require_memory, return_freed_memory
 from nobrainer.processing.learned import Learned
 from nobrainer.processing.prediction import Prediction
 from nobrainer.quality import unlike_training
@@ -59,6 +59,7 @@ def predict_scan(
     scan, own = preprocess_finely(volume, learned.recipe.preprocess)
     background = background_value(scan.data)
     seen = predictor.look_at(scan.data, background)
+    return_freed_memory()
     finer = None
     if seen is not None and own is not scan:
         finer = FinerGrid(seen, predictor.scaling, scan, own)
@@ -71,6 +72,7 @@ def predict_scan(
         labels=labels,
         on_tile=maps.keep,
     )
+    return_freed_memory()
     maps.finish()
     grids_mm = scan.geometry.spacing_mm, volume.geometry.spacing_mm
     appearance = measure(scan.data, maps.working["label"], *grids_mm)
