@@ -74,6 +74,7 @@ def test_the_weight_of_the_intensities_holds_for_predictions_and_is_kept(tmp_pat
             nib.save(nib.Nifti1Image(data, grid()), path)
         pairs.append(paths)
     data = Dataset.from_files(pairs[:2], (16, 16, 16), n_classes=3).batch(2)
+    data = data.patches(per_volume=64)
     model = Segmentation("bayesian_vnet", TINY["bayesian_vnet"])
     model.fit(data, epochs=2, opt_args={"lr": 0.02})
     plain = model.predict(pairs[4][0], n_samples=3, seed=0).volumes_mm3
