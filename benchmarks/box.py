@@ -164,6 +164,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="folder of the calibrated model")
     parser.add_argument("--figures", type=Path, help="JSON file of the figures")
     args = parser.parse_args()
+    if args.output and args.output.exists():
+        parser.error(f"{args.output} is there already: give another folder")
     torch.set_num_threads(1)
     model = nb.Segmentation.load(args.model)
     heads = read_table(args.heads) if args.heads else []
