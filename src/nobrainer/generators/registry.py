@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nobrainer.checks import check_arguments, check_count, takes
+from nobrainer.checks import check_count, takes
 from nobrainer.errors import InputError
-from nobrainer.models.registry import FAILURES, MOST_PARAMETERS, at_most, first_line
+from nobrainer.models.registry import build_named
 from nobrainer.registry import Registry
 
 GENERATORS: Registry[Callable[..., nn.Module]] = Registry("generator")
@@ -88,19 +88,7 @@ def build(name: str, **args: object) -> nn.Module:
     Raises: InputError for an unknown name or argument, with the nearest one, and for
         values that do not work.
     """
-    make = GENERATORS[name]
-    check_arguments(f"argument of generator {name!r}", make, args)
-    try:
-        with at_most(MOST_PARAMETERS):
-            return make(**args)
-    except InputError:
-        raise
-    except FAILURES as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in args.items())
-        raise InputError(
-            f"generator {name!r} cannot be built with {given or 'no arguments'}: "
-            f"{first_line(error)}"
-        ) from error
+    return build_named("generator", name, GENERATORS[name], args)
 
 
 def learns_from_maps(name: str) -> bool:

@@ -15,7 +15,7 @@ A model with a divergence from a prior also carries `kl_weight`.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from inspect import signature
 from typing import Any
@@ -53,25 +53,42 @@ def build(model: Model, **args: object) -> nn.Module:
     Raises: InputError for an unknown argument, with the nearest name; for a network
         that cannot be built; and for one of more than `MOST_PARAMETERS` weights.
     """
-    make, name = builder_of(model), name_of(model)
-    check_arguments(f"argument of model {name!r}", make, args)
-    try:
-        with at_most(MOST_PARAMETERS):
-            network = make(**args)
-    except InputError:
-        raise
-    except FAILURES as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in args.items())
-        raise InputError(
-            f"model {name!r} cannot be built with {given or 'no arguments'}: "
-            f"{first_line(error)}"
-        ) from error
+    name = name_of(model)
+    network = build_named("model", name, builder_of(model), args)
     if not isinstance(network, nn.Module):
         raise InputError(
             f"model {name!r} must be a torch.nn.Module, got {type(network).__name__}"
         )
     _complete(name, network)
     return network
+
+
+def build_named(
+    kind: str, name: str, make: Callable[..., nn.Module], args: Mapping[str, Any]
+) -> nn.Module:
+    """Call what builds an entry of a registry.
+
+    Args:
+        kind: what the messages call the entry, such as "model".
+        name: its name.
+        make: what builds it.
+        args: its arguments.
+
+    Raises: InputError for an unknown argument, with the nearest name; for arguments
+        that do not work; and for more than `MOST_PARAMETERS` weights.
+    """
+    check_arguments(f"argument of {kind} {name!r}", make, args)
+    try:
+        with at_most(MOST_PARAMETERS):
+            return make(**args)
+    except InputError:
+        raise
+    except FAILURES as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in args.items())
+        raise InputError(
+            f"{kind} {name!r} cannot be built with {given or 'no arguments'}: "
+            f"{first_line(error)}"
+        ) from error
 
 
 def builder_of(model: Model) -> Callable[..., nn.Module]:
