@@ -31,6 +31,8 @@ from nobrainer.training.optimizer import make_optimizer
 from nobrainer.training.phases import PhasePlan
 from nobrainer.training.state_file import (
     check_state,
+    find_change,
+    held_together,
     pack_optimizer,
     read_state,
     unpack_optimizer,
@@ -294,17 +296,10 @@ class Adversarial:
         if "generator_recipe" not in texts:
             raise InputError(f"{path}: is not a checkpoint of a generator")
         check_state(tensors, texts, path)
-        try:
+        with held_together(path, "cannot resume: "):
             before = GeneratorRecipe.from_json(texts["generator_recipe"])
             _check_continues(before, self.job.recipe)
             self._restore(tensors, texts)
-        except InputError as error:
-            raise InputError(f"{path}: cannot resume: {error}") from error
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{path}: does not hold together ({type(error).__name__}: {error}): it "
-                "was not written by nobrainer"
-            ) from error
 
     def _restore(self, tensors: dict[str, Tensor], texts: Mapping[str, str]) -> None:
         read: Any = {
@@ -339,14 +334,12 @@ def _check_continues(old: GeneratorRecipe, new: GeneratorRecipe) -> None:
 
     Raises: InputError where anything but the number of epochs differs.
     """
-    for part in ("generator", "images", "training"):
-        before, after = getattr(old, part), getattr(new, part)
-        for name, value in vars(before).items():
-            if name != "epochs" and getattr(after, name) != value:
-                raise InputError(
-                    f"{part}.{name} was {value!r} and now is {getattr(after, name)!r}: "
-                    "give the old value or another checkpoint directory"
-                )
+    if change := find_change(
+        old, new, ("generator", "images", "training"), ("epochs",)
+    ):
+        raise InputError(
+            f"{change}: give the old value or another checkpoint directory"
+        )
     if old.provenance.files != new.provenance.files:
         raise InputError(
             "the training files have changed: give another checkpoint directory"

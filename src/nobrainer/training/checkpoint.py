@@ -13,6 +13,8 @@ from nobrainer.json_records import check_history, parse_json
 from nobrainer.recipe import Recipe
 from nobrainer.training.state_file import (
     check_state,
+    find_change,
+    held_together,
     pack_optimizer,
     read_state,
     unpack_optimizer,
@@ -94,15 +96,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     check_state(tensors, meta, path)
-    try:
+    with held_together(path):
         return _assemble(recipe, tensors, meta)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: does not hold together ({type(error).__name__}: {error}): it was "
-            "not written by nobrainer"
-        ) from error
 
 
 def read_history(directory: Path) -> list[dict[str, Any]]:
@@ -135,17 +130,13 @@ def check_continues(old: Recipe, new: Recipe, directory: Path) -> None:
     Raises:
         InputError: anything else than the training's length differs.
     """
-    for part in ("model", "data", "preprocess", "training"):
-        before, after = getattr(old, part), getattr(new, part)
-        for name, value in vars(before).items():
-            if name in ("epochs", "max_steps", "max_minutes", "patience"):
-                continue
-            if getattr(after, name) != value:
-                raise InputError(
-                    f"{directory}: cannot resume: {part}.{name} was {value!r} and now "
-                    f"is {getattr(after, name)!r}; give the old value or another "
-                    "checkpoint directory"
-                )
+    parts = ("model", "data", "preprocess", "training")
+    length = ("epochs", "max_steps", "max_minutes", "patience")
+    if change := find_change(old, new, parts, length):
+        raise InputError(
+            f"{directory}: cannot resume: {change}; give the old value or another "
+            "checkpoint directory"
+        )
     if old.provenance.folds != new.provenance.folds:
         raise InputError(
             f"{directory}: cannot resume: the subjects of the folds have changed; give "

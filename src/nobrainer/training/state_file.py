@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,47 @@ def check_state(tensors: dict[str, Tensor], texts: dict[str, str], path: Path) -
     """
     if texts.pop("sha256", None) != _digest(tensors, texts):
         raise InputError(f"{path}: the checkpoint has been damaged or changed")
+
+
+@contextmanager
+def held_together(path: Path, problem: str = "") -> Iterator[None]:
+    """Name the file in errors of what is made inside of its tensors and texts.
+
+    Args:
+        path: path of the file.
+        problem: what the message says before a mistake of the user's.
+
+    Raises: InputError in place of itself and of what made-up content raises.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {problem}{error}") from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: does not hold together ({type(error).__name__}: {error}): it was "
+            "not written by nobrainer"
+        ) from error
+
+
+def find_change(
+    old: object, new: object, parts: Iterable[str], free: Container[str]
+) -> str:
+    """The first setting in which the recipes of two trainings differ, in words.
+
+    Args:
+        old, new: the recipes.
+        parts: their fields that are looked at.
+        free: names of settings that may differ.
+
+    Returns: an empty text where there is none.
+    """
+    for part in parts:
+        before, after = getattr(old, part), getattr(new, part)
+        for name, value in vars(before).items():
+            if name not in free and (now := getattr(after, name)) != value:
+                return f"{part}.{name} was {value!r} and now is {now!r}"
+    return ""
 
 
 def pack_optimizer(
