@@ -4,7 +4,6 @@ import csv
 import os
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,23 +35,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def breaking(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     """Makes the work on `sub-1_T1w` end with an error."""
-    first_steps = ((assembly, "preprocess_finely"), (readings, "preprocess_image"))
-    real = {name: getattr(module, name) for module, name in first_steps}
+    real = assembly.preprocess_image
     real_scan = nb.processing.dataset.prepare_scan
 
     def break_with(error: BaseException) -> None:
-        def preprocess(name, volume, *rest):
+        def preprocess(volume, *rest):
             if "sub-1" in volume.source:
                 raise error
-            return real[name](volume, *rest)
+            return real(volume, *rest)
 
         def prepare(scan, *rest):
             if "sub-1" in scan.name:
                 raise error
             return real_scan(scan, *rest)
 
-        for module, name in first_steps:
-            monkeypatch.setattr(module, name, partial(preprocess, name))
+        for module in (assembly, readings):
+            monkeypatch.setattr(module, "preprocess_image", preprocess)
         monkeypatch.setattr(nb.processing.dataset, "prepare_scan", prepare)
 
     return break_with

@@ -11,12 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from nobrainer.inference.intensities import Likelihood
+from nobrainer.inference.intensities import SURE, Likelihood
 from nobrainer.inference.predict import Scaling, TileResult
 from nobrainer.volume import Geometry, Volume, restore
 
-# Voxels that are background beyond this probability stay background.
-_SURE = 0.999
 _PLANES = 12
 
 
@@ -56,7 +54,7 @@ class FinerGrid:
     def keep(self, tile: TileResult) -> None:
         """Take the mean probabilities of a tile of the working grid."""
         p = tile.probabilities
-        inside = np.flatnonzero(p[0] < _SURE)
+        inside = np.flatnonzero(p[0] < SURE)
         start = [[part.start] for part in tile.where]
         self._places.append(np.array(np.unravel_index(inside, p[0].shape)) + start)
         rows = torch.from_numpy(p.reshape(len(p), -1).take(inside, 1))
@@ -84,7 +82,7 @@ class FinerGrid:
                 ]
             )
             # Places are numbers of voxels: masks were measured several times slower.
-            inside = np.flatnonzero(p[0] < _SURE)
+            inside = np.flatnonzero(p[0] < SURE)
             seen = restore(self._prepared.data, self._prepared.geometry, target)
             gain = self._added(self._own.data[where].take(inside))
             gain -= self._added(seen.take(inside))

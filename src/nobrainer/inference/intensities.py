@@ -20,8 +20,9 @@ N_BINS = 96
 
 _SMOOTHING_BINS = 2.0
 _N_ROUNDS = 3
-# Voxels that are background beyond this probability show no class.
-_SURE = 0.999
+SURE = 0.999
+"""Voxels that are background beyond this probability show no class."""
+
 _LEAST_DENSITY = 1e-5
 # Probabilities are counted in whole units, so that sums do not depend on their order,
 # and so not on how the volume was cut.
@@ -81,11 +82,11 @@ class Histograms:
             logits: logits on the CPU, float32.
         """
         is_constant = not any(logits.stride()[1:])
-        if is_constant and torch.softmax(logits[:, 0, 0, 0], 0)[0] >= _SURE:
+        if is_constant and torch.softmax(logits[:, 0, 0, 0], 0)[0] >= SURE:
             # Of the field around the scan's content one voxel tells all.
             return
         probabilities = torch.softmax(logits, 0)
-        inside = probabilities[0] < _SURE
+        inside = probabilities[0] < SURE
         at = inside.flatten().nonzero()[:, 0]
         rows = probabilities.flatten(1).index_select(1, at)
         shares = rows.new_zeros(int(self._shared.max()) + 1, rows.shape[1])

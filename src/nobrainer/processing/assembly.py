@@ -10,7 +10,11 @@ import numpy as np
 
 from nobrainer.appearance import measure
 from nobrainer.data.labels import LabelTable
-from nobrainer.data.preprocess import background_value, preprocess_finely
+from nobrainer.data.preprocess import (
+    background_value,
+    preprocess_finely,
+    preprocess_image,
+)
 from nobrainer.errors import UnusualScanWarning
 from nobrainer.inference.finer import FinerGrid
 from nobrainer.inference.predict import TileResult
@@ -56,7 +60,11 @@ def predict_scan(
     """
     members = Compartments.require(labels).tissues if tissues else {}
     volume = read_image(source)
-    scan, own = preprocess_finely(volume, learned.recipe.preprocess)
+    # A scan's own voxels are of use to its intensities alone.
+    if predictor.evidence is None:
+        scan = own = preprocess_image(volume, learned.recipe.preprocess)
+    else:
+        scan, own = preprocess_finely(volume, learned.recipe.preprocess)
     background = background_value(scan.data)
     seen = predictor.look_at(scan.data, background)
     return_freed_memory()
