@@ -58,6 +58,16 @@ def write_ball(folder, number, spacing=(1, 1, 1)):
     return paths
 
 
+def write_nested(folder, number):
+    """Paths of a scan and of labels: 2 in the bright ball, 1 in the dimmer one."""
+    image, core = ball(number)
+    labels = (core + (image > 50)).astype(np.uint8)
+    paths = folder / f"sub-{number}_T1w.nii", folder / f"sub-{number}_seg.nii"
+    for data, path in zip((image, labels), paths, strict=True):
+        nib.save(nib.Nifti1Image(data, grid()), path)
+    return paths
+
+
 def build(pairs, block=BLOCK, **patches):
     data = Dataset.from_files(pairs, block).batch(2).binarize()
     return data.patches(**({"per_volume": 8} | patches))

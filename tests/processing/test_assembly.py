@@ -27,6 +27,7 @@ from nested_balls import (
     same,
     values,
     write_ball,
+    write_nested,
 )
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
@@ -417,14 +418,7 @@ def test_trailing_axis_of_one_is_dropped(fitted, scan):
 
 
 def test_a_coarse_model_draws_boundaries_as_finely_as_the_scan_shows_them(tmp_path):
-    pairs = []
-    for number in range(4):
-        image, core = ball(number)
-        labels = (core + (image > 50)).astype(np.uint8)
-        paths = tmp_path / f"sub-{number}_T1w.nii", tmp_path / f"sub-{number}_seg.nii"
-        for data, path in zip((image, labels), paths, strict=True):
-            nib.save(nib.Nifti1Image(data, grid()), path)
-        pairs.append(paths)
+    pairs = [write_nested(tmp_path, number) for number in range(4)]
     data = Dataset.from_files(pairs[:3], (8, 8, 8), n_classes=3).batch(4)
     model = Segmentation("bayesian_vnet", TINY["bayesian_vnet"])
     data = data.spacing((2, 2, 2)).patches(per_volume=64)

@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from nested_balls import BLOCK, TINY, ball, build, dice, grid, values
+from nested_balls import BLOCK, TINY, build, dice, values, write_nested
 from nobrainer.errors import InputError
 from nobrainer.evaluation import summarise
 from nobrainer.naming import stem
@@ -65,14 +65,7 @@ def test_a_model_saved_in_half_precision_is_the_one_with_its_kernels_rounded(
 
 
 def test_the_weight_of_the_intensities_holds_for_predictions_and_is_kept(tmp_path):
-    pairs = []
-    for number in range(5):
-        image, core = ball(number)
-        labels = (core + (image > 50)).astype(np.uint8)
-        paths = tmp_path / f"sub-{number}_T1w.nii", tmp_path / f"sub-{number}_seg.nii"
-        for data, path in zip((image, labels), paths, strict=True):
-            nib.save(nib.Nifti1Image(data, grid()), path)
-        pairs.append(paths)
+    pairs = [write_nested(tmp_path, number) for number in range(5)]
     data = Dataset.from_files(pairs[:2], (16, 16, 16), n_classes=3).batch(2)
     data = data.patches(per_volume=64)
     model = Segmentation("bayesian_vnet", TINY["bayesian_vnet"])
