@@ -168,13 +168,23 @@ def test_the_spread_of_few_scans_is_shrunk_towards_a_usual_one():
     two = summarise([of(1.0), of(1.2)])
     # (2 · 0.1² + 3 · 0.1²) / (1 + 3), for a further scan times 1 + 1/2.
     assert two.sd[0] == pytest.approx(math.sqrt(0.05 / 4 * 1.5))
-    assert (two.mean[0], two.limit) == (pytest.approx(1.1), 3.0)
+    assert two.mean[0] == pytest.approx(1.1)
     one = summarise([of(1.0)])
     # Nothing but what is usual: 3 · 0.1² / 3, times 1 + 1.
     assert one.sd[0] == pytest.approx(math.sqrt(0.02))
     far = summarise([of(1.0), of(1.0), of(3.0)])
     # The third is 2 from the others' mean, whose spread is that of the prior alone.
     assert far.limit == pytest.approx(2 / math.sqrt(0.03 / 4 * 1.5))
+
+
+@pytest.mark.parametrize(
+    ("n_scans", "limit"),
+    # The 99.865th percentile of Student's t with 3, 5, 12 and 1,002 degrees of freedom.
+    [(1, 9.219), (3, 5.507), (10, 3.764), (1000, 3.007)],
+)
+def test_the_limit_of_few_scans_allows_for_what_they_do_not_show(n_scans, limit):
+    one = Appearance({"intensity/level": 1.0}, (0.0,) * 6, 0.0)
+    assert summarise([one] * n_scans).limit == pytest.approx(limit, abs=1e-3)
 
 
 def test_the_record_of_training_goes_there_and_has_rules():

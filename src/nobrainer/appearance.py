@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, special
 
 from nobrainer.data.preprocess import is_head
 from nobrainer.recipe import TrainingAppearance
@@ -150,7 +150,9 @@ def summarise(scans: Sequence[Appearance]) -> TrainingAppearance:
     The standard deviation of few scans can be small by chance, so it is shrunk towards
     a usual one, which counts as much as three scans do. The limit is the distance at
     which the farthest scan lies from the others (of many scans, the distance that 99 %
-    of them keep), and at least 3.
+    of them keep), and at least 3; of few scans, whose mean and standard deviation are
+    uncertain, at least as much of Student's t as is 3 of a normal distribution: 5.5
+    after three scans, 3.8 after ten.
 
     Args:
         scans: with their true labels; at least one.
@@ -164,6 +166,9 @@ def summarise(scans: Sequence[Appearance]) -> TrainingAppearance:
     ]
     farthest = [max(groups.values()) for groups in apart] or [0.0]
 
+    degrees = len(scans) - 1 + _PRIOR_SCANS
+    least = float(special.stdtrit(degrees, special.ndtr(_LEAST_LIMIT)))
+
     def usual_most(values: Sequence[Any]) -> np.ndarray:
         # For up to 100 scans this is the largest value.
         return np.percentile(values, _USUAL_PERCENT, axis=0, method="higher")
@@ -173,7 +178,7 @@ def summarise(scans: Sequence[Appearance]) -> TrainingAppearance:
         names=tuple(names),
         mean=tuple(mean.tolist()),
         sd=tuple(sd.tolist()),
-        limit=max(_LEAST_LIMIT, float(usual_most(farthest))),
+        limit=max(least, float(usual_most(farthest))),
         cut=tuple(usual_most([scan.cut for scan in scans]).tolist()),
         islands=float(usual_most([scan.islands for scan in scans])),
     )
