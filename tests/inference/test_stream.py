@@ -178,9 +178,9 @@ def test_operations_and_memory_are_those_by_hand():
     first, second = 14 * 16 * 18, 10 * 12 * 14
     work = 27 * 1 * 5 * first + 27 * 5 * 5 * second + 5 * 3 * second
     assert stream.flop == 2 * work
-    # The second layer makes 2 planes of 6 of the first, and these, at first, of 8 of
-    # the image; buffers are half as large again.
-    image, one, two = 12 * 18 * 20, 5 * 9 * 16 * 18, 5 * 3 * 12 * 14
+    # The second layer makes 2 planes of 6 of the first, and these, 2 at a time as well,
+    # of 4 of the image; buffers are half as large again.
+    image, one, two = 6 * 18 * 20, 5 * 9 * 16 * 18, 5 * 3 * 12 * 14
     assert stream.n_bytes == 4 * (image + one + two)
 
 

@@ -17,7 +17,7 @@ from nobrainer.inference.tiles import NOWHERE, Box, Interval, hull, intersect, i
 
 _EMPTY = (2**40, -(2**40), 2**40, -(2**40))
 """Start and stop along two axes of a plane in which nothing is."""
-_SLACK = 1.5
+_SLACK = 1.25
 """Size of a buffer relative to the least; a larger one moves its planes less often."""
 
 
@@ -136,30 +136,55 @@ def _narrow_one(result: Result) -> np.ndarray | None:
 def schedule(
     results: Sequence[Result], slabs: Sequence[Interval]
 ) -> list[dict[Result, int]]:
-    """Choose how far each result is computed for each slab; set their `planes`.
+    """Choose how far each result is computed in each step; set their `planes`.
+
+    Before the first of several slabs come steps of the same size for what is looked at
+    below it, so that no result has to be held in more planes than later on.
 
     Args:
         results: the results after `place`.
         slabs: slabs of the output along the first axis, [start, stop), in order.
 
     Returns:
-        For each slab, the plane up to which each result is computed.
+        For each step, the plane up to which each result is computed. The last steps are
+        those of the slabs; the others leave the output as it is.
     """
     done = {result: result.box[0][0] for result in results}
-    goals_of_slabs = []
     for result in results:
         result.planes = 0
-    for _, stop in slabs:
-        goals = {results[-1]: stop}
-        for result in reversed(results[:-1]):
-            start, end = result.box[0]
-            top = result.top(goals)
-            goals[result] = min(max(top, start), end)
+    steps = []
+    for stop in [*_before(results, slabs), *(stop for _, stop in slabs)]:
+        goals = _goals(results, stop)
+        for result in results[:-1]:
             if result.stored and not is_empty(result.wanted):
-                result.planes = max(result.planes, top - result.lowest(done))
-        goals_of_slabs.append(goals)
+                held = result.top(goals) - result.lowest(done)
+                result.planes = max(result.planes, held)
+        steps.append(goals)
         done = goals
     for result in results:
         start, end = result.wanted[0]
         result.planes = min(int(_SLACK * result.planes), end - start)
-    return goals_of_slabs
+    return steps
+
+
+def _goals(results: Sequence[Result], stop: int) -> dict[Result, int]:
+    """The plane up to which each result is computed for the output up to `stop`."""
+    ahead = {results[-1]: stop}
+    for result in reversed(results[:-1]):
+        looks = (
+            user.operation.axes[0].needs((ahead[user] - 1, ahead[user]))[1]
+            for user in result.users
+        )
+        ahead[result] = min(max(looks), result.box[0][1])
+    return {result: max(ahead[result], result.box[0][0]) for result in results}
+
+
+def _before(results: Sequence[Result], slabs: Sequence[Interval]) -> list[int]:
+    """Planes of the output, below the first slab, that steps before it stand for."""
+    (first, stop), *others = slabs
+    if not others:
+        return []
+    image = results[0]
+    below = _goals(results, first)[image] - image.box[0][0]
+    planes = stop - first
+    return [first - n * planes for n in reversed(range(below // planes))]

@@ -240,9 +240,6 @@ class VolumePrediction:
             # The weights of a draw that are there serve the field as well.
             made = self._run_tile(work, run_field if number == 0 else _nothing)
             counts += self._gather(made, passes)
-        for stream in self._streams.values():
-            # Its results know each other, so that their memory would stay for long.
-            stream.release()
         if not full:
             for n, draw in enumerate(self.plan):
                 self.draws.set(*draw)
@@ -307,6 +304,9 @@ class VolumePrediction:
                 last = self._last(stream.last_layer, self.scan[tile.where])
                 yield n, tile, seen[0][:, *where], last
             on_draw(n)
+        if current is not None:
+            # Its results know each other, so that their memory would stay for long.
+            current.release()
 
     def _field(self, tiles: list[Tile], stride: int) -> Field:
         """The field beyond the content, whose tiles see background only."""

@@ -61,7 +61,7 @@ class Result:
         return (1, self.fill.shape[1], self.planes, *others)
 
     def top(self, goals: Mapping["Result", int]) -> int:
-        """The plane up to which its users look to reach their goals.
+        """The plane up to which it is computed, or its users look, to reach goals.
 
         Args:
             goals: for each result, the plane up to which it is to be computed.
@@ -71,7 +71,7 @@ class Result:
             for user in self.users
             if goals[user] > user.box[0][0]
         ]
-        return max(looks, default=self.wanted[0][0])
+        return max([goals[self], *looks])
 
     def lowest(self, done: Mapping["Result", int]) -> int:
         """The first plane at which its users have still to look.

@@ -10,7 +10,7 @@ from nobrainer.inference.stream import Stream
 from nobrainer.inference.windows import Windows
 from nobrainer.types import Shape3
 
-MEMORY_BYTES = 1_500_000_000
+MEMORY_BYTES = 1_100_000_000
 """Usual limit for the statistics of a tile and the network's results on it."""
 SLAB_BYTES = 8_000_000
 """Size of a slab's widest result on a CPU, whose cache it fits into."""

@@ -134,11 +134,14 @@ class Stream:
         self._image, self._background = image, background
         made = self._results if self.last_layer is None else inner
         for goals in self._goals:
+            is_slab = goals[last] > last.done
             for result in made:
                 if result.planes:
                     result.make_room(goals)
                 if goals[result] > result.done:
                     result.advance(goals[result], image)
+            if not is_slab:
+                continue
             output = last.latest if last in made else last.look(goals[last])
             assert output is not None
             yield output
