@@ -179,8 +179,8 @@ def test_operations_and_memory_are_those_by_hand():
     work = 27 * 1 * 5 * first + 27 * 5 * 5 * second + 5 * 3 * second
     assert stream.flop == 2 * work
     # The second layer makes 2 planes of 6 of the first, and these, 2 at a time as well,
-    # of 4 of the image; buffers are half as large again.
-    image, one, two = 6 * 18 * 20, 5 * 9 * 16 * 18, 5 * 3 * 12 * 14
+    # of 4 of the image; buffers are a quarter larger.
+    image, one, two = 5 * 18 * 20, 5 * 7 * 16 * 18, 5 * 2 * 12 * 14
     assert stream.n_bytes == 4 * (image + one + two)
 
 
