@@ -1,6 +1,8 @@
 """What programs for nobrainer 1 and 2 call: old names, and the pages of the book."""
 
+import csv
 import json
+import math
 from importlib import import_module
 from pathlib import Path
 
@@ -8,18 +10,22 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+import zarr
+from scipy import ndimage
 from torch.utils.data import DataLoader, TensorDataset
 
 import nobrainer
 from balls import SHAPE, write_ball
 from nobrainer import models
 from nobrainer.compat import OLD_NAMES
+from nobrainer.io import nifti_to_zarr, zarr_to_nifti
 from nobrainer.models import available_models, list_available_models
 from nobrainer.models import get as get_model
 from nobrainer.models.listing import print_models
 from nobrainer.models.unet import UNet
 from nobrainer.prediction import predict
-from nobrainer.processing.dataset import Dataset, extract_patches
+from nobrainer.processing.dataset import Dataset, PatchDataset, extract_patches
+from nobrainer.processing.generation import Generation
 from nobrainer.processing.segmentation import Segmentation
 from nobrainer.training import fit as training_fit
 from nobrainer.training import get_device
@@ -41,7 +47,7 @@ def test_an_old_name_gives_what_stands_for_it(old: str, place: str) -> None:
 
 
 def test_a_package_with_old_names_still_lacks_others() -> None:
-    for package in (models, nobrainer.training):
+    for package in (models, nobrainer.training, nobrainer.processing):
         with pytest.raises(AttributeError, match="list_availabel_models"):
             _ = package.list_availabel_models
 
@@ -51,7 +57,7 @@ def test_programs_find_what_they_import() -> None:
     assert get_device is default_device
 
 
-# --- the pages, on scans so small that they take no time
+# --- the pages; those that train, on scans so small that they take no time
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +65,15 @@ def filepaths(tmp_path_factory: pytest.TempPathFactory) -> Pairs:
     folder = tmp_path_factory.mktemp("pages")
     pairs = [write_ball(folder, number) for number in range(4)]
     return [(str(image), str(label)) for image, label in pairs]
+
+
+@pytest.fixture(scope="module")
+def heads(sample_csv: Path) -> Pairs:
+    """The ten embedded heads, read from their table as the programs read it."""
+    with sample_csv.open() as table:
+        header, *rows = csv.reader(table)
+    assert header == ["features", "labels"]
+    return [(image, label) for image, label in rows]
 
 
 def dataset(filepaths: Pairs) -> Dataset:
@@ -88,7 +103,48 @@ def test_page_1_lists_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert get_device() == torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@pytest.mark.filterwarnings("ignore::nobrainer.errors.UnusualScanWarning")
+def test_page_2_counts_voxels_of_structures(heads: Pairs) -> None:
+    assert len(heads) == 10
+    image, labels = (nib.load(path) for path in heads[0])
+    assert image.shape == labels.shape
+    values = np.asarray(labels.dataobj)
+    voxel_ml = math.prod(labels.header.get_zooms()) / 1000
+    # Hippocampi, white matter and cortex of each side, as large as an adult's.
+    for left, right, least_ml, most_ml in ((17, 53, 2, 5), (2, 41, 150, 300)):
+        for value in (left, right):
+            assert least_ml < (values == value).sum() * voxel_ml < most_ml
+    of_all = {0, 2, 3, 4, 7, 8, 10, 11, 12, 13, 17, 18, 26, 41, 42, 43, 53, 54}
+    assert of_all <= set(np.unique(values).tolist())
+    assert 0.1 < (values > 0).mean() < 0.25
+
+
+def test_page_3_cuts_patches(heads: Pairs) -> None:
+    volume, label = (nib.load(path).get_fdata() for path in heads[0])
+    asked = {"block_shape": BLOCK_SHAPE, "n_patches": 5}
+    brain = extract_patches(volume, label, binarize=True, **asked)
+    assert [patch.shape for pair in brain for patch in pair] == [BLOCK_SHAPE] * 10
+    assert {value for _, patch in brain for value in np.unique(patch)} == {0, 1}
+    hippocampi = extract_patches(volume, label, binarize={17, 53}, **asked)
+    shares = [patch.mean() for _, patch in hippocampi]
+    # The first patch lies anywhere, others near the hippocampi; a patch has 33 ml.
+    assert shares[0] < 0.02
+    assert 0 < max(shares) < 0.2
+    few = Dataset.from_files(heads[:3], block_shape=BLOCK_SHAPE, n_classes=2)
+    few = few.batch(2).binarize()
+    assert (len(few.data), few.block_shape, few.batch_size) == (3, BLOCK_SHAPE, 2)
+    assert sorted(few.volume_shape) == sorted(volume.shape)
+    streamed = few.streaming(patches_per_volume=5)
+    assert streamed._patches_per_volume == 5
+    assert len(streamed.dataloader.dataset) == 15
+    for one in (few, streamed):
+        batch = next(iter(one.dataloader))
+        assert batch["image"].shape == (2, 1, *BLOCK_SHAPE)
+        assert batch["image"].dtype == torch.float32
+        assert batch["label"].shape == (2, *BLOCK_SHAPE)
+        assert batch["label"].max() == 1
+
+
+@pytest.mark.filterwarnings("error::nobrainer.errors.UnusualScanWarning")
 def test_page_4_segments_in_three_lines(
     filepaths: Pairs, trained: Segmentation
 ) -> None:
@@ -99,6 +155,28 @@ def test_page_4_segments_in_three_lines(
     assert isinstance(prediction, nib.Nifti1Image)
     assert prediction.shape == SHAPE
     assert dice(prediction, label) > 0.95
+
+
+def test_page_6_generates_heads(heads: Pairs) -> None:
+    coarse = []
+    for path, _ in heads[:5]:
+        volume = nib.load(path).get_fdata().astype(np.float32)
+        small = ndimage.zoom(volume, [4 / size for size in volume.shape], order=1)
+        small -= small.min()
+        coarse.append(small / small.max())
+    loader = DataLoader(
+        TensorDataset(torch.from_numpy(np.stack(coarse)[:, None])),
+        batch_size=2,
+        shuffle=True,
+    )
+    args = {"latent_size": 32, "fmap_base": 32, "fmap_max": 32}
+    args |= {"resolution_schedule": [4], "steps_per_phase": 100}
+    generator = Generation("progressivegan", model_args=args)
+    generator.fit(loader, epochs=10)
+    assert len(generator.history_) == 10
+    made = [np.asarray(image.dataobj) for image in generator.generate(2)]
+    assert [image.shape for image in made] == [(4, 4, 4)] * 2
+    assert all(0 <= image.min() < image.max() <= 1 for image in made)
 
 
 def test_page_7_trains_by_hand_and_by_fit(filepaths: Pairs) -> None:
@@ -150,7 +228,7 @@ def test_page_7_trains_by_hand_and_by_fit(filepaths: Pairs) -> None:
     assert np.array_equal(of_array.dataobj, prediction.dataobj)
 
 
-@pytest.mark.filterwarnings("ignore::nobrainer.errors.UnusualScanWarning")
+@pytest.mark.filterwarnings("error::nobrainer.errors.UnusualScanWarning")
 def test_page_8_saves_and_loads(
     filepaths: Pairs, trained: Segmentation, tmp_path: Path
 ) -> None:
@@ -169,6 +247,36 @@ def test_page_8_saves_and_loads(
     dataset(filepaths).to_croissant(str(tmp_path / "dataset_croissant.json"))
     files = json.loads((tmp_path / "dataset_croissant.json").read_text())
     assert all(Path(path).name in json.dumps(files) for path in filepaths[0])
+
+
+def test_page_9_goes_to_zarr_and_back(heads: Pairs, tmp_path: Path) -> None:
+    groups = {}
+    for kind, path in zip(("image", "label"), heads[0], strict=True):
+        found = nib.load(path)
+        nii, groups[kind] = (str(tmp_path / (kind + end)) for end in (".nii.gz", ".z"))
+        nib.save(nib.Nifti1Image(np.asarray(found.dataobj), found.affine), nii)
+        nifti_to_zarr(nii, groups[kind], chunk_shape=(64, 64, 64), levels=2)
+    store = zarr.open_group(groups["image"], mode="r")
+    original = nib.load(tmp_path / "image.nii.gz")
+    fine, coarse = (store[level] for level in sorted(store.keys()))
+    assert (fine.shape, fine.dtype) == (original.shape, original.get_data_dtype())
+    assert fine.chunks == (64, 64, 64)
+    assert coarse.shape == tuple(-(-size // 2) for size in original.shape)
+    provenance = json.loads(json.dumps(dict(store.attrs)["nobrainer_provenance"]))
+    assert provenance["source_file"] == "image.nii.gz"
+    assert provenance["chunk_shape"] == [64, 64, 64]
+    zarr_to_nifti(groups["image"], str(tmp_path / "again.nii.gz"), level=0)
+    again = nib.load(tmp_path / "again.nii.gz")
+    assert np.abs(again.get_fdata() - original.get_fdata()).max() == 0
+    assert np.array_equal(again.affine, original.affine)
+    patches = PatchDataset(
+        data=[groups], block_shape=BLOCK_SHAPE, patches_per_volume=5, binarize=True
+    )
+    assert len(patches) == 5
+    batch = next(iter(DataLoader(patches, batch_size=2, shuffle=True)))
+    assert batch["image"].shape == (2, 1, *BLOCK_SHAPE)
+    assert batch["label"].shape == (2, *BLOCK_SHAPE)
+    assert set(batch["label"].unique().tolist()) <= {0, 1}
 
 
 def test_page_10_trains_on_what_there_is(filepaths: Pairs) -> None:

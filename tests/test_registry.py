@@ -41,3 +41,10 @@ def test_a_name_is_checked_without_loading_its_entry(colours):
     colours.check("grey")
     with pytest.raises(InputError, match="unknown colour 'gray': did you mean 'grey'"):
         colours.check("gray")
+
+
+def test_a_name_that_belongs_elsewhere_says_where(colours):
+    colours.refer("oak", "is a wood: see woods")
+    assert "oak" not in colours
+    with pytest.raises(InputError, match=r"^colour 'oak' is a wood: see woods$"):
+        colours["oak"]

@@ -12,6 +12,9 @@ from typing import Any
 
 OLD_NAMES = {
     "nobrainer.models.list_available_models": "listing.print_models",
+    "nobrainer.processing.Dataset": "dataset.Dataset",
+    "nobrainer.processing.Generation": "generation.Generation",
+    "nobrainer.processing.Segmentation": "segmentation.Segmentation",
     "nobrainer.training.get_device": "engine.default_device",
 }
 """Where a program looks for an old name, and what stands for it in the same package:

@@ -6,6 +6,7 @@ from pkgutil import resolve_name
 from typing import Generic, TypeVar
 
 from nobrainer.checks import check_choice
+from nobrainer.errors import InputError
 
 T = TypeVar("T")
 
@@ -24,6 +25,7 @@ class Registry(Mapping[str, T], Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, Callable[[], T]] = {}
+        self._elsewhere: dict[str, str] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that adds an entry under `name`."""
@@ -43,8 +45,19 @@ class Registry(Mapping[str, T], Generic[T]):
         """
         self._entries[name] = partial(resolve_name, place)
 
+    def refer(self, name: str, advice: str) -> None:
+        """Say where to go with a name that belongs elsewhere.
+
+        Args:
+            name: a name that has no entry here.
+            advice: what `name` is and what takes it, as the end of a message.
+        """
+        self._elsewhere[name] = advice
+
     def check(self, name: str) -> None:
         """Raise `InputError`, with the near miss, unless there is such an entry."""
+        if name in self._elsewhere:
+            raise InputError(f"{self.kind} {name!r} {self._elsewhere[name]}")
         check_choice(self.kind, name, self._entries)
 
     def __getitem__(self, name: str) -> T:

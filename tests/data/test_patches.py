@@ -266,7 +266,9 @@ def test_extract_patches_makes_foreground_of_what_binarize_names():
     assert foreground({17, 53}) == foreground([53, 17]) == [17, 53]
     assert foreground(lambda values: values >= 60) == [60, 61, 62, 63]
     assert foreground(True) == foreground(False) == list(range(1, 64))
-    for bad in (17, {}, (), {17: 1}, "17", None, {1.5}):
+    ((_, kept),) = extract_patches(label, label, (4, 4, 4), 1, binarize=None)
+    assert np.array_equal(kept, label)
+    for bad in (17, {}, (), {17: 1}, "17", {1.5}):
         with pytest.raises(InputError, match="binarize"):
             foreground(bad)
 

@@ -241,6 +241,7 @@ def test_labels_beyond_the_classes_are_named(pairs, tmp_path):
     ("name", "args", "message"),
     [
         ("bayesian_vent", {}, "unknown model 'bayesian_vent'.*'bayesian_vnet'"),
+        ("dcgan", {}, "model 'dcgan' makes images: Generation..dcgan.. trains it"),
         ("vnet", {"base_filter": 4}, "'vnet' 'base_filter': did you.*'base_filters'"),
         ("vnet", {"kl_weight": 1}, "unknown argument of model 'vnet' 'kl_weight'"),
         ("bayesian_vnet", {"prior_arg": 1}, "'prior_arg': did you mean 'prior_args'"),
@@ -315,6 +316,20 @@ def test_bad_scans_are_named(fitted, tmp_path):
         fitted.predict((noise, np.diag([1.0, 1, 0, 1])))
     with pytest.raises(InputError, match="cannot read a Dataset"):
         fitted.predict(Dataset.from_files([(noise, np.eye(4))]))
+
+
+def test_what_is_no_dataset_is_refused(fitted, pairs):
+    train = build(pairs[:1])
+    for use, name in (
+        (lambda given: fitted.fit(given), "dataset_train"),
+        (lambda given: fitted.fit(train, given), "dataset_validate"),
+        (lambda given: fitted.evaluate(given), "dataset"),
+        (lambda given: fitted.calibrate(given), "dataset"),
+    ):
+        with pytest.raises(InputError, match=f"^{name} must be a Dataset, got list: m"):
+            use(pairs[:1])
+        with pytest.raises(InputError, match=r"DataLoader: nobrainer\.training\.fit"):
+            use(train.dataloader)
 
 
 def test_fit_takes_every_training_option_by_name(pairs):

@@ -37,6 +37,8 @@ from trainings import BLOCK, INSTANCE, SMALL, FailsAt, build, fit
         ),
         ({"seed": 2**63}, "seed must be at most 9223372036854775807"),
         ({"class_weights": [1, 2], "loss": FailsAt()}, "put them into your own loss"),
+        ({"loss": torch.nn.CrossEntropyLoss}, "got <class .*: of a class give an ins"),
+        ({"loss": 3}, "loss must be a name or a function of logits and labels, got 3"),
         ({"epochs": 0}, "epochs must be a whole number >= 1, got 0"),
         ({"epochs": 1.5}, "epochs must be a whole number >= 1, got 1.5"),
         ({"max_steps": 0}, "max_steps must be a whole number >= 1, got 0"),

@@ -263,7 +263,7 @@ class PatchSampler(Dataset[dict[str, Any]]):
         return int(rng.permutation(len(self.volumes))[place])
 
 
-Binarize = bool | Collection[int] | Binarizer
+Binarize = bool | Collection[int] | Binarizer | None
 """What becomes foreground: see `extract_patches`."""
 
 
@@ -273,6 +273,8 @@ def check_binarize(binarize: Binarize) -> bool | tuple[int, ...] | Binarizer:
     Raises:
         InputError: it is none of a truth value, a function and label values.
     """
+    if binarize is None:
+        return False
     if isinstance(binarize, bool) or callable(binarize):
         return binarize
     return foreground_values(binarize)
@@ -297,7 +299,7 @@ def binarize_labels(label: np.ndarray, binarize: Binarize) -> np.ndarray:
 def extract_patches(
     volume: np.ndarray,
     label: np.ndarray,
-    block_shape: Sequence[int],
+    block_shape: Sequence[int] = (32, 32, 32),
     n_patches: int = 10,
     binarize: Binarize = False,
     seed: int = 0,
@@ -310,10 +312,10 @@ def extract_patches(
         block_shape: voxels of a patch along each axis. Where the volume is smaller,
             the patch is filled up with the volume's minimum and label 0.
         n_patches: number of patches, at least 1.
-        binarize: False keeps the labels. True makes every label value but 0 foreground
-            (1) and the rest background (0), a collection makes these label values
-            foreground, and so does a function that maps the array of label values to
-            booleans.
+        binarize: False or None keeps the labels. True makes every label value but 0
+            foreground (1) and the rest background (0), a collection makes these label
+            values foreground, and so does a function that maps the array of label
+            values to booleans.
         seed: seed of every random choice.
 
     Returns:

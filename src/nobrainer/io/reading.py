@@ -165,6 +165,11 @@ def _open(source: ImageSource) -> _Opened:
     elif isinstance(source, str | os.PathLike):
         values = open_image(Path(source))
         affine, header, read = values.affine, values.header, values.read
+    elif isinstance(source, np.ndarray):
+        raise InputError(
+            "an array alone does not say how large its voxels are and where they lie: "
+            "give (array, affine), or the image that it comes from"
+        )
     else:
         raise InputError(
             f"cannot read a {type(source).__name__}: give a path, a nibabel image or "

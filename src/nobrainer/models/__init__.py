@@ -16,7 +16,12 @@ from nobrainer.models.bayesian import bayesian_meshnet, bayesian_vnet
 from nobrainer.models.check import count_channels
 from nobrainer.models.ensemble import ensemble
 from nobrainer.models.kwyk import Kwyk
-from nobrainer.models.listing import ModelLine, describe_models, print_models
+from nobrainer.models.listing import (
+    GENERATORS,
+    ModelLine,
+    describe_models,
+    print_models,
+)
 from nobrainer.models.meshnet import MeshNet
 from nobrainer.models.registry import MODELS, Model, build, name_of
 from nobrainer.models.vnet import VNet
@@ -49,6 +54,8 @@ MODELS.register("bayesian_vnet")(bayesian_vnet)
 MODELS.register("bayesian_meshnet")(bayesian_meshnet)
 MODELS.register("kwyk")(Kwyk)
 MODELS.register("ensemble")(ensemble)
+for _name in GENERATORS:
+    MODELS.refer(_name, f"makes images: Generation({_name!r}) trains it")
 
 
 def available_models() -> list[str]:
@@ -62,6 +69,7 @@ def get(name: str) -> Callable[..., nn.Module]:
     Args:
         name: one of `available_models`.
 
-    Raises: InputError with the nearest name where `name` is unknown.
+    Raises: InputError with the nearest name where `name` is unknown, or where it is
+        that of a generator.
     """
     return MODELS[name]

@@ -24,7 +24,7 @@ _SHIPPED = {
 }
 """The kind of each model that comes with nobrainer, and what it is. They stand here
 because some networks take seconds to load."""
-_GENERATORS = {
+GENERATORS = {
     "progressivegan": "heads of a network that grows from coarse to fine",
     "dcgan": "heads of a network of one resolution",
     "label_synthesis": "images of label maps, with random shapes and contrasts",
@@ -54,7 +54,7 @@ def describe_models() -> list[ModelLine]:
     """
     networks = [ModelLine(name, *_described(name)) for name in sorted(MODELS)]
     return networks + [
-        ModelLine(name, GENERATION, text) for name, text in sorted(_GENERATORS.items())
+        ModelLine(name, GENERATION, text) for name, text in sorted(GENERATORS.items())
     ]
 
 

@@ -409,3 +409,21 @@ class Dataset(Plan):
     def check_labelled(self) -> None:
         """Raise `InputError` where scans have no labels."""
         entries.require_labels(self.data)
+
+
+def check_dataset(name: str, given: object) -> None:
+    """Check that what a user gave in place of scans is a `Dataset`.
+
+    Args:
+        name: what the message calls it.
+        given: what the user gave.
+
+    Raises:
+        InputError: it is anything else; the message says what goes with a loader.
+    """
+    if isinstance(given, Dataset):
+        return
+    advice = "make one with Dataset.from_files"
+    if isinstance(given, DataLoader):
+        advice = "nobrainer.training.fit trains a network on a loader of your own"
+    raise InputError(f"{name} must be a Dataset, got {type(given).__name__}: {advice}")

@@ -14,7 +14,7 @@ from nobrainer.data.prepared import Prepared
 from nobrainer.errors import InputError
 from nobrainer.posthoc import Calibration, QualityModel
 from nobrainer.processing import seen
-from nobrainer.processing.dataset import Dataset
+from nobrainer.processing.dataset import Dataset, check_dataset
 from nobrainer.processing.folds import Folds, check_draws
 from nobrainer.processing.learned import Learned
 from nobrainer.processing.progress import ProgressBar
@@ -242,6 +242,7 @@ class Fitting:
     def _check_dataset(self, dataset: Dataset) -> Learned:
         """Refuse a dataset without labels, or whose classes are not the model's."""
         learned = self._check_fitted()
+        check_dataset("dataset", dataset)
         dataset.check_labelled()
         if dataset.n_classes != learned.recipe.data.n_classes:
             raise InputError(

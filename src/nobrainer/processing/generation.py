@@ -22,7 +22,7 @@ from nobrainer.errors import InputError
 from nobrainer.generators import GENERATORS, Gan, Stage
 from nobrainer.glossary import OF_GENERATORS
 from nobrainer.io import write_bytes
-from nobrainer.processing.dataset import Dataset
+from nobrainer.processing.dataset import Dataset, check_dataset
 from nobrainer.processing.generated import Generated
 from nobrainer.processing.label_maps import read_maps
 from nobrainer.processing.origins import file_records, software_versions
@@ -247,6 +247,7 @@ class Generation:
             InputError: scans that cannot be used, or have other classes.
         """
         generated = self._fitted()
+        check_dataset("dataset", dataset)
         images = generated.recipe.images
         with ProgressBar(verbose=verbose) as bar:
             side_mm = images.shape[0] * images.spacing_mm[0]

@@ -19,7 +19,7 @@ from nobrainer.models.registry import Model, builder_of
 from nobrainer.naming import scan_names
 from nobrainer.posthoc import usual_draws
 from nobrainer.processing.assembly import predict_scan
-from nobrainer.processing.dataset import Dataset
+from nobrainer.processing.dataset import Dataset, check_dataset
 from nobrainer.processing.folds import Folds
 from nobrainer.processing.guard import Batch
 from nobrainer.processing.learned import Learned
@@ -439,9 +439,11 @@ def _check_datasets(
         )
     if settings.patience is not None and validate is None:
         raise InputError("patience needs dataset_validate: give scans to validate")
+    check_dataset("dataset_train", train)
     train.check_labelled()
     if validate is None:
         return
+    check_dataset("dataset_validate", validate)
     validate.check_labelled()
     if validate.n_classes != train.n_classes:
         raise InputError(

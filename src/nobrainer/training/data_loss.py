@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nobrainer.checks import check_choice
+from nobrainer.checks import check_choice, shorten
 from nobrainer.errors import InputError
 from nobrainer.losses import LOSSES
 
@@ -25,7 +25,7 @@ class DataLoss:
         equal weights; only with a named loss.
 
     Raises:
-        InputError: an unknown name, or class weights beside a function.
+        InputError: an unknown name, no function, or class weights beside one.
     """
 
     given: str | Loss | None = None
@@ -34,6 +34,13 @@ class DataLoss:
     def __post_init__(self) -> None:
         if isinstance(self.given, str):
             LOSSES.check(self.given)
+        elif isinstance(self.given, type) or not (
+            self.given is None or callable(self.given)
+        ):
+            raise InputError(
+                "loss must be a name or a function of logits and labels, got "
+                f"{shorten(self.given)}: of a class give an instance"
+            )
         elif self.given is not None and self.class_weights is not None:
             raise InputError(
                 "class_weights go with a named loss: put them into your own loss"
