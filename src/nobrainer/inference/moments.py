@@ -86,6 +86,9 @@ class RunningMoments:
         if self._n == 0:
             self._begin(n_classes, shape, seen.device)
         self._n += 1
+        if self._n == 2:
+            # The votes of one draw are known by its label, which takes less room.
+            self._votes = self._one_hot()
         if self._n == _FEW_DRAWS + 1:
             self._votes = self._votes.short()
         columns = seen.flatten(1)
@@ -110,22 +113,26 @@ class RunningMoments:
         self._mean = torch.empty(n_classes, n_voxels, device=device)
         self._squares = torch.zeros(n_voxels, device=device)
         self._entropy = torch.zeros(n_voxels, device=device)
-        self._votes = torch.zeros_like(self._mean, dtype=torch.uint8)
         self._label = torch.zeros_like(self._entropy, dtype=torch.int16)
-        self._rows = torch.arange(n_classes, device=device)[:, None]
+        self._rows = torch.arange(n_classes, device=device)[:, None].short()
 
     def _vote(self, chosen: Tensor, part: slice) -> None:
         """Add a draw's votes (n,), the number of a class each, of a part."""
         self._label[part] = chosen
-        votes = self._votes[:, part]
         if is_remote(chosen.device):
             # `bincount` would wait for its result, and here one part is all voxels.
-            is_chosen = self._rows == chosen
-            votes += is_chosen
+            is_chosen = self._one_hot()
             self.counts = is_chosen.sum(1)
-        else:
+            if self._n > 1:
+                self._votes += is_chosen
+        elif self._n > 1:
+            votes = self._votes[:, part]
             one = votes.new_ones(1, 1).expand(1, len(chosen))
             votes.scatter_add_(0, chosen[None], one)
+
+    def _one_hot(self) -> Tensor:
+        """1 for the class that the draw added last chose, else 0: (C, voxels)."""
+        return (self._rows == self._label).view(torch.uint8)
 
     def _add(self, p: Tensor, part: slice) -> None:
         """Add a draw's probabilities (C, n) of a part; they are overwritten."""
@@ -141,13 +148,16 @@ class RunningMoments:
     def result(self) -> Statistics:
         """Compute the statistics of the draws so far."""
         n_classes, label, entropy = len(self._mean), self._label, self._entropy
-        if self._n > 1:
+        if self._n == 1:
+            votes = self._one_hot()
+        else:
+            votes = self._votes
             label, entropy = torch.empty_like(label), torch.empty_like(entropy)
             for part in _parts(self._mean):
-                mean, votes = self._mean[:, part], self._votes[:, part]
+                mean, given = self._mean[:, part], votes[:, part]
                 logarithm = mean.clamp_min(torch.finfo().tiny).log_()
                 entropy[part] = -logarithm.mul_(mean).sum(0)
-                tied = mean.where(votes == votes.amax(0), -1.0)
+                tied = mean.where(given == given.amax(0), -1.0)
                 label[part] = _find_zero(tied.sub_(tied.amax(0)))
         information = entropy - self._entropy / self._n
         return Statistics(
@@ -156,7 +166,7 @@ class RunningMoments:
             entropy=entropy.reshape(self._shape),
             mutual_information=information.clamp_min(0).reshape(self._shape),
             probabilities=self._mean.reshape(n_classes, *self._shape),
-            votes=self._votes.reshape(n_classes, *self._shape),
+            votes=votes.reshape(n_classes, *self._shape),
         )
 
 
