@@ -181,6 +181,9 @@ def test_provenance_holds_files_times_versions_seed_and_figures(model):
     assert "provenance.member_seeds" not in parameters
     figures = {p["name"]: p["value"] for p in document["additionalProperty"]}
     assert figures == {"validation_dice": 0.5, "nll": "NaN"}
+    titles = {p["name"]: p.get("description") for p in document["additionalProperty"]}
+    assert titles["validation_dice"].startswith("Dice on validation scans")
+    assert titles["nll"] is None
 
 
 def test_the_seeds_of_members_are_among_the_parameters(tmp_path):

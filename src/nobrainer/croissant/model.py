@@ -6,6 +6,7 @@ from typing import Any
 
 from nobrainer.croissant.files import FileEntry, file_object, record_set
 from nobrainer.croissant.vocabulary import describe, properties
+from nobrainer.glossary import OF_GENERATORS, OF_TRAINING
 from nobrainer.recipe import (
     FileRecord,
     GeneratorRecipe,
@@ -14,6 +15,10 @@ from nobrainer.recipe import (
     SearchRecord,
     Statement,
 )
+
+_TITLES = {name: metric.title for name, metric in (OF_TRAINING | OF_GENERATORS).items()}
+"""What the figures of a model are: a Dice of training patches does not say how good it
+is on new scans."""
 
 
 def model_metadata(recipe: Recipe, files: Sequence[FileEntry]) -> dict[str, Any]:
@@ -97,7 +102,7 @@ def _metadata(
         distribution=[file_object(f.name, f) for f in files],
         record_sets=[record_set(f) for f in files if f.fields],
     ) | {
-        "additionalProperty": properties(figures),
+        "additionalProperty": properties(figures, _TITLES),
         "prov:wasDerivedFrom": learned_from + _sources(statement),
         "prov:wasGeneratedBy": _training(
             made,

@@ -92,10 +92,19 @@ def describe(
     }
 
 
-def properties(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Values by name as a list of properties, sorted by name, without those of None."""
+def properties(
+    values: Mapping[str, Any], titles: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """Values by name as a list of properties, sorted by name, without those of None.
+
+    Args:
+        values: the values by name.
+        titles: what some of them are, by name.
+    """
+    told = titles or {}
     return [
         {"@type": "PropertyValue", "name": name, "value": _scalar(value)}
+        | ({"description": told[name]} if name in told else {})
         for name, value in sorted(values.items())
         if value is not None
     ]

@@ -213,7 +213,8 @@ nobrainer predict sub-01_T1w.nii.gz --model path/to/this/folder --output-dir map
     --n-samples {n_draws}
 ```
 
-`n_samples` is the number of draws{held}. How good it is on labelled scans of your \
+`n_samples` is the number of draws{held}; a network that is not random makes one pass, \
+and warns. How good it is on labelled scans of your \
 own, `nobrainer evaluate` says."""
 
 
