@@ -122,8 +122,10 @@ def test_the_memory_decides_how_thick_slabs_are():
     stream = make_stream(network, CPU, torch.float32, network)
     core, halo, width = (186, 226, 196), 8, 8
 
-    def slabs_for(memory_bytes: int, device: torch.device) -> slabs.Slabs:
-        size = halo, width, 50, device, 4, 1, memory_bytes
+    def slabs_for(
+        memory_bytes: int, device: torch.device, n_passes: int = 2
+    ) -> slabs.Slabs:
+        size = halo, width, 50, n_passes, device, 4, 1, memory_bytes
         return slabs.Slabs(stream, *size)
 
     assert slabs_for(64 * GIB, META).planes(core) == 186
@@ -132,5 +134,7 @@ def test_the_memory_decides_how_thick_slabs_are():
     # Slabs of about 64 MB are the thinnest, and the statistics alone take 2.1 GB.
     assert slabs_for(1, META).planes(core) == 6
     assert not slabs_for(2_100_000_000, META).fit(core)
+    # Those of a single draw leave slab by slab.
+    assert slabs_for(500_000_000, META, 1).fit(core)
     # On a CPU the cache decides: 5 planes of 8 channels are 7.1 MB.
     assert slabs_for(64 * GIB, CPU).planes(core) == 5

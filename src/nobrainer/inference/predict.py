@@ -207,6 +207,7 @@ class VolumePrediction:
             halo,
             width,
             self.n_classes,
+            len(self.plan),
             self.draws.device,
             self.draws.dtype.itemsize,
             self.sampling.batch_size,
@@ -267,17 +268,23 @@ class VolumePrediction:
             dtype=torch.int64,
             device=self.draws.device,
         )
+
+        def hand_over(part: Tile) -> None:
+            assert self.on_tile is not None
+            self.on_tile(TileResult(part.where, moments.pop(part).result()))
+
         for n, part, seen, last in made:
             if self.on_tile is not None:
                 moments[part].update(seen, last)
                 counts[n] += moments[part].counts
+                if len(self.plan) == 1:
+                    hand_over(part)
             if self.on_logits is not None:
                 self.on_logits(n, part.where, last.unscaled(seen).cpu())
             passes.add()
-        if self.on_tile is not None:
-            for part in list(moments):
-                # What was handed over gives room to what others make of it.
-                self.on_tile(TileResult(part.where, moments.pop(part).result()))
+        for part in list(moments):
+            # What was handed over gives room to what others make of it.
+            hand_over(part)
         return counts.cpu().numpy()
 
     def _run_tile(

@@ -49,6 +49,8 @@ class Slabs:
     halo: how many voxels around an output voxel the network looks at.
     width: channels of the network at full resolution.
     n_classes: number of classes.
+    n_passes: number of draws. The statistics of one leave with each slab; those of
+        several stay until the tile is done.
     device: device that computes.
     itemsize: size of the network's numbers, in bytes.
     batch_size: number of slabs in one pass, on a CPU.
@@ -59,6 +61,7 @@ class Slabs:
     halo: int
     width: int
     n_classes: int
+    n_passes: int
     device: torch.device
     itemsize: int
     batch_size: int
@@ -88,7 +91,8 @@ class Slabs:
         halo = self.halo
         everywhere = ((-halo, i + halo), (-halo, j + halo), (-halo, k + halo))
         self.stream.plan(everywhere, ((0, i), (0, j), (0, k)), planes)
-        held = self.stream.n_bytes + statistics_bytes(self.n_classes) * i * j * k
+        kept = min(planes, i) if self.n_passes == 1 else i
+        held = self.stream.n_bytes + statistics_bytes(self.n_classes) * kept * j * k
         if not is_remote(self.device):
             return held
         # What comes and goes with a slab: logits, probabilities and what they become,
