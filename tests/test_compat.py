@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import nobrainer
 from balls import SHAPE, write_ball
 from nobrainer import models
 from nobrainer.compat import OLD_NAMES
+from nobrainer.errors import InputError
 from nobrainer.io import nifti_to_zarr, zarr_to_nifti
 from nobrainer.models import available_models, list_available_models
 from nobrainer.models import get as get_model
@@ -55,6 +57,27 @@ def test_a_package_with_old_names_still_lacks_others() -> None:
 def test_programs_find_what_they_import() -> None:
     assert list_available_models is print_models
     assert get_device is default_device
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("model.h5", b"\x89HDF\r\n\x1a\n", "a model of Keras.* cannot be read: train"),
+        ("model/saved_model.pb", b"", "a model of Keras"),
+        ("model/model.pth", b"PK\x03\x04", "weights of PyTorch alone.*prediction"),
+        ("model.pth", b"PK\x03\x04", "weights of PyTorch alone"),
+    ],
+)
+def test_models_of_before_are_told_what_can_be_read(
+    file: str, content: bytes, words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    given = tmp_path / Path(file).parts[0]
+    for load in (Segmentation.load, Generation.load):
+        with pytest.raises(InputError, match=f"^{re.escape(str(given))}: .*{words}"):
+            load(given)
 
 
 # --- the pages; those that train, on scans so small that they take no time

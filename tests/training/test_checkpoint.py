@@ -73,7 +73,7 @@ def test_files_that_are_no_checkpoint_are_refused(train, tmp_path):
         Segmentation.load(bundle / "weights.safetensors")
     pickled = tmp_path / "model.pt"
     torch.save({"weight": torch.ones(2)}, pickled)
-    with pytest.raises(InputError, match=r"model\.pt: cannot read the checkpoint"):
+    with pytest.raises(InputError, match=r"model\.pt: holds weights of PyTorch"):
         Segmentation.load(pickled)
     with pytest.raises(InputError, match=r"nothing\.safetensors"):
         Segmentation.load(tmp_path / "nothing.safetensors")

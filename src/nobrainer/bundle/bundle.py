@@ -23,6 +23,7 @@ from nobrainer.bundle.generator import (
     unpack_generator,
 )
 from nobrainer.bundle.place import find, put, read_file
+from nobrainer.compat import refuse_old_model
 from nobrainer.errors import InputError
 from nobrainer.training.checkpoint import read_history
 
@@ -103,6 +104,8 @@ def _read_checked(directory: Path, optional: Collection[str]) -> dict[str, bytes
     Raises:
         InputError: see `load`.
     """
+    if not (directory / RECIPE).exists():
+        refuse_old_model(directory)
     if not directory.is_dir():
         raise InputError(
             f"{directory}: no such directory; give the one that the model was saved to"

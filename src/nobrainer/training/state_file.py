@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from nobrainer.compat import refuse_old_model
 from nobrainer.errors import InputError
 from nobrainer.json_records import parse_json
 
@@ -57,7 +58,10 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             texts = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the checkpoint: {error}") from error
+    except SafetensorError as error:
+        refuse_old_model(path)
         raise InputError(f"{path}: cannot read the checkpoint: {error}") from error
     return tensors, texts
 
