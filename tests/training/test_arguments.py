@@ -59,6 +59,7 @@ from trainings import BLOCK, INSTANCE, SMALL, FailsAt, build, fit
         ),
         ({"max_minutes": 0}, "max_minutes must be a number > 0 and finite, got 0"),
         ({"patience": 2}, "patience needs dataset_validate"),
+        ({"warm_start": True}, "warm_start must be a trained model .*True: resume"),
         ({"resume": True}, "resume=True needs checkpoints.*checkpoint_filepath"),
     ],
 )

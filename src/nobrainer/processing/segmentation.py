@@ -470,8 +470,13 @@ def _begin_at(
     """The weights of a trained model, or of the folder that holds one."""
     if source is None:
         return None
-    if not isinstance(source, Segmentation):
+    if isinstance(source, str | PathLike):
         source = Segmentation.load(Path(source))
+    if not isinstance(source, Segmentation):
+        raise InputError(
+            f"warm_start must be a trained model or its folder, got {source!r}: resume "
+            "goes on from a checkpoint"
+        )
     learned = source._check_fitted()
     network, kept = learned.network, learned.recipe.model.weights
     digest = sha256(bundle.pack_weights(network.state_dict(), kept)).hexdigest()
