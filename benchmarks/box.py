@@ -8,8 +8,9 @@ that no figure is of scans that it was fitted on:
 - the expected calibration error (ECE) near the brain: within 5 voxels of it;
 - whether the score finds a Dice below 0.8 among scans as they are and under the six
   kinds of damage: the area under the ROC curve (AUROC), for the mean Dice of the
-  structures, which the score predicts, and for the Dice of the brain as one. An AUROC
-  is not defined where all cases are on one side.
+  structures, which the score predicts (of label maps alone, too), and for the Dice of
+  the brain as one. An AUROC is not defined where all cases are on one side. The fluid
+  around the brain, which FreeSurfer hardly labels, does not count in real heads.
 
     python benchmarks/box.py --model DIR --maps map-14.nii.gz map-15.nii.gz ...
     python benchmarks/box.py --model DIR --maps ... --heads heads.csv --output better
@@ -19,8 +20,9 @@ maps and heads of four persons or more: the score is learned from three at least
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +128,13 @@ def judge_calibration(
     return rows
 
 
-def judge_quality(examples: Sequence[Example], n_draws: int) -> dict[str, Any]:
-    """How well scores for persons left out find poor segmentations."""
+def judge_quality(
+    examples: Sequence[Example], n_draws: int, maps: Collection[str]
+) -> dict[str, Any]:
+    """How well scores for persons left out find poor segmentations.
+
+    `maps` names the persons that are label maps, of which there is a figure alone.
+    """
     score: list[float] = []
     tried: list[Example] = []
     for one in dict.fromkeys(example.subject for example in examples):
@@ -139,7 +146,9 @@ def judge_quality(examples: Sequence[Example], n_draws: int) -> dict[str, Any]:
                 score.append(predicted_dice(model, example.features))
     usual = [example for example in tried if not example.shifted]
     gap = np.array(score) - [example.dice for example in tried]
+    of_maps = [n for n, example in enumerate(tried) if example.subject in maps]
     return {
+        "of_maps": auroc([tried[n].dice for n in of_maps], [score[n] for n in of_maps]),
         "structures": auroc([example.dice for example in tried], score),
         "brain": auroc([example.whole_dice for example in tried], score),
         "error": float(np.abs(gap).mean()),
@@ -196,18 +205,25 @@ def main() -> None:
     learned = replace(learned, calibration=fitted)
     fewer = model.dataset(heads, maps, args.damaged_images)
     preparation = fewer.preparation(preprocess)
-    examples = collect_examples(
-        learned.predictor(*how, precision=args.precision),
-        (read_scan(scan, preparation) for scan in fewer.data),
-        fewer.subjects,
-        preprocess,
-        labels=learned.labels,
-        cohorts=[learned.cohort] * len(fewer),
-        severities=args.severities,
-        progress=lambda done, total: None,
-    )
+    examples = []
+    for is_map in (False, True):
+        of_kind = [scan.is_map == is_map for scan in fewer.data]
+        chosen = list(compress(fewer.data, of_kind))
+        examples += collect_examples(
+            learned.predictor(*how, precision=args.precision),
+            (read_scan(scan, preparation) for scan in chosen),
+            list(compress(fewer.subjects, of_kind)),
+            preprocess,
+            labels=learned.labels,
+            cohorts=[learned.cohort] * len(chosen),
+            # FreeSurfer labels next to nothing of the fluid around the brain.
+            uncounted=() if is_map or fluid < 0 else (fluid,),
+            severities=args.severities,
+            progress=lambda done, total: None,
+        )
     of_maps = [row for row in rows if row["is_map"]]
-    quality = judge_quality(examples, predictor.n_passes)
+    map_names = {name for name, is_map in zip(people, made, strict=True) if is_map}
+    quality = judge_quality(examples, predictor.n_passes, map_names)
     figures = {
         "covered": float(
             np.average(

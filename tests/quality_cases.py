@@ -21,6 +21,7 @@ def structure(index, volume_mm3, **figures):
         "pairwise_dice": 0.9 if volume_mm3 else NAN,
         "entropy": 0.1 if volume_mm3 else NAN,
         "mutual_information": 0.02 if volume_mm3 else NAN,
+        "expected_dice": 0.85 if volume_mm3 else NAN,
         **figures,
     }
     return Structure(
@@ -37,8 +38,8 @@ def structure(index, volume_mm3, **figures):
     )
 
 
-ONE = structure(1, 1000.0, pairwise_dice=0.9, cv=0.1, entropy=0.1)
-TWO = structure(2, 500.0, pairwise_dice=0.6, cv=3.0, entropy=0.4)
+ONE = structure(1, 1000.0, pairwise_dice=0.9, cv=0.1, entropy=0.1, expected_dice=0.8)
+TWO = structure(2, 500.0, pairwise_dice=0.6, cv=3.0, entropy=0.4, expected_dice=0.7)
 NONE = structure(3, 0.0)
 SINGLE = {
     "volume_sd_mm3": NAN,

@@ -59,6 +59,7 @@ def structure(index: int, volume_mm3: float, **others: float) -> Structure:
         "iou": 0.75,
         "entropy": 0.125,
         "mutual_information": 0.0625,
+        "expected_dice": 0.8125,
     }
     return Structure(
         index=index,

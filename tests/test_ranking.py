@@ -29,6 +29,7 @@ def structure(index, volume_mm3, entropy=NAN, information=NAN, dice=NAN, sd=1.0)
         iou=NAN,
         entropy=entropy,
         mutual_information=information,
+        expected_dice=NAN,
     )
 
 

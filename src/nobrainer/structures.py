@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from scipy.special import stdtrit
+from torch import Tensor
 
 from nobrainer.data.labels import LabelTable
 from nobrainer.glossary import OF_DRAWS, OF_STRUCTURES
@@ -45,6 +47,8 @@ class Part:
         draw and where no draw has the structure.
     entropy, mutual_information: means over the voxels labelled with the structure, or
         with those of the whole, nats; NaN where there are none.
+    expected_dice: about the Dice of the label that is to be expected if the mean
+        probabilities hold, 0..1; NaN where nothing is labelled with it.
     """
 
     name: str
@@ -59,6 +63,7 @@ class Part:
     iou: float
     entropy: float
     mutual_information: float
+    expected_dice: float
 
     @property
     def status(self) -> Literal["found", "not found", "not in training"]:
@@ -108,7 +113,9 @@ class StructureSums:
     of |A and B| over ordered pairs of draws is sum v(v - 1), and that of |A| + |B| is
     2(n - 1) sum v, so that the pooled Dice is sum v(v - 1) / ((n - 1) sum v). The
     ratio of the draws' common part to their union and the mutual information are used
-    for quality by Roy et al. 2019, NeuroImage 195.
+    for quality by Roy et al. 2019, NeuroImage 195. Of n labelled voxels, sum p of them
+    are expected to be right, and the true structure to have as many voxels as the sum
+    of p over all; the expected Dice is that of these expectations.
     """
 
     def __init__(
@@ -121,6 +128,7 @@ class StructureSums:
         )
         self._voxels = np.zeros(n_classes, np.int64)
         self._entropy, self._information = np.zeros((2, n_classes))
+        self._expected, self._right = np.zeros((2, n_parts))
 
     def add(self, tile: TileResult) -> None:
         """Add the statistics of one tile; every voxel must come once."""
@@ -136,6 +144,22 @@ class StructureSums:
         self._voxels += np.bincount(label, minlength=size)
         self._entropy += np.bincount(label, tile.entropy.ravel(), size)
         self._information += np.bincount(label, tile.mutual_information.ravel(), size)
+        self._expect(tile.statistics.label, tile.statistics.probabilities)
+
+    def _expect(self, label: Tensor, probabilities: Tensor) -> None:
+        """Add what a tile's probabilities (C, i, j, k) say of its labels (i, j, k)."""
+        size = len(probabilities)
+        of_label = probabilities.gather(0, label[None])[0].cpu().numpy()
+        self._expected[:size] += probabilities.sum((1, 2, 3)).cpu().numpy()
+        labels = label.cpu().numpy()
+        self._right[:size] += np.bincount(labels.ravel(), of_label.ravel(), size)
+        for part, members in enumerate(self._totals.values(), size):
+            whole = torch.zeros_like(probabilities[0])
+            for member in members:
+                whole += probabilities[member]
+            self._expected[part] += float(whole.sum())
+            inside = np.isin(labels, list(members))
+            self._right[part] += whole.cpu().numpy()[inside].sum(dtype=np.float64)
 
     def _count(self, part: int, votes: np.ndarray, n_draws: int) -> None:
         """Add the votes (i, j, k) of a tile for a class or a whole."""
@@ -218,6 +242,7 @@ class StructureSums:
         at = list(members)
         voxels = int(self._voxels[at].sum())
         iou = _ratio(self._common[part], self._union[part])
+        right = _ratio(2 * self._right[part], voxels + self._expected[part])
         return {
             "volume_mm3": mean,
             "volume_sd_mm3": sd,
@@ -230,6 +255,7 @@ class StructureSums:
             "iou": iou if n_draws > 1 else math.nan,
             "entropy": _ratio(self._entropy[at].sum(), voxels),
             "mutual_information": _ratio(self._information[at].sum(), voxels),
+            "expected_dice": right if voxels else math.nan,
         }
 
 

@@ -18,7 +18,21 @@ from nobrainer.structures import Structure
 def structure(name: str, volume_mm3: float, half_mm3: float) -> Structure:
     low, high = volume_mm3 - half_mm3, volume_mm3 + half_mm3
     return Structure(
-        name, volume_mm3, 1, low, high, np.nan, np.nan, 0.1, 0.9, 0.8, 0.1, 0.1, 1, 1
+        name,
+        volume_mm3,
+        1,
+        low,
+        high,
+        np.nan,
+        np.nan,
+        0.1,
+        0.9,
+        0.8,
+        0.1,
+        0.1,
+        0.8,
+        1,
+        1,
     )
 
 

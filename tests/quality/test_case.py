@@ -23,7 +23,8 @@ from quality_cases import (
 def test_a_single_draw_has_no_features_of_draws():
     single = [structure(n, 100.0, **SINGLE) for n in (1, 2)]
     assert tuple(features(single, COHORT)) == (
-        *("entropy", "volume_z", "absent", "input_distance", "cut", "islands"),
+        *("expected_dice", "entropy", "volume_z", "absent"),
+        *("input_distance", "cut", "islands"),
     )
     case = assess("a", single, None, None)
     # 0.1 nats out of ln 3.

@@ -16,6 +16,7 @@ def test_features_by_hand():
         {
             "pairwise_dice": 0.75,
             "pairwise_dice_min": 0.6,
+            "expected_dice": 0.75,
             # Weighted 2 : 1 by volume.
             "entropy": (2 * 0.1 + 0.4) / 3,
             "mutual_information": 0.02,
@@ -52,6 +53,7 @@ def test_nothing_segmented_has_the_worst_values():
     assert found == {
         "pairwise_dice": 0.0,
         "pairwise_dice_min": 0.0,
+        "expected_dice": 0.0,
         "entropy": math.log(4),
         "mutual_information": math.log(4),
         "cv": 1.0,
@@ -67,6 +69,9 @@ def test_nothing_segmented_has_the_worst_values():
     # A structure of some draws that wins no voxel has no entropy.
     faint = [structure(1, 5.0, entropy=NAN, mutual_information=NAN)]
     assert features(faint, None)["entropy"] == math.log(2)
+    # The mean of 0.8 and of a structure that is not in the label map.
+    faint = [structure(1, 5.0, expected_dice=NAN), structure(2, 9.0, expected_dice=0.8)]
+    assert features([*faint, NONE], None)["expected_dice"] == pytest.approx(0.4)
 
 
 def test_features_of_the_scan_by_hand():

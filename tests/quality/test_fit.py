@@ -70,6 +70,21 @@ def test_fit_predicts_subjects_that_were_left_out():
     assert QualityModel.from_json(model.to_json()) == model
 
 
+def test_the_fit_begins_at_the_expected_dice():
+    # Four scans are few, but the expected Dice lies above each Dice by one arcsine.
+    def lower(expected):
+        return math.sin(math.asin(math.sqrt(expected)) - 0.1) ** 2
+
+    given = [
+        Example(f"sub-{n}", {"expected_dice": x, "absent": 0.0}, lower(x), n > 1)
+        for n, x in enumerate((0.9, 0.8, 0.7, 0.6))
+    ]
+    model = fit_quality(given, 10)
+    assert model.error == pytest.approx(0, abs=1e-9)
+    far = {"expected_dice": 0.3, "absent": 0.0}
+    assert predicted_dice(model, far) == pytest.approx(lower(0.3))
+
+
 def test_error_is_that_of_subjects_left_out():
     # One subject is unlike the others: its own fit would hide it, left out it shows.
     rng = np.random.default_rng(0)

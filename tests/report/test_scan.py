@@ -20,7 +20,7 @@ def test_the_page_of_a_scan_has_its_numbers(pages: dict[str, Path]) -> None:
     page = Page(pages["case"])
     assert page.row("<i>left") == [
         "<i>left", "1.23", "0.10", "1.03 to 1.43", "0.93 to 1.53", "6.2", "0.875",
-        "0.750", "0.125", "0.062",
+        "0.750", "0.125", "0.062", "0.812",
     ]  # fmt: skip
     assert page.row("right")[1] == "98.77"
     assert "4 draws of the network, seed 17." in page.text
@@ -117,9 +117,8 @@ def test_a_model_of_two_classes_has_a_page(tmp_path: Path) -> None:
 def test_what_is_not_found_is_no_certain_zero_on_a_page(tmp_path: Path) -> None:
     ends = {"volume_low_mm3": NAN, "volume_high_mm3": NAN}
     ends |= {"conformal_low_mm3": NAN, "conformal_high_mm3": NAN}
-    others = dict.fromkeys(
-        ("cv", "pairwise_dice", "iou", "entropy", "mutual_information"), NAN
-    )
+    figures = ("cv", "pairwise_dice", "iou", "entropy", "mutual_information")
+    others = dict.fromkeys((*figures, "expected_dice"), NAN)
     missed = structure(1, 0.0, **{**ends, **others, "volume_sd_mm3": 0.0})
     unknown = structure(2, NAN, **{**ends, **others, "volume_sd_mm3": NAN})
     one = replace(predicted(), structures=(missed, unknown, structure(1, 5.0)))
@@ -133,7 +132,7 @@ def test_what_is_not_found_is_no_certain_zero_on_a_page(tmp_path: Path) -> None:
 def test_one_pass_has_no_columns_or_maps_of_draws(pages: dict[str, Path]) -> None:
     page = Page(pages["single"])
     head, first, *_ = page.rows
-    assert head == ["structure", "volume (ml)", "entropy (nats)"]
+    assert head == ["structure", "volume (ml)", "entropy (nats)", "expected Dice"]
     assert first[:2] == ["<i>left", "1.23"]
     assert len(page.all("iframe")) == 2
     assert "Not recorded." in page.text
@@ -145,5 +144,5 @@ def test_a_scan_without_structures_has_a_page(tmp_path: Path) -> None:
     absent = structure(1, 0.0, cv=NAN, pairwise_dice=NAN, iou=NAN, entropy=NAN)
     empty = replace(one, label=nothing, structures=(absent, structure(2, 0.0)))
     page = Page(write_case(empty, tmp_path / "empty.html", model=None))
-    assert page.row("<i>left")[-4:] == [DASH, DASH, DASH, "0.062"]
+    assert page.row("<i>left")[-5:] == [DASH, DASH, DASH, "0.062", "0.812"]
     assert len(page.all("img")) == 1 and len(page.all("iframe")) == 2

@@ -132,6 +132,16 @@ OF_DRAWS = {
         definition="Mutual information between class and draw, mean over the voxels "
         "labelled with the structure.",
     ),
+    "expected_dice": Metric(
+        "expected Dice",
+        "The Dice of the label that its probabilities let expect.",
+        bounds="0 to 1",
+        better="higher",
+        definition="Twice the sum of the mean probability over the voxels labelled "
+        "with the structure, over the number of these voxels plus the sum of the "
+        "probability over all voxels: about the Dice against the truth where the "
+        "probabilities hold.",
+    ),
 }
 """Further figures of a structure, which need no labels."""
 
@@ -275,6 +285,14 @@ OF_SCANS = {
         better="higher",
         definition="Dice overlap between pairs of draws, of the structure with the "
         "lowest.",
+    ),
+    "expected_dice": Metric(
+        "mean expected Dice",
+        "The Dice that the probabilities let expect, mean over structures.",
+        bounds="0 to 1",
+        better="higher",
+        definition="Expected Dice of the label, mean over structures; 0 for a "
+        "structure that only single draws have.",
     ),
     "mutual_information": Metric(
         "mean mutual information",

@@ -1,6 +1,6 @@
 """Examples for the quality model: predictions of labelled scans, also degraded ones."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +28,7 @@ def collect_examples(
     labels: LabelTable,
     cohorts: Sequence[Cohort | None],
     judges: Sequence[Predictor] = (),
+    uncounted: Collection[int] = (),
     severities: Sequence[float],
     progress: Callable[[int, int], None],
 ) -> list[Example]:
@@ -45,6 +46,8 @@ def collect_examples(
         judges: for each scan a network that has not seen it, whose prediction gives the
             Dice, while all else is that of `predictor`; none where that has seen none
             of the scans.
+        uncounted: classes that count as background in the Dice, because the labels
+            leave out some of what the network finds.
         severities: severities of each shift, in (0, 1].
         progress: called with (predictions done, predictions in all) at first and after
             each.
@@ -70,6 +73,7 @@ def collect_examples(
         if judges:
             judged = _Comparison(volume, predictor.n_classes)
             judges[number](volume.image, volume.background, judged.add)
+        judged.leave_out(uncounted)
         scores = dice(judged.confusion)[1:]
         # A shift can push all that is labelled out of the field of view.
         if not np.isnan(scores).all():
@@ -127,6 +131,14 @@ class _Comparison:
         self.confusion += confusion(truth, tile.label, len(self.confusion))
         self.label[tile.where] = tile.label
         self.sums.add(tile)
+
+    def leave_out(self, classes: Collection[int]) -> None:
+        """Count some classes as background."""
+        for index in classes:
+            self.confusion[0] += self.confusion[index]
+            self.confusion[index] = 0
+            self.confusion[:, 0] += self.confusion[:, index]
+            self.confusion[:, index] = 0
 
     def whole_dice(self) -> float:
         """Dice of all structures as one."""

@@ -57,6 +57,7 @@ FEATURES = {
     for name, slack, transform in (
         ("pairwise_dice", 0.05, _arcsine),
         ("pairwise_dice_min", 0.1, _arcsine),
+        ("expected_dice", 0.05, _arcsine),
         ("entropy", 0.05, _root),
         ("mutual_information", 0.02, _root),
         ("cv", 0.05, _root),
@@ -95,7 +96,11 @@ def features(
     coefficient of variation; Valindria et al., IEEE TMI 36 (2017) 1597, for the
     accuracy of single cases without a reference.
     """
+    present = [one for one in structures if one.volume_mm3 > 0]
+    # A structure that only single draws have is not in the label map.
+    expected = [np.nan_to_num(one.expected_dice) for one in present]
     found = {
+        "expected_dice": float(np.mean(expected)) if present else 0.0,
         "entropy": mean_by_volume(structures, "entropy"),
         "volume_z": 0.0,
         "absent": 0.0,
@@ -115,19 +120,18 @@ def features(
         found["volume_z"] = min(farthest, MAX_VOLUME_Z)
         found["absent"] = float(n_missing)
     if not is_single_draw(structures):
-        found |= _agreement(structures)
+        found["mutual_information"] = mean_by_volume(structures, "mutual_information")
+        found |= _agreement(present)
     return {name: found[name] for name in FEATURES if name in found}
 
 
-def _agreement(structures: Sequence[Structure]) -> dict[str, float]:
-    """The features that say how far the draws agree."""
-    present = [one for one in structures if one.volume_mm3 > 0]
+def _agreement(present: Sequence[Structure]) -> dict[str, float]:
+    """The features that say how far the draws agree on the structures they have."""
     overlaps = [one.pairwise_dice for one in present]
     variations = [min(one.cv, 1.0) for one in present]
     return {
         "pairwise_dice": float(np.mean(overlaps)) if present else 0.0,
         "pairwise_dice_min": min(overlaps, default=0.0),
-        "mutual_information": mean_by_volume(structures, "mutual_information"),
         "cv": float(np.mean(variations)) if present else 1.0,
     }
 

@@ -12,7 +12,8 @@ from nobrainer.posthoc import USUAL_THRESHOLD, QualityModel
 from nobrainer.quality.feature import FEATURES, OF_DRAWS
 
 _FEWEST_SUBJECTS = 3
-_RIDGE = 1.0
+_RIDGE = 3.0
+_EXPECTED = "expected_dice"
 _ERRORS_BELOW = 3
 """How many mean errors of the prediction a score must lie below that of undamaged scans
 to be a reason to look: less would flag ordinary scans of a model whose Dice is low."""
@@ -40,9 +41,11 @@ class Example:
 def fit_quality(examples: Sequence[Example], n_draws: int) -> QualityModel:
     """Learn to predict the Dice of a segmentation from its features.
 
-    This is a ridge regression of arcsin √Dice on transformed, standardised features. A
-    feature that turns worse may never raise the prediction, so that it stays sensible
-    on scans unlike any that the model was fitted on.
+    This is a ridge regression of arcsin √Dice on transformed, standardised features. It
+    begins at the Dice that the probabilities let expect, plus a constant, and the few
+    examples say how far the other features change it. A feature that turns worse may
+    never raise the prediction, so that it stays sensible on scans unlike any that the
+    model was fitted on.
 
     Args:
         examples: examples of at least three subjects. Some of the scans must not be
@@ -166,15 +169,19 @@ class _Line:
         # Rounding gives a constant feature a spread just above 0.
         scale = np.where(spread > 1e-9, spread, 1.0)
         worse = np.array([FEATURES[name].worse for name in names])
-        better = -(inputs - centre) / scale * worse
-        target = np.arcsin(np.sqrt(dice))
-        intercept = float(target.mean())
+        standard = (inputs - centre) / scale
+        better = -standard * worse
+        # The same transform makes a step of the expected Dice one of the Dice.
+        first = scale * [name == _EXPECTED for name in names]
+        dices = np.arcsin(np.sqrt(dice))
+        intercept = float(dices.mean())
+        target = dices - standard @ first
         penalty = math.sqrt(_RIDGE) * np.eye(len(names))
         rows = np.concatenate([better, penalty])
         gains, _ = scipy.optimize.nnls(
             rows, np.append(target - intercept, np.zeros(len(names)))
         )
-        return cls(centre, scale, -gains * worse, intercept)
+        return cls(centre, scale, first - gains * worse, intercept)
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Dice of inputs (..., features), in [0, 1]."""

@@ -49,6 +49,7 @@ _COLUMNS = {
         OF_DRAWS["iou"],
         OF_DRAWS["entropy"],
         OF_DRAWS["mutual_information"],
+        OF_DRAWS["expected_dice"],
     )
 }
 """Columns of the table of structures, and what they mean."""
@@ -200,6 +201,7 @@ def _structure_table(structures: Sequence[Structure], labels: LabelTable) -> Tab
                 number(agreement[0]),
                 number(s.entropy),
                 number(agreement[1]),
+                number(s.expected_dice),
             )
         )
     return Table(
