@@ -4,6 +4,8 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 
 from nobrainer.data.freesurfer import FREESURFER_NAMES
 from nobrainer.data.labels import LabelTable
@@ -52,6 +54,15 @@ def test_names_alone_have_colours_that_differ_and_no_ids():
     assert table.ids == (None,) * 61
     assert table.colors[:9] == LabelTable.generic(9).colors
     assert LabelTable.generic(62).colors[61] == table.colors[1]
+
+
+def test_the_palette_is_that_of_matplotlib():
+    tab20, tab20b, tab20c = (
+        tuple(to_hex(colormaps[name](position)) for position in range(20))
+        for name in ("tab20", "tab20b", "tab20c")
+    )
+    palette = (*tab20[::2], *tab20[1::2], *tab20b, *tab20c)
+    assert LabelTable.generic(61).colors[1:] == palette
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 
 from nobrainer.checks import MOST_VALUE, check_choice
 from nobrainer.data.freesurfer import HEMISPHERES, MERGED, ROWS, SCHEMES
@@ -19,16 +17,20 @@ _WRITTEN = ["index", "name", "color", "original"]
 _NOT_KNOWN = ("", "n/a")
 
 
-def _palette() -> tuple[str, ...]:
-    """Sixty colours that differ, the strong ones before their pale twins."""
-    tab20, tab20b, tab20c = (
-        [to_hex(colormaps[name](position)) for position in range(20)]
-        for name in ("tab20", "tab20b", "tab20c")
-    )
-    return (*tab20[::2], *tab20[1::2], *tab20b, *tab20c)
-
-
-_PALETTE = _palette()
+# matplotlib's tab20, the strong colours before their pale twins, tab20b and tab20c.
+# They are written out, because a model is read without loading matplotlib.
+_PALETTE = (
+    *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b"),
+    *("#e377c2", "#7f7f7f", "#bcbd22", "#17becf", "#aec7e8", "#ffbb78"),
+    *("#98df8a", "#ff9896", "#c5b0d5", "#c49c94", "#f7b6d2", "#c7c7c7"),
+    *("#dbdb8d", "#9edae5", "#393b79", "#5254a3", "#6b6ecf", "#9c9ede"),
+    *("#637939", "#8ca252", "#b5cf6b", "#cedb9c", "#8c6d31", "#bd9e39"),
+    *("#e7ba52", "#e7cb94", "#843c39", "#ad494a", "#d6616b", "#e7969c"),
+    *("#7b4173", "#a55194", "#ce6dbd", "#de9ed6", "#3182bd", "#6baed6"),
+    *("#9ecae1", "#c6dbef", "#e6550d", "#fd8d3c", "#fdae6b", "#fdd0a2"),
+    *("#31a354", "#74c476", "#a1d99b", "#c7e9c0", "#756bb1", "#9e9ac8"),
+    *("#bcbddc", "#dadaeb", "#636363", "#969696", "#bdbdbd", "#d9d9d9"),
+)
 
 
 @dataclass(frozen=True)
