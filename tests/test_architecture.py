@@ -169,6 +169,10 @@ INSIDE = {
         compare
         rows
     """,
+    "calibration": """
+        fitting
+        collected scaling intervals
+    """,
     "report": """
         scan evaluation cohort subject
         facts viewer document
