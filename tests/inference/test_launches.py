@@ -38,7 +38,7 @@ def _head(side: int) -> np.ndarray:
     [
         ("bayesian_vnet", 2, {"base_filters": 8, "levels": 2}, 60),
         ("bayesian_vnet", 50, {"base_filters": 8, "levels": 2}, 60),
-        ("bayesian_vnet", 33, {"base_filters": 16, "levels": 4}, 104),
+        ("bayesian_vnet", 33, {"base_filters": 16, "levels": 4}, 91),
         ("kwyk", 50, {}, 60),
     ],
 )

@@ -93,14 +93,8 @@ class RunningMoments:
             self._votes = self._votes.short()
         columns = seen.flatten(1)
         for part in _parts(self._mean):
-            logits = last(columns[:, part], part)
-            logits -= logits.amax(0)
-            chosen = _find_zero(logits)
-            # `exp` was measured four times slower than `exp2`.
-            p = torch.mul(logits, _BITS_PER_NAT).exp2_()
-            total = p.sum(0)
-            p /= total
-            self._entropy[part] += total.log_() - logits.mul_(p).sum(0)
+            p, entropy, chosen = _softmax(last(columns[:, part], part))
+            self._entropy[part].add_(entropy)
             self._add(p, part)
             self._vote(chosen, part)
         if not is_remote(seen.device):
@@ -176,6 +170,25 @@ def _parts(values: Tensor) -> Iterator[slice]:
     size = n if is_remote(values.device) else _CHUNK // n_classes + 1
     for start in range(0, n, size):
         yield slice(start, start + size)
+
+
+def _softmax(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Probabilities (C, n), their entropy in nats and the class they favour, (n,) each.
+
+    Args:
+        logits: (C, n); they are overwritten.
+    """
+    if is_remote(logits.device):
+        # The fewest passes over the numbers, which do not fit into a cache.
+        p = logits.softmax(0)
+        return p, torch.special.entr(p).sum(0), logits.argmax(0)
+    logits -= logits.amax(0)
+    chosen = _find_zero(logits)
+    # `exp` was measured four times slower than `exp2`.
+    p = torch.mul(logits, _BITS_PER_NAT).exp2_()
+    total = p.sum(0)
+    p /= total
+    return p, total.log_() - logits.mul_(p).sum(0), chosen
 
 
 def _find_zero(values: Tensor) -> Tensor:

@@ -276,7 +276,7 @@ class VolumePrediction:
         for n, part, seen, last in made:
             if self.on_tile is not None:
                 moments[part].update(seen, last)
-                counts[n] += moments[part].counts
+                counts[n].add_(moments[part].counts)
                 if len(self.plan) == 1:
                     hand_over(part)
             if self.on_logits is not None:
