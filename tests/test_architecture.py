@@ -154,7 +154,7 @@ INSIDE = {
         field slabs
         windows
         stream
-        plan blend
+        plan blend constants
         results
         operations moments
         logits

@@ -86,28 +86,30 @@ class Result:
         ]
         return min(looks, default=self.wanted[0][1])
 
-    def start(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Forget what was computed, and fill the buffer, if any, with the constant.
+    @property
+    def is_partly_constant(self) -> bool:
+        """Whether its buffer holds some of the field around what is computed."""
+        return self.planes > 0 and self.box != self.wanted
 
-        Where all that is wanted will be computed, nothing needs to be filled.
+    def start(self) -> None:
+        """Forget what was computed."""
+        self.done, self.first = self.box[0][0], self.wanted[0][0]
 
-        Args:
-            device: device of the buffer.
-            dtype: number format of the buffer.
-        """
-        self.done = self.box[0][0]
-        if not self.planes:
-            return
+    def clear(self) -> None:
+        """Fill the buffer with the constant, where not all of it will be computed."""
+        if self.is_partly_constant:
+            self._hold().copy_(self.fill.expand(self.shape))
+
+    def _hold(self) -> Tensor:
+        """The buffer, which is made where there is none."""
         if self.buffer is None:
             self.buffer = torch.empty(
                 self.shape,
-                device=device,
-                dtype=dtype,
+                device=self.fill.device,
+                dtype=self.fill.dtype,
                 memory_format=torch.channels_last_3d,
             )
-        if self.box != self.wanted:
-            self.buffer.copy_(self.fill.expand(self.shape))
-        self.first = self.wanted[0][0]
+        return self.buffer
 
     def make_room(self, goals: Mapping["Result", int]) -> None:
         """Drop planes that nobody will look at where the next ones would not fit.
@@ -115,9 +117,9 @@ class Result:
         Args:
             goals: for each result, the plane up to which it is to be computed.
         """
-        assert self.buffer is not None
         if self.top(goals) <= self.first + self.planes:
             return
+        assert self.buffer is not None
         lowest = self.lowest({user: user.done for user in self.users})
         end, step = self.first + self.planes, lowest - self.first
         # In steps, because source and target must not overlap.
@@ -138,18 +140,30 @@ class Result:
         """
         box: Box = ((self.done, goal), *self.box[1:])
         part = self._narrowed(box)
-        if self.stored and part != box:
+        makes_all = bool(self.inputs) and not self.operation.pointwise
+        if not self.stored:
+            if not is_empty(part):
+                self.latest = self._make(part, image, None)
+        elif makes_all and part == self.wanted:
+            # What is made needs no copy, and takes the place of that of another draw.
+            self.buffer = None
+            self.buffer = self._make(part, image, None)
+        else:
+            self._store(box, part, image)
+        self.done = goal
+
+    def _store(self, box: Box, part: Box, image: Tensor) -> None:
+        """Compute a part of a box into the buffer; the rest of it is the constant."""
+        self._hold()
+        if part != box:
             for beside in around(part, box):
                 view = self._view(beside)
                 view.copy_(self.fill.expand_as(view))
         if not is_empty(part):
-            target = self._view(part) if self.stored else None
+            target = self._view(part)
             made = self._make(part, image, target)
-            if target is None:
-                self.latest = made
-            elif made is not target:
+            if made is not target:
                 target.copy_(made)
-        self.done = goal
 
     def _narrowed(self, box: Box) -> Box:
         """The part of a box of this result that may differ from the constant."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nobrainer.bayes.transfer import send
+from nobrainer.inference.constants import Constants, patterns_of
 from nobrainer.inference.plan import narrow, place, read_network, schedule
 from nobrainer.inference.results import Result
 from nobrainer.inference.tiles import Box, Interval, cut_slabs, is_empty
@@ -52,6 +53,7 @@ class Stream:
         if on_cpu is not None and on_cpu is not network:
             self._twins = read_network(on_cpu)
         self._goals: list[dict[Result, int]] = []
+        self._constants: Constants | None = None
         self._image: Tensor | None = None
         self._background = 0.0
         self.last_layer = self._results[-1].operation.layer
@@ -85,7 +87,7 @@ class Stream:
         """Give back the memory of the buffers; the plan stays."""
         for result in self._results:
             result.buffer = None
-        self._image = None
+        self._image = self._constants = None
 
     @property
     def is_constant(self) -> bool:
@@ -126,13 +128,20 @@ class Stream:
             i, j, k) where there is none; valid until the next is asked for.
         """
         self._set_fills(background)
-        *inner, last = self._results
+        first, *others = self._results
+        last = others[-1]
         # Where one slab is all, the image is still there from the draw before.
         is_there = image is self._image and background == self._background
-        for result in self._results[is_there and len(self._goals) == 1 :]:
-            result.start(self._device, self._dtype)
+        if not is_there or len(self._goals) > 1:
+            first.start()
+            first.clear()
+        for result in others:
+            result.start()
+        if self._constants is None:
+            self._constants = Constants(self._results, self._patterns)
+        self._constants.fill(self._patterns)
         self._image, self._background = image, background
-        made = self._results if self.last_layer is None else inner
+        made = self._results if self.last_layer is None else self._results[:-1]
         for goals in self._goals:
             is_slab = goals[last] > last.done
             for result in made:
@@ -150,14 +159,17 @@ class Stream:
         """Compute the constants of all results."""
         if self._twins is self._results:
             _compute_fills(self._results, background, self._device, self._dtype)
+            self._patterns = patterns_of(self._results)
             return
         _compute_fills(self._twins, background, torch.device("cpu"), torch.float32)
-        fills = torch.cat([twin.fill.flatten() for twin in self._twins])
-        there = torch.empty_like(fills, device=self._device, dtype=self._dtype)
-        send(fills, there)
-        parts = there.split([twin.fill.numel() for twin in self._twins])
-        for result, part in zip(self._results, parts, strict=True):
-            result.fill = part.reshape(1, -1, 1, 1, 1)
+        patterns = patterns_of(self._twins)
+        there = torch.empty_like(patterns, device=self._device, dtype=self._dtype)
+        send(patterns, there)
+        for twin, result, pattern in zip(
+            self._twins, self._results, there, strict=True
+        ):
+            result.fill = pattern[: twin.fill.numel()].reshape(1, -1, 1, 1, 1)
+        self._patterns = there
 
 
 def _compute_fills(
