@@ -24,10 +24,17 @@ from nobrainer.cli.options import (
 )
 from nobrainer.cli.outputs import echo, echo_files, to_json
 from nobrainer.cli.quality_folder import PARTS, QualityFolder, refuse_index
-from nobrainer.cli.scans import each_scan, end, name_scans, new_batch, tell_skipped
+from nobrainer.cli.scans import (
+    each_scan,
+    end,
+    judging_method,
+    name_scans,
+    new_batch,
+    tell_skipped,
+)
 from nobrainer.errors import UnusualScanWarning
 from nobrainer.processing.progress import ProgressBar
-from nobrainer.results import Results, make_method
+from nobrainer.results import Method, Results
 
 _WIDTH = 80
 # In the order in which help lists them.
@@ -79,18 +86,8 @@ def assess_scans(
     if with_pages:
         refuse_index(names)
     segmentation = nb.Segmentation.load(model_dir)
-    # Now, because with these options the same error would end every scan.
-    segmentation.check_quality(draws.n_samples)
-    if threshold is None:
-        threshold = nb.quality.usual_threshold(segmentation.quality_)
-    method = make_method(
-        "report" if with_pages else "qc",
-        model_dir,
-        segmentation,
-        n_samples=draws.n_samples,
-        seed=draws.seed,
-        options={"threshold": threshold},
-    )
+    command = "report" if with_pages else "qc"
+    method = judging_method(command, model_dir, segmentation, draws, threshold)
     results = Results(
         output_dir,
         method,
@@ -103,7 +100,7 @@ def assess_scans(
         results, segmentation, method.coverage, with_pages=with_pages
     )
     results.open(names.values(), folder.shared)
-    judge = _Judge(segmentation, folder, names, draws, threshold)
+    judge = _Judge(segmentation, folder, names, method)
     batch, done = new_batch(ctx), list[str]()
     try:
         done.extend(each_scan(names, judge.assess, batch))
@@ -147,12 +144,11 @@ class _Judge:
         segmentation: "nb.Segmentation",
         folder: QualityFolder,
         names: Mapping[Path, str],
-        draws: Draws,
-        threshold: float,
+        method: Method,
     ) -> None:
         self.n_skipped = 0
-        self._segmentation, self._folder, self._names = segmentation, folder, names
-        self._draws, self._threshold = draws, threshold
+        self._segmentation, self._folder = segmentation, folder
+        self._names, self._method = names, method
 
     def assess(self, file: Path, bar: ProgressBar) -> str:
         """Judge a scan, record what is found and write its page; return its name."""
@@ -164,7 +160,9 @@ class _Judge:
             return name
         with results.work(name, [file], pages) as work:
             prediction = replace(self._predict(file, bar), name=name)
-            case = self._segmentation.quality(prediction, self._threshold)
+            case = self._segmentation.quality(
+                prediction, self._method.options["threshold"]
+            )
             for page in pages:
                 work.begin()
                 nb.report.write_case(
@@ -192,8 +190,8 @@ class _Judge:
             warnings.simplefilter("ignore", UnusualScanWarning)
             return self._segmentation.predict(
                 file,
-                n_samples=self._draws.n_samples,
-                seed=self._draws.seed,
+                n_samples=self._method.n_samples,
+                seed=self._method.seed,
                 verbose=False,
                 on_pass=bar.advance,
             )

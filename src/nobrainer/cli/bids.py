@@ -13,9 +13,8 @@ from nobrainer.cli.bids_group import gather_scans
 from nobrainer.cli.bids_machine import Machine
 from nobrainer.cli.options import JSON, MODEL, OVERWRITE, THRESHOLD, Draws, gather
 from nobrainer.cli.outputs import echo, to_json
-from nobrainer.cli.scans import end
+from nobrainer.cli.scans import end, judging_method
 from nobrainer.processing.progress import ProgressBar
-from nobrainer.results import make_method
 
 _SEVERAL = ("--participant-label", "--session-label", "--suffix")
 
@@ -168,20 +167,9 @@ def bids(
         return
     machine.check()
     model = derivative.load_model(model_dir)
-    # Now, because with these options the same error would end every scan.
-    model.check_quality(draws.n_samples)
-    if threshold is None:
-        threshold = nb.quality.usual_threshold(model.quality_)
+    method = judging_method("bids", model_dir, model, draws, threshold)
     if tissues:
         nb.tissues.Compartments.require(model.labels_)
-    method = make_method(
-        "bids",
-        model_dir,
-        model,
-        n_samples=draws.n_samples,
-        seed=draws.seed,
-        options={"threshold": threshold},
-    )
     run = derivative.Run.plan(
         derivative.Settings(
             bids_dir.absolute(),
@@ -189,7 +177,7 @@ def bids(
             model_dir.absolute(),
             method,
             model.device,
-            threshold=threshold,
+            threshold=method.options["threshold"],
             has_tissues=tissues,
             overwrite=overwrite,
         ),

@@ -22,7 +22,6 @@ from nobrainer.data.table import read_table
 from nobrainer.glossary import OF_REGIONS
 from nobrainer.io import write, write_text
 from nobrainer.naming import stem
-from nobrainer.posthoc import usual_draws
 from nobrainer.results import make_directory
 
 _CALIBRATION = ("nll", "brier", "ece")
@@ -109,7 +108,7 @@ def _segment_template(output_dir: Path, overwrite: bool) -> dict[str, Any]:
     Returns: what there is to tell, with the paths of the files.
     """
     segmentation = nb.Segmentation.load(nb.shipped.DEFAULT)
-    n_samples = usual_draws(segmentation.calibration_, segmentation.quality_)
+    n_samples = segmentation.n_draws()
     echo(f"predicting the MNI152 template, {n_samples} draws ...", err=True)
     scan = output_dir / f"{_TEMPLATE}.nii.gz"
     write(nb.get_template(), scan, overwrite=overwrite)

@@ -6,11 +6,14 @@ from typing import TypeVar
 
 import click
 
+import nobrainer as nb
+from nobrainer.cli.options import Draws
 from nobrainer.cli.outputs import echo, echo_error
 from nobrainer.errors import InputError
 from nobrainer.naming import repeats, scan_names
 from nobrainer.processing.guard import Batch
 from nobrainer.processing.progress import ProgressBar
+from nobrainer.results import Method, make_method
 
 T = TypeVar("T")
 
@@ -47,6 +50,40 @@ def each_scan(
                 results.append(act(file, bar))
             with bar.paused():
                 yield from results
+
+
+def judging_method(
+    command: str,
+    model_dir: Path,
+    model: "nb.Segmentation",
+    draws: Draws,
+    threshold: float | None,
+) -> Method:
+    """Describe how a command judges scans; its options hold the threshold.
+
+    Args:
+        command: name of the command.
+        model_dir: folder of the model.
+        model: the model.
+        draws: the draws of the weights.
+        threshold: score, 0 to 1, below which a scan is flagged; None takes that of the
+            model.
+
+    Raises:
+        InputError: the model's quality was learned with another number of draws, which
+            would be an error of every scan.
+    """
+    model.check_quality(draws.n_samples)
+    if threshold is None:
+        threshold = nb.quality.usual_threshold(model.quality_)
+    return make_method(
+        command,
+        model_dir,
+        model,
+        n_samples=draws.n_samples,
+        seed=draws.seed,
+        options={"threshold": threshold},
+    )
 
 
 def new_batch(ctx: click.Context) -> Batch:

@@ -64,36 +64,14 @@ def train(
       nobrainer train --label-maps maps.csv --output-dir any-contrast \\
           --relabel aseg --block-shape 96 96 96 --validate-data heads.csv
     """
-    finished = (
-        checkpoints.resume
-        and checkpoints.checkpoint_dir is not None
-        and not overwrite
-        and nb.bundle.is_finished(
-            output_dir,
-            checkpoints.checkpoint_dir,
-            training.most_epochs,
-            training.max_steps,
-            training.max_minutes,
-        )
-    )
+    finished = not overwrite and checkpoints.are_finished(output_dir, training)
     if not finished:
         nb.bundle.check_place(output_dir, overwrite=overwrite)
     dataset, *others = sources.read(classes, patches.block_shape)
     dataset, validation = held_out.take(dataset, sources, classes, seed)
     for other in others:
         dataset = dataset.mix(other, sources.map_share)
-    if patches.spacing_mm is not None:
-        dataset = dataset.spacing(patches.spacing_mm)
-    dataset = (
-        dataset.batch(patches.batch_size)
-        .shuffle()
-        .augment(patches.augment)
-        .patches(
-            per_volume=patches.patches_per_volume,
-            foreground=patches.foreground,
-            balanced=patches.balanced,
-        )
-    )
+    dataset = patches.cut(dataset)
     segmentation = network.build(checkpoints.checkpoint_dir)
     segmentation.fit(
         dataset,

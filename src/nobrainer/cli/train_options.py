@@ -132,6 +132,17 @@ class Patches:
         ),
     ]
 
+    def cut(self, dataset: "nb.Dataset") -> "nb.Dataset":
+        """The same scans, with patches as these options say."""
+        if self.spacing_mm is not None:
+            dataset = dataset.spacing(self.spacing_mm)
+        dataset = dataset.batch(self.batch_size).shuffle().augment(self.augment)
+        return dataset.patches(
+            per_volume=self.patches_per_volume,
+            foreground=self.foreground,
+            balanced=self.balanced,
+        )
+
 
 @dataclass(frozen=True)
 class Training:
@@ -260,6 +271,18 @@ class Checkpoints:
             help="Go on from --checkpoint-dir; keep the model of a finished training.",
         ),
     ]
+
+    def are_finished(self, output_dir: Path, training: Training) -> bool:
+        """Whether a training that goes on from here has ended, and its model is saved.
+
+        Args:
+            output_dir: where the model goes.
+            training: for how long it is trained.
+        """
+        if not self.resume or self.checkpoint_dir is None:
+            return False
+        lengths = training.most_epochs, training.max_steps, training.max_minutes
+        return nb.bundle.is_finished(output_dir, self.checkpoint_dir, *lengths)
 
 
 @dataclass(frozen=True)

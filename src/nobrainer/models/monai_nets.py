@@ -48,7 +48,7 @@ def takes_arguments_of(
     parameters = [Parameter(name, kind, default=value) for name, value in named.items()]
 
     def dress(entry: Entry) -> Callable[..., nn.Module]:
-        def build(**args: Any) -> nn.Module:
+        def build(**args: object) -> nn.Module:
             bound = signature(build).bind(**args)
             bound.apply_defaults()
             given = bound.arguments

@@ -2,8 +2,9 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -19,15 +20,43 @@ from nobrainer.errors import UnusualScanWarning
 from nobrainer.inference.finer import FinerGrid
 from nobrainer.inference.predict import TileResult
 from nobrainer.inference.predictor import Predictor
-from nobrainer.io import ImageSource, read_image, to_nibabel
+from nobrainer.io import ImageSource, read_image, source_name, to_nibabel
 from nobrainer.memory import require_memory, return_freed_memory
+from nobrainer.naming import scan_names
+from nobrainer.processing.guard import Batch
 from nobrainer.processing.learned import Learned
 from nobrainer.processing.prediction import Prediction
+from nobrainer.processing.progress import ProgressBar
 from nobrainer.quality import unlike_training
 from nobrainer.tissues import Compartments
 from nobrainer.volume import Geometry, Volume, restore
 
 MAPS = ("label", "variance", "entropy", "mutual_information")
+
+
+def predict_each(
+    sources: Sequence[ImageSource],
+    predict: Callable[[ImageSource, str], nib.Nifti1Image | Prediction],
+    batch: Batch,
+    bar: ProgressBar,
+) -> list[Any]:
+    """Predict scans one after the other.
+
+    Args:
+        sources: the scans.
+        predict: makes of a scan and its name what is predicted of it.
+        batch: keeps what goes wrong, or lets the first error pass.
+        bar: shows how many scans are done.
+
+    Returns: what `predict` gave for each scan; None where it failed.
+    """
+    names = scan_names([source_name(source) for source in sources])
+    results: list[Any] = [None] * len(sources)
+    bar.begin_scans(len(sources))
+    for number, (source, name) in enumerate(zip(sources, names, strict=True)):
+        with bar.scan(name), batch.scan(source):
+            results[number] = predict(source, name)
+    return results
 
 
 def predict_scan(
@@ -86,8 +115,8 @@ def predict_scan(
     appearance = measure(scan.data, maps.working["label"], *grids_mm)
     flags = unlike_training(structures, learned.cohort, appearance)
     if flags:
-        # The warning points to the line of the user's call, two functions up.
-        warnings.warn(f"{name}: {'; '.join(flags)}", UnusualScanWarning, stacklevel=3)
+        # The warning points to the line of the user's call, three functions up.
+        warnings.warn(f"{name}: {'; '.join(flags)}", UnusualScanWarning, stacklevel=4)
     label = maps.label_image(labels)
     if label_only:
         return label

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 from torch import nn
@@ -20,7 +21,7 @@ from nobrainer.processing.learned import Learned
 from nobrainer.processing.progress import ProgressBar
 from nobrainer.quality import check_enough, fit_quality
 from nobrainer.quality.examples import collect_examples
-from nobrainer.recipe import Recipe
+from nobrainer.recipe import PreprocessConfig, Recipe
 from nobrainer.training.engine import default_device
 from nobrainer.types import Shape3
 
@@ -135,18 +136,9 @@ class Fitting:
             check_draws(predictors, predictor)
         with ProgressBar(verbose=verbose) as bar:
             bar.begin_scans(len(dataset))
-
-            def volumes(scans: Sequence[int]) -> Iterator[Prepared]:
-                some = replace(
-                    dataset, data=tuple(dataset.data[scan] for scan in scans)
-                )
-                for volume in some.iterate(learned.recipe.preprocess, shown=True):
-                    with bar.scan(volume.name):
-                        yield volume
-
             calibration = calibrate(
                 predictors,
-                volumes,
+                partial(_read_some, dataset, learned.recipe.preprocess, bar),
                 dataset.subjects,
                 synthesised=[scan.is_map for scan in dataset.data],
                 method=method,
@@ -250,3 +242,13 @@ class Fitting:
                 f"{learned.recipe.data.n_classes}: make the dataset with the model's"
             )
         return learned
+
+
+def _read_some(
+    dataset: Dataset, how: PreprocessConfig, bar: ProgressBar, scans: Sequence[int]
+) -> Iterator[Prepared]:
+    """The scans of these numbers, prepared, while the bar shows each at work."""
+    some = replace(dataset, data=tuple(dataset.data[scan] for scan in scans))
+    for volume in some.iterate(how, shown=True):
+        with bar.scan(volume.name):
+            yield volume

@@ -120,6 +120,16 @@ class Folds:
             )
         return cls(tuple(found), records)
 
+    def n_patches(self, dataset: Dataset, n_members: int) -> list[int]:
+        """How many patches each member learns from in an epoch.
+
+        Args:
+            dataset: the scans of all members.
+            n_members: number of members.
+        """
+        taught = self.taught(dataset.data, n_members)
+        return [len(scans) * dataset.config.patches_per_volume for scans in taught]
+
     def taught(self, items: Sequence[T], n_members: int) -> list[Sequence[T]]:
         """What each member learns from: all, or with folds all but its own.
 

@@ -27,7 +27,11 @@ from nobrainer.processing.generated import Generated
 from nobrainer.processing.label_maps import read_maps
 from nobrainer.processing.origins import file_records, software_versions
 from nobrainer.processing.progress import ProgressBar
-from nobrainer.processing.training_images import images_of_scans, images_of_tensors
+from nobrainer.processing.training_images import (
+    TrainingImages,
+    images_of_scans,
+    images_of_tensors,
+)
 from nobrainer.provenance import now
 from nobrainer.recipe import (
     AdversarialConfig,
@@ -161,10 +165,7 @@ class Generation:
         folder = open_folder(self.checkpoint_filepath, 1, resume=resume)
         resolution = self._build(0, seed).resolution
         with ProgressBar(verbose=verbose) as bar:
-            if isinstance(dataset_train, Dataset):
-                found = images_of_scans(dataset_train, resolution, side_mm, bar)
-            else:
-                found = images_of_tensors(dataset_train, resolution)
+            found, labels = _read_images(dataset_train, resolution, side_mm, bar)
             gan = self._build(found.config.n_classes, seed)
             recipe = GeneratorRecipe(
                 self._model(found.config.n_classes),
@@ -172,9 +173,6 @@ class Generation:
                 replace(config, batch_size=found.batch_size),
                 _origins(dataset_train, started),
             )
-            labels = None
-            if isinstance(dataset_train, Dataset) and found.config.n_classes:
-                labels = dataset_train.labels
             show = None
             if folder is not None:
                 show = partial(_draw_phase, labels=labels, folder=folder)
@@ -186,8 +184,7 @@ class Generation:
             if folder is not None and resume:
                 training.resume(folder)
             history = training.run()
-        origins = replace(recipe.provenance, ended=now())
-        recipe = replace(recipe, provenance=origins)
+        recipe = replace(recipe, provenance=replace(recipe.provenance, ended=now()))
         self.generated_ = Generated(gan, recipe, labels, history)
         return self
 
@@ -346,6 +343,19 @@ class Generation:
             ModelConfig(self.base_model, args), images, None, _origins(dataset, started)
         )
         self.generated_ = Generated(network.eval(), recipe, dataset.labels, ())
+
+
+def _read_images(
+    given: Dataset | Iterable[Any],
+    resolution: int,
+    side_mm: float | None,
+    bar: ProgressBar,
+) -> tuple[TrainingImages, LabelTable | None]:
+    """The images of what `fit` is given, and the classes of their labels, if any."""
+    if not isinstance(given, Dataset):
+        return images_of_tensors(given, resolution), None
+    found = images_of_scans(given, resolution, side_mm, bar)
+    return found, given.labels if found.config.n_classes else None
 
 
 def _origins(dataset: Dataset | Iterable[Any], started: str) -> Provenance:

@@ -2,11 +2,11 @@
 
 import secrets
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from torch import nn
@@ -22,7 +22,8 @@ from nobrainer.inference.predict import Sampling, Scaling, TileResult
 from nobrainer.inference.predictor import Evidence, Predictor
 from nobrainer.models.check import load_weights
 from nobrainer.models.registry import OWN, Model, at_most, builder_of
-from nobrainer.posthoc import Calibration, Intervals, QualityModel
+from nobrainer.posthoc import Calibration, Intervals, QualityModel, usual_draws
+from nobrainer.provenance import now
 from nobrainer.quality import FEATURES
 from nobrainer.recipe import Cohort, Recipe
 from nobrainer.structures import Part, Structure, StructureSums
@@ -35,6 +36,9 @@ from nobrainer.training.engine import (
 )
 from nobrainer.types import Shape3
 from nobrainer.volume import Geometry
+
+if TYPE_CHECKING:
+    from nobrainer.training.members import Trained
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +105,27 @@ class Learned:
             saved.quality,
         )
 
+    @classmethod
+    def of_training(
+        cls,
+        trained: "Trained",
+        recipe: Recipe,
+        labels: LabelTable,
+        judged: Mapping[str, float],
+    ) -> Self:
+        """What a training that ends now has found.
+
+        Args:
+            trained: the network, and how the training went.
+            recipe: how it was made; gets the end of the training, and its figures.
+            labels: the classes.
+            judged: figures of the network that were measured after the training.
+        """
+        metrics = {**judged, **trained.metrics}
+        origins = replace(recipe.provenance, ended=now(), metrics=metrics)
+        recipe = replace(recipe, provenance=origins)
+        return cls(trained.network, recipe, labels, trained.history)
+
     def to_bundle(self) -> bundle.Bundle:
         """The bundle that `read` reads once it is saved."""
         return bundle.Bundle(
@@ -123,12 +148,17 @@ class Learned:
         compartments = Compartments.of(self.labels)
         return {} if compartments is None else compartments.totals
 
-    def n_draws(self, asked: int) -> int:
+    def n_draws(self, asked: int | None = None) -> int:
         """How many draws are made for a user who asks for a number of them.
 
         A network that cannot draw makes none; it is then applied once.
+
+        Args:
+            asked: the number; None takes that of `usual_draws`.
         """
-        return asked if is_stochastic(self.network) else 0
+        if not is_stochastic(self.network):
+            return 0
+        return usual_draws(self.calibration, self.quality) if asked is None else asked
 
     def predictor(
         self,

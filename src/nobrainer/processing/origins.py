@@ -4,6 +4,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+from nobrainer import training
 from nobrainer.data.zarr_store.table import StoredScan
 from nobrainer.naming import relative_names
 from nobrainer.processing.dataset import Dataset
@@ -19,7 +20,7 @@ def describe_origins(
     train: Dataset,
     validate: Dataset | None,
     scans: TrainingScans,
-    member_seeds: tuple[int, ...],
+    plan: "training.TrainingPlan",
     folds: tuple[Fold, ...],
     started: str,
 ) -> Provenance:
@@ -29,7 +30,7 @@ def describe_origins(
         train: scans to train on.
         validate: scans to validate on.
         scans: the same scans, prepared.
-        member_seeds: seed of each member's training; none of a single model.
+        plan: how they are trained.
         folds: whom each member leaves out; none where all learn from all.
         started: when the training started, ISO 8601 in UTC. It also stands for the end,
             which is not known yet.
@@ -41,7 +42,7 @@ def describe_origins(
         files=file_records(train, validate),
         metrics={},
         cohort=scans.cohort(),
-        member_seeds=member_seeds,
+        member_seeds=plan.member_seeds,
         folds=folds,
         n_synthetic=sum(scan.is_synthetic for scan in train.data),
         n_maps=len({scan.name for scan in train.data if scan.is_map}),

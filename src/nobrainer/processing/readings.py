@@ -219,9 +219,14 @@ class Readings(Fitting):
             split=split,
         )
 
-    def n_draws(self, n_samples: int) -> int:
-        """How many draws there are where `predict` is asked for `n_samples`."""
-        return self._check_fitted().predictor(n_samples, 0).n_passes
+    def n_draws(self, n_samples: int | None = None) -> int:
+        """How many draws there are where `predict` is asked for `n_samples`.
+
+        Args:
+            n_samples: the number; None is what `predict` takes by itself.
+        """
+        learned = self._check_fitted()
+        return learned.predictor(learned.n_draws(n_samples), 0).n_passes
 
     def coverage(self, n_samples: int) -> float | None:
         """The share of scans whose true volumes lie in the conformal intervals.

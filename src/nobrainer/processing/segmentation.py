@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
@@ -14,11 +15,9 @@ import torch
 from nobrainer import bundle, models, training
 from nobrainer.checks import check_arguments, takes
 from nobrainer.errors import InputError
-from nobrainer.io import ImageSource, source_name
+from nobrainer.io import ImageSource
 from nobrainer.models.registry import Model, builder_of
-from nobrainer.naming import scan_names
-from nobrainer.posthoc import usual_draws
-from nobrainer.processing.assembly import predict_scan
+from nobrainer.processing.assembly import predict_each, predict_scan
 from nobrainer.processing.dataset import Dataset, check_dataset
 from nobrainer.processing.folds import Folds
 from nobrainer.processing.guard import Batch
@@ -34,7 +33,6 @@ from nobrainer.training.checkpoint_folder import open_folder
 from nobrainer.training.data_loss import DataLoss, Loss
 from nobrainer.training.engine import count_gpus
 from nobrainer.training.options import TrainingArguments, TrainingOptions
-from nobrainer.training.validation import Validation
 
 Source = TypeVar("Source", bound=ImageSource)
 
@@ -128,8 +126,7 @@ class Segmentation(Readings):
             InputError: files or arguments that cannot be used.
             DivergedError: a loss was not finite; names the batch's files.
         """
-        check_arguments("argument of fit", TrainingOptions, options)
-        settings = TrainingOptions(**(self._usual_devices(options) | options))
+        settings = self._settings(options)
         _check_datasets(dataset_train, dataset_validate, settings)
         folds = Folds.divide(dataset_train, settings.folds, seed)
         plan = training.TrainingPlan.create(
@@ -145,8 +142,7 @@ class Segmentation(Readings):
             options=settings,
         )
         data, labels = dataset_train.config, dataset_train.labels
-        taught = folds.taught(dataset_train.data, plan.n_members)
-        plan.check(data, [len(scans) * data.patches_per_volume for scans in taught])
+        plan.check(data, folds.n_patches(dataset_train, plan.n_members))
         folder = open_folder(self.checkpoint_filepath, plan.n_members, resume=resume)
         started = now()
         fabric = training.make_fabric(plan.config.precision, settings.devices)
@@ -157,22 +153,17 @@ class Segmentation(Readings):
             if class_weights == "auto":
                 plan = plan.weighted(scans.class_weights)
             origins = describe_origins(
-                *(dataset_train, dataset_validate, scans),
-                *(plan.member_seeds, folds.records, started),
+                dataset_train, dataset_validate, scans, plan, folds.records, started
             )
             preprocess = dataset_train.preprocess
             recipe = Recipe(plan.model, preprocess, data, plan.config, origins)
-            validate = None
-            if dataset_validate is not None:
-                validate = Validation(scans.validation, labels, fabric.device)
+            validate = scans.validator(labels, fabric.device)
             volumes = folds.taught(scans.volumes, plan.n_members)
             trained = plan.train(
                 recipe, volumes, labels, validate, folder, resume, fabric, bar
             )
             judged = folds.measure(trained.network, scans, labels, fabric.device)
-        origins = replace(origins, ended=now(), metrics=judged | trained.metrics)
-        recipe = replace(recipe, provenance=origins)
-        self.learned_ = Learned(trained.network, recipe, labels, trained.history)
+        self.learned_ = Learned.of_training(trained, recipe, labels, judged)
         return self
 
     @overload
@@ -332,38 +323,26 @@ class Segmentation(Readings):
         """
         learned = self._check_fitted()
         if n_samples is None:
-            n_samples = learned.n_draws(
-                usual_draws(learned.calibration, learned.quality)
-            )
+            n_samples = learned.n_draws()
         elif n_samples and not learned.n_draws(n_samples):
-            warnings.warn(
-                f"{learned.recipe.model.name} has no stochastic layer: one pass is all "
-                "there is, and variance is 0",
-                stacklevel=2,
-            )
+            _warn_of_one_pass(learned.recipe.model.name)
         predictor = learned.predictor(
             n_samples, seed, block_shape, batch_size, precision, memory_gb
         )
         labels = learned.labels.numbered() if class_numbers else learned.labels
         sources = x if isinstance(x, list) else [x]
-        names = scan_names([source_name(source) for source in sources])
-        results: list[Any] = [None] * len(sources)
         batch = Batch(stop_at_first=sources is not x)
         with ProgressBar(verbose=verbose) as bar:
-            bar.begin_scans(len(sources))
-            predictor = replace(predictor, on_pass=on_pass or bar.advance)
-            for number, (source, name) in enumerate(zip(sources, names, strict=True)):
-                with bar.scan(name), batch.scan(source):
-                    results[number] = predict_scan(
-                        learned,
-                        predictor,
-                        source,
-                        name,
-                        labels=labels,
-                        label_only=not (n_samples or probabilities or tissues),
-                        probabilities=probabilities,
-                        tissues=tissues,
-                    )
+            predict = partial(
+                predict_scan,
+                learned,
+                replace(predictor, on_pass=on_pass or bar.advance),
+                labels=labels,
+                label_only=not (n_samples or probabilities or tissues),
+                probabilities=probabilities,
+                tissues=tissues,
+            )
+            results = predict_each(sources, predict, batch, bar)
         if sources is not x:
             return results[0]
         if batch.problems:
@@ -393,6 +372,11 @@ class Segmentation(Readings):
         segmentation.learned_ = learned
         return segmentation
 
+    def _settings(self, options: TrainingArguments) -> TrainingOptions:
+        """What `fit` is told besides its arguments, and the devices for `multi_gpu`."""
+        check_arguments("argument of fit", TrainingOptions, options)
+        return TrainingOptions(**(self._usual_devices(options) | options))
+
     def _usual_devices(self, options: TrainingArguments) -> TrainingArguments:
         """All GPUs as the devices to train on where they are asked for; else nothing.
 
@@ -406,7 +390,7 @@ class Segmentation(Readings):
             warnings.warn(
                 f"multi_gpu=True, and this machine has {n_gpus or 'no'} GPU: training "
                 f"on one device, {self.device}",
-                stacklevel=3,
+                stacklevel=4,
             )
         return {"devices": max(1, n_gpus)}
 
@@ -426,6 +410,14 @@ class Segmentation(Readings):
                 "give in_channels=1"
             )
         return args
+
+
+def _warn_of_one_pass(name: str) -> None:
+    """Warn where draws are asked of a network, of this name, that makes none."""
+    warnings.warn(
+        f"{name} has no stochastic layer: one pass is all there is, and variance is 0",
+        stacklevel=3,
+    )
 
 
 def _check_datasets(

@@ -18,6 +18,7 @@ from nobrainer.losses import inverse_frequency
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.progress import ProgressBar
 from nobrainer.recipe import Cohort, Synthesis
+from nobrainer.training.validation import Validation
 
 MOST_MEASURED = 50
 """The most scans of a store that are read to say what the training scans look like."""
@@ -65,6 +66,17 @@ class TrainingScans:
         check_seen(counts, train.labels)
         n_subjects = len({*train.subjects})
         return cls(volumes, validation, counts, n_subjects, train.config.synthesis)
+
+    def validator(self, labels: LabelTable, device: torch.device) -> Validation | None:
+        """What measures a network after each epoch; None without scans for it.
+
+        Args:
+            labels: names of the classes.
+            device: device that the network runs on.
+        """
+        if not self.validation:
+            return None
+        return Validation(self.validation, labels, device)
 
     @property
     def class_weights(self) -> tuple[float, ...]:

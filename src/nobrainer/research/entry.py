@@ -100,9 +100,7 @@ def run(
     check_count("max_experiments", max_experiments, 1)
     check_count("seed", seed, 0)
     check_choice("pruner", each_run.pruner, PRUNERS)
-    ranges = family_space(model_family)
-    if space is not None:
-        ranges = Space.from_toml(model_family, read_text(Path(space)))
+    ranges = _read_space(model_family, space)
     minutes = _choose_minutes(each_run, 60 * budget_hours, max_experiments)
     fresh = _settle(ranges, objectives, proposer, each_run, seed, minutes, storage)
     # Before anything is written: the language model's environment is checked here.
@@ -156,6 +154,13 @@ def read(working_dir: str | Path, storage: str | None = None) -> Snapshot:
         found |= {row.number: row for row in rows}
         ordered = tuple(found[number] for number in sorted(found))
         return Snapshot(settings, ordered, standing, test=folder.read_test())
+
+
+def _read_space(family: str, path: str | Path | None) -> Space:
+    """What a search over a family of models may change; None is all that it can."""
+    if path is None:
+        return family_space(family)
+    return Space.from_toml(family, read_text(Path(path)))
 
 
 def _read_running(
