@@ -33,7 +33,7 @@ LAYERS = """
     posthoc
     volume recipe
     json_records
-    types registry memory system cores naming glossary compat
+    types registry memory system cores rounding naming glossary compat
     checks
     errors
 """

@@ -24,6 +24,7 @@ from nobrainer.io import read_image
 from nobrainer.processing.dataset import Dataset
 from nobrainer.processing.generation import Generation
 from nobrainer.processing.segmentation import Segmentation
+from nobrainer.rounding import float32_products
 from nobrainer.training.engine import default_device
 
 Pair = tuple[nib.Nifti1Image, nib.Nifti1Image]
@@ -230,7 +231,7 @@ def features(model: Segmentation, images: Sequence[nib.Nifti1Image]) -> np.ndarr
     handle = last.register_forward_pre_hook(keep)
     stride: Any = getattr(network, "stride", 1)
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), float32_products():
             for image in images:
                 volume = preprocess_image(read_image(image), model.recipe_.preprocess)
                 network(_padded(volume.data, stride).to(default_device()))

@@ -277,8 +277,10 @@ def test_bfloat16_changes_little(fitted, scan):
 
 
 def test_a_number_format_that_cannot_be_used_is_named(fitted, scan, monkeypatch):
-    with pytest.raises(InputError, match=r"precision must be one of float32, bfloat16"):
+    with pytest.raises(InputError, match=r"precision must be one of float32, tf32, b"):
         fitted.predict(scan, precision="half")
+    with pytest.raises(InputError, match=r"'tf32' needs a GPU .*: use .*'float32'"):
+        fitted.predict(scan, precision="tf32")
     monkeypatch.setattr(engine, "has_bfloat16", lambda device: False)
     with pytest.raises(InputError, match=r"has no .* bfloat16: use .*'float32'"):
         fitted.predict(scan, precision="bfloat16")

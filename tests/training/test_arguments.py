@@ -14,8 +14,9 @@ from trainings import BLOCK, INSTANCE, SMALL, FailsAt, build, fit
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "fp8"}, "precision must be one of auto, 32-true.*'fp8'"),
+        ({"precision": "fp8"}, "precision must be one of auto, 32-true, tf32.*'fp8'"),
         ({"precision": "bf16-mixed"}, "processor has no .*bfloat16: use .*'32-true'"),
+        ({"precision": "tf32"}, "'tf32' needs a GPU .*: use precision='32-true'"),
         ({"precision": "16-mixed"}, "'16-mixed' needs a GPU .*: use '32-true'"),
         ({"schedule": "cosin"}, "unknown schedule 'cosin': did you mean 'cosine'"),
         ({"loss": "dise"}, "unknown loss 'dise': did you mean 'dice'"),

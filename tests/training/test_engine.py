@@ -19,9 +19,17 @@ def test_auto_takes_bfloat16_where_a_gpu_computes_it(monkeypatch, generation, au
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
     assert engine.resolve_precision("auto") == auto
     assert engine.resolve_precision("16-mixed") == "16-mixed"
+    cuda = torch.device("cuda")
     if auto == "32-true":
         with pytest.raises(InputError, match=r"this GPU has no .*: use .*'16-mixed'"):
             engine.resolve_precision("bf16-mixed")
+        with pytest.raises(InputError, match=r"this GPU has no TF32: use .*'32-true'"):
+            engine.resolve_precision("tf32")
+        with pytest.raises(InputError, match=r"this GPU has no TF32: use .*'float32'"):
+            engine.inference_dtype("tf32", cuda)
+    else:
+        assert engine.resolve_precision("tf32") == "tf32"
+        assert engine.inference_dtype("tf32", cuda) == torch.float32
 
 
 @pytest.mark.usefixtures("bfloat16")

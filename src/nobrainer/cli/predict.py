@@ -65,10 +65,11 @@ class Settings(Draws):
         str,
         click.option(
             "--precision",
-            type=click.Choice(["float32", "bfloat16"]),
+            type=click.Choice(["float32", "tf32", "bfloat16"]),
             default="float32",
             show_default=True,
-            help="bfloat16 is faster on a device that has it.",
+            help="bfloat16 is faster on a device that has it; tf32 lets a GPU round "
+            "the products of float32 numbers.",
         ),
     ]
     memory_gb: Annotated[

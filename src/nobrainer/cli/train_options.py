@@ -304,7 +304,7 @@ class Machine:
             "--precision",
             default="auto",
             show_default=True,
-            help="auto, 32-true, bf16-mixed or 16-mixed.",
+            help="auto, 32-true, tf32, bf16-mixed or 16-mixed.",
         ),
     ]
     workers: Annotated[

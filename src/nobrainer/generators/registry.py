@@ -11,6 +11,7 @@ from nobrainer.checks import check_count, takes
 from nobrainer.errors import InputError
 from nobrainer.models.registry import build_named
 from nobrainer.registry import Registry
+from nobrainer.rounding import float32_products
 
 GENERATORS: Registry[Callable[..., nn.Module]] = Registry("generator")
 MOST_RESOLUTION = 512
@@ -133,7 +134,7 @@ def sample(gan: Gan, stage: Stage, seeds: list[int], device: torch.device) -> Te
     Returns: float32 (B, 1 + n_classes, r, r, r) on the CPU, see `Gan`.
     """
     made = []
-    with torch.inference_mode():
+    with torch.inference_mode(), float32_products():
         for seed in seeds:
             numbers = torch.Generator().manual_seed(seed)
             latents = torch.randn(1, gan.latent_size, generator=numbers)

@@ -16,6 +16,7 @@ from nobrainer.inference.predict import (
     TileResult,
     VolumePrediction,
 )
+from nobrainer.rounding import float32_products
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Predictor:
     evidence: how the scan's own intensities change the logits, before the scaling. It
         takes one more pass, of the posterior mean, unless what that pass finds is given
         (see `look_at`). None leaves them as they are.
+    tf32: whether a GPU may round the products of float32 numbers, see
+        `nobrainer.rounding.float32_products`.
     on_pass: called with (done, total) after each pass of a batch of windows.
     """
 
@@ -54,6 +57,7 @@ class Predictor:
     dtype: torch.dtype = torch.float32
     scaling: Scaling | None = None
     evidence: Evidence | Likelihood | None = None
+    tf32: bool = False
     on_pass: Callable[[int, int], None] = lambda done, total: None
 
     @property
@@ -129,7 +133,7 @@ class Predictor:
         )
         model = self.model
         halo: int | None = model.halo  # type: ignore[assignment]
-        with torch.inference_mode():
+        with torch.inference_mode(), float32_products(tf32=self.tf32):
             if halo is None:
                 return prediction.run_blended()
             stride, width = int(model.stride), int(model.width)  # type: ignore[arg-type]

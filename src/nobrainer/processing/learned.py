@@ -176,7 +176,7 @@ class Learned:
             seed: seed of the draws; None takes a fresh one.
             block_shape: voxels of a tile; None lets the memory decide.
             batch_size: number of slabs in one pass.
-            precision: "float32" or "bfloat16".
+            precision: "float32", "tf32" or "bfloat16".
             memory_gb: most memory that a scan may take on the device, see
                 `nobrainer.training.engine.prediction_bytes`.
 
@@ -212,6 +212,7 @@ class Learned:
             inference_dtype(precision, device),
             scaling,
             evidence,
+            tf32=precision == "tf32",
         )
 
     def evidence(self, weight: float) -> Evidence | None:

@@ -362,7 +362,8 @@ def make_method(
         segmentation: the model.
         n_samples: number of draws of the weights.
         seed: seed of the draws.
-        precision: type of the numbers in the network, "float32" or "bfloat16".
+        precision: type of the numbers in the network, "float32", "tf32"
+            or "bfloat16".
         options: other options that decide on the results, by name.
     """
     return Method(

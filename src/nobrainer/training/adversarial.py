@@ -23,6 +23,7 @@ from nobrainer.generators import Gan, Phase, RealImages, Stage, sample
 from nobrainer.json_records import check_history, parse_json
 from nobrainer.models.check import load_weights
 from nobrainer.recipe import GeneratorRecipe
+from nobrainer.rounding import float32_products
 from nobrainer.training.averaging import WeightAverage
 from nobrainer.training.checkpoint import LAST
 from nobrainer.training.checkpoint_folder import CHECKPOINT_S, CheckpointFolder
@@ -139,7 +140,7 @@ class Adversarial:
             DivergedError: a loss was not finite.
             KeyboardInterrupt: with a message that says where the weights are.
         """
-        with torch.random.fork_rng(), kept_memory():
+        with torch.random.fork_rng(), kept_memory(), float32_products():
             try:
                 while self.step < self.plan.steps:
                     self._phase()

@@ -7,7 +7,7 @@ from nobrainer.cores import check_cores
 from nobrainer.errors import InputError
 from nobrainer.inference.slabs import MEMORY_BYTES
 
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+PRECISIONS = ("auto", "32-true", "tf32", "bf16-mixed", "16-mixed")
 
 
 def default_device() -> torch.device:
@@ -84,23 +84,41 @@ def _require_bfloat16(device: torch.device, instead: str) -> None:
         )
 
 
+def _require_tf32(device: torch.device, instead: str) -> None:
+    if device.type != "cuda":
+        raise InputError(
+            "precision='tf32' needs a GPU and this machine has none: use "
+            f"precision={instead!r}"
+        )
+    # The GPUs that compute bfloat16 are those that have TF32.
+    if not has_bfloat16(device):
+        raise InputError(f"this GPU has no TF32: use precision={instead!r}")
+
+
 def inference_dtype(name: str, device: torch.device) -> torch.dtype:
     """The number format of prediction.
 
     bfloat16 is faster where the device has it; probabilities then have an error of up
-    to about 1 %.
+    to about 1 %. "tf32" are float32 numbers whose products a GPU may round, see
+    `nobrainer.rounding.float32_products`.
 
     Args:
-        name: "float32" or "bfloat16".
+        name: "float32", "tf32" or "bfloat16".
         device: device that predicts.
 
-    Raises: InputError for another name, and for bfloat16 where the device lacks it.
+    Raises: InputError for another name, and for what the device lacks.
     """
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    known = {
+        "float32": torch.float32,
+        "tf32": torch.float32,
+        "bfloat16": torch.bfloat16,
+    }
     if name not in known:
         raise InputError(f"precision must be one of {', '.join(known)}, got {name!r}")
     if name == "bfloat16":
         _require_bfloat16(device, instead="float32")
+    if name == "tf32":
+        _require_tf32(device, instead="float32")
     return known[name]
 
 
@@ -151,6 +169,8 @@ def resolve_precision(name: str) -> str:
         return "bf16-mixed" if on_gpu and has_bfloat16(device) else "32-true"
     if name == "bf16-mixed":
         _require_bfloat16(device, instead="16-mixed" if on_gpu else "32-true")
+    if name == "tf32":
+        _require_tf32(device, instead="32-true")
     if name == "16-mixed" and not on_gpu:
         raise InputError(
             "precision='16-mixed' needs a GPU and this machine has none: use '32-true'"

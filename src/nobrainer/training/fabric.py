@@ -38,7 +38,8 @@ def make_fabric(precision: str, devices: int, *, on_cpu: bool = False) -> Fabric
         accelerator="cpu" if on_cpu else default_device().type,
         devices=devices,
         strategy="ddp" if devices > 1 else "auto",
-        precision=precision,  # type: ignore[arg-type]
+        # The loop says how products are rounded.
+        precision="32-true" if precision == "tf32" else precision,  # type: ignore[arg-type]
     )
     os.environ[PARENT] = str(os.getpid())
     try:

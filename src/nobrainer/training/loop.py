@@ -16,6 +16,7 @@ from nobrainer.bayes.draws import mix_seed
 from nobrainer.errors import DivergedError, InputError
 from nobrainer.models.check import load_weights
 from nobrainer.models.registry import FAILURES, first_line
+from nobrainer.rounding import float32_products
 from nobrainer.training.averaging import WeightAverage
 from nobrainer.training.checkpoint import (
     BEST,
@@ -120,7 +121,8 @@ class Training:
             DivergedError: a loss was not finite.
             KeyboardInterrupt: with a message that says where the weights are.
         """
-        with torch.random.fork_rng(), kept_memory():
+        rounded = float32_products(tf32=self.config.precision == "tf32")
+        with torch.random.fork_rng(), kept_memory(), rounded:
             try:
                 while not self._finished():
                     self._epoch(len(self.history))

@@ -33,7 +33,8 @@ class TrainingOptions:
     warm_start_delta: initial standard deviations of a posterior that begins at trained
         weights, as a share of the sizes of these weights.
     precision: number format: "auto" (bf16-mixed on a GPU that has bfloat16, else
-        32-true), "32-true", "bf16-mixed" or "16-mixed".
+        32-true), "32-true", "tf32" (a GPU may round products), "bf16-mixed" or
+        "16-mixed".
     devices: number of GPUs to train on, or without one of processes, at most one a
         core.
     num_workers: number of processes that cut patches beside the training, at most one
