@@ -148,6 +148,25 @@ class Space:
             InputError: the text is no such space, or the model or its training refuses
                 a value in it; the message names the parameter.
         """
+        space = cls.of_study(family, text)
+        for name, range_ in space.ranges.items():
+            for value in list_corners(range_):
+                _named(name, space._try, name, value)
+        return space
+
+    @classmethod
+    def of_study(cls, family: str, text: str) -> "Space":
+        """Read a space whose values were tried when its study began.
+
+        Trying them builds many networks, which takes seconds.
+
+        Args:
+            family: name of a registered model.
+            text: what `to_toml` wrote.
+
+        Raises:
+            InputError: the text is no such space; the message names the parameter.
+        """
         models.get(family)
         try:
             tables = tomllib.loads(text)
@@ -165,8 +184,6 @@ class Space:
                 raise InputError(
                     f"{name} must be whole numbers: give integer = true, or choices"
                 )
-            for value in list_corners(range_):
-                _named(name, space._try, name, value)
         return space
 
     def _find(self, values: Mapping[str, Any]) -> dict[str, Any]:

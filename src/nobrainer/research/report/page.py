@@ -1,7 +1,6 @@
 """The report of a study: what a user finds in the morning, as one HTML page."""
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -44,7 +43,7 @@ def write_study(snapshot: Snapshot, path: Path, *, overwrite: bool = True) -> Pa
         InputError: a page is there and must not be replaced, or it cannot be written.
     """
     settings, rows, standing = snapshot.settings, snapshot.rows, snapshot.standing
-    space = _read_space(settings.family, settings.space)
+    space = Space.of_study(settings.family, settings.space)
     first = settings.objectives[0]
     importance, importance_note = measure_importance(space, rows, settings.objectives)
     content = {
@@ -75,12 +74,6 @@ def write_study(snapshot: Snapshot, path: Path, *, overwrite: bool = True) -> Pa
         caution=caution_about(_count_synthetic(rows)),
         overwrite=overwrite,
     )
-
-
-@cache
-def _read_space(family: str, text: str) -> Space:
-    # Kept, because pages are written often and checking a space builds many networks.
-    return Space.from_toml(family, text)
 
 
 def _count_synthetic(rows: Sequence[Row]) -> int:
