@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import cache
 from typing import Any
 
 import pytest
@@ -33,11 +34,16 @@ def row(size: Size | None, peak: float = 0, state: str = "done", **figures: Any)
 
 
 GIB = 2**30
-SIZES = [
-    count(base_filters=filters, levels=levels)
-    for filters in (4, 8, 16, 32)
-    for levels in (2, 3, 4)
-]
+
+
+@cache
+def sizes() -> list[Size]:
+    """Of twelve networks, counted when a test first asks for them."""
+    return [
+        count(base_filters=filters, levels=levels)
+        for filters in (4, 8, 16, 32)
+        for levels in (2, 3, 4)
+    ]
 
 
 def planted(size: Size, base: float = 0.8e9, a: float = 3.0, b: float = 60.0) -> float:
@@ -45,15 +51,15 @@ def planted(size: Size, base: float = 0.8e9, a: float = 3.0, b: float = 60.0) ->
 
 
 def test_nothing_is_said_before_anything_is_measured() -> None:
-    size = SIZES[0]
+    size = sizes()[0]
     assert forecast([], size) is None
     assert forecast([row(None, peak=1e9), row(size, state="running")], size) is None
     assert forecast([row(size, peak=1e9, state="memory")], size) is None
 
 
 def test_a_planted_law_of_memory_is_found() -> None:
-    rows = [row(size, planted(size)) for size in SIZES[:9]]
-    for size in SIZES:
+    rows = [row(size, planted(size)) for size in sizes()[:9]]
+    for size in sizes():
         found = forecast(rows, size)
         assert found is not None
         assert found.memory_bytes == pytest.approx(planted(size), rel=0.1)
@@ -63,7 +69,7 @@ def test_a_planted_law_of_memory_is_found() -> None:
 def test_one_row_tells_the_base_of_memory() -> None:
     default = count(base_filters=16, levels=4)
     own = planted(default, 2e9, 4.7, 45.0)
-    for size in SIZES:
+    for size in sizes():
         found = forecast([row(default, own)], size)
         assert found is not None
         assert found.memory_bytes == pytest.approx(planted(size, 2e9, 4.7, 45.0), 0.02)
@@ -120,9 +126,9 @@ def test_a_planted_law_of_time_is_found() -> None:
             steps=100,
             judge_s=seconds(size.judge_flop),
         )
-        for size in SIZES
+        for size in sizes()
     ]
-    for size in SIZES:
+    for size in sizes():
         found = forecast(rows, size)
         assert found is not None and found.memory_bytes is None
         assert found.step_s == pytest.approx(seconds(size.step_flop), rel=0.1)
@@ -153,7 +159,7 @@ def test_a_run_that_was_ended_for_its_memory_teaches() -> None:
 
 
 def test_odd_rows_do_no_harm() -> None:
-    size = SIZES[4]
+    size = sizes()[4]
     good = row(size, 1e9, train_s=60.0, steps=100.0, judge_s=10.0)
     odd = [
         row(size),
@@ -178,8 +184,8 @@ def test_odd_rows_do_no_harm() -> None:
 
 
 def test_a_planted_oversize_is_refused_with_its_numbers() -> None:
-    rows = [row(size, planted(size)) for size in SIZES[:6]]
-    small, large = forecast(rows, SIZES[0]), forecast(rows, SIZES[-1])
+    rows = [row(size, planted(size)) for size in sizes()[:6]]
+    small, large = forecast(rows, sizes()[0]), forecast(rows, sizes()[-1])
     limits: dict[str, Any] = {"seconds": None, "train_s": None, "n_steps": None}
     assert why_not(small, memory_bytes=GIB, **limits) is None
     reason = why_not(large, memory_bytes=GIB, **limits)
@@ -188,7 +194,7 @@ def test_a_planted_oversize_is_refused_with_its_numbers() -> None:
         r"it would use about (.*) GB of memory, 1\.1 GB are allowed", reason
     )
     assert told is not None
-    assert float(told[1]) == pytest.approx(planted(SIZES[-1]) / 1e9, rel=0.1)
+    assert float(told[1]) == pytest.approx(planted(sizes()[-1]) / 1e9, rel=0.1)
     assert why_not(large, memory_bytes=None, **limits) is None
     assert why_not(None, memory_bytes=1, **limits) is None
 
