@@ -12,7 +12,9 @@ import pyro
 import torch
 from pyro.distributions import Bernoulli, RelaxedBernoulli
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
+from torch.distributions import TransformedDistribution, kl_divergence
+from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
+from torch.distributions.transforms import SigmoidTransform
 
 from nobrainer.bayes.layers import StochasticLayer
 from nobrainer.checks import check_between, check_positive
@@ -141,10 +143,11 @@ class ConcreteDropout3d(StochasticLayer):
         Returns: (B, C, I, J, K).
         """
         p = self.keep_probability
-        q = Bernoulli(p)
+        # No validation, for which the processor would wait; p is within its bounds.
+        q = Bernoulli(p, validate_args=False)
         if self.training:
-            relaxed = RelaxedBernoulli(p.new_tensor(self.temperature), p)
-            q = relaxed.expand((len(x), len(p)))
+            temperature = p.new_full((), self.temperature)
+            q = _Relaxed(temperature, p.expand(len(x), -1))
         gate = pyro.sample(self.site_name("gate"), q.to_event())
         return x * gate.to(x)[..., None, None, None]
 
@@ -165,8 +168,20 @@ class ConcreteDropout3d(StochasticLayer):
     def divergences(self) -> Iterator[Tensor]:
         """KL(q‖p) of all gates, in nats."""
         p = self.keep_probability
-        prior = Bernoulli(torch.full_like(p, self.prior))
-        yield kl_divergence(Bernoulli(p), prior).sum()
+        prior = Bernoulli(torch.full_like(p, self.prior), validate_args=False)
+        yield kl_divergence(Bernoulli(p, validate_args=False), prior).sum()
+
+
+class _Relaxed(RelaxedBernoulli):
+    """A relaxed gate whose parameters are not checked.
+
+    `RelaxedBernoulli` does not hand that wish on to what it is made of.
+    """
+
+    def __init__(self, temperature: Tensor, probs: Tensor) -> None:
+        base = LogitRelaxedBernoulli(temperature, probs, validate_args=False)
+        transform = SigmoidTransform()
+        TransformedDistribution.__init__(self, base, transform, validate_args=False)
 
 
 class _Bounded(torch.autograd.Function):

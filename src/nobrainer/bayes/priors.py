@@ -7,6 +7,7 @@ returns a scalar `torch.distributions.Distribution`.
 from typing import TypeGuard
 
 import torch
+from torch import Tensor
 from torch.distributions import (
     Categorical,
     Distribution,
@@ -43,7 +44,7 @@ def standard_normal(
     Raises: InputError where `scale` is not positive.
     """
     check_positive("scale", scale)
-    mean, spread = torch.tensor([0.0, scale], device=device)
+    mean, spread = _numbers(0.0, scale, device=device)
     return Normal(mean, spread, validate_args=False)
 
 
@@ -60,7 +61,8 @@ def laplace(*, scale: float = 1.0, device: torch.device | None = None) -> Distri
     Raises: InputError where `scale` is not positive.
     """
     check_positive("scale", scale)
-    return Laplace(*torch.tensor([0.0, scale], device=device))
+    mean, spread = _numbers(0.0, scale, device=device)
+    return Laplace(mean, spread, validate_args=False)
 
 
 @PRIORS.register("spike_and_slab")
@@ -85,9 +87,18 @@ def spike_and_slab(
     check_positive("spike_scale", spike_scale)
     check_positive("slab_scale", slab_scale)
     check_between("slab_probability", slab_probability)
-    probabilities = torch.tensor([slab_probability, 1 - slab_probability])
-    scales = torch.tensor([slab_scale, spike_scale], device=device)
+    shares = _numbers(slab_probability, 1 - slab_probability, device=device)
+    scales = torch.stack(_numbers(slab_scale, spike_scale, device=device))
     return MixtureSameFamily(
-        Categorical(probs=probabilities.to(device)),
-        Normal(torch.zeros_like(scales), scales),
+        Categorical(probs=torch.stack(shares), validate_args=False),
+        Normal(torch.zeros_like(scales), scales, validate_args=False),
+        validate_args=False,
     )
+
+
+def _numbers(*values: float, device: torch.device | None) -> list[Tensor]:
+    """Scalars on a device, which nobody waits for, as a copy to a GPU would make one.
+
+    For the same reason none of the distributions checks its parameters.
+    """
+    return [torch.full((), value, device=device) for value in values]

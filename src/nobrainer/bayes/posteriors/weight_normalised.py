@@ -64,7 +64,7 @@ class WeightNormalised(Posterior):
 
     def distribution(self) -> Delta:
         """q(w), with the weight's shape as its batch shape."""
-        return Delta(self.mean)
+        return Delta(self.mean, validate_args=False)
 
     @torch.no_grad()
     def draw(self, generator: torch.Generator | None) -> Tensor:
