@@ -206,11 +206,15 @@ class PatchSampler(Dataset[dict[str, Any]]):
             "source": volume.name,
         }
 
-    def loader(self, *, num_workers: int = 0) -> DataLoader[dict[str, Any]]:
+    def loader(
+        self, *, num_workers: int = 0, pinned: bool = False
+    ) -> DataLoader[dict[str, Any]]:
         """Batches of the patches, the same ones for any number of workers.
 
         Args:
             num_workers: number of processes that cut patches; 0 cuts them in this one.
+            pinned: whether the batches lie in pinned memory, from which they go to a
+                GPU while the processor goes on.
 
         Returns:
             A loader whose `dataset` is this sampler: call `set_epoch` before each
@@ -220,6 +224,7 @@ class PatchSampler(Dataset[dict[str, Any]]):
             self,
             batch_size=self.config.batch_size,
             num_workers=num_workers,
+            pin_memory=pinned,
             # The loader draws a base seed, which must not come from the global state.
             generator=torch.Generator().manual_seed(self.seed),
         )

@@ -268,7 +268,10 @@ class TrainingPlan:
             job = Job(
                 objective=make_objective(network, loss, n_voxels),
                 optimizer=make_optimizer(self.optimizer, network, self.config.opt_args),
-                loader=patches.loader(num_workers=self.options.num_workers),
+                loader=patches.loader(
+                    num_workers=self.options.num_workers,
+                    pinned=fabric.device.type == "cuda",
+                ),
                 recipe=replace(recipe, model=model, training=training),
                 labels=labels,
                 validate=validate,
