@@ -78,7 +78,7 @@ INSIDE = {
         checkpoint_folder validation
         checkpoint
         job fabric
-        options tally
+        options tally watch
         averaging data_loss engine memory objective optimizer phases schedule state_file
     """,
     "croissant": """

@@ -65,7 +65,8 @@ def test_loss_that_is_not_finite_stops(train, tmp_path, value):
     assert len(read_checkpoint(tmp_path / LAST).history) == 1
 
 
-def test_weights_that_are_not_finite_replace_no_checkpoint(train, tmp_path):
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_weights_that_are_not_finite_replace_no_checkpoint(train, tmp_path, clip):
     class Cliff(FailsAt):
         def __call__(self, logits, label):
             self.calls += 1
@@ -76,7 +77,7 @@ def test_weights_that_are_not_finite_replace_no_checkpoint(train, tmp_path):
             return loss + (logits.mean() - logits.mean().detach()).abs().sqrt()
 
     with pytest.raises(DivergedError, match="not finite at the end of epoch 2"):
-        fit(train, loss=Cliff(), epochs=2, folder=tmp_path)
+        fit(train, loss=Cliff(), epochs=2, folder=tmp_path, gradient_clip=clip)
     checkpoint = read_checkpoint(tmp_path / LAST)
     assert len(checkpoint.history) == 1
     assert all(w.isfinite().all() for w in checkpoint.weights.values())

@@ -1,6 +1,5 @@
 """The one training loop."""
 
-import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +32,7 @@ from nobrainer.training.memory import kept_memory
 from nobrainer.training.objective import Loss
 from nobrainer.training.schedule import Budget, learning_rate_factor
 from nobrainer.training.tally import Tally
+from nobrainer.training.watch import Watch
 
 
 class Training:
@@ -65,7 +65,8 @@ class Training:
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         self.budget = Budget.of(job.recipe, len(self.loader))
-        self.tally = Tally()
+        self.tally, self.watch = Tally(), Watch()
+        self.shown = (0.0, 0.0)
         self.average: WeightAverage | None = None
         if self.config.averaging is not None:
             self.average = WeightAverage(self.model, self.config.averaging)
@@ -129,6 +130,7 @@ class Training:
             except KeyboardInterrupt:
                 if not self.fabric.is_global_zero:
                     raise
+                self.watch.look()
                 text = self.folder.keep_interrupted(len(self.history) + 1)
                 raise KeyboardInterrupt(text) from None
         if self.best_weights is not None:
@@ -206,16 +208,18 @@ class Training:
             place = step % accumulate
             group = min(accumulate, n_steps - step + place)
             last = place + 1 == group
-            loss = self._forward_backward(
-                batch, group, last=last, where=(epoch + 1, step + 1)
-            )
+            where = f"epoch {epoch + 1}, batch {step + 1}", spent
+            loss = self._forward_backward(batch, group, last=last, where=where)
             self.tally.add(loss, batch["label"])
             self.tally.seconds = time.monotonic() - started
             if self.progress:
                 rate = self.tally.patches / self.tally.seconds
-                self.progress.step(self.tally.mean("total"), self.tally.dice(), rate)
+                if self.watch.is_waiting:
+                    self.shown = self.tally.mean("total"), self.tally.dice()
+                self.progress.step(*self.shown, rate)
             if last and step + 1 < n_steps and spent - kept >= CHECKPOINT_S:
                 kept = spent
+                self.watch.look()
                 self.folder.keep(f"batch {step + 1} of epoch {epoch + 1}")
 
     def _batches(self) -> Iterator[dict[str, Any]]:
@@ -240,7 +244,8 @@ class Training:
         }
 
     def _check_weights(self, epoch: int) -> None:
-        """Raise where weights are not finite, before they are kept."""
+        """Raise where losses or weights are not finite, before these are kept."""
+        self.watch.look()
         if not all(bool(t.isfinite().all()) for t in self.model.state_dict().values()):
             raise DivergedError(
                 f"weights are not finite at the end of epoch {epoch}: give a lower "
@@ -248,7 +253,7 @@ class Training:
             )
 
     def _forward_backward(
-        self, batch: dict[str, Any], group: int, *, last: bool, where: tuple[int, int]
+        self, batch: dict[str, Any], group: int, *, last: bool, where: tuple[str, float]
     ) -> Loss:
         """Add a batch's share of its group's mean gradient; the `last` one steps."""
         # A copy: `contiguous` leaves an image of one channel in the order that PyTorch
@@ -258,18 +263,18 @@ class Training:
         ).copy_(batch["image"])
         with self.fabric.no_backward_sync(self.objective, enabled=not last):
             loss: Loss = self.objective(image, batch["label"])
-            total = float(self.fabric.all_reduce(loss.total.detach()))  # type: ignore[arg-type]
-            if not math.isfinite(total):
-                raise DivergedError(
-                    f"the loss is {total} in epoch {where[0]}, batch {where[1]} "
-                    f"({', '.join(batch['source'])}): give a lower learning rate or "
-                    "gradient_clip, and look at these files"
-                )
+            total = self.fabric.all_reduce(loss.total.detach())
+            name = f"{where[0]} ({', '.join(batch['source'])})"
+            self.watch.add(total, name, where[1])  # type: ignore[arg-type]
             self.fabric.backward(loss.total / group)
         if last:
             if self.config.gradient_clip is not None:
+                # A gradient that is not finite shows in the next loss.
                 self.fabric.clip_gradients(
-                    self.objective, self.optimizer, max_norm=self.config.gradient_clip
+                    self.objective,
+                    self.optimizer,
+                    max_norm=self.config.gradient_clip,
+                    error_if_nonfinite=False,
                 )
             self.optimizer.step()
             self.optimizer.zero_grad()

@@ -6,13 +6,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from nobrainer.bayes.transfer import is_remote
 from nobrainer.training.objective import Loss
 
 _LOSSES = ("total", "data", "kl")
 
 
 class Tally:
-    """Sums over the batches of an epoch.
+    """Sums over the batches of an epoch, on the device of the batches.
 
     steps: number of batches so far.
     patches: number of patches in them.
@@ -23,13 +24,14 @@ class Tally:
         self.steps = 0
         self.patches = 0
         self.seconds = 0.0
-        self._losses = dict.fromkeys(_LOSSES, 0.0)
+        self._losses: dict[str, float | Tensor] = dict.fromkeys(_LOSSES, 0.0)
         self._pairs: Tensor | None = None
 
     def to_json(self) -> str:
         """The tally as a text that `from_json` reads."""
         pairs = None if self._pairs is None else self._pairs.tolist()
-        figures = (self.steps, self.patches, self.seconds, self._losses, pairs)
+        losses = {name: float(value) for name, value in self._losses.items()}
+        figures = (self.steps, self.patches, self.seconds, losses, pairs)
         return json.dumps(figures)
 
     @classmethod
@@ -42,7 +44,7 @@ class Tally:
         return tally
 
     def add(self, loss: Loss, label: Tensor) -> None:
-        """Add a batch.
+        """Add a batch, without waiting for a GPU.
 
         Args:
             loss: its loss, with the logits (B, C, I, J, K); those of two classes may
@@ -53,7 +55,7 @@ class Tally:
         self.patches += len(label)
         self.steps += 1
         for name in _LOSSES:
-            self._losses[name] += float(getattr(loss, name).detach())
+            self._losses[name] = self._losses[name] + _detached(loss, name)
         logits = loss.logits.detach()
         if label.ndim == logits.ndim:
             label = label[:, 0] if label.shape[1] == 1 else label.max(1).indices
@@ -62,13 +64,14 @@ class Tally:
         n_classes = logits.shape[1]
         # Rows: label, columns: prediction.
         pairs = label.long() * n_classes + logits.max(1).indices
-        counts = torch.bincount(pairs.flatten(), minlength=n_classes**2)
-        counts = counts.reshape(n_classes, n_classes).cpu()
-        self._pairs = counts if self._pairs is None else self._pairs + counts
+        counts = _count(pairs.flatten(), n_classes**2).reshape(n_classes, n_classes)
+        if self._pairs is not None:
+            counts += self._pairs.to(counts.device)
+        self._pairs = counts
 
     def mean(self, name: str) -> float:
         """Mean over the batches of a part of the loss: "total", "data" or "kl"."""
-        return self._losses[name] / max(1, self.steps)
+        return float(self._losses[name]) / max(1, self.steps)
 
     def dice(self) -> float:
         """Mean Dice of the foreground classes that occur, pooled over patches."""
@@ -78,3 +81,17 @@ class Tally:
         scores = 2 * self._pairs.diagonal() / sizes
         found = scores[1:][sizes[1:] > 0]
         return float(found.mean()) if len(found) else 0.0
+
+
+def _detached(loss: Loss, name: str) -> Tensor:
+    """A part of a loss, float64."""
+    part: Tensor = getattr(loss, name)
+    return part.detach().double()
+
+
+def _count(numbers: Tensor, n: int) -> Tensor:
+    """How often each number from 0 to n - 1 occurs, (n,), int64."""
+    if not is_remote(numbers.device):
+        return torch.bincount(numbers, minlength=n)
+    # `bincount` would wait for the largest number. float64 counts up to 2⁵³.
+    return torch.histc(numbers.double(), n, 0, n).long()
