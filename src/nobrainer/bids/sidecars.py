@@ -134,9 +134,8 @@ def of_morphometry(coverage: float | None) -> str:
         coverage: share of true volumes that the conformal intervals hold; None where
             there are none.
     """
-    columns = nb.structures.sidecar(coverage)
-    del columns[_SUBJECT]
-    named = {morphometry_column(name): about for name, about in columns.items()}
+    columns = nb.structures.sidecar(coverage).items()
+    named = {morphometry_column(n): about for n, about in columns if n != _SUBJECT}
     return to_json(named) + "\n"
 
 

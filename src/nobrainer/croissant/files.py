@@ -101,14 +101,16 @@ def record_set(file: FileEntry) -> dict[str, Any]:
     }
 
 
+_NUMBERS: dict[str, set[type]] = {
+    "sc:Boolean": {bool},
+    "sc:Integer": {int},
+    "sc:Float": {int, float},
+}
+"""The types of Python that a type of Croissant holds, the narrowest first."""
+
+
 def _data_type(values: Sequence[Any]) -> str:
     """Croissant's type of a column: the narrowest that holds all its values."""
     kinds = {type(v) for v in values}
-    for allowed, name in (
-        ({bool}, "sc:Boolean"),
-        ({int}, "sc:Integer"),
-        ({int, float}, "sc:Float"),
-    ):
-        if kinds and kinds <= allowed:
-            return name
-    return "sc:Text"
+    fitting = [name for name, allowed in _NUMBERS.items() if kinds and kinds <= allowed]
+    return fitting[0] if fitting else "sc:Text"

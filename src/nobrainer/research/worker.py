@@ -118,10 +118,9 @@ def forget(folder: Path, name: str) -> None:
         folder: folder of the workers' files.
         name: name of the worker's `Presence`.
     """
-    if not _is_name(name):
-        return
-    for path in (folder / name, folder / f"{name}.lock"):
-        path.unlink(missing_ok=True)
+    if _is_name(name):
+        for path in (folder / name, folder / f"{name}.lock"):
+            path.unlink(missing_ok=True)
 
 
 def list_workers(folder: Path) -> list[str]:
