@@ -23,6 +23,7 @@ from benchmarks.speed import builds, data, growth, predict, processes, report, t
 from benchmarks.speed.limits import Limits
 from benchmarks.speed.measure import Options, Table
 
+from nobrainer.rounding import float32_products
 from nobrainer.training.engine import has_bfloat16
 
 SECTIONS: dict[str, Callable[[Options, Limits], Iterable[Table]]] = {
@@ -162,4 +163,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Limits and others multiply as exactly as nobrainer does.
+    with float32_products():
+        main()

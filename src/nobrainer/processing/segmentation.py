@@ -305,8 +305,7 @@ class Segmentation(Readings):
                 cerebrospinal fluid, for a model whose classes have FreeSurfer's ids.
             class_numbers: give label maps the numbers 0, 1, 2, ... of the classes in
                 place of `LabelTable.values`, those of the training's label files.
-            precision: "float32", or "bfloat16", faster on a device that has it; "tf32"
-                lets a GPU round the products of float32 numbers.
+            precision: "float32", "tf32" (a GPU may round products) or "bfloat16".
             memory_gb: most memory that a scan may take on the device, in GB, roughly:
                 a larger one is cut up. None is half of what is free on a GPU, and 1.5
                 on a CPU.
