@@ -322,10 +322,7 @@ class Segmentation(Readings):
             BatchError: some scans of a list could not be used; the others are done.
         """
         learned = self._check_fitted()
-        if n_samples is None:
-            n_samples = learned.n_draws()
-        elif n_samples and not learned.n_draws(n_samples):
-            _warn_of_one_pass(learned.recipe.model.name)
+        n_samples = _choose_draws(learned, n_samples)
         predictor = learned.predictor(
             n_samples, seed, block_shape, batch_size, precision, memory_gb
         )
@@ -412,12 +409,20 @@ class Segmentation(Readings):
         return args
 
 
-def _warn_of_one_pass(name: str) -> None:
-    """Warn where draws are asked of a network, of this name, that makes none."""
-    warnings.warn(
-        f"{name} has no stochastic layer: one pass is all there is, and variance is 0",
-        stacklevel=3,
-    )
+def _choose_draws(learned: Learned, asked: int | None) -> int:
+    """The draws that are asked for, else those that suit the model.
+
+    Where a network is asked for draws and makes none, a warning says so.
+    """
+    if asked is None:
+        return learned.n_draws()
+    if asked and not learned.n_draws(asked):
+        warnings.warn(
+            f"{learned.recipe.model.name} has no stochastic layer: one pass is all "
+            "there is, and variance is 0",
+            stacklevel=3,
+        )
+    return asked
 
 
 def _check_datasets(
