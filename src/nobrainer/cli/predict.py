@@ -79,7 +79,7 @@ class Settings(Draws):
             type=click.FloatRange(min=0, min_open=True),
             help="Most memory that a scan takes on the GPU, or for the network on a "
             "CPU, roughly: a larger scan is cut up.  [default: half of what is free on "
-            "a GPU, 1.5 on a CPU]",
+            "a GPU, 1.1 on a CPU]",
         ),
     ]
     class_numbers: Annotated[
