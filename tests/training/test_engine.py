@@ -50,6 +50,6 @@ def test_a_prediction_takes_half_of_the_free_memory_of_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2000)
     assert engine.prediction_bytes(gpu) == 3500
-    assert engine.prediction_bytes(torch.device("cpu")) == 1_500_000_000
+    assert engine.prediction_bytes(torch.device("cpu")) == 1_100_000_000
     for device in (gpu, torch.device("cpu")):
         assert engine.prediction_bytes(device, 0.25) == 250_000_000
