@@ -87,20 +87,7 @@ def fit(
         ModelConfig(models.name_of(model)),
         PreprocessConfig(normalize="none"),
         DataConfig(n_classes, block, loader.batch_size or 1),
-        TrainingConfig(
-            epochs=max_epochs,
-            optimizer=f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
-            opt_args={},
-            loss=DataLoss(criterion).name,
-            class_weights=None,
-            schedule="constant",
-            seed=seed,
-            precision=PRECISION,
-            gradient_clip=gradient_clip,
-            accumulate=1,
-            patience=None,
-            max_minutes=None,
-        ),
+        _describe(criterion, optimizer, max_epochs, gradient_clip, seed),
         Provenance(now(), now(), {}, (), {}),
     )
     folder = open_folder(checkpoint_dir, 1, resume=resume)
@@ -121,6 +108,30 @@ def fit(
     if resume and folder is not None:
         loop.resume(folder)
     return loop.run()
+
+
+def _describe(
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    optimizer: Optimizer,
+    max_epochs: int,
+    gradient_clip: float | None,
+    seed: int,
+) -> TrainingConfig:
+    """How a network of one's own is trained, as a recipe has it."""
+    return TrainingConfig(
+        epochs=max_epochs,
+        optimizer=f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
+        opt_args={},
+        loss=DataLoss(criterion).name,
+        class_weights=None,
+        schedule="constant",
+        seed=seed,
+        precision=PRECISION,
+        gradient_clip=gradient_clip,
+        accumulate=1,
+        patience=None,
+        max_minutes=None,
+    )
 
 
 def as_batch(given: object) -> dict[str, Any]:
