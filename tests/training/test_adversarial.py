@@ -18,6 +18,7 @@ from nobrainer.recipe import (
 from nobrainer.training.adversarial import (
     Adversarial,
     AdversarialJob,
+    lack_of_variety,
     squared_gradient,
 )
 from nobrainer.training.phases import PhasePlan
@@ -137,6 +138,19 @@ def test_a_loss_that_is_not_finite_ends_the_training():
         training.gan.critic.score.weight.fill_(math.nan)
     with pytest.raises(DivergedError, match="is nan in step 1, at 4 voxels a side"):
         training.run()
+
+
+def test_variety_is_that_of_shapes_beside_real_ones():
+    flat = torch.tensor([0.0, 1.0])[:, None, None, None, None].expand(2, 1, 16, 16, 16)
+    # Half as different, equally different or more, and not at all.
+    for factor, lacking in ((0.5, 0.5), (1.0, 0.0), (-3.0, 0.0), (0.0, 1.0)):
+        assert_close(lack_of_variety(factor * flat, flat), torch.tensor(lacking))
+    # Noise that is gone at eight voxels a side is none.
+    noise = torch.ones(2, 1, 16, 16, 16)
+    noise[..., ::2] = noise[1:] = -1
+    noise[1:, ..., ::2] = 1
+    assert_close(lack_of_variety(noise, flat), torch.tensor(1.0))
+    assert lack_of_variety(flat[:1], flat[:1]) == 0
 
 
 def test_the_squared_gradient_of_a_known_score():
