@@ -223,6 +223,30 @@ def test_a_norm_that_no_convolution_takes_up_is_an_operation_of_its_own():
     torch.testing.assert_close(found, _plain(network, 2), rtol=0, atol=2e-6)
 
 
+class _WithUnused(nn.Module):
+    """A network with a branch that its output does not need."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.unused, self.last = (
+            nn.Conv3d(n, 2, 3, padding=1) for n in (1, 2, 2)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        self.unused(torch.relu(x))
+        return self.last(x)
+
+
+def test_what_the_output_does_not_need_is_not_computed():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Draws(_WithUnused().eval()).network
+    stream = Stream(network, CPU, torch.float32)
+    found = _streamed(stream, CONTENT, WHOLE, 7)
+    torch.testing.assert_close(found, _plain(network, 4), rtol=0, atol=2e-6)
+
+
 def test_an_operation_that_is_not_known_to_be_local_is_refused():
     network = nn.Sequential(nn.Conv3d(1, 2, 1), nn.InstanceNorm3d(2))
     with pytest.raises(NotImplementedError, match="not known to be local"):

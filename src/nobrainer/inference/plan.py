@@ -171,11 +171,13 @@ def _goals(results: Sequence[Result], stop: int) -> dict[Result, int]:
     """The plane up to which each result is computed for the output up to `stop`."""
     ahead = {results[-1]: stop}
     for result in reversed(results[:-1]):
+        start, end = result.box[0]
         looks = (
             user.operation.axes[0].needs((ahead[user] - 1, ahead[user]))[1]
             for user in result.users
+            if not is_empty(user.box)
         )
-        ahead[result] = min(max(looks), result.box[0][1])
+        ahead[result] = min(max(looks, default=start), end)
     return {result: max(ahead[result], result.box[0][0]) for result in results}
 
 
