@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from scipy.special import stdtrit
-from torch import Tensor
 
 from nobrainer.data.labels import LabelTable
 from nobrainer.glossary import OF_DRAWS, OF_STRUCTURES
@@ -144,14 +143,15 @@ class StructureSums:
         self._voxels += np.bincount(label, minlength=size)
         self._entropy += np.bincount(label, tile.entropy.ravel(), size)
         self._information += np.bincount(label, tile.mutual_information.ravel(), size)
-        self._expect(tile.statistics.label, tile.statistics.probabilities)
+        self._expect(tile)
 
-    def _expect(self, label: Tensor, probabilities: Tensor) -> None:
-        """Add what a tile's probabilities (C, i, j, k) say of its labels (i, j, k)."""
+    def _expect(self, tile: TileResult) -> None:
+        """Add what the probabilities of a tile say of its labels."""
+        # Summed on the device that has them; the labels have left it for the others.
+        probabilities, labels = tile.statistics.probabilities, tile.label
         size = len(probabilities)
-        of_label = probabilities.gather(0, label[None])[0].cpu().numpy()
+        of_label = probabilities.gather(0, tile.statistics.label[None])[0].cpu().numpy()
         self._expected[:size] += probabilities.sum((1, 2, 3)).cpu().numpy()
-        labels = label.cpu().numpy()
         self._right[:size] += np.bincount(labels.ravel(), of_label.ravel(), size)
         for part, members in enumerate(self._totals.values(), size):
             whole = torch.zeros_like(probabilities[0])
