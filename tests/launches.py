@@ -22,7 +22,16 @@ _STARTS_NOTHING = {
 }
 
 
-class Launches(TorchDispatchMode):
+class Watching(TorchDispatchMode):
+    """A mode that sees every call, without the compiler."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Spare the import of the compiler, which takes seconds."""
+        return True
+
+
+class Launches(Watching):
     """Counts the launches on the meta device, by name, while it is active.
 
     A convolution counts as one launch, with what a library starts for it. What would
@@ -36,11 +45,6 @@ class Launches(TorchDispatchMode):
         super().__init__()
         self.counts: Counter[str] = Counter()
         self.to_cpu = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Spare the import of the compiler, which takes seconds."""
-        return True
 
     def __torch_dispatch__(
         self,

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
+from launches import Watching
 from nobrainer import models
 from nobrainer.errors import DivergedError
 from nobrainer.training import fit, tally, watch
@@ -23,15 +23,10 @@ _COPIES = {
 }
 
 
-class _Waits(TorchDispatchMode):
+class _Waits(Watching):
     """Counts the calls for which the processor would wait for a GPU."""
 
     n = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Spare the import of the compiler, which takes seconds."""
-        return True
 
     def __torch_dispatch__(
         self,
