@@ -193,19 +193,28 @@ def freesurfer_id(name: str) -> int:
     raise SystemExit(f"{name!r} is no structure of FreeSurfer: correct the colormap")
 
 
+def pure_fluid(image: Volume, labels: Volume) -> float:
+    """Median intensity of the tenth of the ventricles that lies deepest in them.
+
+    Narrow ventricles are mostly voxels that hold some tissue, too.
+    """
+    depth = ndimage.distance_transform_edt(np.isin(labels.data, (4, 43)))
+    deepest = depth >= np.quantile(depth[depth > 0], 0.9)
+    return float(np.median(image.data[deepest]))
+
+
 def t2_like(image: Volume, labels: Volume) -> Volume:
     """A T1 scan with the order of a T2 scan: fluid bright, white matter dark.
 
-    Intensities are mapped piecewise linearly through the medians of ventricles, cortex
-    and white matter, so what lies outside of the brain changes with them.
+    Intensities are mapped piecewise linearly through those of fluid and the medians of
+    cortex and white matter, so what lies outside of the brain changes with them.
 
     Raises:
-        SystemExit: the medians do not rise in this order, as in T1.
+        SystemExit: the three do not rise in this order, as in T1.
     """
-    inside = (
-        np.isin(labels.data, ids) for ids in ((4, 43), (3, 42, *PARCELS), (2, 41))
-    )
-    fluid, grey, white = (float(np.median(image.data[mask])) for mask in inside)
+    inside = (np.isin(labels.data, ids) for ids in ((3, 42, *PARCELS), (2, 41)))
+    fluid = pure_fluid(image, labels)
+    grey, white = (float(np.median(image.data[mask])) for mask in inside)
     if not 0 < fluid < grey < white < image.data.max():
         raise SystemExit(f"{image.source}: this is no T1 scan")
     known = [0.0, 0.5 * fluid, fluid, grey, white, float(image.data.max())]
@@ -214,16 +223,28 @@ def t2_like(image: Volume, labels: Volume) -> Volume:
 
 
 def thick_slices(image: Volume, labels: Volume) -> tuple[Volume, Volume]:
-    """Slices of 5 mm from below to above, the other axes as they are."""
+    """Slices of 5 mm from below to above, the other axes as they are.
+
+    A voxel has the label with the largest share in what the slice averages there.
+    """
     orientation = image.geometry.orientation
     spacing_mm = [
         SLICE_MM if letter in "SI" else size
         for letter, size in zip(orientation, image.geometry.spacing_mm, strict=True)
     ]
-    return (
-        conform(image, orientation, spacing_mm),
-        conform(labels, orientation, spacing_mm, labels=True),
-    )
+    thick = conform(image, orientation, spacing_mm)
+    # The parcels of a side are one structure, as in what they are compared with.
+    values = labels.data.astype(np.int32)
+    for first, cortex in ((1000, 3), (2000, 42)):
+        values[(values >= first) & (values < first + 1000)] = cortex
+    largest = np.zeros(thick.data.shape, np.float32)
+    found = np.zeros(thick.data.shape, np.int32)
+    for value in np.unique(values):
+        of_value = replace(labels, data=(values == value).astype(np.float32))
+        share = conform(of_value, orientation, spacing_mm).data
+        found[share > largest] = value
+        np.maximum(largest, share, out=largest)
+    return thick, replace(labels, data=found, affine=thick.affine)
 
 
 def turned(image: Volume, labels: Volume) -> tuple[Volume, Volume]:
