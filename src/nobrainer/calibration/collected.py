@@ -81,7 +81,7 @@ def collect(
             stop = np.array([[edge.stop] for edge in where])
             inside = ((at >= start) & (at < stop)).all(0)
             i, j, k = at[:, inside] - start
-            logits[draw, inside] = tile.numpy()[:, i, j, k].T
+            logits[draw, inside] = tile[:, i, j, k].T.cpu().numpy()
 
         own_seed = mix_seed(sampling.seed, "scan", volume.name)
         counts = replace(predictor, sampling=replace(sampling, seed=own_seed))(

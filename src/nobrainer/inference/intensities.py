@@ -28,6 +28,7 @@ _LEAST_DENSITY = 1e-5
 # and so not on how the volume was cut.
 _UNITS = 2**14
 _CHUNK = 2**18
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,17 @@ class Histograms:
         image: intensities of the prepared scan, (I, J, K).
         shared: (C,) for each class the number of its histogram; classes of the same
             number share one. The background, class 0, has a number of its own, 0.
+        device: where it is counted, so that logits need not leave a GPU.
     """
 
-    def __init__(self, image: np.ndarray, shared: Sequence[int]) -> None:
-        self._image = torch.from_numpy(image)
-        self._shared = torch.tensor(shared)
+    def __init__(
+        self,
+        image: np.ndarray,
+        shared: Sequence[int],
+        device: torch.device = _CPU,
+    ) -> None:
+        self._image = torch.from_numpy(image).to(device)
+        self._shared = list(shared)
         self._intensities: list[Tensor] = []
         self._shares: list[Tensor] = []
 
@@ -79,18 +86,20 @@ class Histograms:
         Args:
             draw: number of the draw; those of several count alike.
             where: where the part lies.
-            logits: logits on the CPU, float32.
+            logits: logits, float32.
         """
         is_constant = not any(logits.stride()[1:])
         if is_constant and torch.softmax(logits[:, 0, 0, 0], 0)[0] >= SURE:
             # Of the field around the scan's content one voxel tells all.
             return
-        probabilities = torch.softmax(logits, 0)
+        probabilities = torch.softmax(logits.to(self._image.device), 0)
         inside = probabilities[0] < SURE
         at = inside.flatten().nonzero()[:, 0]
         rows = probabilities.flatten(1).index_select(1, at)
-        shares = rows.new_zeros(int(self._shared.max()) + 1, rows.shape[1])
-        shares.index_add_(0, self._shared, rows)
+        shares = rows.new_zeros(max(self._shared) + 1, rows.shape[1])
+        # In turn, since a GPU adds up the rows of an index in any order.
+        for number, row in zip(self._shared, rows, strict=True):
+            shares[number] += row
         self._shares.append((shares * _UNITS).round().to(torch.int16))
         self._intensities.append(self._image[where][inside])
 
@@ -121,12 +130,14 @@ class Histograms:
         intensities = torch.cat(self._intensities)
         if not len(intensities):
             return None
-        low, high = np.percentile(intensities.numpy(), (0.5, 99.5)).tolist()
+        low, high = np.percentile(intensities.cpu().numpy(), (0.5, 99.5)).tolist()
         if not low < high:
             return None
         bins = _bins(intensities, low, high)
         shares = torch.cat(self._shares, 1)
-        ratio = torch.ones(len(shares), N_BINS, dtype=torch.float64)
+        ratio = torch.ones(
+            len(shares), N_BINS, dtype=torch.float64, device=shares.device
+        )
         for _ in range(_N_ROUNDS):
             counts = torch.zeros_like(ratio)
             for start in range(0, len(bins), _CHUNK):
@@ -136,9 +147,9 @@ class Histograms:
                 # Whole numbers, of which floating point makes exact sums.
                 posterior = (posterior * _UNITS).round()
                 counts.index_add_(1, bins[part], posterior)
-            ratio = _ratio(counts.numpy())
+            ratio = _ratio(counts.cpu().numpy()).to(counts.device)
         table = weight * ratio.log()[self._shared]
-        return Likelihood(low, high, table.t().float().contiguous())
+        return Likelihood(low, high, table.t().float().contiguous().cpu())
 
 
 def _ratio(counts: np.ndarray) -> Tensor:

@@ -280,7 +280,7 @@ class VolumePrediction:
                 if len(self.plan) == 1:
                     hand_over(part)
             if self.on_logits is not None:
-                self.on_logits(n, part.where, last.unscaled(seen).cpu())
+                self.on_logits(n, part.where, last.unscaled(seen))
             passes.add()
         for part in list(moments):
             # What was handed over gives room to what others make of it.
@@ -413,7 +413,7 @@ class VolumePrediction:
                 moments.update(logits[0], last)
                 counts[n] = moments.counts.cpu().numpy()
             if self.on_logits is not None:
-                self.on_logits(n, whole.where, last.unscaled(logits[0]).cpu())
+                self.on_logits(n, whole.where, last.unscaled(logits[0]))
             self.on_pass(n + 1, len(counts))
         if self.on_tile is not None:
             self.on_tile(TileResult(whole.where, moments.result()))

@@ -80,7 +80,8 @@ class Predictor:
             background: value of the endless field around the volume.
             on_tile: called once for each tile; the tiles cover the volume once.
             on_logits: called once for each draw and tile with the draw's number, where
-                the tile lies, and its logits (C, i, j, k) before any scaling, float32.
+                the tile lies, and its logits (C, i, j, k) before any scaling, float32,
+                on the device or the CPU.
 
         Returns: (n_passes, n_classes) voxel counts of each draw's labels.
         """
@@ -101,7 +102,7 @@ class Predictor:
         """
         if not isinstance(self.evidence, Evidence):
             return self.evidence
-        histograms = Histograms(image, self.evidence.shared)
+        histograms = Histograms(image, self.evidence.shared, self.device)
         means = plan_draws(self.model, self.sampling.seed, 0)
         first = replace(self, scaling=None, on_pass=lambda done, total: None)
         first._run(means, image, background, None, histograms.keep, None)
