@@ -19,7 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.speed import builds, data, growth, predict, processes, report, train
+from benchmarks.speed import (
+    builds,
+    data,
+    growth,
+    predict,
+    processes,
+    report,
+    scan,
+    train,
+)
 from benchmarks.speed.limits import Limits
 from benchmarks.speed.measure import Options, Table
 
@@ -33,6 +42,7 @@ SECTIONS: dict[str, Callable[[Options, Limits], Iterable[Table]]] = {
     "train": train.run,
     "data": data.run,
     "predict": predict.run,
+    "scan": scan.run,
     "memory": processes.memory,
     "growth": growth.run,
     "builds": builds.run,

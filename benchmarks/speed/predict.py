@@ -68,7 +68,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(256, 2, (3,), full=True),
     Setting(256, 2, (3,), args=LARGE),
 )
-ON_GPU = (Setting(256, 50, (10,), "kwyk", {}),)
+ON_GPU = (
+    Setting(256, 2, (10,), args=LARGE),
+    Setting(256, 50, (10,), "kwyk", {}),
+)
 """What would take a CPU too long."""
 QUICK: tuple[Setting, ...] = (
     Setting(64, 2, (1, 3)),
@@ -84,6 +87,7 @@ def our_row(dtype: torch.dtype) -> str:
 
 
 PLAIN, REDRAWN = "MONAI, one draw as plain network", "MONAI, Bayesian network"
+HALVED = f"{PLAIN}, bfloat16"
 
 
 def run(options: Options, limits: Limits) -> Iterator[Table]:
@@ -123,7 +127,7 @@ def _tables(options: Options, limits: Limits, setting: Setting) -> list[Table]:
         networks = {PLAIN: plain, REDRAWN: copy.deepcopy(model).to(device)}
         if options.bfloat16 and not (long and many_classes):
             halved = realise(model, 0).to(device, torch.bfloat16)
-            networks[f"{PLAIN}, bfloat16"] = halved
+            networks[HALVED] = halved
         for row, other in networks.items():
             peers[row] = Peer(other, image, setting.n_classes, device)
         window = peers[PLAIN].fastest_window()

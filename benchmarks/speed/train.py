@@ -96,22 +96,31 @@ def faster_layout(
 
 def run(options: Options, limits: Limits) -> list[Table]:
     """A table for each network and size of patch."""
-    sizes = (32,) if options.quick else (32, 64)
+    patches = [(BATCH, 32)] if options.quick else [(BATCH, 32), (BATCH, 64)]
+    if options.device.type == "cuda" and not options.quick:
+        patches.append((1, 128))
     return [
-        _table(options, limits, *shape, size) for shape in NETWORKS for size in sizes
+        _table(options, limits, shape, *patch)
+        for shape in NETWORKS
+        for patch in patches
     ]
 
 
 def _table(
-    options: Options, limits: Limits, base_filters: int, levels: int, size: int
+    options: Options,
+    limits: Limits,
+    network_shape: tuple[int, int],
+    batch: int,
+    size: int,
 ) -> Table:
+    base_filters, levels = network_shape
     device = options.device
     generator = torch.Generator().manual_seed(0)
-    shape = (BATCH, 1, size, size, size)
+    shape = (batch, 1, size, size, size)
     image = torch.randn(shape, generator=generator).to(device)
-    label = torch.randint(0, 2, (BATCH, *shape[2:]), generator=generator).to(device)
+    label = torch.randint(0, 2, (batch, *shape[2:]), generator=generator).to(device)
     # Forward, gradient of the input and gradient of the weights.
-    passes = 3 * BATCH * size**3
+    passes = 3 * batch * size**3
     plain = realise(network(base_filters=base_filters, levels=levels), 0)
     flop = work_per_voxel(plain, torch.float32).flop
     steps: dict[str, Step] = {}
@@ -157,11 +166,11 @@ def _table(
         "train",
         f"train/{base_filters}x{levels}/{size}",
         f"Training step: base_filters {base_filters}, levels {levels}, "
-        f"{BATCH} patches of {size}³",
+        f"{batch} {'patches' if batch > 1 else 'patch'} of {size}³",
         "patches/s",
         reference,
         {
-            row: Case(times, BATCH, work=works[row], facts=facts[row])
+            row: Case(times, batch, work=works[row], facts=facts[row])
             for row, times in samples.items()
         },
         limits.around(start),
