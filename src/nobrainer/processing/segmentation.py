@@ -307,7 +307,7 @@ class Segmentation(Readings):
                 place of `LabelTable.values`, those of the training's label files.
             precision: "float32", "tf32" (a GPU may round products) or "bfloat16".
             memory_gb: most memory that a scan may take on the device, in GB, roughly:
-                a larger one is cut up. None is half of what is free on a GPU, and 1.5
+                a larger one is cut up. None is half of what is free on a GPU, and 1.1
                 on a CPU.
             verbose: show progress: a bar on a terminal, else a line a scan.
             on_pass: called after each pass over a scan with (passes done, all passes).
