@@ -246,6 +246,7 @@ class PatchSampler(Dataset[dict[str, Any]]):
             spacing_mm=volume.geometry.spacing_mm,
             block_shape=self.config.block_shape,
             origins=torch.from_numpy(origin)[None],
+            counts=head.counts,
         )
         return {
             "image": drawn.normalised[0],

@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from nobrainer.data.preprocess import (
     background_value,
     preprocess_image,
     preprocess_labels,
 )
-from nobrainer.data.synthesis import Anatomy
+from nobrainer.data.synthesis import Anatomy, count_values
 from nobrainer.data.targets import Binarizer
 from nobrainer.data.windows import Centres, crop, index_voxels
 from nobrainer.errors import InputError
@@ -35,6 +38,13 @@ class HeadMap:
         """Class of each voxel (I, J, K) before the head is deformed."""
         classes = np.array(self.anatomy.classes)
         return classes.astype(np.min_scalar_type(classes.max()))[self.positions]
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """How often each label value occurs, (1, values), see `count_values`."""
+        return count_values(
+            torch.from_numpy(self.positions)[None], len(self.anatomy.values)
+        )
 
 
 @dataclass(frozen=True, eq=False)

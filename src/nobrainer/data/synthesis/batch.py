@@ -1,4 +1,4 @@
-"""A batch of images from label maps: the steps in their order, and normalisation."""
+"""A batch of images from label maps: the steps in their order."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,23 +9,13 @@ from torch import Tensor
 from nobrainer.data.augment import bias_field
 from nobrainer.data.synthesis.anatomy import Anatomy
 from nobrainer.data.synthesis.deformation import draw_origins, draw_places, look_up
-from nobrainer.data.synthesis.draws import Draws, surely_none
+from nobrainer.data.synthesis.draws import Draws
 from nobrainer.data.synthesis.field_of_view import draw_kept
-from nobrainer.data.synthesis.intensities import (
-    Look,
-    draw_look,
-    draw_signal,
-    read_table,
-)
-from nobrainer.data.synthesis.scanner import acquire, add_noise, bend
+from nobrainer.data.synthesis.intensities import draw_look, draw_signal, read_table
+from nobrainer.data.synthesis.normalisation import count_values, measure_head
+from nobrainer.data.synthesis.scanner import acquire, bend
 from nobrainer.recipe import Synthesis
 from nobrainer.types import Shape3
-
-_HEAD_SIDE = 64
-"""Voxels along the shortest axis of the lattice on which a head is measured."""
-_THRESHOLD_STEPS = 16
-"""The most steps of the intermeans threshold; a GPU, which is not asked whether it has
-settled, takes all of them."""
 
 
 class Draw(NamedTuple):
@@ -61,6 +51,7 @@ def synthesise(
     block_shape: Shape3 | None = None,
     which: Tensor | None = None,
     origins: Tensor | None = None,
+    counts: Tensor | None = None,
 ) -> Draw:
     """Make a batch of images, each a function of its map, its place and its seed.
 
@@ -78,6 +69,7 @@ def synthesise(
         origins: first voxel of each image in its map, (B, 3); None draws it among the
             places where the image lies inside the map, as far as it fits, and then
             shifts it by up to `synthesis.translation_mm`.
+        counts: what `count_values` finds in the maps, (N, values); None counts anew.
 
     Returns:
         Images and labels on the device of the maps.
@@ -110,54 +102,7 @@ def synthesise(
         keep = draw_kept(look, found, synthesis, draws, spacing_mm)
         if keep is not None:
             signal, label = signal * keep, label * keep
-    mean, spread = _measure_head(look, maps, which, synthesis, draws)
+    if counts is None:
+        counts = count_values(maps, len(anatomy.values))
+    mean, spread = measure_head(look, counts[which], synthesis)
     return Draw(signal[:, None], label, mean, spread, voxel_mm)
-
-
-def _measure_head(
-    look: Look, maps: Tensor, which: Tensor, synthesis: Synthesis, draws: Draws
-) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the intensities in each whole head, (B,) each.
-
-    A scan is normalised as a whole, so the block does not matter here. The figures are
-    those of a sparse lattice of the map's voxels, which get the drawn signals, texture,
-    noise and gamma, and lose what stripping the skull takes away. Deformation, bias
-    field and blur are left out.
-    """
-    stride = max(1, min(maps.shape[1:]) // _HEAD_SIDE)
-    found = maps[:, ::stride, ::stride, ::stride][which].long()
-    signal = draw_signal(look, found, synthesis, draws)
-    if synthesis.noise:
-        signal = add_noise(signal, look.noise, draws)
-    signal = bend(signal, look.gamma, synthesis)
-    if not surely_none(look.is_stripped):
-        bare = look.is_stripped.view(-1, 1, 1, 1) & ~read_table(look.is_brain, found)
-        signal = signal * ~bare
-    signal = signal.flatten(2)
-    n_voxels, whole = signal[0].numel(), _total(signal)
-    threshold, above = whole / n_voxels, torch.empty_like(signal)
-    for _ in range(_THRESHOLD_STEPS):
-        # As numbers, which a processor compares, multiplies and counts in one go.
-        torch.gt(signal, threshold, out=above)
-        n, total = _total(above), _total(signal * above)
-        before, n_rest = threshold, n_voxels - n
-        rest = (whole - total) / n_rest.clamp_min(1)
-        threshold = (total / n.clamp_min(1) + rest) / 2
-        if surely_none(threshold != before):
-            break
-    # All voxels of a constant image count as head.
-    torch.gt(signal, threshold, out=above)
-    above = above.maximum(signal == signal.amax((1, 2), keepdim=True))
-    n = _total(above)
-    mean = _total(signal * above) / n
-    spread = (_total((signal - mean) ** 2 * above) / n).sqrt()
-    return mean.flatten(), torch.where(spread > 0, spread, 1.0).flatten()
-
-
-def _total(x: Tensor) -> Tensor:
-    """Sums over the voxels of images (B, I, J), (B, 1, 1).
-
-    Each plane is summed by one thread, so that they do not depend on how many there
-    are: an image is the same in this process and in one of several beside it.
-    """
-    return x.sum(2, keepdim=True).sum(1, keepdim=True)
