@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from bayesian_cases import same_weights, small_net, weights_of
+from launches import Watching
 from nobrainer.bayes.drawn_layers import ChannelMask
 from nobrainer.bayes.draws import Draws, is_stochastic, mix_seed, realise
 from nobrainer.bayes.layers import (
@@ -16,6 +17,20 @@ from nobrainer.bayes.layers import (
     BayesianLinear,
     name_sites,
 )
+
+
+class _Channels(Watching):
+    """Lists how many channels each convolution of oneDNN makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[int] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.mkldnn_convolution.default:
+            self.made.append(made.shape[1])
+        return made
 
 
 def test_a_seed_alone_decides_the_draw():
@@ -138,6 +153,33 @@ def test_a_plain_convolution_keeps_its_options_in_a_draw(args):
     conv = nn.Conv3d(4, 6, 3, **args)
     x = torch.rand(1, 4, 8, 9, 7)
     torch.testing.assert_close(realise(conv, 0)(x), conv(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("args", "side", "makes_pairs"),
+    [
+        ({"kernel_size": 3}, 8, True),
+        ({"kernel_size": 3, "padding": 1, "bias": False}, 6, True),
+        ({"kernel_size": 2, "stride": (2, 2, 1), "dilation": (3, 2, 1)}, 9, True),
+        ({"kernel_size": (1, 3, 5), "padding": (0, 1, 2)}, 10, True),
+        ({"kernel_size": 3}, 9, False),
+        ({"kernel_size": 3, "stride": 2}, 9, False),
+        ({"kernel_size": 3, "dilation": 2}, 8, False),
+        ({"kernel_size": 1}, 8, False),
+        ({"kernel_size": 3, "groups": 2}, 8, False),
+    ],
+    ids=str,
+)
+def test_pairs_of_voxels_are_what_each_would_be(monkeypatch, args, side, makes_pairs):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    conv = nn.Conv3d(4, 6, **args).requires_grad_(False)
+    drawn = realise(conv, 0)
+    x = torch.rand(2, 4, 7, 9, side)
+    with _Channels() as channels:
+        found = drawn(x)
+    assert channels.made == [12 if makes_pairs else 6]
+    torch.testing.assert_close(found, conv(x), rtol=1e-5, atol=1e-5)
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 def test_dropout_is_a_fixed_mask_of_whole_channels():
