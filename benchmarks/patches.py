@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,8 +27,8 @@ import torch
 from monai import transforms as t
 
 from nobrainer import models
+from nobrainer.data import synthesis
 from nobrainer.data.augment import Augmentation
-from nobrainer.data.synthesis import Anatomy, synthesise
 from nobrainer.recipe import Synthesis
 from nobrainer.training.memory import kept_memory
 
@@ -54,17 +55,28 @@ def window(side: int, margin: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def ours(side: int) -> dict[str, Make]:
     """Our images from label maps and our augmented patches."""
-    anatomy = Anatomy.of(VALUES, {v: n for n, v in enumerate((0, *VALUES[4:]))})
+    anatomy = synthesis.Anatomy.of(
+        VALUES, {v: n for n, v in enumerate((0, *VALUES[4:]))}
+    )
     order = torch.tensor([anatomy.values.index(value) for value in VALUES])
     maps = order[shells(256).long()][None].to(torch.uint8)
-    augmentation = Augmentation.build("standard", (side,) * 3)
+    block = (side,) * 3
+    augmentation = Augmentation.build("standard", block)
     assert augmentation is not None
     image, label = window(side, augmentation.margin[0])
-    usual, grid = Synthesis(), (1.0, 1.0, 1.0)
+    make = partial(
+        synthesis.synthesise,
+        maps,
+        anatomy,
+        Synthesis(),
+        spacing_mm=(1.0,) * 3,
+        block_shape=block,
+    )
+    # As a dataset does; earlier builds count in every image.
+    if hasattr(synthesis, "count_values"):
+        make = partial(make, counts=synthesis.count_values(maps, len(anatomy.values)))
     return {
-        "label map": lambda seed: synthesise(
-            maps, anatomy, usual, [seed], spacing_mm=grid, block_shape=(side,) * 3
-        ),
+        "label map": lambda seed: make(seeds=[seed]),
         "augmented": lambda seed: augmentation.apply(
             image, label, floor=-4.0, spread=1.0, seed=seed
         ),

@@ -170,9 +170,10 @@ def test_the_deformation_can_be_undone():
     draws = Draws(range(8), torch.device("cpu"))
     flipped = torch.zeros(8, dtype=torch.bool)
     found = draw_places(free, draws, (32, 32, 32), MM, flipped)
-    places = found.of(slice(None)).double()
+    places = found.all().double()
     # A few planes at a time, as maps are read, are the same ones.
-    assert torch.allclose(found.of(slice(5, 9)).double(), places[:, :, 5:9], atol=1e-4)
+    some = found.part(slice(5, 9)).all().double()
+    assert torch.allclose(some, places[:, :, 5:9], atol=1e-4)
     inner = (slice(None), slice(None), slice(0, -1), slice(0, -1), slice(0, -1))
     steps = torch.stack(
         [places.diff(dim=axis)[..., :31, :31, :31] for axis in (2, 3, 4)]

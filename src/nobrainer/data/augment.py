@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 import torch
@@ -165,14 +166,21 @@ def rotation(vector: Tensor) -> Tensor:
 
     Returns: (..., 3, 3).
     """
-    angle = vector.norm(dim=-1)[..., None, None]
-    i, j, k = (vector / vector.norm(dim=-1, keepdim=True).clamp_min(1e-12)).unbind(-1)
-    zero = torch.zeros_like(i)
-    axis = torch.stack([zero, -k, j, k, zero, -i, -j, i, zero], -1)
-    axis = axis.unflatten(-1, (3, 3))
-    # Rodrigues' formula.
-    turned = torch.sin(angle) * axis + (1 - torch.cos(angle)) * axis @ axis
+    axes = _cross_products(vector.device)
+    cross = (vector[..., None, None] * axes).sum(-3)
+    angle = vector.norm(dim=-1)[..., None, None] / math.pi
+    # Rodrigues' formula; sinc(x) is sin(πx) / πx, and 1 - cos is twice a squared sine.
+    turned = torch.sinc(angle) * cross + torch.sinc(angle / 2) ** 2 / 2 * cross @ cross
     return torch.eye(3, device=vector.device) + turned
+
+
+@lru_cache(maxsize=4)
+def _cross_products(device: torch.device) -> Tensor:
+    """Matrices that take the cross product with each axis (3, 3, 3)."""
+    i = [[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]]
+    j = [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]
+    k = [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    return torch.tensor([i, j, k], device=device)
 
 
 def _turn(
@@ -264,14 +272,32 @@ def bias_field(weights: Tensor, shape: Sequence[int]) -> Tensor:
 
     Returns: (..., I, J, K).
     """
-    n = torch.arange(4, device=weights.device)
+    products, axes = _polynomials(tuple(shape), weights.device)
+    return along_axes(weights * products, axes).exp_()
+
+
+@lru_cache(maxsize=8)
+def _polynomials(
+    shape: tuple[int, ...], device: torch.device
+) -> tuple[Tensor, list[Tensor]]:
+    """Legendre polynomials along the axes of a block, made once.
+
+    Args:
+        shape: number of voxels along each axis, on which coordinates go from -1 to 1.
+        device: where they are needed.
+
+    Returns:
+        Which products of polynomials are of third degree at most, 0 or 1 (4, 4, 4), and
+        the polynomials along each axis, (n, 4).
+    """
+    n = torch.arange(4, device=device)
     degree = n[:, None, None] + n[:, None] + n
     axes = []
     for size in shape:
-        x = torch.linspace(-1, 1, size, device=weights.device)
+        x = torch.linspace(-1, 1, size, device=device)
         legendre = [x**0, x, (3 * x**2 - 1) / 2, (5 * x**3 - 3 * x) / 2]
         axes.append(torch.stack(legendre, 1))
-    return along_axes(weights * (degree <= 3), axes).exp()
+    return (degree <= 3).float(), axes
 
 
 def _bend(x: Tensor, gamma: float) -> Tensor:

@@ -38,7 +38,7 @@ class Draw(NamedTuple):
     def normalised(self) -> Tensor:
         """The images as "zscore" normalises scans: the head has mean 0 and sd 1."""
         mean, spread = (x[:, None, None, None, None] for x in (self.mean, self.spread))
-        return (self.image - mean) / spread
+        return (self.image - mean).div_(spread)
 
 
 def synthesise(
@@ -94,14 +94,14 @@ def synthesise(
     signal = draw_signal(look, found, synthesis, draws)
     if synthesis.bias:
         largest = draws.between(0, synthesis.bias, 1, 1, 1)
-        signal = signal * bias_field(largest * draws.between(-1, 1, 4, 4, 4), block)
+        signal.mul_(bias_field(largest * draws.between(-1, 1, 4, 4, 4), block))
     signal, voxel_mm = acquire(signal, look.noise, synthesis, draws, spacing_mm)
     signal = bend(signal, look.gamma, synthesis)
     label = read_table(look.classes, found)
     if synthesis.strip or synthesis.crop:
         keep = draw_kept(look, found, synthesis, draws, spacing_mm)
         if keep is not None:
-            signal, label = signal * keep, label * keep
+            signal, label = signal.mul_(keep), label.mul_(keep)
     if counts is None:
         counts = count_values(maps, len(anatomy.values))
     mean, spread = measure_head(look, counts[which], synthesis)

@@ -30,7 +30,9 @@ class Draws:
             high: the largest number there can be.
             shape: shape of the numbers of each image.
         """
-        return low + (high - low) * self._stack(torch.rand, shape)
+        return self._stack(
+            lambda x, source: x.uniform_(low, high, generator=source), shape
+        )
 
     def happens(self, probability: float, *shape: int) -> Tensor:
         """Whether events happen, booleans (B, *shape).
@@ -39,15 +41,18 @@ class Draws:
             probability: probability of each event, in [0, 1].
             shape: shape of the events of each image.
         """
-        return self._stack(torch.rand, shape) < probability
+        return self.between(0, 1, *shape) < probability
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers, (B, *shape)."""
-        return self._stack(torch.randn, shape)
+        return self._stack(lambda x, source: x.normal_(generator=source), shape)
 
-    def _stack(self, draw: Callable[..., Tensor], shape: Sequence[int]) -> Tensor:
+    def _stack(
+        self, fill: Callable[[Tensor, torch.Generator], Tensor], shape: Sequence[int]
+    ) -> Tensor:
+        """Numbers (B, *shape) that each image's generator fills in."""
         parts = [
-            draw(shape, generator=generator, device=self.device)
+            fill(torch.empty(shape, device=self.device), generator)
             for generator in self._generators
         ]
         # Stacking a single part would copy it.
@@ -62,3 +67,14 @@ def surely_none(happens: Tensor) -> bool:
             asked for them.
     """
     return answers_at_once(happens.device) and not bool(happens.any())
+
+
+def surely_between(x: Tensor, low: float, high: float) -> bool:
+    """Whether it is known that all numbers lie between two others.
+
+    Args:
+        x: the numbers; a GPU is not asked for them.
+        low: what none of them may be below.
+        high: what none of them may be above.
+    """
+    return answers_at_once(x.device) and bool(x.amin() >= low and x.amax() <= high)

@@ -31,7 +31,7 @@ def draw_kept(
 
     Args:
         look: what was drawn for the head.
-        found: position of the label value of each voxel, int64 (B, I, J, K).
+        found: position of the label value of each voxel, int32 (B, I, J, K).
         synthesis: the ranges that are drawn from.
         draws: the random numbers of the batch.
         spacing_mm: voxel size along each axis.

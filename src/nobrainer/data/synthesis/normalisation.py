@@ -1,5 +1,7 @@
 """The figures by which an image is normalised: mean and spread of its whole head."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from nobrainer.recipe import Synthesis
 
 _HEAD_SIDE = 64
 """Voxels along the shortest axis of the lattice on which label values are counted."""
-_REAL, _IMAGINARY = 64, 8
+_REAL, _IMAGINARY = 64, 4
 """Intensities of a label value that stand for all of them: steps of the real part of
 the signal, and of the size of the imaginary part."""
 _THRESHOLD_STEPS = 16
@@ -51,44 +53,51 @@ def measure_head(
         counts: how often each label value occurs in the map of each image, (B, values).
         synthesis: the ranges that were drawn from.
     """
-    weight = counts[..., None]
     signal = _intensities(look, synthesis)
-    whole, everything = _total(signal, weight), weight.sum(1, keepdim=True)
-    n_voxels = everything * signal.shape[2]
-    threshold, above = whole / n_voxels, torch.empty_like(signal)
+    weight = counts[..., None].expand(signal.shape)
+    # Numbers of intensities, and their sums, are found together.
+    parts = torch.stack((weight, weight * signal))
+    whole = _total(parts)
+    threshold, above = whole[1] / whole[0], torch.empty_like(signal)
     for _ in range(_THRESHOLD_STEPS):
         # As numbers, which a processor compares, multiplies and counts in one go.
         torch.gt(signal, threshold, out=above)
-        n, total = _total(above, weight), _total(signal * above, weight)
-        before = threshold
-        rest = (whole - total) / (n_voxels - n).clamp_min(1)
-        threshold = (total / n.clamp_min(1) + rest) / 2
+        inside = _total(parts * above)
+        before, rest = threshold, whole - inside
+        threshold = inside[1] / inside[0].clamp_min(1) + rest[1] / rest[0].clamp_min(1)
+        threshold = threshold / 2
         if surely_none(threshold != before):
             break
     # All voxels of a constant image count as head.
     torch.gt(signal, threshold, out=above)
     largest = (signal * (weight > 0)).amax((1, 2), keepdim=True)
-    above = above.maximum(signal == largest)
-    n = _total(above, weight)
-    mean = _total(signal * above, weight) / n
-    spread = (_total((signal - mean) ** 2 * above, weight) / n).sqrt()
+    above = above.maximum(signal == largest).mul_(weight)
+    n = _total(above)
+    mean = _total(signal * above) / n
+    spread = (_total((signal - mean).square_().mul_(above)) / n).sqrt_()
     # Rounding alone gives a constant image a spread.
     is_spread = spread > 1e-6 * mean
     return mean.flatten(), torch.where(is_spread, spread, 1.0).flatten()
 
 
+@lru_cache(maxsize=4)
+def _likely(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Equally likely normal numbers, and sizes of such numbers, in ascending order."""
+    both = []
+    for n, low in ((_REAL, 0.0), (_IMAGINARY, 0.5)):
+        step = (torch.arange(n, device=device) + 0.5) / n
+        numbers = torch.special.ndtri(low + (1 - low) * step)
+        # Their tails lack a little of the variance.
+        both.append(numbers / numbers.square().mean().sqrt())
+    return both[0], both[1]
+
+
 def _intensities(look: Look, synthesis: Synthesis) -> Tensor:
     """Intensities of each label value that are equally likely, (B, values, n)."""
     means, spreads = look.means[..., None], look.spreads[..., None]
-    device = means.device
-    steps = (torch.arange(_REAL, device=device) + 0.5) / _REAL
-    real = torch.special.ndtri(steps)
-    real = real / real.square().mean().sqrt()
+    real, imaginary = _likely(means.device)
     if synthesis.noise:
         noise = look.noise[..., 0]
-        steps = (torch.arange(_IMAGINARY, device=device) + 0.5) / _IMAGINARY
-        imaginary = torch.special.ndtri((1 + steps) / 2)
-        imaginary = imaginary / imaginary.square().mean().sqrt()
         # Texture and noise of the real part are one normal number.
         signal = means + torch.hypot(spreads, noise) * real
         signal = torch.hypot(signal[..., None], (noise * imaginary)[:, :, None])
@@ -97,14 +106,14 @@ def _intensities(look: Look, synthesis: Synthesis) -> Tensor:
         signal = means + spreads * real
     signal = bend(signal, look.gamma[..., 0], synthesis)
     bare = look.is_stripped[:, None] & ~look.is_brain
-    return signal * ~bare[..., None]
+    return signal.mul_(~bare[..., None])
 
 
-def _total(x: Tensor, weight: Tensor) -> Tensor:
-    """Sums of numbers (B, values, n) weighted by their values, (B, 1, 1).
+def _total(x: Tensor) -> Tensor:
+    """Sums over the intensities of images, (..., B, values, n) to (..., B, 1, 1).
 
-    Each value's numbers are summed by one thread, so that they do not depend on how
-    many there are: an image is the same in this process and in one of several beside
-    it.
+    Those of each label value are summed by one thread, so that the sums do not depend
+    on how many there are: an image is the same in this process and in one of several
+    beside it.
     """
-    return (x.sum(2, keepdim=True) * weight).sum(1, keepdim=True)
+    return x.sum(-1, keepdim=True).sum(-2, keepdim=True)

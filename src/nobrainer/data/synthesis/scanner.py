@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nobrainer.data.axes import along_axes, gaussian_means, linear_weights
-from nobrainer.data.synthesis.draws import Draws
+from nobrainer.data.synthesis.draws import Draws, surely_none
 from nobrainer.recipe import Synthesis
 
 _MOST_GHOST, _MOST_WAVE = 0.25, 0.15
@@ -51,21 +51,24 @@ def acquire(
     width = torch.where(size_mm > grid_mm, width.clamp_min(0.5), width)
     ratio = size_mm / grid_mm
     first = draws.between(0, 1, 3) * (ratio - 1)
+    is_coarse = synthesis.coarse > 0 and not surely_none(size_mm > grid_mm)
     down, up = [], []
     for axis, n in enumerate(block):
-        number = torch.arange(n, device=draws.device)
+        number = torch.arange(n, device=draws.device, dtype=width.dtype)
         begin, step = first[:, axis, None], ratio[:, axis, None]
-        down.append(gaussian_means(begin + step * number, n, width[:, axis]))
-        last = ((n - 1 - begin) / step + 1e-4).floor()
-        places = ((number - begin) / step).clamp_min(0).minimum(last)
-        up.append(linear_weights(places, n))
+        places = begin + step * number if is_coarse else number
+        down.append(gaussian_means(places, n, width[:, axis]))
+        if is_coarse:
+            last = ((n - 1 - begin) / step + 1e-4).floor()
+            places = ((number - begin) / step).clamp_min(0).minimum(last)
+            up.append(linear_weights(places, n))
     if synthesis.blur_mm or synthesis.coarse:
         signal = along_axes(signal, down)
     if synthesis.spikes:
         signal = signal + draw_wave(synthesis, draws, block)
     if synthesis.noise or synthesis.spikes:
         signal = add_noise(signal, noise, draws)
-    return along_axes(signal, up) if synthesis.coarse else signal, size_mm
+    return along_axes(signal, up) if is_coarse else signal, size_mm
 
 
 def draw_voxel_sizes(synthesis: Synthesis, draws: Draws, grid_mm: Tensor) -> Tensor:
@@ -156,12 +159,12 @@ def draw_wave(synthesis: Synthesis, draws: Draws, block: Sequence[int]) -> Tenso
 
 
 def bend(signal: Tensor, gamma: Tensor, synthesis: Synthesis) -> Tensor:
-    """Raise intensities to a power; those below 0 count as 0.
+    """Raise intensities to a power, in place; those below 0 count as 0.
 
     Args:
         signal: the intensities, (B, I, J, K).
         gamma: the power of each image, (B, 1, 1, 1).
         synthesis: the ranges that are drawn from.
     """
-    signal = signal.clamp_min(0)
-    return signal if synthesis.gamma == 1 else signal**gamma
+    signal = signal.clamp_min_(0)
+    return signal if synthesis.gamma == 1 else signal.pow_(gamma)
