@@ -94,8 +94,7 @@ class RunningMoments:
             self._votes = self._votes.short()
         columns = columns_of(seen)
         for part in _parts(self._mean):
-            p, entropy, chosen = _softmax(last(columns[:, part], part))
-            self._entropy[part].add_(entropy)
+            p, chosen = self._softmax(last(columns[:, part], part), part)
             self._add(p, part)
             self._vote(chosen, part)
         if not is_remote(seen.device):
@@ -109,36 +108,62 @@ class RunningMoments:
         self._squares = torch.zeros(n_voxels, device=device)
         self._entropy = torch.zeros(n_voxels, device=device)
         self._label = torch.zeros_like(self._entropy, dtype=torch.int16)
-        self._rows = torch.arange(n_classes, device=device)[:, None].short()
+        self._rows = torch.arange(n_classes, device=device)[:, None]
+
+    def _softmax(self, logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        """A draw's probabilities (C, n) of a part, and the classes they favour, (n,).
+
+        Their entropy is added.
+
+        Args:
+            logits: (C, n); they are overwritten.
+            part: the part.
+        """
+        entropy = self._entropy[part]
+        if is_remote(logits.device):
+            # The fewest passes over the numbers, which do not fit into a cache.
+            p, chosen = logits.softmax(0), logits.argmax(0)
+            entropy.add_(torch.special.entr(p, out=logits).sum(0))
+            return p, chosen
+        most, chosen = _largest(logits)
+        # In bits, because `exp` was measured four times slower than `exp2`.
+        scale = _BITS_PER_NAT
+        bits = torch.add(most.mul_(-scale), logits, alpha=scale, out=logits)
+        p = torch.exp2(bits)
+        total = p.sum(0)
+        p *= total.reciprocal()
+        entropy.add_(total.log_()).sub_(bits.mul_(p).sum(0), alpha=1 / scale)
+        return p, chosen
 
     def _vote(self, chosen: Tensor, part: slice) -> None:
         """Add a draw's votes (n,), the number of a class each, of a part."""
-        self._label[part] = chosen
         if is_remote(chosen.device):
-            # `bincount` would wait for its result, and here one part is all voxels.
+            # Here one part is all voxels, and `bincount` would wait for its result.
+            self._label = chosen
             is_chosen = self._one_hot()
             self.counts = is_chosen.sum(1)
             if self._n > 1:
                 self._votes += is_chosen
-        elif self._n > 1:
+            return
+        self._label[part] = chosen
+        if self._n > 1:
             votes = self._votes[:, part]
             one = votes.new_ones(1, 1).expand(1, len(chosen))
             votes.scatter_add_(0, chosen[None], one)
 
     def _one_hot(self) -> Tensor:
         """1 for the class that the draw added last chose, else 0: (C, voxels)."""
-        return (self._rows == self._label).view(torch.uint8)
+        return (self._rows.to(self._label) == self._label).view(torch.uint8)
 
     def _add(self, p: Tensor, part: slice) -> None:
-        """Add a draw's probabilities (C, n) of a part; they are overwritten."""
+        """Add a draw's probabilities (C, n) of a part."""
         mean = self._mean[:, part]
         if self._n == 1:
             mean.copy_(p)
             return
-        delta = p.sub_(mean)
-        mean.add_(delta, alpha=1 / self._n)
-        grown = delta.square_().sum(0)
-        self._squares[part].add_(grown, alpha=(self._n - 1) / self._n)
+        squares = F.mse_loss(p, mean, reduction="none")
+        mean.lerp_(p, 1 / self._n)
+        self._squares[part].add_(squares.sum(0), alpha=(self._n - 1) / self._n)
 
     def result(self) -> Statistics:
         """Compute the statistics of the draws so far."""
@@ -170,26 +195,6 @@ def _parts(values: Tensor) -> Iterator[slice]:
     size = n if is_remote(values.device) else _CHUNK // n_classes + 1
     for start in range(0, n, size):
         yield slice(start, start + size)
-
-
-def _softmax(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Probabilities (C, n), their entropy in nats and the class they favour, (n,) each.
-
-    Args:
-        logits: (C, n); they are overwritten.
-    """
-    if is_remote(logits.device):
-        # The fewest passes over the numbers, which do not fit into a cache.
-        p, chosen = logits.softmax(0), logits.argmax(0)
-        return p, torch.special.entr(p, out=logits).sum(0), chosen
-    most, chosen = _largest(logits)
-    # In bits, because `exp` was measured four times slower than `exp2`.
-    bits = torch.add(most.mul_(-_BITS_PER_NAT), logits, alpha=_BITS_PER_NAT, out=logits)
-    p = torch.exp2(bits)
-    total = p.sum(0)
-    p *= total.reciprocal()
-    entropy = total.log2_().sub_(bits.mul_(p).sum(0))
-    return p, entropy.div_(_BITS_PER_NAT), chosen
 
 
 def _largest(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -263,11 +263,7 @@ class VolumePrediction:
             passes: told of each.
         """
         moments: dict[Tile, RunningMoments] = defaultdict(RunningMoments)
-        counts = torch.zeros(
-            (len(self.plan), self.n_classes),
-            dtype=torch.int64,
-            device=self.draws.device,
-        )
+        counts: dict[int, Tensor] = {}
 
         def hand_over(part: Tile) -> None:
             assert self.on_tile is not None
@@ -276,7 +272,8 @@ class VolumePrediction:
         for n, part, seen, last in made:
             if self.on_tile is not None:
                 moments[part].update(seen, last)
-                counts[n].add_(moments[part].counts)
+                found = moments[part].counts
+                counts[n] = counts[n] + found if n in counts else found
                 if len(self.plan) == 1:
                     hand_over(part)
             if self.on_logits is not None:
@@ -285,7 +282,10 @@ class VolumePrediction:
         for part in list(moments):
             # What was handed over gives room to what others make of it.
             hand_over(part)
-        return counts.cpu().numpy()
+        if not counts:
+            return np.zeros((len(self.plan), self.n_classes), np.int64)
+        # One copy from the device for all draws.
+        return torch.stack([counts[n] for n in sorted(counts)]).cpu().numpy()
 
     def _run_tile(
         self, work: "_Work", on_draw: Callable[[int], None]
