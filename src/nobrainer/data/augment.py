@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import Self
 
 import torch
@@ -13,9 +14,9 @@ from nobrainer.data.axes import along_axes, gaussian_means
 from nobrainer.registry import Registry
 from nobrainer.types import Shape3
 
-_CACHED = 2**15
-"""Voxels of a block that are turned at once: what is computed of them stays in a
-processor's cache, and PyTorch does not divide so few among threads."""
+_SIDE = 32
+"""Voxels along each side of the cubes that are turned at once: what is computed of them
+stays in a processor's cache, and PyTorch does not divide so few among threads."""
 
 
 @dataclass(frozen=True)
@@ -120,16 +121,19 @@ class Augmentation:
         moved, turned = _turn(
             image[0], label, _matrix(profile, draws), self.block_shape
         )
-        x = moved.sub_(floor).div_(spread)
         if draws.happens(profile.probability):
-            x = x * _bias_field(x.shape, profile.bias, draws)
+            field = _bias_field(moved.shape, profile.bias, draws)
+            moved = moved.sub_(floor).mul_(field).add_(floor)
+        # A power between extremes, and means, are the same above any floor.
         if draws.happens(profile.probability):
-            x = _bend(x, draws.between(1 / profile.gamma, profile.gamma, 1).item())
+            gamma = draws.between(1 / profile.gamma, profile.gamma, 1).item()
+            moved = _bend(moved, gamma)
         if draws.happens(profile.probability):
-            x = _blur(x, draws.between(0, profile.blur, 3))
+            moved = _blur(moved, draws.between(0, profile.blur, 3))
         if draws.happens(profile.probability):
-            x = x + draws.noise(x.shape) * draws.between(0, profile.noise, 1)
-        return x.mul_(spread).add_(floor)[None], turned
+            noise = draws.noise(moved.shape)
+            moved = moved.add_(noise.mul_(draws.between(0, profile.noise * spread, 1)))
+        return moved[None], turned
 
 
 class _Draws:
@@ -140,11 +144,11 @@ class _Draws:
 
     def between(self, low: float, high: float, n: int) -> Tensor:
         """`n` numbers, uniform from `low` to `high`."""
-        return low + (high - low) * torch.rand(n, generator=self._generator)
+        return torch.empty(n).uniform_(low, high, generator=self._generator)
 
     def happens(self, probability: float) -> bool:
         """Whether an event of this probability happens."""
-        return bool(self.between(0, 1, 1) < probability)
+        return self.between(0, 1, 1).item() < probability
 
     def noise(self, shape: Sequence[int]) -> Tensor:
         """Standard normal noise."""
@@ -201,34 +205,51 @@ def _turn(
     Returns:
         Image (i, j, k), and label (i, j, k) int64.
     """
-    size = torch.tensor(label.shape)[:, None]
-    # From a voxel to coordinates that go from -1 to 1 over the window.
-    steps = (2 * matrix / size).unsqueeze(2)
+    middle = (torch.tensor(label.shape)[:, None] - 1) / 2
     i, j, k = (
-        steps[:, axis] * (torch.arange(n) - (n - 1) / 2) for axis, n in enumerate(block)
+        matrix[:, axis, None] * (torch.arange(n) - (n - 1) / 2)
+        for axis, n in enumerate(block)
     )
+    i = i + middle
+    # Half a voxel more than the centres of the outermost voxels: rounding is no matter.
+    reach = matrix.abs() @ (torch.tensor(block).float() / 2)
+    inside = bool((reach < middle[:, 0]).all())
+    # From just below the last voxel there is a next one to interpolate to.
+    last = (2 * middle).nextafter(middle).view(3, 1, 1, 1)
     moved, turned = torch.empty(block), torch.empty(block, dtype=torch.int64)
     # There is no `index_select` of uint16.
     labels = (label.int() if label.dtype == torch.uint16 else label).flatten()
     values = image.flatten()
-    size, step = size[..., None, None], max(1, _CACHED // (block[1] * block[2]))
-    for first in range(0, block[0], step):
-        planes = slice(first, first + step)
-        place = (i[:, planes, None] + j[:, None])[..., None] + k[:, None, None]
-        place = place.add_(1).mul_(size).sub_(1).div_(2)
-        for axis, n in enumerate(label.shape):
-            place[axis].clamp_(0, n - 1)
+    for cube in product(*map(_divide, block)):
+        planes, rows, voxels = cube
+        place = (i[:, planes, None] + j[:, None, rows])[..., None]
+        place = place + k[:, None, None, voxels]
+        if not inside:
+            place = place.clamp_min_(0).minimum(last)
         nearest = _number(place.round(), label.shape)
         found = labels.index_select(0, nearest.flatten())
-        turned[planes] = found.view(nearest.shape)
-        moved[planes] = _interpolate(values, place, label.shape)
+        turned[cube] = found.view(nearest.shape)
+        moved[cube] = _interpolate(values, place, label.shape)
     return moved, turned
 
 
-def _number(voxels: Tensor, shape: Sequence[int]) -> Tensor:
-    """Numbers of voxels (3, i, j, k) in a volume of a shape whose rows lie in line."""
-    i, j, k = voxels.int()
-    return i.mul_(shape[1]).add_(j).mul_(shape[2]).add_(k)
+def _divide(n: int) -> list[slice]:
+    """Divide an axis into parts whose cubes stay in a processor's cache."""
+    return [slice(first, first + _SIDE) for first in range(0, n, _SIDE)]
+
+
+def _number(places: Tensor, shape: Sequence[int]) -> Tensor:
+    """Numbers of voxels in a volume whose rows lie in line.
+
+    Args:
+        places: 0 or more voxels along each axis; fractions do not count, (3, i, j, k).
+        shape: voxels of the volume along each axis.
+
+    Returns:
+        int32 (i, j, k).
+    """
+    i, j, k = places.int()
+    return k.add_(j.add_(i, alpha=shape[1]), alpha=shape[2])
 
 
 def _interpolate(values: Tensor, places: Tensor, shape: Sequence[int]) -> Tensor:
@@ -236,12 +257,12 @@ def _interpolate(values: Tensor, places: Tensor, shape: Sequence[int]) -> Tensor
 
     Args:
         values: those of a volume, with its rows in line.
-        places: where to interpolate, in voxels within the volume, (3, i, j, k).
+        places: where to interpolate, in voxels, from the first to before the last one
+            along each axis, (3, i, j, k); changed in place.
         shape: voxels of the volume along each axis, 2 or more.
     """
-    low = places.floor().minimum(torch.tensor(shape).view(3, 1, 1, 1) - 2)
-    numbers = _number(low, shape).flatten()
-    i, j, k = (places - low).flatten(1)
+    numbers = _number(places, shape).flatten()
+    i, j, k = places.frac_().flatten(1)
 
     def at(step: int) -> Tensor:
         """Values of the voxels so many places after those below."""
@@ -301,10 +322,10 @@ def _polynomials(
 
 
 def _bend(x: Tensor, gamma: float) -> Tensor:
-    """Raise intensities to a power, the least and the largest staying as they are."""
+    """Raise intensities to a power in place; least and largest stay as they are."""
     low, high = x.aminmax()
     reach = (high - low).clamp_min(torch.finfo(x.dtype).tiny)
-    return ((x - low) / reach) ** gamma * reach + low
+    return x.sub_(low).div_(reach).pow_(gamma).mul_(reach).add_(low)
 
 
 def _blur(x: Tensor, widths: Tensor) -> Tensor:
