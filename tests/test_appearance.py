@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from nobrainer import appearance
 from nobrainer.appearance import (
     FACES,
     Appearance,
@@ -71,6 +73,39 @@ def test_statistics_are_those_of_the_voxels():
     radius = 3 / 8 * 2 ** (1 / 3)
     assert half["position/foreground S"] == pytest.approx(radius, abs=0.07)
     assert half["voxels/largest"] == pytest.approx(math.log(3))
+
+
+def test_every_so_manieth_voxel_of_a_large_foreground_counts(monkeypatch):
+    monkeypatch.setattr(appearance, "_SAMPLED", 400)
+    image, label = scan()
+    found = looks().statistics
+    sd = math.exp(found["intensity/scale"])
+    mean = found["intensity/level"] * sd
+    at = np.flatnonzero(label)
+    at = at[:: math.ceil(len(at) / 400)]
+    core = image.ravel()[at][label.ravel()[at] == 2]
+    assert found["contrast/middle of 2"] == pytest.approx((np.median(core) - mean) / sd)
+    for axis, letter in enumerate("RAS"):
+        upper = np.delete(label > 0, 0, axis)
+        steps = np.abs(np.diff(image, axis=axis))[
+            upper & np.delete(label > 0, -1, axis)
+        ]
+        median = np.median(steps[:: math.ceil(len(steps) / 400)])
+        assert math.exp(found[f"sharpness/{letter}"]) == pytest.approx(
+            median / sd + 0.01
+        )
+
+
+@pytest.mark.parametrize(("thin_mm", "reach"), [(1.0, 1), (0.2, 3), (0.05, 7)])
+def test_the_shell_is_as_thick_along_each_axis_in_mm(thin_mm, reach):
+    image, label = scan(noise=9)
+    found = measure(image, label, (thin_mm, 1.0, 1.0), SPACING).statistics
+    sd = math.exp(found["intensity/scale"])
+    around = ndimage.maximum_filter(label > 0, (2 * reach + 1, 3, 3))
+    median = np.median(image[around & (label == 0)])
+    assert found["contrast/around"] * sd == pytest.approx(
+        median - found["intensity/level"] * sd, abs=1e-4
+    )
 
 
 def test_statistics_do_not_depend_on_the_scale_of_the_scan():
