@@ -73,6 +73,17 @@ for command in ([], *([name] for name in main.commands)):
     assert "nobrainer.cli" in loaded_by(code, *TORCH, *HEAVY)
 
 
+def test_packages_are_not_looked_through_for_garbage_at_the_end() -> None:
+    code = """
+import atexit, gc
+atexit.register(lambda: print("frozen:", gc.get_freeze_count() > 0, gc.isenabled()))
+from nobrainer.cli import main
+main(["info", "--help"])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout.endswith("frozen: True True\n"), run.stderr
+
+
 def test_the_facade_takes_torch_and_pyro_alone() -> None:
     code = """
 import nobrainer
