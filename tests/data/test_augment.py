@@ -269,7 +269,7 @@ def test_each_change_of_intensity_happens_as_often_as_the_profile_says():
     assert abs(np.mean(happened) - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 200)
 
 
-@pytest.mark.parametrize("block", [(6, 8, 4), (40, 32, 30)])
+@pytest.mark.parametrize("block", [(6, 8, 4), (52, 32, 30)])
 @pytest.mark.parametrize("scale", [1.0, 0.5, 2.5])
 def test_a_turned_block_is_that_of_grid_sample(block, scale):
     generator = torch.Generator().manual_seed(0)

@@ -14,9 +14,9 @@ from nobrainer.data.axes import along_axes, gaussian_means
 from nobrainer.registry import Registry
 from nobrainer.types import Shape3
 
-_SIDE = 32
-"""Voxels along each side of the cubes that are turned at once: what is computed of them
-stays in a processor's cache, and PyTorch does not divide so few among threads."""
+_SIDE = 48
+"""The most voxels along each side of the boxes that are turned at once, so that most of
+what is computed of them stays in a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -220,22 +220,23 @@ def _turn(
     # There is no `index_select` of uint16.
     labels = (label.int() if label.dtype == torch.uint16 else label).flatten()
     values = image.flatten()
-    for cube in product(*map(_divide, block)):
-        planes, rows, voxels = cube
+    for box in product(*map(_divide, block)):
+        planes, rows, voxels = box
         place = (i[:, planes, None] + j[:, None, rows])[..., None]
         place = place + k[:, None, None, voxels]
         if not inside:
             place = place.clamp_min_(0).minimum(last)
         nearest = _number(place.round(), label.shape)
         found = labels.index_select(0, nearest.flatten())
-        turned[cube] = found.view(nearest.shape)
-        moved[cube] = _interpolate(values, place, label.shape)
+        turned[box] = found.view(nearest.shape)
+        moved[box] = _interpolate(values, place, label.shape)
     return moved, turned
 
 
 def _divide(n: int) -> list[slice]:
-    """Divide an axis into parts whose cubes stay in a processor's cache."""
-    return [slice(first, first + _SIDE) for first in range(0, n, _SIDE)]
+    """Divide an axis into equal parts, of whose boxes most stays in a cache."""
+    step = math.ceil(n / math.ceil(n / _SIDE))
+    return [slice(first, first + step) for first in range(0, n, step)]
 
 
 def _number(places: Tensor, shape: Sequence[int]) -> Tensor:
