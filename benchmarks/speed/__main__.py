@@ -23,6 +23,7 @@ from benchmarks.speed import (
     builds,
     data,
     growth,
+    peers,
     predict,
     processes,
     report,
@@ -48,6 +49,9 @@ SECTIONS: dict[str, Callable[[Options, Limits], Iterable[Table]]] = {
     "builds": builds.run,
 }
 """Every run measures the limits; alone, "limits" measures nothing else."""
+STARTS = ("startup", "first-step")
+"""Sections that start some sixty processes, which takes minutes and tells little about
+a GPU: with one they run when they are asked for."""
 
 PACKAGES = (
     "nobrainer",
@@ -83,10 +87,14 @@ def machine(options: Options) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": options.threads,
         "python": platform.python_version(),
-        "versions": ", ".join(f"{p} {version(p)}" for p in PACKAGES),
+        "versions": ", ".join(
+            f"{p} {version(p)}" for p in PACKAGES if p not in peers.MISSING
+        ),
         "repeats": options.repeats,
         "quick": options.quick,
     }
+    if peers.MISSING:
+        found["left out, since it is not installed"] = ", ".join(peers.MISSING)
     if options.device.type == "cuda":
         found["GPU"] = torch.cuda.get_device_name(options.device)
     return found
@@ -126,10 +134,12 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--only", nargs="+", choices=SECTIONS)
     parser.add_argument("--quick", action="store_true", help="small volumes, 3 minutes")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--repeats", type=int, help="default 5, with --quick 2")
+    parser.add_argument(
+        "--repeats", type=int, help="default 5, on a GPU 3, with --quick 2"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
         "--other", type=Path, help="folder src of a build to compare with: 'builds'"
@@ -139,21 +149,29 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
+    on_gpu = device.type == "cuda"
+    sections = args.only or [s for s in SECTIONS if not (on_gpu and s in STARTS)]
     options = Options(
         device=device,
         threads=args.threads,
-        repeats=args.repeats or (2 if args.quick else 5),
+        repeats=args.repeats or (2 if args.quick else 3 if on_gpu else 5),
         quick=args.quick,
         bfloat16=has_bfloat16(device),
         other=args.other,
     )
     args.output_dir.mkdir(parents=True, exist_ok=True)
     described = machine(options)
+    for name in peers.MISSING:
+        print(
+            f"{name} is left out, since it is not installed; to have it: pip install "
+            "--no-deps --requirement benchmarks/requirements.txt",
+            file=sys.stderr,
+        )
     limits = Limits(options)
     limits.probe()
     tables: list[Table] = []
     for section in SECTIONS:
-        if section not in args.only:
+        if section not in sections:
             continue
         started = time.perf_counter()
         found = []

@@ -5,7 +5,7 @@ Times are CPU seconds of one thread, which a busy machine changes less than the 
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -28,18 +28,20 @@ Measure = Callable[[Path], dict[str, float]]
 """CPU seconds and other figures of a process that takes nobrainer from a folder."""
 
 
-def run(options: Options, _: Limits) -> list[Table]:
-    """A table for each network, and one for each way to use the command."""
+def run(options: Options, _: Limits) -> Iterator[Table]:
+    """A table for each network and number format, and for each use of the command."""
     if options.other is None:
-        return []
+        return
     size = 64 if options.quick else 256
-    tables = []
-    for network, n_classes, n_draws in NETWORKS:
-        shape = "x".join(map(str, network.values()))
-        measure = partial(_predict, options, size, network, n_classes, n_draws)
-        title = f"{size}³ head, {shape}, {n_classes} classes, {n_draws} draws, CPU s"
-        key = f"builds/{shape}/{size}/{n_classes}/{n_draws}"
-        tables.append(_table(options, key, title, measure))
+    for dtype in options.dtypes:
+        for network, n_classes, n_draws in NETWORKS:
+            name = str(dtype).removeprefix("torch.")
+            shape = "x".join(map(str, network.values()))
+            what = options, size, name, network, n_classes, n_draws
+            title = f"{size}³ head, {shape}, {n_classes} classes, {n_draws} draws"
+            key = f"builds/{shape}/{size}/{n_classes}/{n_draws}/{name}"
+            measure = partial(_predict, *what)
+            yield _table(options, key, f"{title}, {name}, CPU s", measure)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ((image, _label),) = write_heads(folder, size, 1)
@@ -47,8 +49,7 @@ def run(options: Options, _: Limits) -> list[Table]:
         for key, model, n_draws in (("small", small, 1), ("brain", "brain", 5)):
             measure = partial(_command, options, image, str(model), n_draws)
             title = f"nobrainer predict, {size}³, {key}, {n_draws} draws, CPU s"
-            tables.append(_table(options, f"builds/{key}/{size}", title, measure))
-    return tables
+            yield _table(options, f"builds/{key}/{size}", title, measure)
 
 
 def _table(options: Options, key: str, title: str, measure: Measure) -> Table:
@@ -73,13 +74,15 @@ def _table(options: Options, key: str, title: str, measure: Measure) -> Table:
 def _predict(
     options: Options,
     size: int,
+    dtype: str,
     network: dict[str, int],
     n_classes: int,
     n_draws: int,
     source: Path,
 ) -> dict[str, float]:
     """Predict a head in memory, by a process of its own."""
-    arguments = {"size": size, "classes": n_classes, "draws": n_draws, **network}
+    arguments: dict[str, object] = {"size": size, "dtype": dtype, **network}
+    arguments |= {"classes": n_classes, "draws": n_draws}
     found = peak("peak_nobrainer", options, source=source, one_thread=True, **arguments)
     return {**found, "wall_s": found["seconds"]}
 

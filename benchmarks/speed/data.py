@@ -109,7 +109,7 @@ class Monai:
             yield image, label[:, 0].long()
 
 
-def run(options: Options, _: Limits) -> list[Table]:
+def run(options: Options, _: Limits) -> Iterator[Table]:
     """A table for each network and size of patch; reading once comes apart."""
     side, n_volumes, n_steps = (96, 2, 4) if options.quick else (256, 4, 12)
     settings = [
@@ -119,10 +119,8 @@ def run(options: Options, _: Limits) -> list[Table]:
     ]
     with tempfile.TemporaryDirectory() as folder:
         pairs = write_heads(Path(folder), side, n_volumes)
-        return [
-            _table(options, pairs, side, n_steps, *shape, size)
-            for shape, size in settings
-        ]
+        for shape, size in settings:
+            yield _table(options, pairs, side, n_steps, *shape, size)
 
 
 def _table(

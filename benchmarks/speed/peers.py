@@ -1,10 +1,12 @@
 """The same network made of other packages' layers, each with its KL in the loss.
 
-Its batch norm is PyTorch's, as whoever takes these packages has it.
+Its batch norm is PyTorch's, as whoever takes these packages has it. What is not
+installed is left out; MONAI and Pyro are, wherever nobrainer is.
 """
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec, module_from_spec
 
 import pyro
@@ -21,20 +23,15 @@ from torch import Tensor, nn
 
 from nobrainer.models.vnet import VNet
 
-# torch-uncertainty's top module imports torchvision, its layers only PyTorch.
-_spec = find_spec("torch_uncertainty")
-assert _spec is not None
-sys.modules["torch_uncertainty"] = module_from_spec(_spec)
-
-from bayesian_torch.layers import (  # noqa: E402
-    Conv3dFlipout,
-    Conv3dReparameterization,
-)
-from torch_uncertainty.layers.bayesian import BayesConv3d  # noqa: E402
-
 # Or networks with the same names of weights would share them.
 pyro.settings.set(module_local_params=True)
 
+PACKAGES = {
+    "bayesian-torch": "bayesian_torch",
+    "torch-uncertainty": "torch_uncertainty",
+}
+"""Names and modules of what may be missing."""
+MISSING = [name for name, module in PACKAGES.items() if find_spec(module) is None]
 RHO = -3.0
 """Initial softplus⁻¹ of the posterior's standard deviation."""
 
@@ -52,7 +49,9 @@ class _WithKl(nn.Module):
         return out
 
 
-def _bayesian_torch(layer: type[nn.Module]) -> Callable[..., nn.Module]:
+def _bayesian_torch(name: str) -> Callable[..., nn.Module]:
+    layer = getattr(import_module("bayesian_torch.layers"), name)
+
     def conv(c_in: int, c_out: int, kernel: int, **options: object) -> nn.Module:
         priors = {
             "prior_mean": 0.0,
@@ -65,10 +64,17 @@ def _bayesian_torch(layer: type[nn.Module]) -> Callable[..., nn.Module]:
     return conv
 
 
-def _torch_uncertainty(
-    c_in: int, c_out: int, kernel: int, **options: object
-) -> nn.Module:
-    return BayesConv3d(c_in, c_out, kernel, sigma_init=RHO, **options)
+def _torch_uncertainty() -> Callable[..., nn.Module]:
+    # The top module imports torchvision, the layers only PyTorch.
+    spec = find_spec("torch_uncertainty")
+    assert spec is not None
+    sys.modules["torch_uncertainty"] = module_from_spec(spec)
+    layer = import_module("torch_uncertainty.layers.bayesian").BayesConv3d
+
+    def conv(c_in: int, c_out: int, kernel: int, **options: object) -> nn.Module:
+        return layer(c_in, c_out, kernel, sigma_init=RHO, **options)
+
+    return conv
 
 
 class _Objective(nn.Module):
@@ -95,7 +101,7 @@ def _kl_torch_uncertainty(model: nn.Module) -> Tensor:
     return sum(
         m.log_variational_posterior - m.log_prior
         for m in model.modules()
-        if isinstance(m, BayesConv3d)
+        if hasattr(m, "log_variational_posterior")
     )
 
 
@@ -147,19 +153,21 @@ def bayesian(
         network = VNet(1, 2, base_filters, levels, conv=conv)
         return _with_usual_norms(network).to(image.device)
 
-    n = label.numel()
-    return {
-        "bayesian-torch Conv3dReparameterization": lambda: _Objective(
-            vnet(_bayesian_torch(Conv3dReparameterization)), _kl_bayesian_torch, n
-        ),
-        "bayesian-torch Conv3dFlipout": lambda: _Objective(
-            vnet(_bayesian_torch(Conv3dFlipout)), _kl_bayesian_torch, n
-        ),
-        "torch-uncertainty BayesConv3d": lambda: _Objective(
-            vnet(_torch_uncertainty), _kl_torch_uncertainty, n
-        ),
-        "Pyro PyroSample + AutoNormal": lambda: _pyro(vnet(), image, label),
-    }
+    def objective(
+        conv: Callable[..., nn.Module], kl: Callable[[nn.Module], Tensor]
+    ) -> Callable[[], nn.Module]:
+        return lambda: _Objective(vnet(conv), kl, label.numel())
+
+    found = {}
+    if "bayesian-torch" not in MISSING:
+        for name in ("Conv3dReparameterization", "Conv3dFlipout"):
+            conv = _bayesian_torch(name)
+            found[f"bayesian-torch {name}"] = objective(conv, _kl_bayesian_torch)
+    if "torch-uncertainty" not in MISSING:
+        conv = _torch_uncertainty()
+        found["torch-uncertainty BayesConv3d"] = objective(conv, _kl_torch_uncertainty)
+    found["Pyro PyroSample + AutoNormal"] = lambda: _pyro(vnet(), image, label)
+    return found
 
 
 def unet_of(flop_per_voxel: float, levels: int) -> tuple[nn.Module, int]:

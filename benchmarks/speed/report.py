@@ -164,15 +164,16 @@ def goals(tables: Sequence[Table], device: torch.device) -> list[Goal]:
         if key.startswith("growth"):
             slope = exponent(table)[0]
             most(f"{table.title}: exponent", slope, 1.05)
-    for n_classes, bound_mib in ((33, 1.5 * 1024), (50, 1.7 * 1024)):
-        if table := by_key.get(f"builds/8x2/256/{n_classes}/10"):
-            least(f"{table.title}: the other build / this", table.ratio(OTHER), 2.5)
-            here = table.cases[THIS].facts["peak_mib"]
-            most(f"{table.title}: peak, MiB", here, bound_mib)
-    two, many = (by_key.get(f"builds/8x4/256/{n}/1") for n in (2, 33))
-    if two and many:
-        times = many.cases[THIS].median / two.cases[THIS].median
-        most(f"{many.title}: times those of 2 classes", times, 1.3)
+    for dtype in ("float32", "bfloat16"):
+        for n_classes, bound_mib in ((33, 1.5 * 1024), (50, 1.7 * 1024)):
+            if table := by_key.get(f"builds/8x2/256/{n_classes}/10/{dtype}"):
+                least(f"{table.title}: the other build / this", table.ratio(OTHER), 2.5)
+                here = table.cases[THIS].facts["peak_mib"]
+                most(f"{table.title}: peak, MiB", here, bound_mib)
+        two, many = (by_key.get(f"builds/8x4/256/{n}/1/{dtype}") for n in (2, 33))
+        if two and many:
+            times = many.cases[THIS].median / two.cases[THIS].median
+            most(f"{many.title}: times those of 2 classes", times, 1.3)
     if table := by_key.get("builds/small/256"):
         share = table.ratio(THIS, OTHER)
         most(f"{table.title}: share of the other build's", share, 0.7)

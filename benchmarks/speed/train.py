@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -94,16 +94,14 @@ def faster_layout(
     return step, {"memory_format": layout, "other_format": other_s / best_s}
 
 
-def run(options: Options, limits: Limits) -> list[Table]:
+def run(options: Options, limits: Limits) -> Iterator[Table]:
     """A table for each network and size of patch."""
     patches = [(BATCH, 32)] if options.quick else [(BATCH, 32), (BATCH, 64)]
     if options.device.type == "cuda" and not options.quick:
         patches.append((1, 128))
-    return [
-        _table(options, limits, shape, *patch)
-        for shape in NETWORKS
-        for patch in patches
-    ]
+    for shape in NETWORKS:
+        for patch in patches:
+            yield _table(options, limits, shape, *patch)
 
 
 def _table(
