@@ -243,7 +243,7 @@ def _sample(mask: np.ndarray) -> np.ndarray:
 
     These are then every second, or every third and so on.
     """
-    step = math.ceil(np.count_nonzero(mask) / _SAMPLED)
+    step = max(1, math.ceil(np.count_nonzero(mask) / _SAMPLED))
     found, n_before = [], 0
     # A slice at a time stays in a processor's cache.
     for number, one in enumerate(mask):

@@ -9,6 +9,8 @@ from scipy import ndimage
 
 from nobrainer.errors import InputError
 
+_TIE = 1e-4
+"""Labels whose weights differ by less, relatively, are as good as tied."""
 # Affines are stored in single precision: smaller differences are rounding.
 _ROUNDING_VOXELS = 0.01
 _SAME_SPACING = 0.01
@@ -84,8 +86,8 @@ def conform(
     the smallest grid that covers the field of view. Images are interpolated
     linearly, after a Gaussian that matches the point spread of the coarser grid
     where it is more than 1.5 times coarser; labels go to the class with the
-    largest linear weight (the smaller label on a tie). The half voxel between the
-    outermost centres and the border takes the outermost values.
+    largest linear weight, and ties are drawn, alike in every call. The half voxel
+    between the outermost centres and the border takes the outermost values.
 
     Args:
         volume: data (I, J, K), an image or a label map.
@@ -268,6 +270,9 @@ def _interpolate(data: np.ndarray, positions: Sequence[np.ndarray]) -> np.ndarra
 def _vote(labels: np.ndarray, positions: Sequence[np.ndarray]) -> np.ndarray:
     """Label with the largest linear weight at a grid of voxel positions.
 
+    Ties are common: every other voxel of 1.5 mm lies halfway between voxels of 1 mm.
+    They are drawn, so that no label grows at the cost of one with another number.
+
     One label at a time, each within its own bounding box: memory does not grow
     with the number of labels, and small structures cost little.
     """
@@ -276,6 +281,7 @@ def _vote(labels: np.ndarray, positions: Sequence[np.ndarray]) -> np.ndarray:
     shape = tuple(len(position) for position in positions)
     winner = np.full(shape, classes[0])
     highest = np.zeros(shape, dtype=np.float32)
+    rng = np.random.default_rng(0)
     for label, box in zip(classes, boxes, strict=True):
         inside, local, reached = [], [], []
         for edges, position, size in zip(box, positions, labels.shape, strict=True):
@@ -287,6 +293,7 @@ def _vote(labels: np.ndarray, positions: Sequence[np.ndarray]) -> np.ndarray:
         member = (labels[tuple(inside)] == label).astype(np.float32)
         weight = _interpolate(member, local)
         region = tuple(reached)
+        weight *= 1 + _TIE * rng.random(weight.shape, dtype=np.float32)
         wins = weight > highest[region]
         np.copyto(highest[region], weight, where=wins)
         np.copyto(winner[region], label, where=wins)
