@@ -129,7 +129,7 @@ INSIDE = {
         mapping synthesis
         augment entries labels samples shifts
         zarr_store
-        axes freesurfer phantom preprocess table windows
+        axes freesurfer loading phantom preprocess table windows
         phantom_structures
     """,
     "io": """

@@ -5,9 +5,10 @@ from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from nobrainer.data.augment import Augmentation
+from nobrainer.data.loading import PatchLoader
 from nobrainer.data.prepared import HeadMap
 from nobrainer.data.synthesis import synthesise
 from nobrainer.data.targets import Binarizer, find_foreground, foreground_values
@@ -206,9 +207,7 @@ class PatchSampler(Dataset[dict[str, Any]]):
             "source": volume.name,
         }
 
-    def loader(
-        self, *, num_workers: int = 0, pinned: bool = False
-    ) -> DataLoader[dict[str, Any]]:
+    def loader(self, *, num_workers: int = 0, pinned: bool = False) -> PatchLoader:
         """Batches of the patches, the same ones for any number of workers.
 
         Args:
@@ -220,7 +219,7 @@ class PatchSampler(Dataset[dict[str, Any]]):
             A loader whose `dataset` is this sampler: call `set_epoch` before each
             epoch.
         """
-        return DataLoader(
+        return PatchLoader(
             self,
             batch_size=self.config.batch_size,
             num_workers=num_workers,
