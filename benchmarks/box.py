@@ -95,11 +95,13 @@ def judge_calibration(
     people: Sequence[str],
     made: Sequence[bool],
     fluid: int,
+    sides: Sequence[int],
 ) -> list[dict[str, Any]]:
     """A row for each person: figures of a calibration without this person.
 
     `fluid` is the class of the fluid around the brain, which FreeSurfer's labels of
-    heads mostly lack, and SynthSeg's maps have; -1 where the model has none.
+    heads mostly lack, and SynthSeg's maps have; -1 where the model has none. `sides`
+    has a number for each class, the same for left and right.
     """
     rows = []
     for one in dict.fromkeys(people):
@@ -111,6 +113,7 @@ def judge_calibration(
             [people[n] for n in others],
             [made[n] for n in others],
             coverage=COVERAGE,
+            sides=sides,
         )
         held = covered(own, fitted)
         rows.append(
@@ -193,12 +196,15 @@ def main() -> None:
     scans = collect([predictor] * len(dataset), volumes)
     values = learned.labels.values
     fluid = values.index(OUTER_FLUID) if OUTER_FLUID in values else -1
-    rows = judge_calibration(scans, people, made, fluid)
+    sides = learned.labels.sides_together()
+    rows = judge_calibration(scans, people, made, fluid, sides)
     for row in rows:
         print(row, flush=True)
     checksums = seen.scan_checksums(dataset)
     totals = learned.totals
-    fitted = fit_collected(scans, people, made, coverage=COVERAGE, totals=totals)
+    fitted = fit_collected(
+        scans, people, made, coverage=COVERAGE, totals=totals, sides=sides
+    )
     fitted = replace(
         fitted, checksums=checksums, intensity_weight=args.intensity_weight
     )

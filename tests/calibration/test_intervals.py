@@ -36,6 +36,24 @@ def test_a_whole_has_the_factor_of_one_class_of_its_members():
     assert fit.totals == {"both": pytest.approx(4 / 3), "third": fit.factors[3]}
 
 
+def test_left_and_right_share_a_factor():
+    # One draw of 100 mm³: the unit is the floor, 1, and the score is the gap.
+    gaps = np.array([(1, 1.5), (2, 2.5), (3, 3.5), (40, 4.5)])
+    volumes = [np.array([[0.0, 100, 100]])] * 4
+    truths = [np.array([0, *(100 + gap)]) for gap in gaps]
+    alone = fit_intervals(volumes, truths, 0.6)
+    assert alone.factors[1:] == (pytest.approx(3), pytest.approx(3.5))
+    # By half a subject each, the gaps add up to 0.7 · 5 at the seventh.
+    for coverage, factor in ((0.6, 3.5), (0.7, 4.5), (0.75, 40)):
+        fit = fit_intervals(volumes, truths, coverage, sides=(0, 1, 1))
+        assert fit.factors[1:] == (pytest.approx(factor), pytest.approx(factor))
+    # Who has one side alone counts for that side by a whole subject.
+    truths[3], volumes[3] = np.array([0.0, 140, 0]), np.array([[0.0, 100, 0]])
+    for coverage, factor in ((0.6, 3.5), (0.7, 40)):
+        fit = fit_intervals(volumes, truths, coverage, sides=(0, 1, 1))
+        assert fit.factors[1] == pytest.approx(factor)
+
+
 def test_a_single_draw_is_measured_by_the_floor():
     volumes, truths = [np.array([[0.0, 200.0]])], [np.array([0.0, 203.0])]
     # The floor is 1 % of 200.

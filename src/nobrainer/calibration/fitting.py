@@ -31,6 +31,7 @@ def calibrate(
     method: Method = "temperature",
     coverage: float | None = None,
     totals: Mapping[str, Sequence[int]] = {},
+    sides: Sequence[int] | None = None,
 ) -> Calibration:
     """Fit a scaling of the logits and, if asked, intervals of the volumes.
 
@@ -51,6 +52,8 @@ def calibrate(
         coverage: share of subjects whose true volume shall lie in its interval, in
             (0, 1); None fits no intervals.
         totals: the classes of wholes that get intervals, too, by name.
+        sides: a number for each class; classes of the same number, left and right of a
+            structure, share what the intervals come from. None lets none share it.
 
     Returns:
         The scaling, with `intervals` where `coverage` is given.
@@ -82,13 +85,13 @@ def calibrate(
     whom = [subjects[scan] for scan in scans]
     kinds = [made[scan] for scan in scans]
     if coverage is None or not halved:
-        return fit_collected(collected, whom, kinds, method, coverage, totals)
+        return fit_collected(collected, whom, kinds, method, coverage, totals, sides)
     fitted = fit_collected(collected, whom, kinds, method, None)
     scaling = Scaling(fitted.weight, fitted.bias)
     scaled = [replace(predictors[scan], scaling=scaling) for scan in lone]
     collected = collect(scaled, volumes(lone), voxels_per_subject=0)
     whom, kinds = [subjects[scan] for scan in lone], [made[scan] for scan in lone]
-    intervals = _intervals(collected, whom, kinds, coverage, totals)
+    intervals = _intervals(collected, whom, kinds, coverage, totals, sides)
     return replace(fitted, intervals=intervals)
 
 
@@ -107,13 +110,14 @@ def fit_collected(
     method: Method = "temperature",
     coverage: float | None = None,
     totals: Mapping[str, Sequence[int]] = {},
+    sides: Sequence[int] | None = None,
 ) -> Calibration:
     """Fit a scaling, and intervals of the volumes, to what `collect` kept.
 
     Args:
         collected: what was kept of each scan.
-        subjects, synthesised, method, coverage, totals: as for `calibrate`; here the
-            intervals are those of the volumes as they were collected.
+        subjects, synthesised, method, coverage, totals, sides: as for `calibrate`; here
+            the intervals are those of the volumes as they were collected.
     """
     fitted = fit_scaling(
         [scan.logits for scan in collected], [scan.truth for scan in collected], method
@@ -133,6 +137,7 @@ def fit_collected(
         [synthesised[scan] for scan in lone],
         coverage,
         totals,
+        sides,
     )
     return replace(fitted, intervals=intervals)
 
@@ -143,6 +148,7 @@ def _intervals(
     synthesised: Sequence[bool],
     coverage: float,
     totals: Mapping[str, Sequence[int]],
+    sides: Sequence[int] | None,
 ) -> Intervals:
     """Intervals from scans that count by themselves, and how many these are."""
     intervals = fit_intervals(
@@ -150,6 +156,7 @@ def _intervals(
         [scan.true_mm3 for scan in collected],
         coverage,
         totals,
+        sides,
     )
     return replace(
         intervals,

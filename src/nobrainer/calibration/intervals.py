@@ -15,18 +15,23 @@ def fit_intervals(
     true_mm3: Sequence[np.ndarray],
     coverage: float,
     totals: Mapping[str, Sequence[int]] = {},
+    sides: Sequence[int] | None = None,
 ) -> Intervals:
     """Factors of `volume_spread` by which intervals hold a new subject's true volume.
 
     Split-conformal prediction with the score |true - mean| / spread: the interval of a
     subject that is exchangeable with these, predicted with as many draws of its own,
-    holds its true volume with a probability of at least `coverage`.
+    holds its true volume with a probability of at least `coverage`. Left and right of a
+    structure share their scores and a factor, which then holds for either side, drawn
+    at random: each subject counts once, by half on each side.
 
     Args:
         volumes_mm3: volumes of each subject in each draw, (n_draws, C), mm³.
         true_mm3: true volumes of each subject, (C,), mm³.
         coverage: in (0, 1).
         totals: the classes of wholes that get a factor of their own, by name.
+        sides: a number for each class; classes of the same number share a factor. None
+            gives each its own.
 
     Returns:
         The ⌈(n + 1) · coverage⌉-th smallest of a class's n scores as its factor.
@@ -39,7 +44,9 @@ def fit_intervals(
             subjects as the coverage needs.
 
     Sources: Vovk, Gammerman and Shafer, "Algorithmic learning in a random world",
-    2005; Lei et al., JASA 113 (2018), 5.2, for the spread in the score.
+    2005; Lei et al., JASA 113 (2018), 5.2, for the spread in the score; Lee, Barber and
+    Willett, "Distribution-free inference with hierarchical data", 2023, for several
+    scores of a subject.
     """
     check_coverage(coverage, len(volumes_mm3))
     n_classes = len(true_mm3[0])
@@ -52,9 +59,12 @@ def fit_intervals(
     # Where no draw has the structure the spread is 0, and no factor reaches the truth.
     score = np.divide(gap, spread, out=np.full_like(gap, np.inf), where=spread > 0)
     present = (truth > 0) | (mean > 0)
-    factors = [
-        _quantile(score[present[:, n], n], coverage) for n in range(1, truth.shape[1])
-    ]
+    numbers = list(range(n_classes)) if sides is None else list(sides)
+    numbers += range(max(numbers) + 1, max(numbers) + 1 + len(totals))
+    factors = []
+    for n in range(1, len(numbers)):
+        alike = np.flatnonzero(np.array(numbers) == numbers[n])
+        factors.append(_quantile(score[:, alike], present[:, alike], coverage))
     counts = present[:, 1:n_classes].sum(0)
     if not (counts >= _subjects_needed(coverage)).any():
         raise _too_few(coverage, int(counts.max(initial=0)), "have any one structure")
@@ -75,12 +85,23 @@ def _with_totals(
     return np.concatenate([volumes_mm3, *(one[..., None] for one in sums)], axis=-1)
 
 
-def _quantile(scores: np.ndarray, coverage: float) -> float | None:
-    """The conformal quantile of some scores, None where it is not finite."""
-    rank = _rounded_up((len(scores) + 1) * coverage)
-    if rank > len(scores):
+def _quantile(scores: np.ndarray, present: np.ndarray, coverage: float) -> float | None:
+    """The conformal quantile of scores, None where it is not finite.
+
+    Args:
+        scores: those of each subject and side, (n, sides).
+        present: which of them count.
+        coverage: in (0, 1).
+    """
+    n_sides = present.sum(1, keepdims=True)
+    weight = (present / np.maximum(n_sides, 1))[present]
+    order = np.argsort(scores[present], kind="stable")
+    needed = ((n_sides > 0).sum() + 1) * coverage
+    # Rounding must not ask for one score more: 0.9 · 10 may come out just above 9.
+    rank = np.searchsorted(weight[order].cumsum(), needed - 1e-9)
+    if rank == len(order):
         return None
-    value = float(np.sort(scores)[rank - 1])
+    value = float(scores[present][order[rank]])
     return value if np.isfinite(value) else None
 
 

@@ -144,6 +144,7 @@ class Fitting:
                 method=method,
                 coverage=coverage,
                 totals=learned.totals,
+                sides=learned.labels.sides_together(),
             )
         calibration = replace(
             calibration,
