@@ -44,7 +44,9 @@ def draw_outlines(
                 _contour(axis, section == index, _TRUTH_COLOUR, 3.0)
         section = cut(predicted, normal, at).T
         classes, counts = np.unique(section[section > 0], return_counts=True)
-        for index, count in zip(classes.tolist(), counts.tolist(), strict=True):
+        # Neighbours share a line: that of the smaller one is seen.
+        order = np.argsort(-counts, kind="stable")
+        for index, count in zip(classes[order], counts[order], strict=True):
             shown[index] = shown.get(index, 0) + count
             _contour(axis, section == index, table.colors[index], 1.2)
     largest = sorted(shown, key=lambda index: -shown[index])[:_MOST_IN_LEGEND]
