@@ -137,7 +137,7 @@ INSIDE = {
         zarr_image
         pyramid
         reading writing nifti_zarr zarr_arrays
-        headers
+        headers order
     """,
     "recipe": """
         generator

@@ -15,6 +15,7 @@ from nibabel.spatialimages import SpatialImage
 from nobrainer.errors import InputError, in_one_line
 from nobrainer.formats import GZIPPED, check_stream, open_image
 from nobrainer.io.headers import SYNTHETIC, inherit, new_header, unit_mm
+from nobrainer.io.order import reverse_order
 from nobrainer.memory import memory_for
 from nobrainer.volume import Geometry, Volume
 
@@ -65,7 +66,11 @@ def read_image(source: ImageSource) -> Volume:
     opened = _open(source)
     # What overflows is reported as infinity.
     with memory_for(opened.name), np.errstate(over="ignore"):
-        data = _values(opened).astype(np.float32, order="C")
+        values, dtype = _values(opened), np.dtype(np.float32)
+        if values.flags.c_contiguous:
+            data = values.astype(dtype)
+        else:
+            data = reverse_order(values.T, dtype).T
     low, high = _finite_range(data, opened.name)
     if low == high:
         raise InputError(

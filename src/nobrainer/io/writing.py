@@ -14,19 +14,21 @@ from isal.igzip import IGzipFile
 from nobrainer.errors import InputError, in_one_line
 from nobrainer.formats import GZIPPED, find_suffix
 from nobrainer.io.headers import move, new_header, unit_mm
+from nobrainer.io.order import reverse_order
 from nobrainer.volume import Volume
 
 _MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)
 """Types of the values that MGZ files can hold."""
-_PLANES = 16
 
 
-def to_nibabel(data: np.ndarray, like: Volume) -> nib.Nifti1Image:
+def to_nibabel(data: np.ndarray, like: Volume, *, copy: bool = True) -> nib.Nifti1Image:
     """Make an image of a result, with the coordinates of the scan it belongs to.
 
     Args:
         data: (I, J, K) or (I, J, K, C); integers and booleans count as labels.
         like: the volume whose grid, unit, sform and qform the image gets.
+        copy: whether the image has its values for itself, in the order of a file, which
+            makes it quick to write; else it may share them with `data`.
 
     Returns:
         The image: labels in the smallest unsigned type that fits, all else in float32.
@@ -42,9 +44,10 @@ def to_nibabel(data: np.ndarray, like: Volume) -> nib.Nifti1Image:
     if data.dtype.kind in "bui":
         if data.min() < 0:
             raise InputError(f"{like.source}: labels to write must not be negative")
-        stored = _in_file_order(data, np.min_scalar_type(int(data.max())))
+        dtype = np.min_scalar_type(int(data.max()))
     else:
-        stored = _in_file_order(data, np.dtype(np.float32))
+        dtype = np.dtype(np.float32)
+    stored = reverse_order(data, dtype) if copy else data.astype(dtype, copy=False)
     header = (like.header or new_header(like.affine)).copy()
     header.set_data_dtype(stored.dtype)
     header.set_data_shape(stored.shape)
@@ -55,18 +58,6 @@ def to_nibabel(data: np.ndarray, like: Volume) -> nib.Nifti1Image:
         move(header, np.linalg.inv(present) @ affine, affine)
     # The affine as the header rounds it, so that a file reads back the same.
     return nib.Nifti1Image(stored, header.get_best_affine(), header)
-
-
-def _in_file_order(data: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """A copy whose first axis runs fastest in memory, as it does in a file.
-
-    A few planes at a time stay in a processor's cache, which was measured four times
-    as fast as all at once.
-    """
-    stored = np.empty(data.shape, dtype, order="F")
-    for start in range(0, len(data), _PLANES):
-        stored[start : start + _PLANES] = data[start : start + _PLANES]
-    return stored
 
 
 def write(
