@@ -142,7 +142,9 @@ class StructureSums:
             self._count(index, votes, n_draws)
         self._voxels += np.bincount(label, minlength=size)
         self._entropy += np.bincount(label, tile.entropy.ravel(), size)
-        self._information += np.bincount(label, tile.mutual_information.ravel(), size)
+        if n_draws > 1:
+            information = tile.mutual_information.ravel()
+            self._information += np.bincount(label, information, size)
         self._expect(tile)
 
     def _expect(self, tile: TileResult) -> None:
@@ -163,6 +165,10 @@ class StructureSums:
 
     def _count(self, part: int, votes: np.ndarray, n_draws: int) -> None:
         """Add the votes (i, j, k) of a tile for a class or a whole."""
+        if n_draws == 1:
+            for sums in (self._votes, self._squares, self._common, self._union):
+                sums[part] += np.count_nonzero(votes)
+            return
         chosen = votes[votes > 0].astype(np.int64)
         self._votes[part] += chosen.sum()
         self._squares[part] += chosen @ chosen

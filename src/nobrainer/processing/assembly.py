@@ -100,7 +100,15 @@ def predict_scan(
     finer = None
     if seen is not None and own is not scan:
         finer = FinerGrid(seen, predictor.scaling, scan, own)
-    maps = _Maps(volume, scan, predictor.n_classes, members, probabilities, finer)
+    kinds: tuple[str, ...] = MAPS
+    if label_only:
+        kinds = ("label",)
+    elif predictor.n_passes == 1:
+        # The others of a single pass are 0 everywhere.
+        kinds = ("label", "entropy")
+    maps = _Maps(
+        volume, scan, predictor.n_classes, kinds, members, probabilities, finer
+    )
     volumes_mm3, structures, totals = learned.measure(
         replace(predictor, evidence=seen),
         scan.data,
@@ -133,7 +141,7 @@ def predict_scan(
         seed=predictor.sampling.seed,
         labels=labels,
         data=learned.recipe.data,
-        scan=to_nibabel(volume.data, volume),
+        scan=to_nibabel(volume.data, volume, copy=False),
         name=name,
         appearance=appearance,
         flags=flags,
@@ -143,8 +151,9 @@ def predict_scan(
 class _Maps:
     """The maps of one scan: on the working grid, then on the grid of the scan.
 
-    Labels and mean probabilities come from a finer grid where there is one. A map
-    leaves the working grid when its image is made.
+    Labels and mean probabilities come from a finer grid where there is one. Of `kinds`
+    are the maps that tiles are asked for; the others are 0, and take no memory until
+    their image is made. A map leaves the working grid when its image is made.
     """
 
     def __init__(
@@ -152,11 +161,12 @@ class _Maps:
         volume: Volume,
         scan: Volume,
         n_classes: int,
+        kinds: Sequence[str],
         tissues: Mapping[str, Sequence[int]],
         probabilities: bool,
         finer: FinerGrid | None,
     ) -> None:
-        self._volume, self._scan = volume, scan
+        self._volume, self._scan, self._kinds = volume, scan, kinds
         self._members, self._finer = tissues, finer
         self._grid = scan.geometry if finer is None else finer.geometry
         shape, fine = scan.geometry.shape, self._grid.shape
@@ -178,7 +188,7 @@ class _Maps:
 
     def keep(self, tile: TileResult) -> None:
         """Take the statistics of a tile."""
-        for kind in MAPS:
+        for kind in self._kinds:
             self.working[kind][tile.where] = getattr(tile, kind)
         if self._finer is None:
             self._keep_means(tile.where, tile.probabilities)
