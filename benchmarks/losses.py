@@ -15,7 +15,7 @@ from monai.losses import DiceCELoss
 from torch import Tensor
 
 from nobrainer.losses import LOSSES
-from nobrainer.training.memory import kept_memory
+from nobrainer.memory import kept_memory
 
 FORMATS = {"channels last": torch.channels_last_3d, "plain": torch.contiguous_format}
 

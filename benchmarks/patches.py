@@ -29,8 +29,8 @@ from monai import transforms as t
 from nobrainer import models
 from nobrainer.data import synthesis
 from nobrainer.data.augment import Augmentation
+from nobrainer.memory import kept_memory
 from nobrainer.recipe import Synthesis
-from nobrainer.training.memory import kept_memory
 
 VALUES = (0, 511, 515, 507, 24, 3, 42, 2, 41, 10, 49, 11, 50, 17, 53, 4, 43)
 REPEATS = {32: 24, 48: 24, 64: 16, 96: 8, 128: 5}

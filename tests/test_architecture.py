@@ -79,7 +79,7 @@ INSIDE = {
         checkpoint
         job fabric
         options tally watch
-        averaging data_loss engine memory objective optimizer phases schedule state_file
+        averaging data_loss engine objective optimizer phases schedule state_file
     """,
     "croissant": """
         dataset model

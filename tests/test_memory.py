@@ -1,3 +1,5 @@
+import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -77,7 +79,43 @@ def test_freed_memory_goes_back_though_it_lies_between_pieces_in_use() -> None:
     pieces = [np.ones(100_000, np.uint8) for _ in range(300)]
     kept = pieces[9::10]
     before = used().rss
-    del pieces
-    memory.return_freed_memory()
+    with memory.kept_memory():
+        del pieces
     assert used().rss < before - 20e6
     assert all(piece.all() for piece in kept)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_memory_is_kept_inside_and_given_back_after_it():
+    # A process of its own, whose allocator no other test has used.
+    script = """
+import resource, psutil, torch
+from nobrainer.memory import kept_memory
+
+def show():
+    torch.ones(25_000_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    # A little smaller, for what is allocated in between.
+    torch.ones(24_000_000)
+    pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    print(pages, held())
+
+def held():
+    return psutil.Process().memory_info().rss // 10**6
+
+show()
+try:
+    with kept_memory():
+        show()
+        raise KeyboardInterrupt
+except KeyboardInterrupt:
+    print(0, held())
+"""
+    run = [sys.executable, "-c", script]
+    shown = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    before, inside, after = (map(int, line.split()) for line in shown.splitlines())
+    (asked, usual), (kept, held), (_, left) = before, inside, after
+    # 96 MB are that many pages of 4 KiB, or of 2 MiB.
+    assert asked > 40 > 10 > kept
+    assert held > usual + 90
+    assert left < usual + 10

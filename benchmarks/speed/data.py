@@ -29,8 +29,8 @@ from monai.transforms import (
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from nobrainer.memory import kept_memory
 from nobrainer.processing.dataset import Dataset
-from nobrainer.training.memory import kept_memory
 
 BACKGROUND = "nobrainer Dataset, augmented, in a process beside"
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nobrainer import models
 from nobrainer.bayes.draws import realise
-from nobrainer.training.memory import kept_memory
+from nobrainer.memory import kept_memory
 from nobrainer.training.objective import Elbo, Supervised
 
 BATCH = 2

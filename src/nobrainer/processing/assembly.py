@@ -21,7 +21,7 @@ from nobrainer.inference.finer import FinerGrid
 from nobrainer.inference.predict import TileResult
 from nobrainer.inference.predictor import Predictor
 from nobrainer.io import ImageSource, read_image, source_name, to_nibabel
-from nobrainer.memory import require_memory, return_freed_memory
+from nobrainer.memory import kept_memory, require_memory
 from nobrainer.naming import scan_names
 from nobrainer.processing.guard import Batch
 from nobrainer.processing.learned import Learned
@@ -95,8 +95,8 @@ def predict_scan(
     else:
         scan, own = preprocess_finely(volume, learned.recipe.preprocess)
     background = background_value(scan.data)
-    seen = predictor.look_at(scan.data, background)
-    return_freed_memory()
+    with kept_memory():
+        seen = predictor.look_at(scan.data, background)
     finer = None
     if seen is not None and own is not scan:
         finer = FinerGrid(seen, predictor.scaling, scan, own)
@@ -109,16 +109,17 @@ def predict_scan(
     maps = _Maps(
         volume, scan, predictor.n_classes, kinds, members, probabilities, finer
     )
-    volumes_mm3, structures, totals = learned.measure(
-        replace(predictor, evidence=seen),
-        scan.data,
-        scan.geometry,
-        background,
-        labels=labels,
-        on_tile=maps.keep,
-    )
-    return_freed_memory()
-    maps.finish()
+    with kept_memory():
+        volumes_mm3, structures, totals = learned.measure(
+            replace(predictor, evidence=seen),
+            scan.data,
+            scan.geometry,
+            background,
+            labels=labels,
+            on_tile=maps.keep,
+        )
+    with kept_memory():
+        maps.finish()
     grids_mm = scan.geometry.spacing_mm, volume.geometry.spacing_mm
     appearance = measure(scan.data, maps.working["label"], *grids_mm)
     flags = unlike_training(structures, learned.cohort, appearance)

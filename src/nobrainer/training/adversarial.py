@@ -21,13 +21,13 @@ from nobrainer.bayes.draws import mix_seed
 from nobrainer.errors import DivergedError, InputError
 from nobrainer.generators import Gan, Phase, RealImages, Stage, sample
 from nobrainer.json_records import check_history, parse_json
+from nobrainer.memory import kept_memory
 from nobrainer.models.check import load_weights
 from nobrainer.recipe import GeneratorRecipe
 from nobrainer.rounding import float32_products
 from nobrainer.training.averaging import WeightAverage
 from nobrainer.training.checkpoint import LAST
 from nobrainer.training.checkpoint_folder import CHECKPOINT_S, CheckpointFolder
-from nobrainer.training.memory import kept_memory
 from nobrainer.training.optimizer import make_optimizer
 from nobrainer.training.phases import PhasePlan
 from nobrainer.training.state_file import (

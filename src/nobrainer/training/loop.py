@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nobrainer.bayes.draws import mix_seed
 from nobrainer.errors import DivergedError, InputError
+from nobrainer.memory import kept_memory
 from nobrainer.models.check import load_weights
 from nobrainer.models.registry import FAILURES, first_line
 from nobrainer.rounding import float32_products
@@ -28,7 +29,6 @@ from nobrainer.training.checkpoint import (
 from nobrainer.training.checkpoint_folder import CHECKPOINT_S, CheckpointFolder
 from nobrainer.training.fabric import Fabric
 from nobrainer.training.job import Job, Progress, Row
-from nobrainer.training.memory import kept_memory
 from nobrainer.training.objective import Loss
 from nobrainer.training.schedule import Budget, learning_rate_factor
 from nobrainer.training.tally import Tally
