@@ -70,7 +70,9 @@ def test_a_draw_takes_few_launches_and_waits_for_none(name, n_classes, args, mos
     assert tiles[0].statistics.label.is_meta
 
 
-def _maps(model: nn.Module, memory_bytes: int, **how: Any) -> tuple[np.ndarray, ...]:
+def _maps(
+    model: nn.Module, memory_bytes: int, n_draws: int = 3, **how: Any
+) -> tuple[np.ndarray, ...]:
     """All maps of a small head, and the counts."""
     image = np.zeros((40, 44, 36), np.float32)
     image[9:29, 8:31, 7:24] = np.random.default_rng(0).normal(size=(20, 23, 17))
@@ -84,7 +86,7 @@ def _maps(model: nn.Module, memory_bytes: int, **how: Any) -> tuple[np.ndarray, 
         classes[0][:, *tile.where] = tile.probabilities
         classes[1][:, *tile.where] = tile.votes
 
-    sampling = Sampling(5, 3, memory_bytes=memory_bytes)
+    sampling = Sampling(5, n_draws, memory_bytes=memory_bytes)
     predictor = Predictor(model, 3, sampling, torch.device("cpu"), **how)
     counts = predictor(image, 0.0, keep)
     return counts, *maps, *classes
@@ -114,6 +116,27 @@ def test_the_way_of_a_gpu_gives_the_same(monkeypatch, name, args):
         found = _maps(model, memory_bytes, **how)
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+
+
+def test_a_single_draw_may_be_handed_over_plane_by_plane(monkeypatch):
+    model = _build("bayesian_vnet", 3, base_filters=4, levels=2)
+    table = np.linspace(-1, 1, 3 * N_BINS, dtype=np.float32).reshape(N_BINS, 3)
+    how = {"evidence": Likelihood(-2.0, 2.0, torch.from_numpy(table))}
+    whole = _maps(model, GIB, 1, **how)
+    planes: list[int] = []
+    begin = moments.RunningMoments._begin
+
+    def note(self: Any, n_classes: int, shape: torch.Size, device: Any) -> None:
+        planes.append(shape[0])
+        begin(self, n_classes, shape, device)
+
+    monkeypatch.setattr(moments.RunningMoments, "_begin", note)
+    monkeypatch.setattr(predict, "_PIECE_BYTES", 1)
+    thin = _maps(model, GIB, 1, **how)
+    # The field around the content is a pattern of its own, of two planes.
+    assert len(planes) > 20 and set(planes) <= {1, 2}
+    for one, other in zip(thin, whole, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
 
 def test_the_memory_decides_how_thick_slabs_are():

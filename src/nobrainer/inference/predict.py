@@ -16,7 +16,7 @@ from nobrainer.inference.field import Field
 from nobrainer.inference.intensities import Likelihood
 from nobrainer.inference.logits import LastSteps
 from nobrainer.inference.moments import RunningMoments, Statistics
-from nobrainer.inference.slabs import MEMORY_BYTES, Slabs
+from nobrainer.inference.slabs import MEMORY_BYTES, Slabs, slab_planes
 from nobrainer.inference.stream import Stream
 from nobrainer.inference.tiles import (
     NOWHERE,
@@ -37,6 +37,9 @@ from nobrainer.models.check import blended_window
 from nobrainer.types import Shape3
 
 _CPU = torch.device("cpu")
+_PIECE_BYTES = 16_000_000
+"""Probabilities of a single draw that are handed over at a time, on a CPU. Blocks of
+more than 32 MiB glibc would take from the system every time, which clears each page."""
 
 
 @dataclass(frozen=True)
@@ -239,8 +242,8 @@ class VolumePrediction:
 
         for number, work in enumerate(full):
             # The weights of a draw that are there serve the field as well.
-            made = self._run_tile(work, run_field if number == 0 else _nothing)
-            counts += self._gather(made, passes)
+            on_draw = run_field if number == 0 else _nothing
+            counts += self._gather(self._run_tile(work, passes, on_draw))
         if not full:
             for n, draw in enumerate(self.plan):
                 self.draws.set(*draw)
@@ -253,14 +256,12 @@ class VolumePrediction:
     def _gather(
         self,
         made: Iterator[tuple[int, Tile, Tensor, LastSteps]],
-        passes: "_Passes",
     ) -> np.ndarray:
         """Hand over the statistics of a tile, and return the counts of its labels.
 
         Args:
             made: the number of each draw, each part, what the last layer sees there and
                 what makes logits of it.
-            passes: told of each.
         """
         moments: dict[Tile, RunningMoments] = defaultdict(RunningMoments)
         counts: dict[int, Tensor] = {}
@@ -278,7 +279,6 @@ class VolumePrediction:
                     hand_over(part)
             if self.on_logits is not None:
                 self.on_logits(n, part.where, last.unscaled(seen))
-            passes.add()
         for part in list(moments):
             # What was handed over gives room to what others make of it.
             hand_over(part)
@@ -288,7 +288,7 @@ class VolumePrediction:
         return torch.stack([counts[n] for n in sorted(counts)]).cpu().numpy()
 
     def _run_tile(
-        self, work: "_Work", on_draw: Callable[[int], None]
+        self, work: "_Work", passes: "_Passes", on_draw: Callable[[int], None]
     ) -> Iterator[tuple[int, Tile, Tensor, LastSteps]]:
         """Number of each draw, each part of a tile, and what makes its logits."""
         current: Stream | Windows | None = None
@@ -303,17 +303,31 @@ class VolumePrediction:
             for slab, part, seen in zip(work.slabs, work.parts, made, strict=True):
                 if is_empty(part):
                     continue
-                where = (
-                    slice(start - origin, stop - origin)
-                    for (start, stop), (origin, _) in zip(part, slab, strict=True)
-                )
-                tile = Tile.of(part)
-                last = self._last(stream.last_layer, self.scan[tile.where])
-                yield n, tile, seen[0][:, *where], last
+                for edge in cut_slabs(part, self._planes_at_once(part)):
+                    tile = Tile.of((edge, *part[1:]))
+                    where = (
+                        slice(start - origin, stop - origin)
+                        for (start, stop), (origin, _) in zip(
+                            tile.box, slab, strict=True
+                        )
+                    )
+                    last = self._last(stream.last_layer, self.scan[tile.where])
+                    yield n, tile, seen[0][:, *where], last
+                passes.add()
             on_draw(n)
         if current is not None:
             # Its results know each other, so that their memory would stay for long.
             current.release()
+
+    def _planes_at_once(self, part: Box) -> int:
+        """How many planes of a part of a tile make statistics of their own.
+
+        Those of several draws stay until all are made.
+        """
+        shape = Tile.of(part).shape
+        if len(self.plan) > 1 or is_remote(self.draws.device):
+            return shape[0]
+        return slab_planes(shape, 1, self.n_classes, 4, _PIECE_BYTES)
 
     def _field(self, tiles: list[Tile], stride: int) -> Field:
         """The field beyond the content, whose tiles see background only."""
