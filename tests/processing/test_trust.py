@@ -473,7 +473,10 @@ def test_evaluation_names_no_folder(fitted, pairs):
 
 
 def test_a_foreign_prediction_is_not_judged(fitted, judged, pairs):
-    with pytest.raises(InputError, match="has 2 draws, quality was learned with 4"):
+    few = (
+        "has 2 draws, quality was learned with 4: give n_samples=4, or leave n_samples"
+    )
+    with pytest.raises(InputError, match=few):
         judged.quality(predicted(judged, n_samples=2))
     label = fitted.predict(str(pairs[4][0]), n_samples=0)
     with pytest.raises(InputError, match="prediction must be what predict"):

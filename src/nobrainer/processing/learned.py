@@ -251,7 +251,7 @@ class Learned:
         if predictor.sampling.n_draws:
             warnings.warn(
                 f"no conformal intervals: they hold for {intervals.n_draws} draws, got "
-                f"{n_draws}: predict with as many, or calibrate with these",
+                f"{n_draws}: give n_samples={intervals.n_draws}",
                 stacklevel=2,
             )
         return None
@@ -303,10 +303,11 @@ class Learned:
             InputError: it was learned with another number.
         """
         if self.quality is not None and n_draws != self.quality.n_draws:
+            needed = self.quality.n_draws
+            is_usual = usual_draws(self.calibration, self.quality) == needed
             raise InputError(
-                f"prediction has {n_draws} draws, quality was learned with "
-                f"{self.quality.n_draws}: predict with as many, or fit_quality with "
-                "these"
+                f"prediction has {n_draws} draws, quality was learned with {needed}: "
+                f"give n_samples={needed}{', or leave n_samples out' * is_usual}"
             )
 
 
