@@ -105,6 +105,20 @@ def test_a_file_of_filters_chooses_by_entities(tmp_path: Path) -> None:
         Filters.read(file)
 
 
+def test_what_nobody_has_is_refused_with_the_suffixes_that_there_are(
+    tmp_path: Path,
+) -> None:
+    root = make(tmp_path, *PLAIN, "sub-03/anat/sub-03_FLAIR.nii.gz")
+    with pytest.raises(InputError, match=r"has no PDw: give .*: FLAIR, T1w, T2w$"):
+        read_layout(root, suffixes=["PDw"], participants=["02"])
+    # Others have one, which is no error of who runs a job for each participant.
+    layout = read_layout(root, suffixes=["T2w"], participants=["02"])
+    assert not layout.sources and len(layout.missing) == 1
+    none = Filters({"t1w": {"run": ("7",)}})
+    with pytest.raises(InputError, match="no T1w has the entities that are asked for"):
+        read_layout(root, filters=none)
+
+
 def test_images_of_phases_are_not_taken(tmp_path: Path) -> None:
     make(
         tmp_path,

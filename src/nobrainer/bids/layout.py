@@ -87,7 +87,8 @@ def read_layout(
             file in `anat` whose name is none of BIDS is a problem.
 
     Raises:
-        InputError: there is no data set, or it has no such participant or session.
+        InputError: there is no data set, it has no such participant or session, or
+            nobody in it has a scan of these suffixes that the filters take.
     """
     check_description(root, is_checked=is_checked)
     known = _folders(root, "sub")
@@ -109,6 +110,13 @@ def read_layout(
             missing.append(f"sub-{subject}: {what}")
         else:
             missing += [f"sub-{subject}/ses-{one}: {what}" for one in empty if one]
+    if not finder.n_found:
+        # A participant may lack the scan that others have, but not all of them.
+        whole = finder.new()
+        for subject in known:
+            for session in (None, *_folders(root / f"sub-{subject}", "ses")):
+                whole.look(subject, session)
+        whole.check_found()
     return finder.layout(missing)
 
 
@@ -149,17 +157,42 @@ class _Finder:
         self._filters, self._is_checked = filters, is_checked
         self._sources: dict[tuple[str, str], list[Source]] = defaultdict(list)
         self._problems: list[str] = []
+        self._seen: set[str] = set()
+
+    def new(self) -> "_Finder":
+        """A finder of the same that has found nothing yet."""
+        return _Finder(self._root, self._suffixes, self._filters, self._is_checked)
+
+    @property
+    def n_found(self) -> int:
+        """How many scans were found, usable or not."""
+        return len(self._sources) + len(self._problems)
+
+    def check_found(self) -> None:
+        """Raise `InputError` if nothing was found; it names what suffixes there are."""
+        if self.n_found:
+            return
+        asked = " or ".join(sorted(self._suffixes))
+        if self._seen & self._suffixes:
+            raise InputError(
+                f"{self._root}: no {asked} has the entities that are asked for: "
+                "correct the file of filters"
+            )
+        there = ", ".join(sorted(self._seen)) or "none at all"
+        raise InputError(
+            f"{self._root}: has no {asked}: give --suffix one that is there: {there}"
+        )
 
     def look(self, subject: str, session: str | None) -> bool:
         """Look at the scans of a session, or at those outside of sessions.
 
         Returns: whether there is one, usable or not.
         """
-        n_before = len(self._sources), len(self._problems)
+        n_before = self.n_found
         parts = [f"sub-{subject}", *([] if session is None else [f"ses-{session}"])]
         for file in _list(Path(self._root, *parts, _FOLDER)):
             self._take(file, subject, session)
-        return (len(self._sources), len(self._problems)) != n_before
+        return self.n_found != n_before
 
     def layout(self, missing: Sequence[str]) -> Layout:
         """All that was found."""
@@ -186,6 +219,7 @@ class _Finder:
             if self._is_checked and suffix in self._suffixes:
                 self._problems.append(f"{relative}: is no name of BIDS: rename it")
             return
+        self._seen.add(name.suffix)
         if name.suffix not in self._suffixes:
             return
         if (name.entities["sub"], name.entities.get("ses")) != (subject, session):
