@@ -133,9 +133,13 @@ def test_the_error_for_an_unknown_name_lists_the_names(made, here):
     with pytest.raises(
         InputError,
         match=r"^brian: no such directory, and no model of that name comes with "
-        r"nobrainer: .* or the name brain or tissue$",
+        r"nobrainer: did you mean 'brain'\? .* or the name brain or tissue$",
     ):
         nb.Segmentation.load("brian")
+    with pytest.raises(InputError, match="did you mean 'tissue'"):
+        nb.Segmentation.load("Tissues")
+    with pytest.raises(InputError, match=r"^the name of the model is empty: give the"):
+        nb.Segmentation.load("")
     with pytest.raises(InputError, match=r"no model called 'brian'.*brain or tissue$"):
         describe("brian")
 

@@ -91,6 +91,13 @@ def test_a_problem_that_many_files_have_is_said_once():
     assert line.endswith("(and 7 others: files[1], files[2], files[3] and 4 more)")
 
 
+def test_freesurfers_values_without_classes_lead_to_its_scheme():
+    scan = np.arange(8.0).reshape(2, 2, 2), np.eye(4)
+    dataset = Dataset.from_files([(scan, (np.full((2, 2, 2), 2035), np.eye(4)))])
+    with pytest.raises(InputError, match="FreeSurfer's values, give relabel=aseg"):
+        dataset.prepare()
+
+
 def test_bad_arrays_are_named_by_their_place():
     good = np.arange(27.0).reshape(3, 3, 3), np.eye(4)
     flat = np.zeros((3, 3, 3)), np.eye(4)

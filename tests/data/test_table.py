@@ -63,5 +63,12 @@ def test_what_is_wrong_with_a_table_is_said(tmp_path, text, message):
 def test_another_encoding_is_no_table(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("features,labels\na,b\n", encoding="utf-16")
-    with pytest.raises(InputError, match=r"cannot be read .* give a CSV or TSV file"):
+    with pytest.raises(
+        InputError, match=r"is no text in UTF-8: give a CSV or TSV file"
+    ):
         read_table(path)
+
+
+def test_a_table_that_is_not_there_is_said_so(tmp_path):
+    with pytest.raises(InputError, match=r"nope.csv: no such file: check the path$"):
+        read_table(tmp_path / "nope.csv")

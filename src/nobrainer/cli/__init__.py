@@ -40,12 +40,13 @@ _SHELL_NAMES = {
     "n_members": "members",
     "num_workers": "workers",
     "objectives": "objective",
-    "opt_args": "learning_rate",
+    "lr": "learning_rate",
+    "opt_args": "optimizer_arg",
 }
 """Arguments in Python whose option has another name."""
 _ARGUMENT = re.compile(
     r"(?<![\w./\\-])"  # no part of a path or of a longer name
-    r"(?:(?P<flag>\w+)=True|(?P<name>\w+_\w+|^\w+(?= must )))"
+    r"(?:(?P<flag>\w+)=True|(?P<name>\w+_\w+|^\w+(?= must )|relabel(?==)))"
     r"(?![\w/\\:]|\.\w)",
     re.MULTILINE,
 )

@@ -116,7 +116,13 @@ def read_cells(path: Path, wanted: str) -> Iterator[tuple[int, list[str]]]:
             cells = [cell.strip() for cell in row]
             if any(cells):
                 yield reader.line_num, cells
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file: check the path") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: is no text in UTF-8: give a CSV or TSV file with {wanted}"
+        ) from error
+    except (OSError, csv.Error) as error:
         raise InputError(
             f"{path}: cannot be read ({error}): give a CSV or TSV file with {wanted}"
         ) from error

@@ -14,6 +14,8 @@ from nobrainer.recipe import DataConfig
 
 Binarizer = Callable[[np.ndarray], np.ndarray]
 """A function from an array of label values to booleans of the same shape."""
+_LEFT = 40
+"""FreeSurfer's values of the left side end before; classes rarely count so far."""
 
 
 def make_targets(
@@ -55,9 +57,14 @@ def make_targets(
         labels = find_foreground(labels, ids if binarizer is None else binarizer)
     top = int(labels.max())
     if top >= config.n_classes:
+        ways = f"give n_classes={top + 1} or more, or binarize or relabel"
+        if config.relabel is None and top in FREESURFER_NAMES and top > _LEFT:
+            ways = (
+                "if these are FreeSurfer's values, give relabel=aseg, else binarize or "
+                f"n_classes={top + 1} or more"
+            )
         raise InputError(
-            f"label value {top} is not below n_classes={config.n_classes}: give "
-            f"n_classes={top + 1} or more, or binarize or relabel"
+            f"label value {top} is not below n_classes={config.n_classes}: {ways}"
         )
     return labels.astype(np.min_scalar_type(config.n_classes - 1)), unknown
 

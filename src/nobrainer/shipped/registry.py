@@ -1,6 +1,7 @@
 """Which models come with nobrainer, what they are, and how a name becomes a place."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from nobrainer import bundle
@@ -76,7 +77,7 @@ def folder_of(name: str) -> Path:
     known = names()
     if name not in known:
         raise InputError(
-            f"no model called {name!r} comes with nobrainer: {_ways(known)}"
+            f"no model called {name!r} comes with nobrainer: {_ways(name, known)}"
         )
     return FOLDER / name
 
@@ -105,15 +106,19 @@ def find(model: str | Path) -> Path:
     known = names()
     if model in known:
         return FOLDER / model
+    if not model:
+        raise InputError(f"the name of the model is empty: {_ways(model, known)}")
     if place.exists():
         return place
     raise InputError(
         f"{model}: no such directory, and no model of that name comes with nobrainer: "
-        f"{_ways(known)}"
+        f"{_ways(model, known)}"
     )
 
 
-def _ways(known: tuple[str, ...]) -> str:
+def _ways(given: str, known: tuple[str, ...]) -> str:
     """What a user can do who has named a model that is not there."""
-    place = "give the directory that a model was saved to"
+    close = get_close_matches(given.lower(), known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    place = f"{hint}give the directory that a model was saved to"
     return f"{place}, or the name {' or '.join(known)}" if known else place

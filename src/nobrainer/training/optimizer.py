@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from nobrainer.checks import check_positive
 from nobrainer.errors import InputError
 from nobrainer.models.registry import FAILURES, first_line
 
@@ -29,8 +30,11 @@ def make_optimizer(
             `differentiable` is followed, even where the fused kernel would be faster.
 
     Raises:
-        InputError: the optimiser does not take the arguments, or needs a closure.
+        InputError: the learning rate is not positive, or the optimiser does not take
+            the arguments, or needs a closure.
     """
+    if "lr" in opt_args:
+        check_positive("lr", opt_args["lr"])
     chosen = {"fused", "foreach", "differentiable"} & opt_args.keys()
     fused = {"fused": True} if kind in FUSED and not chosen else {}
     closure = signature(kind.step).parameters.get("closure")

@@ -62,7 +62,10 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"{path}: cannot read the checkpoint: {error}") from error
     except SafetensorError as error:
         refuse_old_model(path)
-        raise InputError(f"{path}: cannot read the checkpoint: {error}") from error
+        raise InputError(
+            f"{path}: cannot read the checkpoint: {error}: it is damaged, or none: "
+            "give the directory of a model, or a checkpoint that training wrote"
+        ) from error
     return tensors, texts
 
 
