@@ -229,6 +229,15 @@ def test_the_record_of_training_goes_there_and_has_rules():
         replace(TRAINING, sd=(0.0, *TRAINING.sd[1:]))
 
 
+def test_a_foreground_of_one_slice_has_no_sharpness_across_it():
+    image, label = scan(seed=9)
+    slices = (label > 0).sum((1, 2))
+    label[np.arange(len(label)) != slices.argmax()] = 0
+    seen = measure(image, label, SPACING, SPACING).statistics
+    assert "sharpness/R" not in seen
+    assert seen["sharpness/A"] == pytest.approx(seen["sharpness/S"], abs=0.2)
+
+
 def test_ordinary_scans_are_near_and_damaged_ones_are_not():
     assert far(looks(seed=9)) < 2
     image, label = scan(seed=9)
