@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +13,7 @@ from html_pages import DASH, Page
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 from nobrainer.report import write_case
+from nobrainer.structures import Part
 from report_pages import NAN, RECIPE, case, predicted, structure
 
 
@@ -35,6 +36,18 @@ def test_the_page_of_a_scan_has_its_numbers(pages: dict[str, Path]) -> None:
         assert fact in page.text
     for fact in ("0.4321 before", "0.1234 after", "90%", "13 subjects"):
         assert fact in page.text
+
+
+def test_the_brain_and_the_skull_have_rows_below_the_structures(
+    tmp_path: Path,
+) -> None:
+    figures = asdict(structure(2, 1_234_560.0))
+    del figures["index"], figures["value"], figures["name"]
+    one = replace(predicted(), totals=(Part(name="brain", **figures),))
+    page = Page(write_case(one, tmp_path / "a.html", model=None))
+    names = [row[0] for row in page.rows if row]
+    assert page.row("brain")[1:3] == ["1234.56", "0.10"]
+    assert names.index("brain") == names.index("right") + 1
 
 
 def test_the_page_of_a_scan_leads_to_that_of_all(

@@ -30,7 +30,7 @@ from nobrainer.report.document import (
 )
 from nobrainer.report.facts import caution_of, list_facts
 from nobrainer.report.viewer import Scan, Viewer
-from nobrainer.structures import Structure
+from nobrainer.structures import Part, Structure
 
 _COLUMNS = {
     "volume (ml)": "Mean over the draws, where there are several. Not found: no draw "
@@ -88,7 +88,8 @@ def write_case(
     """
     path = Path(path)
     check_free(path, overwrite=overwrite)
-    table = _structure_table(prediction.structures, prediction.labels)
+    parts = (*prediction.structures, *prediction.totals)
+    table = _structure_table(parts, prediction.labels)
     regions = prediction.regions
     content = {
         "title": prediction.name,
@@ -179,19 +180,23 @@ def _viewers(prediction: Prediction, regions: Sequence[Region]) -> list[Viewer]:
     return [viewer for viewer in viewers if viewer]
 
 
-def _structure_table(structures: Sequence[Structure], labels: LabelTable) -> Table:
+def _structure_table(parts: Sequence[Part], labels: LabelTable) -> Table:
+    """A row for each structure, with its colour, and for each whole of several."""
     rows = []
-    for s in structures:
+    for s in parts:
         # One draw agrees with itself, which says nothing.
         agreement = (s.iou, s.mutual_information)
         if math.isnan(s.volume_sd_mm3):
             agreement = (math.nan, math.nan)
         is_found = s.status == "found"
         sd_mm3 = s.volume_sd_mm3 if is_found else math.nan
-        swatch = Markup('<span class="swatch" style="background: {}"></span>{}')
+        name = Markup.escape(s.name)
+        if isinstance(s, Structure):
+            swatch = Markup('<span class="swatch" style="background: {}"></span>{}')
+            name = swatch.format(labels.colors[s.index], name)
         rows.append(
             (
-                swatch.format(labels.colors[s.index], s.name),
+                name,
                 number(s.volume_mm3 / 1000, 2) if is_found else s.status,
                 number(sd_mm3 / 1000, 2),
                 span(s.volume_low_mm3 / 1000, s.volume_high_mm3 / 1000, 2),
