@@ -189,8 +189,20 @@ def count_scans(n_scans: int | None, n_subjects: int | None) -> str:
     '1 subject'
     """
     counts = ((n_scans, "scan"), (n_subjects, "subject"))
-    told = [f"{n} {what}{'s' * (n != 1)}" for n, what in counts if n is not None]
-    return " of ".join(told)
+    return " of ".join(count(n, what) for n, what in counts if n is not None)
+
+
+def count(number: int, what: str) -> str:
+    """A number of things in words.
+
+    Args:
+        number: how many there are.
+        what: what one of them is called.
+
+    >>> count(1, "step"), count(25804, "step")
+    ('1 step', '25,804 steps')
+    """
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _is_file(source: str) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nobrainer.evaluation import Row, summarise
+from nobrainer.evaluation import Evaluation, Row, summarise
 
 
 def test_summary_is_the_mean_over_subjects_then_structures() -> None:
@@ -41,6 +41,11 @@ def test_summary_of_structures_and_of_regions_follow_one_rule() -> None:
         "auroc_entropy/foreground": 0.6,
     }
     assert summarise(rows) == pytest.approx(expected)
+
+
+def test_one_scan_is_one_scan() -> None:
+    rows = (Row("a", "volume", "grey", "dice", 0.8),)
+    assert repr(Evaluation(rows, {}, {})) == "Evaluation(1 scan, 1 figure)"
 
 
 def test_cases_are_ordered_by_the_disagreement_of_draws() -> None:

@@ -93,6 +93,15 @@ def test_what_a_notebook_prints_is_one_short_line(fitted, pairs):
     assert repr(fitted) == (
         "Segmentation('bayesian_vnet', trained for 6 epochs, classes foreground)"
     )
+    for epochs, told in ((None, "25,804 steps"), (1, "1 epoch")):
+        counted = nb.Segmentation("bayesian_vnet")
+        training = replace(fitted.recipe_.training, epochs=epochs, max_steps=25804)
+        counted.learned_ = replace(
+            fitted.learned_,
+            recipe=replace(fitted.recipe_, training=training),
+            history=({"epoch": 1, "steps": 25804},),
+        )
+        assert f"trained for {told}, classes" in repr(counted)
     assert repr(nb.Segmentation("vnet")) == "Segmentation('vnet', not trained)"
     own = "callable:torch.nn.modules.linear.Identity"
     assert (

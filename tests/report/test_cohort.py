@@ -26,4 +26,4 @@ def test_a_cohort_lists_the_worst_first_with_links(pages: dict[str, Path]) -> No
     assert in_table == ["case.html", odd]
     # A panel for volumes and one for entropy.
     assert sorted(map(str, in_chart)) == sorted(2 * in_table)
-    assert "2 of 3 scans are flagged" in page.text
+    assert "Flagged: 2 of 3 scans." in page.text

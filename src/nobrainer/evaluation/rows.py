@@ -11,6 +11,7 @@ import numpy as np
 
 from nobrainer.metrics.calibration import Reliability
 from nobrainer.metrics.uncertainty import RiskCoverage, aurc, excess_aurc
+from nobrainer.naming import count
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class Evaluation(Sequence[Row]):
         return len(self.rows)
 
     def __repr__(self) -> str:
-        n_subjects = len({row.subject for row in self.rows})
-        return f"Evaluation({n_subjects} scans, {len(self.rows)} figures)"
+        figures = count(len(self.rows), "figure")
+        return f"Evaluation({count(self.n_scans, 'scan')}, {figures})"
 
     @property
     def n_scans(self) -> int:

@@ -30,6 +30,7 @@ from nobrainer.data.store import VolumeStore
 from nobrainer.data.stored import Ready, find_spacing, list_stored
 from nobrainer.errors import InputError
 from nobrainer.io import ImageSource
+from nobrainer.naming import count
 from nobrainer.processing.plan import Plan
 from nobrainer.recipe import DataConfig, PreprocessConfig, Synthesis, usual_patches
 from nobrainer.types import Shape3
@@ -163,8 +164,8 @@ class Dataset(Plan):
     def __repr__(self) -> str:
         block = " x ".join(map(str, self.config.block_shape))
         return (
-            f"Dataset({len(self)} scans, {self.config.n_classes} classes, batches of "
-            f"{self.config.batch_size} patches of {block} voxels)"
+            f"Dataset({count(len(self), 'scan')}, {self.config.n_classes} classes, "
+            f"batches of {self.config.batch_size} patches of {block} voxels)"
         )
 
     # --- parts

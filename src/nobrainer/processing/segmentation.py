@@ -17,6 +17,7 @@ from nobrainer.checks import check_arguments, takes
 from nobrainer.errors import InputError
 from nobrainer.io import ImageSource
 from nobrainer.models.registry import Model, builder_of
+from nobrainer.naming import count
 from nobrainer.processing.assembly import predict_each, predict_scan
 from nobrainer.processing.dataset import Dataset, check_dataset
 from nobrainer.processing.folds import Folds
@@ -82,8 +83,16 @@ class Segmentation(Readings):
             # With folds it is an ensemble.
             name = self.recipe_.model.name
             names = _shortened(self.labels_.names[1:])
-            state = f"trained for {len(self.history_)} epochs, classes {names}"
+            state = f"trained for {self._trained}, classes {names}"
         return f"Segmentation({name!r}, {state})"
+
+    @property
+    def _trained(self) -> str:
+        """How long it was trained; in steps where the training counted these."""
+        steps = [row.get("steps", 0) for row in self.history_]
+        if self.recipe_.training.epochs is None and all(steps):
+            return count(sum(steps), "step")
+        return count(len(steps), "epoch")
 
     def fit(
         self,

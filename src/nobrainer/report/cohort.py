@@ -10,6 +10,7 @@ from markupsafe import Markup
 from nobrainer.errors import InputError
 from nobrainer.figure import draw_quality
 from nobrainer.glossary import OF_SCANS
+from nobrainer.naming import count
 from nobrainer.posthoc import Calibration
 from nobrainer.quality import Case
 from nobrainer.recipe import Recipe
@@ -62,15 +63,16 @@ def write_cohort(
     cases = sorted(cases, key=lambda case: (not case.flags, case.score))
     n_flagged = sum(bool(case.flags) for case in cases)
     content = {
-        "title": f"Quality of {len(cases)} segmentations",
-        "n_cases": len(cases),
+        "title": f"Quality of {count(len(cases), 'segmentation')}",
+        "n_cases": count(len(cases), "scan"),
         "n_flagged": n_flagged,
         # Every scan is judged by the same records.
         "case": cases[0],
         "chart": inline_figure(
             draw_quality(cases, links),
-            f"Score of {len(cases)} segmentations against deviation of volumes and "
-            f"entropy, {n_flagged} flagged; the table below has the numbers",
+            f"Score of {count(len(cases), 'segmentation')} against deviation of "
+            f"volumes and entropy, {n_flagged} flagged; "
+            "the table below has the numbers",
         ),
         "table": _case_table(cases, links),
         "metrics": _EXPLAINED.values(),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from html_pages import BROWSER, Page, measure, run_script
+from nobrainer.bids.group.histograms import draw_scores
 
 PART = "Left-Hippocampus"
 EVIL = "</script><b>x"
@@ -27,6 +28,11 @@ def test_nothing_on_the_page_is_markup_of_a_name(page: Path) -> None:
     assert "default-src 'none'" in str(policy)
 
 
+def test_one_scan_is_one_scan() -> None:
+    assert "the highest bar: 1 scan<" in draw_scores([0.9], [False])
+    assert "the highest bar: 2 scans<" in draw_scores([0.9, 0.9], [False, True])
+
+
 def test_the_page_counts_and_lists(page: Path) -> None:
     read = Page(page)
     text = " ".join(read.text.split())
@@ -34,6 +40,7 @@ def test_the_page_counts_and_lists(page: Path) -> None:
     for tile in ("16 scans done", "14 participants", "1 failed", "2 unusable"):
         assert tile in text, tile
     assert "2 with outliers" in text
+    assert "group_changes.tsv has 2 later sessions, one by one." in text
     assert read.row("sub-21/ses-a/anat/sub-21_ses-a_T1w.nii.gz")[1] == "is cut short"
     # Person 5 has a volume, person 6 a structure, that is unlike all others.
     part = read.row(PART)

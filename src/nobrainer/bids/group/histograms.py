@@ -6,6 +6,7 @@ import numpy as np
 from markupsafe import Markup
 
 from nobrainer.bids.group.outliers import LIMIT
+from nobrainer.naming import count
 
 _WIDTH, _HEIGHT, _FOOT = 240, 36, 7
 _REACH = 7.0
@@ -34,10 +35,10 @@ def draw_z(scores: np.ndarray) -> Markup:
     height = (_HEIGHT - _FOOT - 1) / counts.max()
     size = _place(step) - _place(0)
     bars = "".join(
-        f"M{_place(edge):.1f} {_HEIGHT - _FOOT}v{-count * height:.1f}"
+        f"M{_place(edge):.1f} {_HEIGHT - _FOOT}v{-high * height:.1f}"
         f"h{size:.1f}V{_HEIGHT - _FOOT}z"
-        for edge, count in zip(edges, counts, strict=False)
-        if count
+        for edge, high in zip(edges, counts, strict=False)
+        if high
     )
     # Outliers at the same point of the picture are one tick.
     beyond = clipped[np.abs(known) > LIMIT]
@@ -80,24 +81,25 @@ def draw_scores(scores: Sequence[float], flagged: Sequence[bool]) -> Markup:
     def stack(counts: np.ndarray, start: np.ndarray) -> str:
         return "".join(
             f"M{n * size + 0.5:.1f} {height - 1 - under * unit:.1f}"
-            f"v{-count * unit:.1f}h{size - 1:.1f}v{count * unit:.1f}z"
-            for n, (count, under) in enumerate(zip(counts, start, strict=True))
-            if count
+            f"v{-high * unit:.1f}h{size - 1:.1f}v{high * unit:.1f}z"
+            for n, (high, under) in enumerate(zip(counts, start, strict=True))
+            if high
         )
 
     label = (
-        f"Scores of {len(values)} scans, median {np.median(values):.3f}, "
+        f"Scores of {count(len(values), 'scan')}, median {np.median(values):.3f}, "
         f"{marked.sum()} flagged"
     )
     return Markup(
         '<div class="scores"><svg viewBox="0 0 {} {}" preserveAspectRatio="none" '
         'role="img" aria-label="{}"><path class="bars" d="{}"/>'
         '<path class="odd" d="{}"/><path class="axis" d="M0 {}H{}"/></svg>'
-        "<p><span>{:.2f}</span><span>the highest bar: {} scans</span>"
+        "<p><span>{:.2f}</span><span>the highest bar: {}</span>"
         "<span>{:.2f}</span></p></div>"
     ).format(
         *(width, height, label, stack(every - odd, odd), stack(odd, 0 * odd)),
-        *(height - 0.5, width, edges[0], every.max(), edges[-1]),
+        *(height - 0.5, width),
+        *(edges[0], count(int(every.max()), "scan"), edges[-1]),
     )
 
 

@@ -17,6 +17,7 @@ from nobrainer.bids.group.people import AGE, TIME
 from nobrainer.bids.group.results import SKULL, Gap, Scan
 from nobrainer.bids.group.sessions import FollowUp
 from nobrainer.bids.tables import MISSING, to_number
+from nobrainer.naming import count
 from nobrainer.report.document import Table, address, number, write_document
 
 _SITES = ("site", "site_id", "scanner", "scanner_id", "center", "centre")
@@ -84,7 +85,7 @@ def write_dashboard(
         "structures": _describe_parts(deviations),
         "sites": None if site is None else _tabulate_sites(site, scans, deviations),
         "changes": _tabulate_changes(follow_ups) if follow_ups else None,
-        "n_follow_ups": len(follow_ups),
+        "follow_ups": count(len(follow_ups), "later session"),
         "gaps": _describe_gaps(gaps),
         "most_gaps": _MOST_GAPS,
         "data": _embed(_data(scans, deviations, columns, site, links)),
