@@ -1,5 +1,7 @@
 """Evaluation and calibration agree with prediction, and refuse what does not fit."""
 
+import warnings
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -31,6 +33,19 @@ def test_evaluate_agrees_with_predict(fitted, pairs):
     summary = summarise(rows)
     assert summary["dice"] == pytest.approx(np.mean(scores))
     assert {row.structure for row in rows} == {"foreground", "all"}
+
+
+def test_labels_without_what_the_model_segments_are_warned_of(fitted, pairs, tmp_path):
+    image, mask = pairs[3]
+    grid = nib.load(mask)
+    empty = tmp_path / "empty.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros(grid.shape, np.uint8), grid.affine), empty)
+    few = "the labels lack 1 of the model's 1 structure: check .* training had"
+    with pytest.warns(UserWarning, match=few):
+        fitted.evaluate(build([(image, empty)]), n_samples=1, surfaces=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted.evaluate(build(pairs[3:4]), n_samples=1, surfaces=False)
 
 
 def test_evaluate_refuses_what_does_not_fit(fitted, pairs):

@@ -1,5 +1,6 @@
 """What is read from a trained model: how good it is, how sure, which scan is next."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,11 +10,12 @@ from typing import Any
 
 from nobrainer import bundle
 from nobrainer.data.entries import Entry
+from nobrainer.data.labels import LabelTable
 from nobrainer.data.preprocess import background_value, preprocess_image
 from nobrainer.errors import InputError
 from nobrainer.evaluation import Evaluation, evaluate
 from nobrainer.io import ImageSource, read_image
-from nobrainer.naming import repeats, scan_names
+from nobrainer.naming import count, repeats, scan_names
 from nobrainer.processing import seen
 from nobrainer.processing.alike import dataset_alike
 from nobrainer.processing.dataset import Dataset
@@ -91,6 +93,8 @@ class Readings(Fitting):
         shown = {row.subject for row in evaluation}
         whom = {whom for name, whom in dataset.shown_subjects.items() if name in shown}
         evaluation = replace(evaluation, n_subjects=len(whom))
+        if evaluation:
+            _warn_of_strangers(evaluation, learned.labels)
         if batch.problems:
             raise BatchError(evaluation, batch.problems)
         return evaluation
@@ -295,3 +299,22 @@ class Readings(Fitting):
             model = replace(saved.recipe.model, weights=weights)
             saved = replace(saved, recipe=replace(saved.recipe, model=model))
         return bundle.save(saved, directory, overwrite=overwrite)
+
+
+def _warn_of_strangers(evaluation: Evaluation, labels: LabelTable) -> None:
+    """Warn where the labels have next to nothing of what the model segments."""
+    there = {
+        row.structure
+        for row in evaluation
+        if row.metric == "volume_true_mm3" and row.value > 0
+    }
+    names = labels.names[1:]
+    n_absent = sum(name not in there for name in names)
+    if 2 * n_absent > len(names):
+        some = ", ".join(map(str, labels.values[1:4]))
+        warnings.warn(
+            f"the labels lack {n_absent} of the model's "
+            f"{count(len(names), 'structure')}: check that they have the values that "
+            f"its training had (such as {some}), and what relabel made of them there",
+            stacklevel=3,
+        )
