@@ -9,6 +9,9 @@ import pytest
 import nobrainer as nb
 from balls import write_ball
 from commands import TEST, errors_of, is_narrow, nobrainer_, rows_of, write_table
+from nobrainer.cli.evaluate import _echo_story
+from nobrainer.data.labels import LabelTable
+from nobrainer.evaluation import Row
 
 
 def test_evaluate_gives_the_figures_of_the_api(balls: Path, tmp_path: Path) -> None:
@@ -98,6 +101,27 @@ def test_evaluate_goes_on_without_the_scans_that_are_not_there(
     table.write_text("features,labels\nno.nii,none.nii\n")
     none = nobrainer_(*args, "--no-surfaces", "--output-dir", tmp_path / "nothing")
     assert none.exit_code == 1 and not (tmp_path / "nothing").exists()
+
+
+def test_a_sum_of_structures_has_no_sign_and_the_fluid_a_note(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    labels = LabelTable(("background", "left", "right", "CSF"), ids=(0, 2, 41, 24))
+    errors = {"left": -0.25, "right": 0.05, "CSF": 314.22}
+    rows = [Row("a", "volume", n, "volume_error", e) for n, e in errors.items()]
+    rows += [Row("a", "volume", n, "dice", 0.5) for n in errors]
+    story = {"warning": None, "n_scans": 1, "n_subjects": 1, "files": {}}
+    _echo_story(story | {"metrics": nb.summarise(rows)}, labels, as_json=False)
+    text = capsys.readouterr().out
+    assert "31422.0 %" in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "mean of structures 0.500 - - -" in lines
+    assert "volume error, median of the structures' absolute ones: 25.0 %" in lines
+    assert "label 24 of FreeSurfer's aseg is not the fluid around" in " ".join(lines)
+    errors["CSF"] = 0.1
+    rows = [Row("a", "volume", n, "volume_error", e) for n, e in errors.items()]
+    _echo_story(story | {"metrics": nb.summarise(rows)}, labels, as_json=False)
+    assert "aseg" not in capsys.readouterr().out
 
 
 def test_evaluate_prints_structures_and_both_regions(

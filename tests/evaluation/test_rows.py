@@ -43,6 +43,14 @@ def test_summary_of_structures_and_of_regions_follow_one_rule() -> None:
     assert summarise(rows) == pytest.approx(expected)
 
 
+def test_volume_errors_are_summed_up_by_the_median_of_their_absolute_values() -> None:
+    errors = {"white": -0.3, "grey": 0.1, "fluid": 314.2}
+    rows = [Row("a", "volume", name, "volume_error", e) for name, e in errors.items()]
+    found = summarise(rows)
+    assert found["volume_error"] == pytest.approx(0.3)
+    assert found["volume_error/white"] == pytest.approx(-0.3)
+
+
 def test_one_scan_is_one_scan() -> None:
     rows = (Row("a", "volume", "grey", "dice", 0.8),)
     assert repr(Evaluation(rows, {}, {})) == "Evaluation(1 scan, 1 figure)"

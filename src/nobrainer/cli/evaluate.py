@@ -28,6 +28,7 @@ from nobrainer.cli.outputs import (
     to_json,
 )
 from nobrainer.cli.scans import end
+from nobrainer.data.freesurfer import OUTER_FLUID
 from nobrainer.data.table import read_table
 from nobrainer.errors import InputError
 from nobrainer.formats import require_file
@@ -38,8 +39,11 @@ from nobrainer.provenance import Result
 from nobrainer.results import Results, make_method
 
 if TYPE_CHECKING:
+    from nobrainer.data.labels import LabelTable
     from nobrainer.evaluation import Evaluation
 
+_FARTHEST = 1.0
+"""Relative error of a volume from which labels and model mean different things."""
 _STRUCTURES = ("dice", "hd95_mm", "surface_dice", "volume_error")
 _IN_PERCENT = ("volume_error", "covered", "conformal_covered")
 
@@ -124,7 +128,7 @@ def evaluate(
     earlier = _find_earlier(results, inputs, paths.values())
     if earlier is not None:
         story = earlier.data["story"] | {"files": files}
-        _echo_story(story, segmentation.labels_.names, as_json=as_json)
+        _echo_story(story, segmentation.labels_, as_json=as_json)
         echo(
             "nobrainer: the evaluation was done before and is not done again "
             "(--overwrite does)",
@@ -142,7 +146,7 @@ def evaluate(
         _write(evaluation, paths, segmentation, title)
         story = _tell(evaluation, draws.n_samples) | {"files": files}
         work.data = {"problems": problems, "story": story}
-    _echo_story(story, segmentation.labels_.names, as_json=as_json)
+    _echo_story(story, segmentation.labels_, as_json=as_json)
     end(ctx, problems)
 
 
@@ -198,9 +202,9 @@ def _find_earlier(
 
 
 def _echo_story(
-    story: Mapping[str, Any], names: Sequence[str], *, as_json: bool
+    story: Mapping[str, Any], labels: "LabelTable", *, as_json: bool
 ) -> None:
-    """Print what an evaluation found; `names` are those of the classes, from 0 on."""
+    """Print what an evaluation found; `labels` are the classes of the model."""
     if as_json:
         echo(to_json(story))
         return
@@ -209,7 +213,8 @@ def _echo_story(
     echo(f"means over {count_scans(story['n_scans'], story['n_subjects'])}\n")
     # A record has null for figures that are not defined.
     figures = {k: math.nan if v is None else v for k, v in story["metrics"].items()}
-    _echo_structures(figures, names[1:])
+    _echo_structures(figures, labels.names[1:])
+    _echo_outer_fluid(figures, labels)
     _echo_regions(figures)
     echo_files(story["files"])
 
@@ -232,17 +237,36 @@ def _split_absent(
 
 def _echo_structures(figures: Mapping[str, float], names: Sequence[str]) -> None:
     rows = [(name, f"/{name}") for name in names if f"dice/{name}" in figures]
-    if len(rows) > 1:
-        rows.append(("mean of structures", ""))
     cells = [
         [name, *(_text(m, figures.get(f"{m}{part}", math.nan)) for m in _STRUCTURES)]
         for name, part in rows
     ]
+    if len(rows) > 1:
+        # What has a sign has a line of its own below.
+        means = [
+            math.nan if OF_STRUCTURES[m].is_signed else figures.get(m, math.nan)
+            for m in _STRUCTURES
+        ]
+        means_text = map(_text, _STRUCTURES, means)
+        cells.append(["mean of structures", *means_text])
     echo_columns(["structure", *(OF_STRUCTURES[m].heading for m in _STRUCTURES)], cells)
     for name, metric in OF_STRUCTURES.items():
         if metric.line and name in figures:
             echo(f"{metric.line}: {_text(name, figures[name])}")
     echo()
+
+
+def _echo_outer_fluid(figures: Mapping[str, float], labels: "LabelTable") -> None:
+    """Say that FreeSurfer's label of the fluid is not that around the brain."""
+    for name, value in zip(labels.names, labels.ids, strict=True):
+        error = figures.get(f"volume_error/{name}", 0.0)
+        if value == OUTER_FLUID and error > _FARTHEST:
+            note = (
+                f"{name}: label {value} of FreeSurfer's aseg is not the fluid around "
+                "the brain, which this model gives that label: where the labels are "
+                "FreeSurfer's, its figures say nothing"
+            )
+            echo(textwrap.fill(note, 80) + "\n")
 
 
 def _text(name: str, value: float) -> str:

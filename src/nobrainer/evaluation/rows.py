@@ -9,6 +9,7 @@ from typing import overload
 
 import numpy as np
 
+from nobrainer.glossary import OF_STRUCTURES
 from nobrainer.metrics.calibration import Reliability
 from nobrainer.metrics.uncertainty import RiskCoverage, aurc, excess_aurc
 from nobrainer.naming import count
@@ -105,7 +106,8 @@ def summarise(rows: Sequence[Row]) -> dict[str, float]:
 
     Returns:
         Means by name. A metric of structures, such as "dice", gives "dice/<structure>"
-        for each structure and "dice", the mean of those. A metric of regions, such as
+        for each structure and "dice", the mean of those; "volume_error", which has a
+        sign, is the median of their absolute values. A metric of regions, such as
         "nll", gives "nll" for whole volumes and "nll/foreground". With two subjects or
         more, "aurc_cases" and "e_aurc_cases" say how well the disagreement of draws
         (1 - mean pairwise Dice of the subject's structures) orders subjects by their
@@ -123,10 +125,18 @@ def summarise(rows: Sequence[Row]) -> dict[str, float]:
         values[name].append(row.value)
     means = {name: float(np.mean(found)) for name, found in values.items()}
     whole = {
-        metric: float(np.mean([means[name] for name in sorted(names)]))
+        metric: _sum_up(metric, [means[name] for name in sorted(names)])
         for metric, names in of_structures.items()
     }
     return whole | means | _summarise_cases(rows)
+
+
+def _sum_up(metric: str, of_structures: Sequence[float]) -> float:
+    """One figure for all structures: the mean, but where a sign would cancel it."""
+    known = OF_STRUCTURES.get(metric)
+    if known is not None and known.is_signed:
+        return float(np.median(np.abs(of_structures)))
+    return float(np.mean(of_structures))
 
 
 def _summarise_cases(rows: Sequence[Row]) -> dict[str, float]:

@@ -31,6 +31,8 @@ OF_STRUCTURES = {
     "volume_error": Metric(
         "volume error",
         "Predicted minus true volume, as a share of the true one.",
+        is_signed=True,
+        line="volume error, median of the structures' absolute ones",
     ),
     "volume_error_mm3": Metric(
         "absolute volume error",

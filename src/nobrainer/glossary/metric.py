@@ -30,6 +30,8 @@ class Metric:
         for a figure that the terminal leaves out.
     definition: how it is computed, for the file that describes the columns of a table;
         empty if `meaning` says it.
+    is_signed: whether values of both signs would cancel each other in a mean, so that
+        structures are summed up by the median of the absolute values.
     source: for a figure of a search, its name in the result of `summarise`.
     """
 
@@ -42,6 +44,7 @@ class Metric:
     short: str = ""
     line: str = ""
     definition: str = ""
+    is_signed: bool = False
     source: str = ""
 
     @property
@@ -53,6 +56,13 @@ class Metric:
     def heading(self) -> str:
         """The short name with the unit, for the head of a column."""
         return self._with_unit(self.brief)
+
+    @property
+    def summary(self) -> str:
+        """The full name for what sums up the structures."""
+        return (
+            f"{self.title}, median of absolute values" if self.is_signed else self.title
+        )
 
     @property
     def brief(self) -> str:

@@ -145,7 +145,7 @@ def _curves(evaluation: Evaluation) -> list[tuple[Picture, str]]:
 def _summary_tables(means: Mapping[str, float]) -> list[Table]:
     """Means over all scans, with what they mean."""
     of_structures = tuple(
-        (metric.title, number(means[name], metric.digits), metric.meaning)
+        (metric.summary, number(means[name], metric.digits), metric.meaning)
         for name, metric in _EXPLAINED.items()
         if name in means
     )
@@ -162,7 +162,7 @@ def _summary_tables(means: Mapping[str, float]) -> list[Table]:
     tables = (
         Table(
             "Segmentation: means over structures and scans",
-            ("figure", "mean", "what it says"),
+            ("figure", "value", "what it says"),
             of_structures,
             texts=("what it says",),
         ),
