@@ -69,6 +69,8 @@ class ImageFile:
         where the header has none.
     affine: (4, 4), from voxels to the header's unit of length.
     header: the header, None where it is not NIfTI's.
+    is_oriented: whether the header says how the axes lie in space; where not, `affine`
+        is what readers of the format agree to take.
     """
 
     path: Path
@@ -80,6 +82,7 @@ class ImageFile:
     intercept: float | None
     affine: np.ndarray
     header: Nifti1Header | None
+    is_oriented: bool
 
     def read(self) -> np.ndarray:
         """Read the voxel values, with slope and intercept applied.
@@ -274,6 +277,7 @@ def _open_mgh(path: Path, start: bytes, is_gzipped: bool) -> ImageFile:
         intercept=None,
         affine=header.get_affine(),
         header=None,
+        is_oriented=bool(has_orientation > 0),
     )
 
 
@@ -305,7 +309,16 @@ def _open_nifti(path: Path, start: bytes, is_gzipped: bool) -> ImageFile:
         intercept=intercept,
         affine=header.get_best_affine(),
         header=header,
+        is_oriented=is_oriented(header),
     )
+
+
+def is_oriented(header: Nifti1Header) -> bool:
+    """Whether a NIfTI header says how the axes lie in space.
+
+    Source: by the standard, a code of 0 says that the sform or the qform is not given.
+    """
+    return bool(int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0)
 
 
 def _shorten_quaternion(header: Nifti1Header) -> None:

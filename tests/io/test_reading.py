@@ -3,6 +3,7 @@
 import gzip
 import os
 import tempfile
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +31,54 @@ def test_files_of_each_format_read_alike(tmp_path, suffix):
     assert geometry.shape == (4, 5, 6)
     assert geometry.orientation == "LAS"
     np.testing.assert_allclose(geometry.spacing_mm, (1, 1.5, 2), rtol=1e-6)
+
+
+def without_orientation(path: Path) -> Path:
+    """A file whose header does not say how its axes lie."""
+    if path.suffix == ".nii":
+        nib.save(nib.Nifti1Image(counting(), LAS), path)
+        raw = bytearray(path.read_bytes())
+        raw[252:256] = bytes(4)  # qform_code and sform_code
+        path.write_bytes(raw)
+    else:
+        save(path)
+        raw = bytearray(path.read_bytes())
+        raw[28:30] = b"\0\0"
+        path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize(("suffix", "taken"), [(".nii", "LAS"), (".mgh", "LIA")])
+def test_a_file_without_orientation_is_warned_of_once(tmp_path, suffix, taken):
+    path = without_orientation(tmp_path / f"a{suffix}")
+    told = (
+        rf"a{suffix}: .* does not say how the head lies .*: {taken} is taken, and left"
+    )
+    with pytest.warns(UserWarning, match=told) as caught:
+        volume = io.read_image(path)
+    assert len(caught) == 1 and volume.geometry.orientation == taken
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        io.read_labels(path)
+        io.read_geometry(path)
+        # In memory an affine is what its maker says.
+        io.read_image((counting(), LAS))
+        io.read_image(save(tmp_path / f"b{suffix}"))
+    if suffix == ".nii":
+        with pytest.warns(UserWarning, match=told):
+            io.read_image(nib.load(path))
+
+
+def test_a_mask_and_a_slice_are_no_scan(tmp_path):
+    mask = (counting((8, 8, 9)) % 5 == 0).astype(np.uint8) * 3
+    message = error_of(io.read_image, save(tmp_path / "mask.nii", mask))
+    assert "mask.nii: holds two values alone, 0 and 3, as a mask does" in message
+    # An array in memory was made by someone who knows what it is.
+    io.read_image((mask, LAS))
+    mask[0, 0, 1] = 2
+    io.read_image(save(tmp_path / "three.nii", mask))
+    message = error_of(io.read_image, save(tmp_path / "slice.nii", counting((8, 1, 9))))
+    assert "is one voxel thick, shape (8, 1, 9): give a volume" in message
 
 
 def test_images_and_arrays_in_memory_read_as_copies():

@@ -1,6 +1,7 @@
 """Scans and label maps from files and from memory, and every check of them."""
 
 import os
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 
 from nobrainer.errors import InputError, in_one_line
-from nobrainer.formats import GZIPPED, check_stream, open_image
+from nobrainer.formats import GZIPPED, check_stream, is_oriented, open_image
 from nobrainer.io.headers import SYNTHETIC, inherit, new_header, unit_mm
 from nobrainer.io.order import reverse_order
 from nobrainer.memory import memory_for
@@ -39,6 +40,9 @@ class _Opened:
     dtype: type of the values as stored.
     geometry: shape, and affine in millimetres.
     header: header that results inherit.
+    is_file: whether it comes from a file.
+    is_oriented: whether its file says how the axes lie in space; arrays and images that
+        were made in memory do by their affine.
     """
 
     name: str
@@ -46,6 +50,8 @@ class _Opened:
     dtype: np.dtype
     geometry: Geometry
     header: nib.Nifti1Header
+    is_file: bool
+    is_oriented: bool
 
 
 def read_image(source: ImageSource) -> Volume:
@@ -58,12 +64,20 @@ def read_image(source: ImageSource) -> Volume:
     Returns:
         A volume with data of its own, float32, with slope and intercept applied.
 
+    Warns: a file does not say how its axes lie in space.
+
     Raises:
         InputError: the source cannot be read, its checksum differs, it is too large
             for the memory, is not one real 3-D volume with an invertible affine, holds
-            NaN or infinity, or is constant.
+            NaN or infinity, is constant, has an axis of one voxel, or is a file with
+            a mask.
     """
     opened = _open(source)
+    if min(opened.geometry.shape) < 2:
+        raise InputError(
+            f"{opened.name}: is one voxel thick, shape {opened.geometry.shape}: give a "
+            "volume, not a slice"
+        )
     # What overflows is reported as infinity.
     with memory_for(opened.name), np.errstate(over="ignore"):
         values, dtype = _values(opened), np.dtype(np.float32)
@@ -76,6 +90,19 @@ def read_image(source: ImageSource) -> Volume:
         raise InputError(
             f"{opened.name}: constant, every voxel is {low:g}: check that the scan "
             f"was written completely"
+        )
+    if opened.is_file and not ((data > low) & (data < high)).any():
+        raise InputError(
+            f"{opened.name}: holds two values alone, {low:g} and {high:g}, as a mask "
+            "does: give the scan itself"
+        )
+    if not opened.is_oriented:
+        warnings.warn(
+            f"{opened.name}: its header does not say how the head lies (NIfTI: "
+            f"sform_code and qform_code are 0): {opened.geometry.orientation} is "
+            "taken, and left and right may be swapped: convert the DICOM files again "
+            "with dcm2niix, or correct the header",
+            stacklevel=2,
         )
     return Volume(data, opened.geometry.affine, opened.name, opened.header)
 
@@ -160,16 +187,20 @@ def is_synthetic(source: ImageSource) -> bool:
 def _open(source: ImageSource) -> _Opened:
     """Open any kind of source and check its grid and its type of value."""
     values: Any
-    name = source_name(source)
+    name, is_file, oriented = source_name(source), False, True
     if isinstance(source, tuple) and len(source) == 2:
         values, affine = np.asarray(source[0]), source[1]
         header, read = None, values.view
     elif isinstance(source, SpatialImage):
         values, affine, header = source.dataobj, source.affine, source.header
         read = partial(_read_lazily, source, name)
+        is_file = bool(source.get_filename())
+        if is_file and isinstance(header, nib.Nifti1Header):
+            oriented = is_oriented(header)
     elif isinstance(source, str | os.PathLike):
         values = open_image(Path(source))
         affine, header, read = values.affine, values.header, values.read
+        is_file, oriented = True, values.is_oriented
     elif isinstance(source, np.ndarray):
         raise InputError(
             "an array alone does not say how large its voxels are and where they lie: "
@@ -192,7 +223,8 @@ def _open(source: ImageSource) -> _Opened:
     else:
         matrix = _placed(affine, 1, name)
         inherited = new_header(matrix)
-    return _Opened(name, read, values.dtype, Geometry(shape, matrix), inherited)
+    geometry = Geometry(shape, matrix)
+    return _Opened(name, read, values.dtype, geometry, inherited, is_file, oriented)
 
 
 def _values(opened: _Opened) -> np.ndarray:
