@@ -185,11 +185,22 @@ def test_resampled_labels_equal_the_largest_of_all_one_hot_maps():
 
 
 def test_no_label_grows_at_the_cost_of_one_with_another_number():
-    # Of 61 voxels, as of 256, every other one of 1.5 mm lies halfway between two.
-    labels = np.random.default_rng(0).choice([2, 24, 42], size=(61, 61, 61))
-    coarse = conform(Volume(labels, np.eye(4)), spacing_mm=(1.5, 1.5, 1.5), labels=True)
+    labels = np.random.default_rng(0).choice([2, 24, 42], size=(80, 80, 80))
+    # Each voxel of 2 mm lies between eight.
+    coarse = conform(Volume(labels, np.eye(4)), spacing_mm=(2, 2, 2), labels=True)
     shares = [(coarse.data == value).mean() for value in (2, 24, 42)]
     assert shares == pytest.approx([1 / 3] * 3, abs=0.01)
+
+
+@pytest.mark.parametrize("size", [60, 61, 256, 257])
+def test_no_voxel_lies_halfway_between_two_where_a_step_more_helps(size):
+    line = np.arange(size)[:, None, None]
+    coarse = conform(Volume(line, np.eye(4)), spacing_mm=(1.5, 1, 1), labels=True)
+    centres = coarse.affine[0, 3] + 1.5 * np.arange(len(coarse.data))
+    assert np.isin(centres % 1, (0.25, 0.75)).all()
+    nearest = np.clip(centres.round(), 0, size - 1)
+    np.testing.assert_array_equal(coarse.data[:, 0, 0], nearest)
+    assert len(coarse.data) - size / 1.5 < 2
 
 
 def test_how_a_map_is_stored_does_not_decide_ties_between_labels():

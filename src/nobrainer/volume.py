@@ -16,6 +16,8 @@ _ROUNDING_VOXELS = 0.01
 _SAME_SPACING = 0.01
 _FWHM_PER_SIGMA = np.sqrt(8 * np.log(2))
 _PLANES = 16
+_PATTERN = 64
+"""Voxels that show how a grid lies to another one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +85,9 @@ def conform(
     Axes are permuted and flipped to the closest orientation, never rotated: an
     oblique scan stays oblique, a sheared one stays sheared, and its values stay
     bit-equal. Spacing is the length of a step along an axis. Only axes whose spacing
-    differs by more than 1 % are resampled, about the same centre, onto
-    the smallest grid that covers the field of view. Images are interpolated
+    differs by more than 1 % are resampled, about the same centre, onto the smallest
+    grid that covers the field of view, or one step more along an axis where voxels
+    would else lie halfway between two of the scan. Images are interpolated
     linearly, after a Gaussian that matches the point spread of the coarser grid
     where it is more than 1.5 times coarser; labels go to the class with the
     largest linear weight, and ties are drawn, alike in every call. The half voxel
@@ -108,7 +111,7 @@ def conform(
     """
     oriented = _oriented(volume.geometry, orientation)
     target = conformed_geometry(volume.geometry, orientation, spacing_mm)
-    data = _regrid(volume.data, volume.geometry, oriented, labels=labels, fill=0)
+    data = _regrid(volume.data, volume.geometry, oriented, labels=labels)
     if spacing_mm is not None:
         factors = _coarsening(oriented.spacing_mm, spacing_mm)
         for axis in np.flatnonzero(factors > 1.5) if not labels else ():
@@ -116,7 +119,7 @@ def conform(
             data = ndimage.gaussian_filter1d(
                 data.astype(np.float32, copy=False), sigma, axis, mode="nearest"
             )
-        data = _regrid(data, oriented, target, labels=labels, fill=0)
+        data = _regrid(data, oriented, target, labels=labels)
     return replace(volume, data=data, affine=target.affine)
 
 
@@ -203,9 +206,18 @@ def _coarsening(present_mm: Sequence[float], wanted_mm: Sequence[float]) -> np.n
 
 
 def _respaced(geometry: Geometry, factors: np.ndarray) -> Geometry:
-    """The grid with spacing times `factors`, same centre, field of view covered."""
+    """The grid with spacing times `factors`, same centre, field of view covered.
+
+    An axis gets one more step where that keeps voxels from lying halfway between two of
+    the present ones, which would decide nothing between their labels.
+    """
     present = np.array(geometry.shape)
     shape = np.maximum(np.ceil(present / factors - _ROUNDING_VOXELS), 1)
+    for axis, (size, factor) in enumerate(zip(present, factors, strict=True)):
+        if _halves(size, shape[axis], factor) and not _halves(
+            size, shape[axis] + 1, factor
+        ):
+            shape[axis] += 1
     change = np.diag([*factors, 1.0])
     change[:3, 3] = ((present - 1) - factors * (shape - 1)) / 2
     # Python's integers hold any size, also what a wrong unit of length asks for.
@@ -213,10 +225,32 @@ def _respaced(geometry: Geometry, factors: np.ndarray) -> Geometry:
     return Geometry((i, j, k), geometry.affine @ change)
 
 
+def _halves(present: int, size: float, factor: float) -> bool:
+    """Whether some of `size` voxels about the same centre lie halfway between others.
+
+    Args:
+        present: number of the others, whose spacing is 1.
+        size: number of the voxels.
+        factor: their spacing.
+    """
+    # The pattern repeats, and a wrong unit of length asks for any number of voxels.
+    first = np.arange(min(size, _PATTERN))
+    positions = ((present - 1) - factor * (size - 1)) / 2 + factor * first
+    return bool((np.abs(positions % 1 - 0.5) < _ROUNDING_VOXELS).any())
+
+
 def _regrid(
-    data: np.ndarray, source: Geometry, target: Geometry, *, labels: bool, fill: float
+    data: np.ndarray,
+    source: Geometry,
+    target: Geometry,
+    *,
+    labels: bool,
+    fill: float | None = None,
 ) -> np.ndarray:
-    """Values of `data`, which lie on `source`, at the voxel centres of `target`."""
+    """Values of `data`, which lie on `source`, at the voxel centres of `target`.
+
+    Beyond the field of view is `fill`; None takes the outermost values.
+    """
     steps = np.linalg.inv(source.affine) @ target.affine
     axes = np.abs(steps[:3, :3]).argmax(axis=0)
     stray = np.abs(steps[:3, :3])
@@ -244,7 +278,7 @@ def _regrid(
     else:
         result = _interpolate(data.astype(np.float32, copy=False), positions)
     for axis, beyond in enumerate(outside):
-        if beyond.any():
+        if fill is not None and beyond.any():
             np.moveaxis(result, axis, 0)[beyond] = fill
     return np.ascontiguousarray(result)
 
@@ -296,7 +330,7 @@ def _interpolate_planes(
 def _vote(labels: np.ndarray, positions: Sequence[np.ndarray]) -> np.ndarray:
     """Label with the largest linear weight at a grid of voxel positions.
 
-    Ties are common: every other voxel of 1.5 mm lies halfway between voxels of 1 mm.
+    Ties are common: each voxel of 2 mm may lie between eight voxels of 1 mm.
     They are drawn, so that no label grows at the cost of one with another number.
 
     One label at a time, each within its own bounding box: memory does not grow

@@ -328,7 +328,7 @@ def test_what_is_no_dataset_is_refused(fitted, pairs):
     ):
         with pytest.raises(InputError, match=f"^{name} must be a Dataset, got list: m"):
             use(pairs[:1])
-        with pytest.raises(InputError, match=r"DataLoader: nobrainer\.training\.fit"):
+        with pytest.raises(InputError, match=r"Loader: nobrainer\.training\.fit"):
             use(train.dataloader)
 
 
