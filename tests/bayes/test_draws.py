@@ -172,12 +172,12 @@ def test_a_plain_convolution_keeps_its_options_in_a_draw(args):
 )
 def test_pairs_of_voxels_are_what_each_would_be(monkeypatch, args, side, makes_pairs):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    conv = nn.Conv3d(4, 6, **args).requires_grad_(False)
+    conv = nn.Conv3d(4, 8, **args).requires_grad_(False)
     drawn = realise(conv, 0)
     x = torch.rand(2, 4, 7, 9, side)
     with _Channels() as channels:
         found = drawn(x)
-    assert channels.made == [12 if makes_pairs else 6]
+    assert channels.made == [16 if makes_pairs else 8]
     torch.testing.assert_close(found, conv(x), rtol=1e-5, atol=1e-5)
     assert found.is_contiguous(memory_format=torch.channels_last_3d)
 

@@ -30,10 +30,11 @@ def make_optimizer(
             `differentiable` is followed, even where the fused kernel would be faster.
 
     Raises:
-        InputError: the learning rate is not positive, or the optimiser does not take
-            the arguments, or needs a closure.
+        InputError: the learning rate is negative or no number, or the optimiser does not
+            take the arguments, or needs a closure.
     """
-    if "lr" in opt_args:
+    # A rate of 0 leaves the weights, and moves batch norm alone.
+    if opt_args.get("lr", 0) != 0:
         check_positive("lr", opt_args["lr"])
     chosen = {"fused", "foreach", "differentiable"} & opt_args.keys()
     fused = {"fused": True} if kind in FUSED and not chosen else {}
