@@ -65,7 +65,7 @@ def test_vector_scaling_prints_a_weight_for_each_class(
         ("train.csv", (), "the model was trained on it"),
         ("held-out.csv", ("--coverage", 0.9), "need at least 9 labelled subjects"),
         ("held-out.csv", ("--intensity-weight", 0.5), "needs two structures or more"),
-        ("none.csv", (), "none.csv: cannot be read"),
+        ("none.csv", (), "none.csv: no such file"),
     ],
 )
 def test_what_cannot_be_calibrated_on_leaves_no_model(

@@ -111,7 +111,7 @@ def test_a_finished_training_that_is_resumed_keeps_its_model(
         (("--relabel", "7-class"), "did you mean '6-class'"),
         (("--relabel", "aseg", "--n-classes", "3"), "aseg: has 46 classes with"),
         (("--relabel", "aseg", "--n-classes", "2"), "relabel: has 46 classes with"),
-        (("--data", "missing.csv"), "missing.csv: cannot be read"),
+        (("--data", "missing.csv"), "missing.csv: no such file"),
     ],
 )
 def test_bad_options_are_one_line(

@@ -52,8 +52,8 @@ class DrawnConv3d(nn.Conv3d):
         size = self.kernel_size[2]
         voxels = x.shape[-1] + 2 * padding[2] - size + 1
         return (
-            # Fewer channels take another of oneDNN's kernels, whose sums have other last
-            # digits: then windows of even and of odd sides would disagree.
+            # Fewer channels take another of oneDNN's kernels, whose sums have other
+            # last digits: windows of even and of odd sides would disagree.
             2 * self.out_channels == _LANES
             # With one channel, writing the result takes most of the time.
             and self.in_channels > 1

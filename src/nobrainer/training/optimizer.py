@@ -30,8 +30,8 @@ def make_optimizer(
             `differentiable` is followed, even where the fused kernel would be faster.
 
     Raises:
-        InputError: the learning rate is negative or no number, or the optimiser does not
-            take the arguments, or needs a closure.
+        InputError: the learning rate is negative or no number, or the optimiser does
+            not take the arguments, or needs a closure.
     """
     # A rate of 0 leaves the weights, and moves batch norm alone.
     if opt_args.get("lr", 0) != 0:
