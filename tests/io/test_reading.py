@@ -77,6 +77,7 @@ def test_a_mask_and_a_slice_are_no_scan(tmp_path):
     io.read_image((mask, LAS))
     mask[0, 0, 1] = 2
     io.read_image(save(tmp_path / "three.nii", mask))
+    io.read_image((counting((8, 1, 9)), LAS))
     message = error_of(io.read_image, save(tmp_path / "slice.nii", counting((8, 1, 9))))
     assert "is one voxel thick, shape (8, 1, 9): give a volume" in message
 

@@ -150,7 +150,7 @@ def test_other_scans_are_refused(study, table, tmp_path):
         ({"max_experiments": 0}, "max_experiments must be a whole number >= 1"),
         ({"memory_gb": -1}, "memory_gb must be a number > 0"),
         ({"storage": "nonsense"}, "must be a database's URL"),
-        ({"data": "nowhere.csv"}, "nowhere.csv: cannot be read"),
+        ({"data": "nowhere.csv"}, "nowhere.csv: no such file"),
     ],
 )
 def test_bad_arguments_leave_nothing_behind(tmp_path, table, changed, words):

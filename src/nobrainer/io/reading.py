@@ -69,11 +69,10 @@ def read_image(source: ImageSource) -> Volume:
     Raises:
         InputError: the source cannot be read, its checksum differs, it is too large
             for the memory, is not one real 3-D volume with an invertible affine, holds
-            NaN or infinity, is constant, has an axis of one voxel, or is a file with
-            a mask.
+            NaN or infinity, is constant, or is a file with a mask or a single slice.
     """
     opened = _open(source)
-    if min(opened.geometry.shape) < 2:
+    if opened.is_file and min(opened.geometry.shape) < 2:
         raise InputError(
             f"{opened.name}: is one voxel thick, shape {opened.geometry.shape}: give a "
             "volume, not a slice"

@@ -54,7 +54,7 @@ class Dataset(Plan):
     >>> label = (np.arange(64).reshape(4, 4, 4) // 32, np.eye(4))
     >>> dataset = Dataset.from_files([(scan, label)], block_shape=(2, 2, 2))
     >>> dataset.binarize().batch(8).patches(per_volume=16)
-    Dataset(1 scans, 2 classes, batches of 8 patches of 2 x 2 x 2 voxels)
+    Dataset(1 scan, 2 classes, batches of 8 patches of 2 x 2 x 2 voxels)
     """
 
     @classmethod
