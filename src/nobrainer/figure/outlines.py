@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
+from nobrainer.data.freesurfer import OUTER_FLUID
 from nobrainer.data.labels import LabelTable
 
 _TRUTH_COLOUR = "white"
@@ -44,8 +45,9 @@ def draw_outlines(
                 _contour(axis, section == index, _TRUTH_COLOUR, 3.0)
         section = cut(predicted, normal, at).T
         classes, counts = np.unique(section[section > 0], return_counts=True)
-        # Neighbours share a line: that of the smaller one is seen.
-        order = np.argsort(-counts, kind="stable")
+        # Neighbours share a line: that of the smaller one is seen, and of the brain.
+        is_fluid = np.array([table.ids[n] == OUTER_FLUID for n in classes], bool)
+        order = np.lexsort((-counts, ~is_fluid))
         for index, count in zip(classes[order], counts[order], strict=True):
             shown[index] = shown.get(index, 0) + count
             _contour(axis, section == index, table.colors[index], 1.2)
