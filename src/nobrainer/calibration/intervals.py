@@ -59,12 +59,11 @@ def fit_intervals(
     # Where no draw has the structure the spread is 0, and no factor reaches the truth.
     score = np.divide(gap, spread, out=np.full_like(gap, np.inf), where=spread > 0)
     present = (truth > 0) | (mean > 0)
-    numbers = list(range(n_classes)) if sides is None else list(sides)
-    numbers += range(max(numbers) + 1, max(numbers) + 1 + len(totals))
-    factors = []
-    for n in range(1, len(numbers)):
-        alike = np.flatnonzero(np.array(numbers) == numbers[n])
-        factors.append(_quantile(score[:, alike], present[:, alike], coverage))
+    numbers = np.arange(n_classes) if sides is None else np.array(sides)
+    # Each whole has a number of its own.
+    numbers = np.append(numbers, numbers.max() + 1 + np.arange(len(totals)))
+    alike = [numbers == number for number in numbers[1:]]
+    factors = [_quantile(score[:, of], present[:, of], coverage) for of in alike]
     counts = present[:, 1:n_classes].sum(0)
     if not (counts >= _subjects_needed(coverage)).any():
         raise _too_few(coverage, int(counts.max(initial=0)), "have any one structure")
