@@ -18,6 +18,7 @@ from nobrainer.data.preprocess import (
 )
 from nobrainer.errors import UnusualScanWarning
 from nobrainer.inference.finer import FinerGrid
+from nobrainer.inference.intensities import Likelihood
 from nobrainer.inference.predict import TileResult
 from nobrainer.inference.predictor import Predictor
 from nobrainer.io import ImageSource, read_image, source_name, to_nibabel
@@ -89,17 +90,7 @@ def predict_scan(
     """
     members = Compartments.require(labels).tissues if tissues else {}
     volume = read_image(source)
-    # A scan's own voxels are of use to its intensities alone.
-    if predictor.evidence is None:
-        scan = own = preprocess_image(volume, learned.recipe.preprocess)
-    else:
-        scan, own = preprocess_finely(volume, learned.recipe.preprocess)
-    background = background_value(scan.data)
-    with kept_memory():
-        seen = predictor.look_at(scan.data, background)
-    finer = None
-    if seen is not None and own is not scan:
-        finer = FinerGrid(seen, predictor.scaling, scan, own)
+    scan, background, seen, finer = _look_at(learned, predictor, volume)
     kinds: tuple[str, ...] = MAPS
     if label_only:
         kinds = ("label",)
@@ -147,6 +138,27 @@ def predict_scan(
         appearance=appearance,
         flags=flags,
     )
+
+
+def _look_at(
+    learned: Learned, predictor: Predictor, volume: Volume
+) -> tuple[Volume, float, Likelihood | None, FinerGrid | None]:
+    """Preprocess a scan, and see what its own intensities say where they count.
+
+    Returns: the scan on the working grid; the value of its background; what its
+    intensities say; the grid of its own voxels, which are of use to them alone.
+    """
+    if predictor.evidence is None:
+        scan = own = preprocess_image(volume, learned.recipe.preprocess)
+    else:
+        scan, own = preprocess_finely(volume, learned.recipe.preprocess)
+    background = background_value(scan.data)
+    with kept_memory():
+        seen = predictor.look_at(scan.data, background)
+    finer = None
+    if seen is not None and own is not scan:
+        finer = FinerGrid(seen, predictor.scaling, scan, own)
+    return scan, background, seen, finer
 
 
 class _Maps:
