@@ -13,6 +13,8 @@ from nobrainer.volume import Geometry
 
 AXES = ("x", "y", "z")
 """Names of the axes, in the order of a NIfTI file."""
+_FEW_VALUES = 4
+"""Most different values of eight voxels that are taken for labels."""
 
 
 def most_levels(shape: Shape3) -> int:
@@ -33,11 +35,13 @@ def shape_at(shape: Shape3, level: int) -> Shape3:
 
 
 def halve(values: np.ndarray) -> np.ndarray:
-    """The next level: the lower median of each 2 x 2 x 2 voxels.
+    """The next level: each 2 x 2 x 2 voxels become one, which has one of their values.
 
-    It is one of their values: labels stay labels, and where two of them meet, the
-    majority wins. An axis with a single voxel stays as it is; beyond the last voxel of
-    an odd axis the last one counts twice.
+    It is the most frequent one where there are four different ones or fewer, as in
+    label maps, else one of the two in the middle. Ties are drawn, alike in every call,
+    so that no label grows at the cost of one with another number. An axis with a single
+    voxel stays as it is; beyond the last voxel of an odd axis the last one counts
+    twice.
 
     Args:
         values: the values of a level, (I, J, K).
@@ -47,8 +51,29 @@ def halve(values: np.ndarray) -> np.ndarray:
     padded = np.pad(values, odd, mode="edge")
     starts = product(*map(range, steps))
     parts = [padded[tuple(map(slice, start, [None] * 3, steps))] for start in starts]
-    middle = (len(parts) - 1) // 2
-    return np.partition(np.stack(parts), middle, axis=0)[middle]
+    ordered = np.sort(np.stack(parts), axis=0)
+    draw = np.random.default_rng(0).random(ordered.shape[1:], dtype=np.float32)
+    n = len(ordered)
+    halved = np.where(draw < 0.5, ordered[(n - 1) // 2], ordered[n // 2])
+    n_different = 1 + np.count_nonzero(ordered[1:] != ordered[:-1], axis=0)
+    few = np.nonzero((n_different > 1) & (n_different <= _FEW_VALUES))
+    i, j, k = few
+    halved[few] = _most_frequent(ordered[:, i, j, k], draw[few])
+    return halved
+
+
+def _most_frequent(values: np.ndarray, draw: np.ndarray) -> np.ndarray:
+    """The most frequent value of each column of values (n, m).
+
+    Args:
+        values: the values.
+        draw: numbers from 0 to 1, (m,), which choose where several are as frequent.
+    """
+    times = (values[:, None] == values).sum(0)
+    is_frequent = times == times.max(0)
+    chosen = np.floor(draw * is_frequent.sum(0))
+    row = (is_frequent.cumsum(0) > chosen).argmax(0)
+    return values[row, np.arange(len(draw))]
 
 
 def coarsen(header: nib.Nifti1Header, shape: Shape3, level: int) -> None:

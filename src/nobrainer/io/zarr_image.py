@@ -140,9 +140,9 @@ def nifti_to_zarr(
 ) -> Path:
     """Write a scan or label map as a Zarr group, from which windows can be read.
 
-    Each voxel of a coarser level takes the lower median of 2 x 2 x 2 voxels, which is
-    one of their values: a label stays a label, and where two labels meet the majority
-    wins.
+    Each voxel of a coarser level takes one of the values of 2 x 2 x 2 voxels: the most
+    frequent one where they have four or fewer, as labels do, else one of the two in the
+    middle. Ties are drawn, alike in every call.
 
     Args:
         nii: path of a .nii, .nii.gz, .mgz or .mgh file with one volume.
