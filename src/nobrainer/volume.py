@@ -274,7 +274,13 @@ def _regrid(
     if all((position % 1 == 0).all() for position in positions):
         result = _interpolate(data, positions)
     elif labels:
-        result = _vote(data, positions)
+        # In the order of the source, so that ties are drawn alike for every order of
+        # the target's axes.
+        order = np.argsort(axes)
+        turns = [slice(None, None, -1 if p[-1] < p[0] else 1) for p in positions]
+        rising = [positions[column][turns[column]] for column in order]
+        voted = _vote(data.transpose(order), rising)
+        result = voted.transpose(axes)[tuple(turns)]
     else:
         result = _interpolate(data.astype(np.float32, copy=False), positions)
     for axis, beyond in enumerate(outside):
