@@ -44,6 +44,27 @@ def test_probabilities_keep_their_fourth_axis():
     np.testing.assert_allclose(image.affine, LAS)
 
 
+def test_rounded_images_stay_within_half_a_step_and_make_small_files(tmp_path):
+    # As the entropy of a head: a thousandth of a nat and less, but for boundaries.
+    exponents = np.random.default_rng(0).normal(-3, 1, (40, 40, 40))
+    values = np.minimum(10**exponents, np.log(2)).astype(np.float32)
+    values[:20] = 0
+    image, step = nib.Nifti1Image(values, LAS), 2.0**-14
+    rounded = io.in_steps(image, step)
+    found = np.asarray(rounded.dataobj)
+    assert found.dtype == np.float32 and np.array_equal(image.dataobj, values)
+    assert np.abs(found - values).max() <= step / 2
+    assert not found[:20].any() and found.max() == np.float32(np.log(2))
+    is_greatest = values == values.max()
+    assert np.array_equal(found[~is_greatest] % step, np.zeros((~is_greatest).sum()))
+    np.testing.assert_array_equal(rounded.affine, LAS)
+    sizes = [
+        io.write(one, tmp_path / name).stat().st_size
+        for one, name in ((image, "a.nii.gz"), (rounded, "b.nii.gz"))
+    ]
+    assert sizes[1] < sizes[0] / 2
+
+
 def test_results_of_another_shape_or_with_negative_labels_are_refused():
     data, like = labelled()
     assert "not on the grid" in error_of(io.to_nibabel, data[1:], like)

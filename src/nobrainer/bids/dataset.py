@@ -37,12 +37,12 @@ Made by `nobrainer bids`, version {version}, with the model {model}
 For each scan, `anat/` has the label map (`_dseg`, its values in the table beside it),
 the mask of the brain where the model knows the brain, maps of the uncertainty
 (`_entropy` of the mean class probabilities in nats, `_variance` of the probabilities
-across draws), the volumes of the structures with error bars
-(`_desc-volumetric_morph.tsv`, after the draft of BIDS extension 11), these volumes in
-each draw (`_draws.tsv`, mm^3, by which sessions are compared) and what is said of the
-quality (`_quality.json`). The suffixes entropy, variance, morph, draws and quality are
-not of the standard; `.bidsignore` lists them. `sub-*.html` are pages to look at;
-`group*` are the tables and the page of all scans. Not a medical device.
+across draws; rounded to multiples of 2^-14 and 2^-24), the volumes of the structures
+with error bars (`_desc-volumetric_morph.tsv`, after the draft of BIDS extension 11),
+these volumes in each draw (`_draws.tsv`, mm^3, by which sessions are compared) and what
+is said of the quality (`_quality.json`). The suffixes entropy, variance, morph, draws
+and quality are not of the standard; `.bidsignore` lists them. `sub-*.html` are pages to
+look at; `group*` are the tables and the page of all scans. Not a medical device.
 """
 
 

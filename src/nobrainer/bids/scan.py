@@ -23,6 +23,9 @@ from nobrainer.processing.guard import Batch
 from nobrainer.provenance import Method
 from nobrainer.results import Results, Work
 
+_MAPS = ("entropy", "variance")
+"""Maps of the uncertainty that are written."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -184,7 +187,7 @@ def _files(
     """All files that are written for a scan alone."""
     kinds = [
         *(names.labels(end) for end in (".nii.gz", ".json", ".tsv")),
-        *(names.uncertainty(kind) for kind in ("entropy", "variance")),
+        *(names.uncertainty(kind) for kind in _MAPS),
         *(names.morphometry(end) for end in (".tsv", ".json")),
         *(names.draws, names.quality),
         *(names.figure(what) for what in ("dseg.png", "report.html")),
@@ -219,17 +222,16 @@ class _Writer:
     def write_images(self) -> None:
         """Write the maps, each with its sidecar where the standard wants one."""
         names, prediction = self._names, self._prediction
-        images = {
-            names.labels(): prediction.label,
-            names.uncertainty("entropy"): prediction.entropy,
-            names.uncertainty("variance"): prediction.variance,
-        }
+        maps = prediction.to_files()
+        images = {names.labels(): maps["label"]}
+        for kind in _MAPS:
+            images[names.uncertainty(kind)] = maps[kind]
         texts = {names.labels(".json"): sidecars.of_labels(self._origin)}
         if self._has_brain:
             images[names.mask()] = prediction.brain_mask
             texts[names.mask(".json")] = sidecars.of_mask(self._origin)
-        for label, image in prediction.tissue_probabilities.items():
-            images[names.tissue(label)] = image
+        for label in prediction.tissue_probabilities:
+            images[names.tissue(label)] = maps[label]
             texts[names.tissue(label, ".json")] = sidecars.of_tissue(
                 self._origin, label
             )

@@ -79,7 +79,10 @@ def of_tissue(source: str, label: str) -> str:
     Args:
         label: "GM", "WM" or "CSF".
     """
-    return _sidecar(source, f"Mean probability of {label} over the draws.")
+    return _sidecar(
+        source,
+        f"Mean probability of {label} over the draws, rounded to a multiple of 2^-14.",
+    )
 
 
 def classes_table(labels: LabelTable) -> str:

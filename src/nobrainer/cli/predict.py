@@ -19,7 +19,7 @@ from nobrainer.cli.options import (
     find_draws,
     gather,
 )
-from nobrainer.cli.outputs import MAPS, echo, map_paths, to_json
+from nobrainer.cli.outputs import echo, map_paths, to_json
 from nobrainer.cli.scans import each_scan, end, name_scans, new_batch, tell_skipped
 from nobrainer.io import write_text
 from nobrainer.processing.progress import ProgressBar
@@ -154,11 +154,12 @@ def predict(
     STEM is the file's name without suffix, after the subject and the session where
     only the folders name them. For each scan DIR gets STEM_label.nii.gz (most
     frequent class of the draws), STEM_variance.nii.gz (of the class probabilities
-    across draws) and STEM_entropy.nii.gz (of the mean probabilities, in nats); the
-    volumes of the structures with their error bars in STEM_structures.tsv, whose
-    columns structures.json explains; and what each value of the label map means in
-    STEM_label.tsv. The paths of each scan's files are printed. provenance.json and
-    the folder provenance say which model made them, and how.
+    across draws) and STEM_entropy.nii.gz (of the mean probabilities, in nats), both
+    rounded, to multiples of 2^-24 and 2^-14; the volumes of the structures with their
+    error bars in STEM_structures.tsv, whose columns structures.json explains; and what
+    each value of the label map means in STEM_label.tsv. The paths of each scan's files
+    are printed. provenance.json and the folder provenance say which model made them,
+    and how.
 
     Scans that are done are not done again, so that after an interruption the same
     command goes on. Results of another model, seed or number of draws are not mixed
@@ -270,11 +271,10 @@ class _Writer:
     ) -> dict[str, nib.Nifti1Image]:
         """The maps of a prediction, or of its label map alone, by what they show."""
         if isinstance(result, nb.Prediction):
-            label = result.label
-            images = {name: getattr(result, name) for name in MAPS}
-            images |= result.tissue_probabilities
+            images = result.to_files()
         else:
-            label, images = result, {"label": result}
+            images = {"label": result}
+        label = images["label"]
         if self._extras.brain_mask:
             images["brain_mask"] = nb.tissues.brain_mask(label, self._labels)
         if self._extras.tissues:

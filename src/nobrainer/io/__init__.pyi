@@ -6,6 +6,7 @@ from .reading import read_image as read_image
 from .reading import read_labels as read_labels
 from .reading import source_name as source_name
 from .windows import open_windows as open_windows
+from .writing import in_steps as in_steps
 from .writing import to_nibabel as to_nibabel
 from .writing import write as write
 from .writing import write_bytes as write_bytes

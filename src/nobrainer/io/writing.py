@@ -60,6 +60,26 @@ def to_nibabel(data: np.ndarray, like: Volume, *, copy: bool = True) -> nib.Nift
     return nib.Nifti1Image(stored, header.get_best_affine(), header)
 
 
+def in_steps(image: nib.Nifti1Image, step: float) -> nib.Nifti1Image:
+    """Round an image of real numbers, so that its file takes less room.
+
+    Args:
+        image: the image, with values that need no scaling.
+        step: a power of 2, at least 2**-24 of the largest value. The low bits of
+            float32 numbers that are multiples of it are 0, and compress to nothing.
+
+    Returns:
+        An image whose values differ by at most half a step: the nearest multiples of
+        the step, but none above the largest value there was.
+    """
+    values = np.asanyarray(image.dataobj)
+    rounded = values / step
+    np.rint(rounded, out=rounded)
+    rounded *= step
+    np.minimum(rounded, values.max(), out=rounded)
+    return nib.Nifti1Image(rounded, image.affine, image.header)
+
+
 def write(
     image: nib.Nifti1Image, path: str | os.PathLike[str], *, overwrite: bool = False
 ) -> Path:

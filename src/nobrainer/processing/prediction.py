@@ -14,7 +14,7 @@ from nobrainer.changes import Change, compare_draws
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.targets import make_targets
 from nobrainer.errors import InputError
-from nobrainer.io import ImageSource, read_labels, to_nibabel
+from nobrainer.io import ImageSource, in_steps, read_labels, to_nibabel
 from nobrainer.recipe import DataConfig
 from nobrainer.regions import Region, find_regions
 from nobrainer.structures import Part, Structure
@@ -22,6 +22,10 @@ from nobrainer.tissues import Compartments, brain_mask, tissue_map
 
 if TYPE_CHECKING:
     from nobrainer.figure import Picture
+
+_STEPS = {"variance": 2.0**-24, "entropy": 2.0**-14}
+"""Steps of the maps in files: far below what other draws would change."""
+_PROBABILITY_STEP = 2.0**-14
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -92,6 +96,21 @@ class Prediction:
 
     def __len__(self) -> int:
         return 3
+
+    def to_files(self) -> dict[str, nib.Nifti1Image]:
+        """The maps that files hold, by name: label, variance, entropy and the tissues.
+
+        All but the label are rounded to multiples of 2**-24 (the variance) or 2**-14
+        (the others). Else digits of voxels that are nearly certain fill the files.
+        """
+        rounded = {
+            name: in_steps(getattr(self, name), step) for name, step in _STEPS.items()
+        }
+        tissues = {
+            name: in_steps(image, _PROBABILITY_STEP)
+            for name, image in self.tissue_probabilities.items()
+        }
+        return {"label": self.label} | rounded | tissues
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
