@@ -64,7 +64,8 @@ OF_STRUCTURES = {
     "volume_mm3": Metric(
         "volume",
         unit="mm³",
-        definition="Mean volume over draws of the network.",
+        definition="Mean volume over draws of the network, counted on the model's own "
+        "grid: the voxels of the label map can add up to a little more or less.",
     ),
     "volume_true_mm3": Metric(
         "true volume",
