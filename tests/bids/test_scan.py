@@ -93,6 +93,15 @@ def test_a_scan_that_another_process_has_is_running_and_is_no_failure(
     assert (story["name"], story["state"]) == (name, "running")
 
 
+def test_a_scan_with_more_than_is_asked_for_is_done(
+    derivative: Path, data: Path, bids_model: Path
+) -> None:
+    before = contents(derivative)
+    result = run_bids(data, derivative, bids_model, "--suffix", "T1w", "T2w")
+    assert result.exit_code == 0 and "3 of them before" in result.stdout
+    assert contents(derivative) == before
+
+
 def test_a_t2w_lies_in_its_own_space(derivative: Path) -> None:
     names = {path.name for path in (derivative / "sub-02" / "anat").iterdir()}
     assert "sub-02_space-T2w_seg-aseg_dseg.nii.gz" in names

@@ -96,11 +96,19 @@ def test_brain_mask_and_tissues_are_written_on_request(tmp_path: Path) -> None:
         written = labels_of(out / f"a_{name}.nii.gz")
         # Files hold multiples of 2**-14.
         np.testing.assert_allclose(written, np.asarray(image.dataobj), atol=2**-15)
+    # A scan with more than is asked for is done, and stays so with all that it has.
+    for fewer in ((), ("--brain-mask",), ("--brain-mask", "--tissues")):
+        done = nobrainer_(*args, *fewer)
+        assert done.exit_code == 0 and "1 of 1 scans were done" in done.stderr
+    # What another seed has made is not left beside the new maps.
+    assert nobrainer_(*args, "--seed", 7, "--brain-mask", "--overwrite").exit_code == 0
+    now = {path.name for path in out.iterdir() if path.is_file()}
+    assert now == usual | {"a_brainmask.nii.gz"}
+
     rows = rows_of(out / "a_structures.tsv")
     assert [row["name"] for row in rows[-2:]] == ["brain", "intracranial"]
-    assert float(rows[-2]["volume_mm3"]) == pytest.approx(
-        prediction.totals[0].volume_mm3
-    )
+    brain = model.predict(scan, n_samples=2, seed=7, verbose=False).totals[0]
+    assert float(rows[-2]["volume_mm3"]) == pytest.approx(brain.volume_mm3)
 
     fast = ("--n-samples", 0, "--brain-mask", "--tissues")
     alone = ("predict", scan, "--model", folder, "--output-dir", tmp_path / "b", *fast)

@@ -176,6 +176,23 @@ def test_after_kill_9_the_same_command_ends_as_if_undisturbed(
     assert not [p for p in out.rglob(".*") if p.is_file()]
 
 
+def test_only_files_inside_the_folder_are_removed(
+    two_models: Path, whole: dict[str, Path], tmp_path: Path
+) -> None:
+    method = Method.from_json((whole["predict"] / "provenance.json").read_text())
+    out, other, stale = tmp_path / "out", tmp_path / "other", tmp_path / "out" / "old"
+    results = Results(out, method, "cpu", overwrite=True)
+    results.open(["a"], [])
+    for path in (other, stale):
+        path.touch()
+    record = Record(method, (), ("old", "../other", str(other)), "cpu", "", "then")
+    results.write_record("a", record)
+    with results.work("a", [scan(two_models, 0)], [out / "new"]):
+        pass
+    assert other.exists() and not stale.exists()
+    assert results.records()["a"].files == ("new",)
+
+
 def test_a_failure_is_on_record_until_the_scan_is_done(
     two_models: Path, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import nibabel as nib
@@ -34,19 +34,25 @@ class Work:
     Args:
         results: the folder of results.
         name: name of the scan.
-        record: what is read and written for the scan.
+        record: what is read and written for the scan, or was by earlier work on it.
         kept: files that are there and whole, which are not written again.
+        stale: files of earlier work that are not written again and are of no use.
 
     Attributes:
         data: what is found about the scan; goes into its record.
     """
 
     def __init__(
-        self, results: "Results", name: str, record: Result, kept: frozenset[Path]
+        self,
+        results: "Results",
+        name: str,
+        record: Result,
+        kept: frozenset[Path],
+        stale: frozenset[Path],
     ) -> None:
         self.data: dict[str, Any] = {}
         self._results, self._name, self._record = results, name, record
-        self._kept = kept
+        self._kept, self._stale = kept, stale
 
     def begin(self) -> None:
         """Record which files are about to be written."""
@@ -67,8 +73,12 @@ class Work:
                 write(content, path, overwrite=True)
 
     def end(self) -> None:
-        """Record that all files are written."""
-        done = replace(self._record, ended=now(), data=self.data)
+        """Record that all files are written, and remove those that are stale."""
+        for path in self._stale:
+            path.unlink(missing_ok=True)
+        stale = set(map(self._results.relative, self._stale))
+        files = tuple(one for one in self._record.files if one not in stale)
+        done = replace(self._record, files=files, ended=now(), data=self.data)
         self._results.write_record(self._name, done)
 
 
@@ -174,6 +184,8 @@ class Results:
     ) -> Result | None:
         """Find the record of a scan that need not be done again.
 
+        It may name files that are not asked for, which another call has written.
+
         Args:
             name: name of the scan.
             inputs: the files that it is made from.
@@ -204,7 +216,7 @@ class Results:
                     f"{self._option}"
                 )
         is_there = all(path.exists() for path in files)
-        is_all = set(record.files) == set(map(self._relative, files))
+        is_all = set(map(self.relative, files)) <= set(record.files)
         return record if is_there and is_all else None
 
     @contextmanager
@@ -229,21 +241,25 @@ class Results:
             mine: set[Path] = set()
             kept: frozenset[Path] = frozenset()
             if earlier is not None:
-                mine = {self.directory / file for file in earlier.files}
+                mine = {
+                    self.directory / one for one in earlier.files if _is_inside(one)
+                }
                 if not earlier.ended:
                     clear(mine)
                 elif self._is_whole(earlier) and not self._overwrite:
                     kept = frozenset(one for one in mine if one.exists())
             foreign = [one for one in files if one not in mine]
             refuse_existing(foreign, overwrite=self._overwrite)
+            # What is not asked for now stays ours: it is kept, or removed at the end.
+            others = sorted(mine.difference(files))
             record = Result(
                 method=self.method,
                 inputs=tuple(InputFile.of(one) for one in inputs),
-                files=tuple(map(self._relative, files)),
+                files=tuple(map(self.relative, (*files, *others))),
                 device=self._device,
                 started=now(),
             )
-            work = Work(self, name, record, kept)
+            work = Work(self, name, record, kept, frozenset(others) - kept)
             yield work
             work.end()
 
@@ -310,7 +326,12 @@ class Results:
         self.write_method()
         self._records.write(name, record)
 
-    def _relative(self, file: Path) -> str:
+    def relative(self, file: Path) -> str:
+        """The path of a file as records have it.
+
+        Args:
+            file: a file in the folder.
+        """
         return file.relative_to(self.directory).as_posix()
 
     def write_method(self) -> None:
@@ -342,6 +363,12 @@ class Results:
             and self._keeps <= record.data.keys()
             and not self._is_other(record)
         )
+
+
+def _is_inside(file: str) -> bool:
+    """Whether a recorded path stays in its folder; such files may be removed."""
+    path = PurePosixPath(file)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def make_method(
