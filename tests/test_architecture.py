@@ -163,7 +163,7 @@ INSIDE = {
     "figure": """
         charts samples
         slices
-        outlines
+        outlines scale
     """,
     "evaluation": """
         compare

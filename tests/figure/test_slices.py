@@ -181,30 +181,33 @@ def test_slices_say_where_they_are_and_which_side_is_which(radiological: bool) -
     assert f"the subject's left is on the {side}" in figure.get_supylabel()
 
 
-def test_colours_of_maps_have_the_same_limits_for_every_scan() -> None:
+def test_bars_say_where_the_colours_of_maps_end() -> None:
     label = block()
     scan = image_of(np.random.default_rng(0).random(label.shape, np.float32))
-    for most in (2e-4, 0.2):
-        faint = image_of(np.full(label.shape, most, np.float32))
-        figure = draw_prediction(
-            scan,
-            image_of(label),
-            faint,
-            faint,
-            mutual_information=faint,
-            labels=LabelTable.generic(3),
-            title="",
-        )
-        norms = [figure.axes[column].images[0].norm for column in (2, 3, 4)]
-        assert [norm.vmin for norm in norms] == [0, 0, 0]
-        tops = [norm.vmax for norm in norms]
-        np.testing.assert_allclose(tops, [0.25, np.log(3), np.log(3)])
-        # Square roots for variance and mutual information, a straight scale else.
-        np.testing.assert_allclose(
-            [norm(most) for norm in norms],
-            [2 * most**0.5, most / np.log(3), (most / np.log(3)) ** 0.5],
-            rtol=1e-6,
-        )
+    maps = [np.full(label.shape, value, np.float32) for value in (3.6e-4, 0.3, 0.004)]
+    maps[1][label == 0] = 0.9
+    variance, entropy, information = map(image_of, maps)
+    table = LabelTable.generic(3)
+    figure = draw_prediction(
+        scan,
+        image_of(label),
+        variance,
+        entropy,
+        mutual_information=information,
+        labels=table,
+        title="",
+    )
+    panels = [figure.axes[10 + column].images[0] for column in (2, 3, 4)]
+    assert [panel.norm.vmin for panel in panels] == [0, 0, 0]
+    # The root of the variance is 0.019; only labelled voxels count.
+    tops = [panel.norm.vmax for panel in panels]
+    np.testing.assert_allclose(tops, [0.02, 0.5, 0.005], rtol=1e-6)
+    np.testing.assert_allclose(panels[0].get_array(), 3.6e-4**0.5, rtol=1e-6)
+    bars = [panel.colorbar for panel in panels]
+    assert [bar.extend for bar in bars] == ["max"] * 3
+    ends = [bar.ax.get_xticklabels()[-1].get_text() for bar in bars]
+    assert ends == ["0.02", "0.5", "0.005"]
+    assert bars[0].ax.get_xlabel() == "standard deviation (of probabilities)"
 
 
 def test_the_truth_lies_beneath_the_prediction() -> None:

@@ -28,8 +28,8 @@ def test_the_page_of_a_scan_has_its_numbers(pages: dict[str, Path]) -> None:
     assert "Flagged" in page.text and "<u>volume is odd" in page.text
     assert [frame["title"] for frame in page.all("iframe")] == [
         "Segmentation",
-        "Entropy (nats, 0 to 1.10)",
-        "Standard deviation of the probabilities (root of the variance, 0 to 0.5)",
+        "Entropy in nats (0 to 1 and more)",
+        "Standard deviation of the probabilities, root of the variance (0 to 0.5)",
     ]
     assert len(page.all("img")) == 2
     for fact in ("bayesian_vnet", "levels = 2", "1 for training", "torch 9.8.7", "41"):

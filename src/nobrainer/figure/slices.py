@@ -7,7 +7,7 @@ from io import BytesIO
 import nibabel as nib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
@@ -15,6 +15,7 @@ from nobrainer.checks import check_count
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
 from nobrainer.figure.outlines import add_legend, cut, draw_outlines
+from nobrainer.figure.scale import last_colour
 from nobrainer.io import ImageSource, read_image, read_labels, to_nibabel
 
 _PLANES = (("sagittal", "x"), ("coronal", "y"), ("axial", "z"))
@@ -45,6 +46,7 @@ class _Column:
     colours: name of the colour map.
     unit: text at the bar of colours.
     norm: how values become shares of the colour map.
+    is_open: whether there may be values beyond the last colour.
     is_scan: whether it shows the scan and not a map of uncertainty.
     """
 
@@ -53,6 +55,7 @@ class _Column:
     colours: str
     unit: str
     norm: Normalize
+    is_open: bool
     is_scan: bool
 
 
@@ -71,10 +74,9 @@ def draw_prediction(
 ) -> Picture:
     """Draw slices of a scan, its segmentation and its uncertainty maps.
 
-    The colours of the maps have fixed limits, so that two scans can be compared:
-    variance 0 to 0.25, entropy and mutual information 0 to ln C nats for C classes.
-    Colours of variance and mutual information follow the square root, because most of
-    their values are small.
+    The variance is shown as its root, the standard deviation. The colours of each map
+    go from 0 to what the 99th centile of the labelled voxels is, rounded up, which the
+    bar of colours says; see `last_colour`. To compare two scans, compare these, too.
 
     Args:
         image: the scan.
@@ -111,7 +113,9 @@ def draw_prediction(
     top = int(max(predicted.max(), 0 if true is None else true.max()))
     table = labels or LabelTable.generic(max(top + 1, 2))
     columns = _scan_columns(scan)
-    columns += _map_columns(variance, entropy, mutual_information, len(table.names))
+    columns += _map_columns(
+        variance, entropy, mutual_information, predicted > 0, len(table.names)
+    )
     reference = predicted if true is None or not true.any() else true
     slices = [
         (normal, at)
@@ -158,7 +162,7 @@ def _scan_columns(scan: np.ndarray) -> list[_Column]:
     low, high = float(min(scan.min(), 0)), float(np.percentile(scan, 99.8))
     greys = Normalize(low, high if high > low else float(scan.max()))
     return [
-        _Column(name, scan, "gray", "intensity", greys, is_scan=True)
+        _Column(name, scan, "gray", "intensity", greys, is_open=True, is_scan=True)
         for name in ("scan", "segmentation")
     ]
 
@@ -167,29 +171,35 @@ def _map_columns(
     variance: nib.Nifti1Image,
     entropy: nib.Nifti1Image,
     mutual_information: nib.Nifti1Image | None,
+    inside: np.ndarray,
     n_classes: int,
 ) -> list[_Column]:
-    """The maps that are not 0 everywhere, with colours up to their largest values."""
-    most = math.log(n_classes)
+    """The maps that are not 0 everywhere, with the colours of what is inside."""
+    most_nats = math.log(n_classes)
+    spread = nib.Nifti1Image(np.sqrt(variance.dataobj), variance.affine)
     maps = (
-        ("variance", variance, "magma", "of probabilities", PowerNorm(0.5, 0, 0.25)),
-        ("entropy", entropy, "viridis", "nats", Normalize(0, most)),
-        (
-            "mutual information",
-            mutual_information,
-            "cividis",
-            "nats",
-            PowerNorm(0.5, 0, most),
-        ),
+        ("standard deviation", spread, "magma", "of probabilities", 0.5),
+        ("entropy", entropy, "viridis", "nats", most_nats),
+        ("mutual information", mutual_information, "cividis", "nats", most_nats),
     )
     columns = []
-    for name, image, colours, unit, norm in maps:
+    for name, image, colours, unit, most in maps:
         if image is None:
             continue
         values = _upright(image)
         if values.any():
-            text = f"{name} ({unit})"
-            columns.append(_Column(name, values, colours, text, norm, is_scan=False))
+            top = last_colour(values, inside, most)
+            columns.append(
+                _Column(
+                    name,
+                    values,
+                    colours,
+                    f"{name} ({unit})",
+                    Normalize(0, top),
+                    is_open=top < most,
+                    is_scan=False,
+                )
+            )
     return columns
 
 
@@ -220,15 +230,14 @@ def _add_colour_bar(figure: Figure, panels: np.ndarray, column: _Column) -> None
         ax=panels,
         location="bottom",
         label=column.unit,
-        extend="max" if column.is_scan else "neither",
+        extend="max" if column.is_open else "neither",
     )
     if column.is_scan:
         bar.ax.locator_params(nbins=4)
         bar.ax.ticklabel_format(scilimits=(-2, 5), useMathText=True)
         return
-    is_root = isinstance(column.norm, PowerNorm)
-    shares = (0, 0.04, 0.25, 1) if is_root else (0, 0.5, 1)
-    ticks = [share * (column.norm.vmax or 0.0) for share in shares]
+    top = column.norm.vmax or 0.0
+    ticks = [0, top / 2, top]
     bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
 
 
@@ -265,6 +274,8 @@ def _frame(
             transform=axis.transAxes,
             color="white",
             fontsize="small",
+            # The foot of a thin L would vanish.
+            fontweight="bold",
             ha="center",
             va="center",
             in_layout=False,

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from nobrainer.data.labels import LabelTable
-from nobrainer.figure import draw_prediction, draw_structures
+from nobrainer.figure import draw_prediction, draw_structures, last_colour
 from nobrainer.glossary import OF_DRAWS, OF_STRUCTURES
 from nobrainer.io import read_geometry
 from nobrainer.posthoc import Calibration
@@ -158,25 +158,20 @@ def _volume_chart(structures: Sequence[Structure]) -> Picture | None:
 def _viewers(prediction: Prediction, regions: Sequence[Region]) -> list[Viewer]:
     """The segmentation and the maps over the scan; a map of zeros has no viewer."""
     labels = prediction.labels
-    most = math.log(len(labels.names))
     variance = _in_mm(prediction.variance)
     spread = nib.Nifti1Image(np.sqrt(variance.dataobj), variance.affine)
     scan = Scan(_in_mm(prediction.scan), _least_sure(prediction, regions))
-    viewers = (
-        scan.show_labels(_in_mm(prediction.label), labels),
-        scan.show_map(
-            f"Entropy (nats, 0 to {most:.2f})",
-            _in_mm(prediction.entropy),
-            "viridis",
-            most,
-        ),
-        scan.show_map(
-            "Standard deviation of the probabilities (root of the variance, 0 to 0.5)",
-            spread,
-            "magma",
-            0.5,
-        ),
-    )
+    viewers = [scan.show_labels(_in_mm(prediction.label), labels)]
+    inside = np.asarray(prediction.label.dataobj) > 0
+    entropy, most_nats = _in_mm(prediction.entropy), math.log(len(labels.names))
+    of_spread = "Standard deviation of the probabilities, root of the variance"
+    for title, image, colours, most in (
+        ("Entropy in nats", entropy, "viridis", most_nats),
+        (of_spread, spread, "magma", 0.5),
+    ):
+        top = last_colour(np.asarray(image.dataobj), inside, most)
+        limits = f"0 to {top:.2g}{' and more' if top < most else ''}"
+        viewers.append(scan.show_map(f"{title} ({limits})", image, colours, top))
     return [viewer for viewer in viewers if viewer]
 
 

@@ -81,13 +81,13 @@ class Scan:
     def show_map(
         self, title: str, image: nib.Nifti1Image, cmap: str, highest: float
     ) -> Viewer | None:
-        """Show a map from 0 to its highest possible value; None if it is 0 everywhere.
+        """Show a map from 0 to a highest value; None if it is 0 everywhere.
 
         Args:
             title: name of the map, with its unit.
             image: the map, on the scan's grid.
             cmap: name of the colour map.
-            highest: value at the last colour, the same for every scan.
+            highest: value at the last colour, which what lies beyond it has, too.
         """
         if not np.asarray(image.dataobj).any():
             return None
