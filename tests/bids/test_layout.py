@@ -160,6 +160,25 @@ def test_what_cannot_be_used_is_a_line_and_the_others_are_found(
         assert problem.startswith(start) and text in problem
 
 
+def test_who_has_a_scan_as_mgz_alone_is_told_to_convert_it(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        "sub-01/ses-a/anat/sub-01_ses-a_T1w.mgz",
+        "sub-02/ses-a/anat/sub-02_ses-a_T1w.nii.gz",
+        "sub-02/ses-a/anat/sub-02_ses-a_T1w.mgz",
+        "sub-02/ses-b/anat/sub-02_ses-b_T1w.mgh",
+        "sub-03/anat/sub-03_T2w.mgz",
+    )
+    lacks = "has no T1w that was asked for"
+    hint = f"{lacks}, but one as MGZ: convert it to NIfTI, as BIDS has it"
+    layout = read_layout(tmp_path)
+    assert found(layout) == ["sub-02_ses-a_T1w"] and not layout.problems
+    assert layout.missing == (
+        *(f"sub-01: {hint}", f"sub-02/ses-b: {hint}"),
+        f"sub-03: {lacks}",
+    )
+
+
 def test_a_folder_that_is_no_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no folder"):
         read_layout(tmp_path / "absent")

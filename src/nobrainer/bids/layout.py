@@ -19,6 +19,7 @@ from nobrainer.errors import InputError
 
 DESCRIPTION = "dataset_description.json"
 _FOLDER = "anat"
+_MGH_EXTENSIONS = (".mgz", ".mgh")
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,14 @@ def read_layout(
         asked = [one for one in labels if not sessions or one in chosen]
         empty = [session for session in asked if not finder.look(subject, session)]
         if len(empty) == len(asked):
-            missing.append(f"sub-{subject}: {what}")
-        else:
-            missing += [f"sub-{subject}/ses-{one}: {what}" for one in empty if one]
+            why = "".join({finder.hint(subject, session) for session in asked})
+            missing.append(f"sub-{subject}: {what}{why}")
+            continue
+        missing += [
+            f"sub-{subject}/ses-{one}: {what}{finder.hint(subject, one)}"
+            for one in empty
+            if one is not None
+        ]
     if not finder.n_found:
         # A participant may lack the scan that others have, but not all of them.
         whole = finder.new()
@@ -189,10 +195,20 @@ class _Finder:
         Returns: whether there is one, usable or not.
         """
         n_before = self.n_found
-        parts = [f"sub-{subject}", *([] if session is None else [f"ses-{session}"])]
-        for file in _list(Path(self._root, *parts, _FOLDER)):
+        for file in _list(self._folder(subject, session), EXTENSIONS):
             self._take(file, subject, session)
         return self.n_found != n_before
+
+    def hint(self, subject: str, session: str | None) -> str:
+        """What a session without a scan has instead, to be added to what is missing."""
+        for file in _list(self._folder(subject, session), _MGH_EXTENSIONS):
+            if file.stem.rpartition("_")[2] in self._suffixes:
+                return ", but one as MGZ: convert it to NIfTI, as BIDS has it"
+        return ""
+
+    def _folder(self, subject: str, session: str | None) -> Path:
+        parts = [f"sub-{subject}", *([] if session is None else [f"ses-{session}"])]
+        return Path(self._root, *parts, _FOLDER)
 
     def layout(self, missing: Sequence[str]) -> Layout:
         """All that was found."""
@@ -248,14 +264,14 @@ def _key(source: Source) -> tuple[str, str]:
     return "_".join(labels), source.suffix
 
 
-def _list(folder: Path) -> Iterator[Path]:
+def _list(folder: Path, extensions: tuple[str, ...]) -> Iterator[Path]:
     """The images of a folder, by name; none where there is no such folder."""
     try:
         names = sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return
     for name in names:
-        if name.endswith(EXTENSIONS):
+        if name.endswith(extensions):
             yield folder / name
 
 

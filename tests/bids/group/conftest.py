@@ -54,7 +54,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
         for n, who in enumerate(people)
     ]
     header = "participant_id\tage\tsite\tcode\tscore\n"
-    table = header + "".join(rows) + "sub-99\tn/a\tn/a\tn/a\tn/a\n"
+    table = header + "".join(rows) + "sub-99\t51\tn/a\tn/a\tn/a\n"
     root = make_source(
         folder / "in",
         scans,

@@ -83,6 +83,8 @@ def test_the_table_of_the_quality_lists_what_is_not_done_and_why(cohort) -> None
     assert reasons["sub-23"].startswith("has no T1w")
     assert "has the same entities" in reasons["sub-24"]
     assert gone["session_id"].iloc[0] == "ses-a"
+    # Who has no scan has an age, so that one can look whether they differ.
+    assert gone.loc["sub-99", "age"] == 51
     odd = quality.set_index("scan").loc["sub-05_ses-a_T1w"]
     assert (odd["n_outliers"], odd["page"], odd["score_is"]) == (
         *(1, "sub-05.html"),

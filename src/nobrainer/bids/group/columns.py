@@ -164,7 +164,7 @@ def write_quality(
                 }
             )
         for gap in gaps:
-            yield {
+            yield _joined(gap, names) | {
                 "participant_id": gap.subject,
                 "session_id": gap.session,
                 "source": gap.where,
@@ -251,6 +251,6 @@ def _names(people: People, own: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _joined(scan: Scan, names: Mapping[str, str]) -> dict[str, object]:
+def _joined(of: Scan | Gap, names: Mapping[str, str]) -> dict[str, object]:
     """What the tables of the data set say of a scan, by column of our table."""
-    return {names[name]: cell for name, cell in scan.person.items()}
+    return {names[name]: cell for name, cell in of.person.items()}

@@ -25,6 +25,7 @@ from nobrainer.bids.group.results import (
 from nobrainer.bids.group.sessions import FollowUp, compare_sessions
 from nobrainer.bids.layout import DESCRIPTION, Layout, Source
 from nobrainer.bids.names import Names, name_all
+from nobrainer.bids.tables import MISSING, Row
 from nobrainer.errors import InputError
 from nobrainer.io import write_text
 from nobrainer.results.records import Records
@@ -69,6 +70,7 @@ def write_group(layout: Layout, directory: Path) -> Group:
     lines = [(line, "unusable") for line in (*layout.problems, *alike)]
     lines += [(line, "missing") for line in layout.missing]
     gaps += [Gap(*_divide(line, state)) for line, state in lines]
+    gaps = [replace(gap, person=_find_person(gap, people)) for gap in gaps]
     gaps.sort(key=lambda gap: (gap.state, gap.where))
     if not scans:
         raise InputError(
@@ -132,6 +134,12 @@ def _divide(line: str, state: str) -> tuple[str, str, str]:
     """What a line is about, the state, and what the line says."""
     where, _, reason = line.partition(": ")
     return where, state, reason
+
+
+def _find_person(gap: Gap, people: People) -> Row:
+    """What the tables of the data set say of whom and of when there are no results."""
+    session = None if gap.session == MISSING else gap.session.removeprefix("ses-")
+    return people.of_session(gap.subject.removeprefix("sub-"), session)
 
 
 def _find_others(directory: Path, known: Collection[PurePosixPath]) -> list[str]:

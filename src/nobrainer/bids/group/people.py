@@ -69,20 +69,31 @@ class People:
         Args:
             source: the scan.
         """
+        found = self.of_session(source.subject, source.session)
         subject = f"sub-{source.subject}"
         folder = self._root / subject
-        found = dict(self._participants.get(source.subject, {}))
         if source.session is not None:
-            table = folder / f"{subject}_sessions.tsv"
-            of_session = self._rows(table, "session_id").get(source.session, {})
-            # What the closer table does not know is left to the other one.
-            found = of_session | found | _known(of_session)
             subject += f"_ses-{source.session}"
             folder /= f"ses-{source.session}"
         name = source.path.relative_to(folder).as_posix()
         of_scan = self._rows(folder / f"{subject}_scans.tsv", "filename")
         time = _known(of_scan.get(name, {})).get(TIME)
         return found if time is None else found | {TIME: time}
+
+    def of_session(self, subject: str, session: str | None) -> Row:
+        """What the tables say of a person and a session.
+
+        Args:
+            subject: label of the participant, without "sub-".
+            session: label of the session, without "ses-"; None where there is none.
+        """
+        found = dict(self._participants.get(subject, {}))
+        if session is None:
+            return found
+        table = self._root / f"sub-{subject}" / f"sub-{subject}_sessions.tsv"
+        of_session = self._rows(table, "session_id").get(session, {})
+        # What the closer table does not know is left to the other one.
+        return of_session | found | _known(of_session)
 
     def without_folder(self) -> list[str]:
         """The participants, without "sub-", that only `participants.tsv` has."""

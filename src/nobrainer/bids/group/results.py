@@ -80,11 +80,13 @@ class Gap:
     state: "waiting", "running", "failed", "unusable" (left out before it was tried),
         or "missing" (there is no scan).
     reason: why, or what to do.
+    person: what the tables of the data set say of the participant and the session.
     """
 
     where: str
     state: str
     reason: str
+    person: Row = field(default_factory=dict)
 
     @property
     def subject(self) -> str:
