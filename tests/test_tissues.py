@@ -176,7 +176,7 @@ def test_a_brain_of_thirteen_litres_gets_one_warning(recwarn):
         assert len(warned) == len(flags) == n_warnings
     assert warned == [f"image in memory: {flags[0]}"]
     assert " is 11.5 SD above the training cohort's, usually " in warned[0]
-    assert warned[0].endswith(" ml (and 3 more)")
+    assert warned[0].endswith(" ml (and 3 more): look at the outline")
 
 
 def test_tissues_need_freesurfers_ids():

@@ -10,8 +10,13 @@ def test_outliers_of_a_run():
     found = cohort_outliers(cases)
     # Less entropy than the rest is no reason.
     assert [number for number, reasons in enumerate(found) if reasons] == [4, 9]
-    assert found[9] == ("mean entropy is 0.4, the median of this run 0.11",)
-    assert found[4] == ("number of missing structures is 1, the median of this run 0",)
+    assert found[9] == (
+        "mean entropy is 0.4, the median of this run 0.11: look at what sets it apart",
+    )
+    assert found[4] == (
+        "number of missing structures is 1, the median of this run 0: look at what "
+        "sets it apart",
+    )
     assert cohort_outliers(cases[1:]) == [()] * 9
 
 
@@ -21,7 +26,8 @@ def test_an_outlier_has_one_sentence_about_draws():
     # Far beyond the limit of the one, and a little beyond that of the other.
     cases[9]["cv"] = 0.2
     assert cohort_outliers(cases)[9] == (
-        "mean pairwise Dice of the draws is 0.123, the median of this run 0.91",
+        "mean pairwise Dice of the draws is 0.123, the median of this run 0.91: "
+        "look at what sets it apart",
     )
 
 

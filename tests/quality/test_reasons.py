@@ -21,6 +21,8 @@ from quality_cases import (
     structure,
 )
 
+NOTHING = "nothing was segmented: check that the model learned from such scans"
+
 
 def test_flags_say_why():
     poor = [
@@ -29,12 +31,13 @@ def test_flags_say_why():
         structure(3, 10.0, pairwise_dice=0.95, entropy=0.3),
     ]
     assert flags(poor, COHORT, MODEL) == (
-        "predicted Dice 0.65 is below 0.80",
-        "draws agree poorly (pairwise Dice 0.75, on held-out scans 0.80 or more)",
-        "mean entropy is 0.300, on held-out scans 0.200 or less",
+        "predicted Dice 0.65 is below 0.80: look at all outlines",
+        "draws agree poorly (pairwise Dice 0.75, on held-out scans 0.80 or more): look "
+        "where the entropy is high",
+        "mean entropy is 0.300, on held-out scans 0.200 or less: look where it is high",
         "volume of part-1, 1.84 ml, is 6.1 SD above the training cohort's, usually "
-        "1 ml",
-        "missing: part-2",
+        "1 ml: look at the outline",
+        "found no part-2: check whether the scan shows any",
     )
     assert flags(poor, COHORT, MODEL, threshold=0.6) == flags(poor, COHORT, MODEL)[1:]
     own = replace(MODEL, threshold=0.6)
@@ -43,7 +46,9 @@ def test_flags_say_why():
     assert flags(poor, COHORT, own, threshold=0.8) == flags(poor, COHORT, MODEL)
     # Without a model the draws alone are judged, and there are no limits but those of
     # the cohort.
-    agreement = "mean pairwise Dice of the draws 0.75 is below 0.80"
+    agreement = (
+        "mean pairwise Dice of the draws 0.75 is below 0.80: look at all outlines"
+    )
     assert flags(poor, COHORT, None) == (agreement, *flags(poor, COHORT, MODEL)[-2:])
     assert flags(poor, None, None) == (agreement,)
     assert flags(poor, None, None, threshold=0.7) == ()
@@ -51,14 +56,14 @@ def test_flags_say_why():
     lenient = replace(MODEL, low=(0.7, 0.7, 0.0, 0.0, 0.0))
     assert flags(part, COHORT, lenient, threshold=0) == (
         "draws agree poorly on part-1 (pairwise Dice 0.69, on held-out scans the "
-        "lowest is 0.70 or more)",
+        "lowest is 0.70 or more): look at its outline",
     )
     # 3.5 SD is beyond the limit of the model, but not much for a cohort.
     wide = [structure(1, 1000 * math.exp(0.35)), structure(2, 100.0), NONE]
     assert flags(wide, COHORT, MODEL, threshold=0) == ()
     good = [structure(1, 1000.0), structure(2, 100.0), NONE]
     assert flags(good, COHORT, MODEL) == ()
-    assert flags([structure(1, 0.0)], None, None) == ("nothing was segmented",)
+    assert flags([structure(1, 0.0)], None, None) == (NOTHING,)
 
 
 def test_many_volumes_and_many_missing_are_summed_up():
@@ -66,15 +71,19 @@ def test_many_volumes_and_many_missing_are_summed_up():
     small = [structure(n, 10 * math.exp(-n / 2)) for n in range(1, 6)]
     assert flags(small, cohort, None) == (
         "volume of part-5, 0.000821 ml, is 25.0 SD below the training cohort's, "
-        "usually 0.01 ml (and 4 more)",
+        "usually 0.01 ml (and 4 more): look at the outline",
     )
     few = [structure(1, 10.0), *(structure(n, 0.0) for n in range(2, 6))]
-    assert flags(few, cohort, None) == ("missing: part-2, part-3, part-4 and 1 more",)
+    assert flags(few, cohort, None) == (
+        "found no part-2, part-3, part-4 and 1 more: check whether the scan shows any",
+    )
 
 
 def test_only_structures_without_a_cohort_are_there():
     some = [structure(1, 0.0), structure(2, 0.0), structure(3, 5.0)]
-    assert flags(some, COHORT, None) == ("missing: part-1, part-2",)
+    assert flags(some, COHORT, None) == (
+        "found no part-1, part-2: check whether the scan shows any",
+    )
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.5, NAN])
@@ -88,11 +97,13 @@ def test_flags_of_the_scan_say_what_is_unlike_training():
     odd = look(-6.0, cut=(0, 0, 0, 0.1, 0.4, 0.95), islands=0.08, around=-1.5)
     sentences = (
         "the scan is unlike the training scans in the intensities of the head (4.2 "
-        "SD), the contrast of what was segmented (5.0 SD): usual is 3.0 SD or less",
-        "what was segmented is cut off at its superior end: its area there is 95% of "
-        "its largest (in training scans 0% or less)",
+        "SD), the contrast of what was segmented (5.0 SD), where usual is 3.0 SD or "
+        "less: check its contrast, its quality and how it lies",
+        "what was segmented is cut off at its superior end (its area there is 95% of "
+        "its largest, in training scans 0% or less): check the field of view, and use "
+        "no volume that it cuts",
         "8% of what was segmented is apart from its largest piece (in training scans "
-        "2% or less)",
+        "2% or less): look at the other pieces",
     )
     assert flags(WHOLE, SEEN, None, scan=odd) == sentences
     assert unlike_training(WHOLE, SEEN, odd) == sentences
@@ -106,4 +117,4 @@ def test_flags_of_the_scan_say_what_is_unlike_training():
     assert unlike_training(WHOLE, SEEN, look(level=-6.0), wide) == ()
     empty = [structure(1, 0.0)]
     alone = Cohort(4, (None, None), (None, None), appearance=TRAINING)
-    assert unlike_training(empty, alone, odd) == ("nothing was segmented", sentences[0])
+    assert unlike_training(empty, alone, odd) == (NOTHING, sentences[0])

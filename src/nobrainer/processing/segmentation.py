@@ -428,7 +428,7 @@ def _choose_draws(learned: Learned, asked: int | None) -> int:
     if asked and not learned.n_draws(asked):
         warnings.warn(
             f"{learned.recipe.model.name} has no stochastic layer: one pass is all "
-            "there is, and variance is 0",
+            "there is, and variance is 0: for more, train a Bayesian model",
             stacklevel=3,
         )
     return asked

@@ -52,7 +52,7 @@ def cohort_outliers(cases: Sequence[Mapping[str, float]]) -> list[tuple[str, ...
             beyond[number][name] = (
                 float(gap[number]) / limit,
                 f"{feature.metric.name} is {cases[number][name]:.3g}, the median of "
-                f"this run {usual:.3g}",
+                f"this run {usual:.3g}: look at what sets it apart",
             )
     for found in beyond:
         of_draws = sorted(

@@ -1,4 +1,4 @@
-"""Reasons to look at a segmentation, as sentences."""
+"""Reasons to look at a segmentation, as sentences that end in what to look at."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -64,7 +64,9 @@ def flags(
         return unlike
     found = features(structures, cohort, scan)
     name, score = best_score(found, model, len(structures) + 1)
-    low = [f"{name} {score:.2f} is below {threshold:.2f}"] if score < threshold else []
+    low = []
+    if score < threshold:
+        low = [f"{name} {score:.2f} is below {threshold:.2f}: look at all outlines"]
     return (*low, *_unsure(structures, found, model), *unlike)
 
 
@@ -128,7 +130,8 @@ def unlike_training(
     if scan is not None and training is not None:
         reasons += _looks_unlike(scan, training, limits)
     if not any(one.volume_mm3 > 0 for one in structures):
-        return ("nothing was segmented", *reasons)
+        nothing = "nothing was segmented: check that the model learned from such scans"
+        return (nothing, *reasons)
     if scan is not None and training is not None:
         reasons += _cut_or_scattered(scan, training, limits)
     if cohort is not None:
@@ -162,7 +165,8 @@ def _unsure(
     if "pairwise_dice" in beyond:
         reasons.append(
             f"draws agree poorly (pairwise Dice {found['pairwise_dice']:.2f}, on "
-            f"held-out scans {beyond['pairwise_dice']:.2f} or more)"
+            f"held-out scans {beyond['pairwise_dice']:.2f} or more): look where the "
+            "entropy is high"
         )
     elif "pairwise_dice_min" in beyond:
         worst = min(
@@ -172,12 +176,12 @@ def _unsure(
         reasons.append(
             f"draws agree poorly on {worst.name} (pairwise Dice "
             f"{worst.pairwise_dice:.2f}, on held-out scans the lowest is "
-            f"{beyond['pairwise_dice_min']:.2f} or more)"
+            f"{beyond['pairwise_dice_min']:.2f} or more): look at its outline"
         )
     if "entropy" in beyond:
         reasons.append(
             f"mean entropy is {found['entropy']:.3f}, on held-out scans "
-            f"{beyond['entropy']:.3f} or less"
+            f"{beyond['entropy']:.3f} or less: look where it is high"
         )
     return reasons
 
@@ -195,8 +199,8 @@ def _looks_unlike(
     if not away:
         return []
     return [
-        f"the scan is unlike the training scans in {', '.join(away)}: usual is "
-        f"{usual:.1f} SD or less"
+        f"the scan is unlike the training scans in {', '.join(away)}, where usual is "
+        f"{usual:.1f} SD or less: check its contrast, its quality and how it lies"
     ]
 
 
@@ -209,15 +213,17 @@ def _cut_or_scattered(
     face = int(np.argmax(beyond))
     if beyond[face] > max(limits.get("cut", 0.0), FEATURES["cut"].slack):
         reasons.append(
-            f"what was segmented is cut off at its {FACES[face]} end: its area "
-            f"there is {scan.cut[face]:.0%} of its largest (in training scans "
-            f"{training.cut[face]:.0%} or less)"
+            f"what was segmented is cut off at its {FACES[face]} end (its area there "
+            f"is {scan.cut[face]:.0%} of its largest, in training scans "
+            f"{training.cut[face]:.0%} or less): check the field of view, and use no "
+            "volume that it cuts"
         )
     most = training.islands + FEATURES["islands"].slack
     if scan.islands > max(limits.get("islands", 0.0), most):
         reasons.append(
             f"{scan.islands:.0%} of what was segmented is apart from its largest "
-            f"piece (in training scans {training.islands:.0%} or less)"
+            f"piece (in training scans {training.islands:.0%} or less): look at the "
+            "other pieces"
         )
     return reasons
 
@@ -239,10 +245,12 @@ def _unusual_volumes(
         reasons.append(
             f"volume of {worst}, {one.volume_mm3 / 1000:.3g} ml, is "
             f"{abs(far[worst]):.1f} SD {side} the training cohort's, usually "
-            f"{usual / 1000:.3g} ml{others}"
+            f"{usual / 1000:.3g} ml{others}: look at the outline"
         )
     names = missing(structures, cohort)
     if names and len(names) > limits.get("absent", 0.0):
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        reasons.append(f"missing: {', '.join(names[:3])}{more}")
+        reasons.append(
+            f"found no {', '.join(names[:3])}{more}: check whether the scan shows any"
+        )
     return reasons
