@@ -11,6 +11,7 @@ import pytest
 SRC = Path(__file__).parent.parent / "src"
 # Imports point strictly down; siblings on a line do not know each other.
 LAYERS = """
+    __main__
     cli utils prediction
     bids
     research results

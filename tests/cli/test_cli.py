@@ -1,5 +1,6 @@
 """The command line as a whole: help, messages, warnings, exit codes."""
 
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -28,6 +29,16 @@ def test_every_help_has_an_example(command: str) -> None:
 def test_version() -> None:
     result = nobrainer_("--version")
     assert result.stdout == f"nobrainer, version {nb.__version__}\n"
+
+
+def test_the_module_is_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["__main__.py", "predict", "--help"])
+    with pytest.raises(SystemExit):
+        runpy.run_module("nobrainer", run_name="__main__")
+    usage = "Usage: nobrainer predict [OPTIONS] FILE...\n"
+    assert capsys.readouterr().out.startswith(usage)
 
 
 @pytest.mark.parametrize(
