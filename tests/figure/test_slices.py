@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from nobrainer.data.labels import LabelTable
 from nobrainer.errors import InputError
@@ -234,3 +235,25 @@ def test_labels_of_another_grid_are_refused() -> None:
         draw_prediction(
             noise, image_of(label), noise, noise, truth=image_of(label[1:]), title=""
         )
+
+
+def test_names_of_columns_are_not_cut_off() -> None:
+    # Of this shape, panels are a little less high than the layout takes them for.
+    shape = (31, 42, 33)
+    scan = np.random.default_rng(0).random(shape, np.float32)
+    label = np.zeros(shape, np.uint8)
+    label[2:-2, 2:-2, 2:-2] = np.arange(1, 30)[None, None]
+    label[2:15] %= 12
+    figure = draw_prediction(
+        image_of(scan),
+        image_of(label),
+        *(image_of(scan / 4) for _ in range(2)),
+        mutual_information=image_of(scan / 4),
+        n_slices=3,
+        title="",
+    )
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    ends = [axis.title.get_window_extent(renderer).y1 for axis in figure.axes[:5]]
+    assert max(ends) < figure.bbox.height

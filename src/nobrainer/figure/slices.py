@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patheffects import withStroke
 
 from nobrainer.checks import check_count
@@ -22,6 +23,9 @@ _PLANES = (("sagittal", "x"), ("coronal", "y"), ("axial", "z"))
 """For each world axis, the plane across it and the name of its coordinate."""
 _ENDS = (("L", "R"), ("P", "A"), ("I", "S"))
 """For each world axis, the letters at its low and at its high end."""
+
+_ROOM_INCHES = 0.15
+"""Height that the layout leaves free at the top of a figure."""
 
 
 class Picture(Figure):
@@ -208,9 +212,13 @@ def _empty_panels(
 ) -> tuple[Picture, np.ndarray]:
     """A figure with its title and note, and its panels (3 * n_slices, n_columns)."""
     panel = 3.1 if n_slices == 1 else 2.2
+    height = 1.1 + panel * 3 * n_slices
+    # The layout takes panels for as high as they are before their aspect is known, so
+    # that the names of the columns can end above the figure.
+    rect = (0, 0, 1, 1 - _ROOM_INCHES / height)
     figure = Picture(
-        figsize=(0.6 + panel * n_columns, 1.1 + panel * 3 * n_slices),
-        layout="constrained",
+        figsize=(0.6 + panel * n_columns, height),
+        layout=ConstrainedLayoutEngine(rect=rect),
     )
     side, convention = (
         ("right", "radiological") if radiological else ("left", "neurological")

@@ -131,7 +131,9 @@ const showAges = (part) => {
   const at = (scan) => [x.place(scans.age[scan]), y.place(adjusted(part, scan))];
   const isOut = new Set(part.out);
   const dots = known.filter((scan) => !isOut.has(scan)).map((scan) => at(scan).map((one) => one.toFixed(1)));
-  svg.append(draw("path", { d: dots.map(([a, b]) => `M${a} ${b}h0`).join(""), class: "dots" }));
+  // Few dots are large enough to be found, many small enough to be told apart.
+  const size = Math.min(8, Math.max(3.6, 80 / Math.sqrt(dots.length)));
+  svg.append(draw("path", { d: dots.map(([a, b]) => `M${a} ${b}h0`).join(""), class: "dots", "stroke-width": size }));
   svg.append(...known.filter((scan) => isOut.has(scan)).map((scan) => mark(part, scan, ...at(scan))));
   place.replaceChildren(svg);
 };
