@@ -1,13 +1,20 @@
 """Label values become classes: relabelled first, then binarized."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from nobrainer.data.labels import LabelTable
-from nobrainer.data.targets import describe_unknown, foreground_values, make_targets
+from nobrainer.data.targets import (
+    describe_unknown,
+    foreground_values,
+    give_sides,
+    make_targets,
+)
 from nobrainer.errors import InputError
 from nobrainer.processing.dataset import Dataset
 from nobrainer.recipe import DataConfig
+from nobrainer.volume import Volume
 
 
 def config(n_classes, **changes):
@@ -20,6 +27,41 @@ def config(n_classes, **changes):
         shuffle=False,
         **changes,
     )
+
+
+def test_white_matter_without_a_side_goes_to_the_nearer_one():
+    # Across: left white matter, five voxels of corpus callosum, right white matter.
+    row = [2] * 4 + [253] * 5 + [41] * 4
+    labels = np.zeros((13, 20, 20), np.int32)
+    labels[:] = np.array(row)[:, None, None]
+    labels[1, 3, 4] = labels[11, 5, 6] = 77  # lesions on the left and on the right
+    affine = np.diag([1.5, 1, 1, 1])
+    scan = ((np.arange(labels.size) % 97.0).reshape(labels.shape), affine)
+
+    def classes(orientation):
+        there = nib.orientations.axcodes2ornt(orientation)
+        pair = [
+            nib.Nifti1Image(data, affine).as_reoriented(there)
+            for data in (scan[0], labels)
+        ]
+        dataset = Dataset.from_files([tuple(pair)]).relabel("synthseg")
+        (prepared,) = dataset.spacing((1.5, 1, 1)).iterate()
+        return prepared.label
+
+    found = classes("RAS")
+    assert (found[:6] == 1).all() and (found[7:] == 19).all()
+    # The middle is as near to both. Half of 400: 200, with a standard deviation of 10.
+    assert abs(np.count_nonzero(found[6] == 19) - 200) < 45
+    assert set(np.unique(found[6])) == {1, 19}
+    np.testing.assert_array_equal(classes("LPI"), found)
+    np.testing.assert_array_equal(classes("SAR"), found)
+
+
+def test_values_without_a_side_stay_where_a_mapping_of_ones_own_has_them():
+    labels = np.array([[[2, 253, 41]]], np.int32)
+    volume = Volume(labels, np.eye(4))
+    own = config(3, relabel={"0": 0, "2": 1, "253": 1, "41": 2})
+    assert give_sides(volume, own) is volume
 
 
 def test_relabel_then_binarize():

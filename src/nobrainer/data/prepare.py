@@ -19,7 +19,7 @@ from nobrainer.data.preprocess import (
 )
 from nobrainer.data.stored import Ready, prepare_stored
 from nobrainer.data.synthesis import Anatomy, synthesise
-from nobrainer.data.targets import make_targets, warn_of_unknown
+from nobrainer.data.targets import give_sides, make_targets, warn_of_unknown
 from nobrainer.data.zarr_store.table import StoredScan
 from nobrainer.errors import InputError, list_problems
 from nobrainer.io import read_image, read_labels
@@ -169,6 +169,7 @@ def _read_pair(scan: Scan, preparation: Preparation) -> tuple[RawScan, dict[int,
     unknown: dict[int, int] = {}
     if labels is not None:
         try:
+            labels = give_sides(labels, preparation.config)
             classes, unknown = make_targets(
                 labels.data, preparation.config, preparation.binarizer
             )
@@ -194,7 +195,7 @@ def _draw_of_map(
         )
     assert scan.label is not None and config.synthesis is not None
     assert not isinstance(scan.label, StoredScan)
-    labels = read_labels(scan.label)
+    labels = give_sides(read_labels(scan.label), config)
     values, counts = np.unique(labels.data, return_counts=True)
     anatomy, unknown = _read_anatomy(labels, values.tolist(), preparation)
     positions = anatomy.positions(labels.data)

@@ -4,18 +4,65 @@ import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
+import scipy
 
 from nobrainer.data.freesurfer import FREESURFER_NAMES
 from nobrainer.data.labels import LabelTable, parse_label
 from nobrainer.data.mapping import Mappable, read_mapping
 from nobrainer.errors import InputError
 from nobrainer.recipe import DataConfig
+from nobrainer.volume import Volume
 
 Binarizer = Callable[[np.ndarray], np.ndarray]
 """A function from an array of label values to booleans of the same shape."""
 _LEFT = 40
 """FreeSurfer's values of the left side end before; classes rarely count so far."""
+_WHITE = (2, 41)
+_SIDELESS = (77, 192, 251, 252, 253, 254, 255)
+"""FreeSurfer's values of white matter on either side: lesions, and the corpus
+callosum."""
+_AS_NEAR_MM = 1e-3
+
+
+def give_sides(labels: Volume, config: DataConfig) -> Volume:
+    """Give white matter whose label value tells no side that of the nearer side.
+
+    The scheme "synthseg" has the white matter of each side as a structure, to which
+    lesions and the corpus callosum belong. FreeSurfer's values of these (77, 192 and
+    251 to 255) become 2 or 41, whichever is nearer; where both are, one is drawn, alike
+    for every order of the axes.
+
+    Args:
+        labels: label values, integers (I, J, K).
+        config: what `relabel` says counts.
+
+    Returns:
+        The labels; as they are with any other mapping, and without any white matter.
+    """
+    scheme = {str(value): new for value, new in read_mapping("synthseg")[0].items()}
+    inside = np.isin(labels.data, _SIDELESS) if config.relabel == scheme else None
+    if inside is None or not inside.any() or not np.isin(labels.data, _WHITE).any():
+        return labels
+
+    def place_mm(mask: np.ndarray) -> np.ndarray:
+        return nib.affines.apply_affine(labels.affine, np.argwhere(mask))
+
+    at_mm = place_mm(inside)
+    left_mm, right_mm = (
+        scipy.spatial.KDTree(place_mm(labels.data == value)).query(at_mm)[0]
+        for value in _WHITE
+    )
+    draw = np.empty(len(at_mm))
+    order = np.lexsort(np.round(at_mm, 2).T)
+    draw[order] = np.random.default_rng(0).random(len(at_mm))
+    farther_mm = left_mm - right_mm
+    is_right = np.where(np.abs(farther_mm) < _AS_NEAR_MM, draw < 0.5, farther_mm > 0)
+    left, right = _WHITE
+    data = labels.data.copy()
+    data[inside] = np.where(is_right, right, left)
+    return replace(labels, data=data)
 
 
 def make_targets(

@@ -12,7 +12,7 @@ import nobrainer
 from nobrainer.appearance import Appearance
 from nobrainer.changes import Change, compare_draws
 from nobrainer.data.labels import LabelTable
-from nobrainer.data.targets import make_targets
+from nobrainer.data.targets import give_sides, make_targets
 from nobrainer.errors import InputError
 from nobrainer.io import ImageSource, in_steps, read_labels, to_nibabel
 from nobrainer.recipe import DataConfig
@@ -232,7 +232,8 @@ class Prediction:
                 f"{self.data.binarize_name}, which is not stored: give labels of 0 and "
                 "1 to draw"
             )
-        classes, _ = make_targets(volume.data, self.data, None)
+        sided = give_sides(volume, self.data)
+        classes, _ = make_targets(sided.data, self.data, None)
         return to_nibabel(self.labels.to_values(classes), volume)
 
 
