@@ -3,6 +3,9 @@
 from pathlib import Path
 
 from html_pages import DASH, Page
+from nobrainer.evaluation import Evaluation, Row
+from nobrainer.report import write_evaluation
+from report_pages import LABELS
 
 
 def test_the_page_of_an_evaluation_has_its_numbers(pages: dict[str, Path]) -> None:
@@ -19,3 +22,16 @@ def test_the_page_of_an_evaluation_has_its_numbers(pages: dict[str, Path]) -> No
     # Dice and distance of structures, reliability, risk and coverage.
     assert len(page.all("img")) == 4
     assert "2 scans" in page.text and "Held-out scans" in page.text
+
+
+def test_volume_errors_of_both_signs_do_not_cancel_in_a_scan(tmp_path: Path) -> None:
+    left, right = LABELS.names[1:]
+    rows = tuple(
+        Row("one", "volume", structure, metric, value)
+        for structure, dice, error in ((left, 0.8, 0.3), (right, 0.6, -0.3))
+        for metric, value in (("dice", dice), ("volume_error", error))
+    )
+    page = tmp_path / "page.html"
+    evaluation = Evaluation(rows, {}, {})
+    write_evaluation(evaluation, page, labels=LABELS, model=None, title="signs")
+    assert Page(page).row("one") == ["one", "0.700", "0.300"]

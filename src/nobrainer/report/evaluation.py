@@ -207,25 +207,27 @@ def _structure_table(values: Values, labels: LabelTable) -> Table:
 
 
 def _scan_table(rows: Sequence[Row]) -> Table:
-    """Means over structures, and the figures near the structures, of each scan."""
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    """Figures of the structures, and those near the structures, of each scan."""
+    of_scans: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        if row.structure != "all" or row.region == "foreground":
-            found[row.subject][row.metric].append(row.value)
+        of_scans[row.subject].append(row)
+    found = {name: summarise(of_scan) for name, of_scan in of_scans.items()}
     columns = {n: (m.heading, m.digits) for n, m in _EXPLAINED.items()}
     # The table is wide, and a scan's figure is less exact than the mean.
     columns |= {
-        n: (OF_REGIONS[n].heading, OF_REGIONS[n].digits - 1) for n in _OF_EACH_SCAN
+        f"{n}/foreground": (OF_REGIONS[n].heading, OF_REGIONS[n].digits - 1)
+        for n in _OF_EACH_SCAN
     }
     return Table(
-        "Scans: means over structures; NLL, ECE and AUROC near the structures",
+        "Scans: means over structures, of volume errors the median of absolute values; "
+        "NLL, ECE and AUROC near the structures",
         ("scan", *(name for name, _ in columns.values())),
         tuple(
             (
                 name,
                 *(
-                    number(float(np.mean(of[m])) if m in of else np.nan, digits)
-                    for m, (_, digits) in columns.items()
+                    number(of.get(metric, np.nan), digits)
+                    for metric, (_, digits) in columns.items()
                 ),
             )
             for name, of in found.items()
