@@ -36,6 +36,7 @@ def test_the_page_of_a_scan_has_its_numbers(pages: dict[str, Path]) -> None:
         assert fact in page.text
     for fact in ("0.4321 before", "0.1234 after", "90%", "13 subjects"):
         assert fact in page.text
+    assert "It is made to hold it in 90% of cases." in page.text
 
 
 def test_the_brain_and_the_skull_have_rows_below_the_structures(
@@ -59,13 +60,13 @@ def test_the_page_of_a_scan_leads_to_that_of_all(
     text = " ".join(Page(alone).text.split())
     assert "Not flagged: what was checked is as usual" in text
     assert "does not show that the segmentation is right" in text
-    assert "compares it with the others" not in text
+    assert "other scans" not in text
     among = write_case(
         predicted(), tmp_path / "b.html", model=None, case=plain, index="all #1.html"
     )
     page = Page(among)
     assert {a["href"] for a in page.all("a")} == {"all%20%231.html"}
-    assert "compares it with the others" in page.text
+    assert "and at those of other scans." in " ".join(page.text.split())
 
 
 def test_a_page_lists_uncertain_areas_and_opens_at_the_worst(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from nobrainer.report.facts import caution_of, list_facts
 from nobrainer.report.viewer import Scan, Viewer
 from nobrainer.structures import Part, Structure
 
+_CALIBRATED = "calibrated (ml)"
 _COLUMNS = {
     "volume (ml)": "Mean over the draws, where there are several. Not found: no draw "
     "has a voxel of it, which does not make it certain. Not in training: no training "
@@ -39,8 +40,8 @@ _COLUMNS = {
     "sd (ml)": OF_DRAWS["volume_sd_mm3"].meaning,
     "95 % of draws (ml)": "The volume of one further draw lies in it with 95 % "
     "probability. It says how far the draws agree, not where the truth is.",
-    "calibrated (ml)": "An interval for the true volume, as wide as held-out scans "
-    "showed that it must be.",
+    _CALIBRATED: "An interval for the true volume, as wide as held-out scans showed "
+    "that it must be.",
     "CV (%)": OF_DRAWS["cv"].meaning,
 } | {
     metric.heading: metric.meaning
@@ -100,7 +101,7 @@ def write_case(
         "slices": draw_slices(prediction) if slices is None else slices,
         "chart": _volume_chart(prediction.structures),
         "table": table,
-        "meanings": [(name, _COLUMNS[name]) for name in table.head[1:]],
+        "meanings": _explain_columns(table, calibration),
         "regions": _region_table(regions) if regions else None,
         "viewers": _viewers(prediction, regions),
         "facts": list_facts(model, calibration),
@@ -209,6 +210,19 @@ def _structure_table(parts: Sequence[Part], labels: LabelTable) -> Table:
         ("structure", *_COLUMNS),
         tuple(rows),
     ).without_blanks()
+
+
+def _explain_columns(
+    table: Table, calibration: Calibration | None
+) -> list[tuple[str, str]]:
+    """The heads of the table of structures, and what they mean."""
+    meanings = {name: _COLUMNS[name] for name in table.head[1:]}
+    intervals = calibration and calibration.intervals
+    if intervals and _CALIBRATED in meanings:
+        meanings[_CALIBRATED] += (
+            f" It is made to hold it in {intervals.coverage:.0%} of cases."
+        )
+    return list(meanings.items())
 
 
 def _region_table(regions: Sequence[Region]) -> Table:
