@@ -142,8 +142,8 @@ def test_update_returns_the_labels_of_the_draw_and_keeps_it_unchanged():
 
 
 def test_statistics_stay_within_their_ranges():
-    for sharpness in (0.0, 1.0, 30.0):
-        found = _statistics(_draws(6, 7, sharpness))
+    for n, sharpness in ((6, 0.0), (6, 1.0), (6, 30.0), (1, 30.0)):
+        found = _statistics(_draws(n, 7, sharpness))
         assert found.variance.min() >= 0 and found.variance.max() <= 0.25
         assert found.entropy.min() >= 0 and found.entropy.max() <= math.log(7) + 1e-6
         assert found.mutual_information.min() >= 0

@@ -178,11 +178,12 @@ class RunningMoments:
                 logarithm = mean.clamp_min(torch.finfo().tiny).log_()
                 entropy[part] = -logarithm.mul_(mean).sum(0)
                 label[part] = _largest(mean.where(given == given.amax(0), -1.0))[1]
+        # Rounding makes some of what is 0 negative.
         information = entropy - self._entropy / self._n
         return Statistics(
             label=label.long().reshape(self._shape),
             variance=(self._squares / (self._n * n_classes)).reshape(self._shape),
-            entropy=entropy.reshape(self._shape),
+            entropy=entropy.clamp_min(0).reshape(self._shape),
             mutual_information=information.clamp_min(0).reshape(self._shape),
             probabilities=self._mean.reshape(n_classes, *self._shape),
             votes=votes.reshape(n_classes, *self._shape),
