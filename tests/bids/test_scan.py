@@ -35,7 +35,7 @@ def test_a_scan_gets_all_files_of_the_standard(
     assert set(np.unique(values)) <= set(IDS) and values.any()
     for kind, step in (("entropy", 2**-14), ("variance", 2**-24)):
         found = nib.load(f"{start}_{kind}.nii.gz").get_fdata()
-        assert np.array_equal(found, again.to_files()[kind].get_fdata())
+        assert np.array_equal(found, again.to_file(kind).get_fdata())
         assert np.abs(found - getattr(again, kind).get_fdata()).max() <= step / 2
     mask = np.asarray(nib.load(f"{start}_desc-brain_mask.nii.gz").dataobj)
     assert np.array_equal(mask, np.asarray(again.brain_mask.dataobj))

@@ -9,6 +9,7 @@ from brains import model_of_brains, noise
 from nobrainer.changes import compare_draws
 from nobrainer.errors import InputError
 from nobrainer.processing.prediction import Prediction
+from report_pages import predicted as of_balls
 
 SHAPE = (24, 24, 24)
 
@@ -97,3 +98,15 @@ def test_the_brain_as_a_whole_changes_draw_by_draw() -> None:
     assert changes["brain"].change_sd_mm3 == pytest.approx(
         (both[1] - both[0]).std(ddof=1)
     )
+
+
+def test_files_hold_maps_without_meaningless_digits() -> None:
+    prediction = of_balls()
+    assert prediction.to_file("label") is prediction.label
+    steps = {"variance": 2**-24, "entropy": 2**-14, "mutual_information": 2**-14}
+    for name, step in steps.items():
+        exact = np.asarray(getattr(prediction, name).dataobj)
+        found = np.asarray(prediction.to_file(name).dataobj)
+        assert step / 4 < np.abs(found - exact).max() <= step / 2
+    with pytest.raises(InputError, match="unknown map 'entropie'"):
+        prediction.to_file("entropie")

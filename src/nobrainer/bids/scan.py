@@ -222,20 +222,18 @@ class _Writer:
     def write_images(self) -> None:
         """Write the maps, each with its sidecar where the standard wants one."""
         names, prediction = self._names, self._prediction
-        maps = prediction.to_files()
-        images = {names.labels(): maps["label"]}
+        self._write({names.labels(): prediction.label})
         for kind in _MAPS:
-            images[names.uncertainty(kind)] = maps[kind]
+            self._write({names.uncertainty(kind): prediction.to_file(kind)})
         texts = {names.labels(".json"): sidecars.of_labels(self._origin)}
         if self._has_brain:
-            images[names.mask()] = prediction.brain_mask
+            self._write({names.mask(): prediction.brain_mask})
             texts[names.mask(".json")] = sidecars.of_mask(self._origin)
         for label in prediction.tissue_probabilities:
-            images[names.tissue(label)] = maps[label]
+            self._write({names.tissue(label): prediction.to_file(label)})
             texts[names.tissue(label, ".json")] = sidecars.of_tissue(
                 self._origin, label
             )
-        self._write(images)
         self._write(texts)
 
     def write_texts(self) -> None:

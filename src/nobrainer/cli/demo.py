@@ -145,9 +145,8 @@ def _write(
 ) -> dict[str, Path]:
     """Write maps, tables and the picture of the template; return their paths."""
     paths = map_paths(output_dir, _TEMPLATE, n_samples)
-    images = prediction.to_files()
     for name, path in paths.items():
-        write(images[name], path, overwrite=overwrite)
+        write(prediction.to_file(name), path, overwrite=overwrite)
     texts = {
         "label": prediction.labels.to_dseg(),
         "structures": nb.structures.to_tsv(
@@ -220,9 +219,8 @@ def _train(
     )
 
     paths = map_paths(output_dir, stem(image), n_samples)
-    images = prediction.to_files()
     for name, path in paths.items():
-        write(images[name], path, overwrite=overwrite)
+        write(prediction.to_file(name), path, overwrite=overwrite)
     paths["model"], paths["figure"] = saved, output_dir / "figure.png"
     prediction.plot(
         truth,

@@ -253,8 +253,8 @@ class _Writer:
             with self._results.work(name, [file], paths.values()) as work:
                 result = self._predict(file, bar)
                 work.begin()
-                images = self._images(result)
-                work.write({path: images[kind] for kind, path in maps.items()})
+                for kind, path in maps.items():
+                    work.write({path: self._image(result, kind)})
                 texts = {tables["classes"]: self._labels.to_dseg()}
                 if isinstance(result, nb.Prediction) and "structures" in tables:
                     parts = (*result.structures, *result.totals)
@@ -266,20 +266,19 @@ class _Writer:
                         write_text(text, path, overwrite=True)
         return {"input": str(file)} | {kind: str(path) for kind, path in paths.items()}
 
-    def _images(
-        self, result: "nb.Prediction | nib.Nifti1Image"
-    ) -> dict[str, nib.Nifti1Image]:
-        """The maps of a prediction, or of its label map alone, by what they show."""
-        if isinstance(result, nb.Prediction):
-            images = result.to_files()
-        else:
-            images = {"label": result}
-        label = images["label"]
-        if self._extras.brain_mask:
-            images["brain_mask"] = nb.tissues.brain_mask(label, self._labels)
-        if self._extras.tissues:
-            images["tissues"] = nb.tissues.tissue_map(label, self._labels)
-        return images
+    def _image(
+        self, result: "nb.Prediction | nib.Nifti1Image", kind: str
+    ) -> nib.Nifti1Image:
+        """A map of a prediction, or of its label map alone, by what it shows."""
+        label = result.label if isinstance(result, nb.Prediction) else result
+        if kind == "label":
+            return label
+        if kind == "brain_mask":
+            return nb.tissues.brain_mask(label, self._labels)
+        if kind == "tissues":
+            return nb.tissues.tissue_map(label, self._labels)
+        assert isinstance(result, nb.Prediction)
+        return result.to_file(kind)
 
     def _predict(
         self, file: Path, bar: ProgressBar

@@ -11,6 +11,7 @@ import numpy as np
 import nobrainer
 from nobrainer.appearance import Appearance
 from nobrainer.changes import Change, compare_draws
+from nobrainer.checks import check_choice
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.targets import give_sides, make_targets
 from nobrainer.errors import InputError
@@ -23,9 +24,9 @@ from nobrainer.tissues import Compartments, brain_mask, tissue_map
 if TYPE_CHECKING:
     from nobrainer.figure import Picture
 
-_STEPS = {"variance": 2.0**-24, "entropy": 2.0**-14}
-"""Steps of the maps in files: far below what other draws would change."""
+_STEPS = {"variance": 2.0**-24, "entropy": 2.0**-14, "mutual_information": 2.0**-14}
 _PROBABILITY_STEP = 2.0**-14
+"""Steps of the values in files: far below what other draws would change."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -97,20 +98,26 @@ class Prediction:
     def __len__(self) -> int:
         return 3
 
-    def to_files(self) -> dict[str, nib.Nifti1Image]:
-        """The maps that files hold, by name: label, variance, entropy and the tissues.
+    def to_file(self, name: str) -> nib.Nifti1Image:
+        """A map as files hold it, without the digits that make files large.
 
-        All but the label are rounded to multiples of 2**-24 (the variance) or 2**-14
-        (the others). Else digits of voxels that are nearly certain fill the files.
+        Args:
+            name: "label", "variance", "entropy", "mutual_information", or a tissue of
+                `tissue_probabilities`.
+
+        Returns:
+            The map; all but the label rounded, to multiples of 2**-24 (the variance) or
+            2**-14.
+
+        Raises:
+            InputError: there is no such map.
         """
-        rounded = {
-            name: in_steps(getattr(self, name), step) for name, step in _STEPS.items()
-        }
-        tissues = {
-            name: in_steps(image, _PROBABILITY_STEP)
-            for name, image in self.tissue_probabilities.items()
-        }
-        return {"label": self.label} | rounded | tissues
+        check_choice("map", name, ("label", *_STEPS, *self.tissue_probabilities))
+        if name == "label":
+            return self.label
+        if name in _STEPS:
+            return in_steps(getattr(self, name), _STEPS[name])
+        return in_steps(self.tissue_probabilities[name], _PROBABILITY_STEP)
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
