@@ -389,6 +389,12 @@ def test_an_array_needs_its_affine():
     assert "give (array, affine)" in said
 
 
+def test_a_tuple_of_paths_is_no_array():
+    said = error_of(io.read_image, ("a.nii.gz", "b.nii.gz"))
+    assert said.startswith("a tuple is (array, affine), got 'a.nii.gz' in it")
+    assert "a list of paths" in said
+
+
 @pytest.mark.skipif(not HEADS.exists(), reason="the real head is not here")
 def test_a_real_head_goes_to_ras_and_back_into_its_own_grid(tmp_path):
     image = io.read_image(HEADS / "sub-0001_orig.mgz")

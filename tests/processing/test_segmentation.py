@@ -286,7 +286,8 @@ def test_nothing_works_before_fit(pairs, tmp_path):
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
-        ({"n_samples": -1}, "n_samples must be from 0 to 32767, got -1"),
+        ({"n_samples": -1}, "n_samples must be a whole number from 0 to 32767, got -1"),
+        ({"n_samples": 2.0}, "must be a whole number from 0 to 32767, got 2.0"),
         ({"block_shape": (8, 8)}, "block_shape must be three positive integers"),
         ({"block_shape": 32}, "block_shape must be three positive integers"),
         ({"memory_gb": 0}, "memory_gb must be a number > 0 and finite, got 0"),

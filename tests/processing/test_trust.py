@@ -448,6 +448,8 @@ def test_an_unknown_strategy_is_named_before_any_scan_is_read(fitted):
         fitted.rank(["nowhere.nii"], "entropi")
     with pytest.raises(InputError, match="needs at least 2 draws, got 1"):
         fitted.rank(["nowhere.nii"], "pairwise_dice", n_samples=1)
+    with pytest.raises(InputError, match=r"a list of scans, got 'nowhere.nii' alone"):
+        fitted.rank("nowhere.nii")
 
 
 def test_a_bad_scan_does_not_cost_the_ranking(fitted, pairs):

@@ -188,6 +188,11 @@ def _open(source: ImageSource) -> _Opened:
     values: Any
     name, is_file, oriented = source_name(source), False, True
     if isinstance(source, tuple) and len(source) == 2:
+        if isinstance(source[0], str | os.PathLike):
+            raise InputError(
+                f"a tuple is (array, affine), got {str(source[0])!r} in it: give one "
+                "path, or a list of paths"
+            )
         values, affine = np.asarray(source[0]), source[1]
         header, read = None, values.view
     elif isinstance(source, SpatialImage):

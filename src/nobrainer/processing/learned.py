@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import Parameter, signature
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -186,8 +187,11 @@ class Learned:
         n_draws = self.n_draws(n_draws)
         if batch_size < 1:
             raise InputError(f"batch_size must be >= 1, got {batch_size}")
-        if not 0 <= n_draws <= MOST_DRAWS:
-            raise InputError(f"n_samples must be from 0 to {MOST_DRAWS}, got {n_draws}")
+        if not isinstance(n_draws, Integral) or not 0 <= n_draws <= MOST_DRAWS:
+            raise InputError(
+                f"n_samples must be a whole number from 0 to {MOST_DRAWS}, got "
+                f"{n_draws!r}"
+            )
         block: Shape3 | None = None
         if block_shape is not None:
             if np.shape(block_shape) != (3,) or min(block_shape) < 1:

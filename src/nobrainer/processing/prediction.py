@@ -16,6 +16,7 @@ from nobrainer.data.labels import LabelTable
 from nobrainer.data.targets import give_sides, make_targets
 from nobrainer.errors import InputError
 from nobrainer.io import ImageSource, in_steps, read_labels, to_nibabel
+from nobrainer.naming import count
 from nobrainer.recipe import DataConfig
 from nobrainer.regions import Region, find_regions
 from nobrainer.structures import Part, Structure
@@ -88,7 +89,7 @@ class Prediction:
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.label.shape))
         return (
-            f"Prediction({self.name!r}, {len(self.volumes_mm3)} draws, seed "
+            f"Prediction({self.name!r}, {count(len(self.volumes_mm3), 'draw')}, seed "
             f"{self.seed}, {len(self.labels.names)} classes, {shape} voxels)"
         )
 

@@ -162,6 +162,8 @@ class Readings(Fitting):
             BatchError: some scans could not be used; `results` ranks the others.
         """
         learned = self._check_fitted()
+        if isinstance(scans, str | PathLike):
+            raise InputError(f"scans must be a list of scans, got {str(scans)!r} alone")
         check_strategy(strategy, n_draws=learned.n_draws(n_samples))
         predictor = learned.predictor(n_samples, seed, block_shape, batch_size)
         if twice := repeats(s for s in scans if isinstance(s, str | PathLike)):
