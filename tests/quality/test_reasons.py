@@ -98,7 +98,7 @@ def test_flags_of_the_scan_say_what_is_unlike_training():
     sentences = (
         "the scan is unlike the training scans in the intensities of the head (4.2 "
         "SD), the contrast of what was segmented (5.0 SD), where usual is 3.0 SD or "
-        "less: check its contrast, its quality and how it lies",
+        "less: check its contrast, quality and orientation",
         "what was segmented is cut off at its superior end (its area there is 95% of "
         "its largest, in training scans 0% or less): check the field of view, and use "
         "no volume that it cuts",

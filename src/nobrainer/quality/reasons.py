@@ -200,7 +200,7 @@ def _looks_unlike(
         return []
     return [
         f"the scan is unlike the training scans in {', '.join(away)}, where usual is "
-        f"{usual:.1f} SD or less: check its contrast, its quality and how it lies"
+        f"{usual:.1f} SD or less: check its contrast, quality and orientation"
     ]
 
 
