@@ -101,6 +101,7 @@ def test_flagged_cases_are_crosses_and_have_names() -> None:
     np.testing.assert_array_equal(dots.get_offsets(), [(0.1, 0.9)])
     np.testing.assert_array_equal(crosses.get_offsets(), [(0.4, 0.2)])
     assert [text.get_text() for text in axis.texts] == ["bad"]
+    assert max(map(len, axis.get_ylabel().splitlines())) <= 34
     cases[0].features["volume_z"] = 2.0  # type: ignore[index]
     left, _ = draw_quality(cases, {"bad": "bad.html"}).axes
     assert [one.get_urls() for one in left.collections] == [[None], ["bad.html"]]

@@ -36,7 +36,8 @@ from nobrainer.errors import UnusualScanWarning
 from nobrainer.processing.progress import ProgressBar
 from nobrainer.results import Method, Results
 
-_WIDTH = 80
+# No line ends inside the name of a structure.
+_fill = partial(textwrap.fill, width=80, break_on_hyphens=False)
 # In the order in which help lists them.
 _OPTIONS = (
     *(FILES, MODEL, OUTPUT_DIR, gather(draws=Draws), THRESHOLD, THREADS),
@@ -223,11 +224,7 @@ def _echo_cases(cases: Sequence["nb.quality.Case"]) -> None:
         flagged = "  flagged" if case.flags else ""
         echo(f"{case.name:<{width}}  {case.score:.3f}{flagged}")
         for reason in case.flags:
-            echo(
-                textwrap.fill(
-                    reason, _WIDTH, initial_indent="    ", subsequent_indent="    "
-                )
-            )
+            echo(_fill(reason, initial_indent="    ", subsequent_indent="    "))
     # Every scan is judged by the same records.
     case = cases[0]
     n_flagged = sum(bool(case.flags) for case in cases)
@@ -239,5 +236,5 @@ def _echo_cases(cases: Sequence["nb.quality.Case"]) -> None:
         lines.append(f"not on record in this model: {'; '.join(case.unchecked)}")
     lines.append("what is not flagged can be wrong, too")
     for line in lines:
-        echo(textwrap.fill(line, _WIDTH, subsequent_indent="  "))
+        echo(_fill(line, subsequent_indent="  "))
     echo()

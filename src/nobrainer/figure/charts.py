@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,6 +25,8 @@ _MOST_NAMED = 6
 """Flagged cases whose names a chart shows; more would cover each other."""
 _MOST_DOTS = 100
 """Most subjects for which a chart shows a dot each."""
+_MOST_LETTERS = 34
+"""Letters for which there is room beside a panel."""
 _LINEAR_UP_TO = 50
 """Largest volume over the smallest above which the axis is logarithmic, because the
 smallest would vanish on a linear one."""
@@ -197,7 +200,7 @@ def draw_quality(
         _draw_scores(axis, cases, feature, pages)
         axis.set(
             xlabel=OF_SCANS[feature].title,
-            ylabel=f"{cases[0].meaning} (1 is best)",
+            ylabel=fill(f"{cases[0].meaning} (1 is best)", _MOST_LETTERS),
             ylim=(-0.03, 1.03),
         )
         axis.margins(x=0.12)
