@@ -49,6 +49,11 @@ def test_volume_errors_are_summed_up_by_the_median_of_their_absolute_values() ->
     found = summarise(rows)
     assert found["volume_error"] == pytest.approx(0.3)
     assert found["volume_error/white"] == pytest.approx(-0.3)
+    # Nor do errors of one structure cancel each other over scans.
+    rows += [Row("b", "volume", name, "volume_error", -e) for name, e in errors.items()]
+    found = summarise(rows)
+    assert found["volume_error"] == pytest.approx(0.3)
+    assert found["volume_error/white"] == pytest.approx(0)
 
 
 def test_one_scan_is_one_scan() -> None:

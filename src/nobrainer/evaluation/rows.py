@@ -106,12 +106,13 @@ def summarise(rows: Sequence[Row]) -> dict[str, float]:
 
     Returns:
         Means by name. A metric of structures, such as "dice", gives "dice/<structure>"
-        for each structure and "dice", the mean of those; "volume_error", which has a
-        sign, is the median of their absolute values. A metric of regions, such as
-        "nll", gives "nll" for whole volumes and "nll/foreground". With two subjects or
-        more, "aurc_cases" and "e_aurc_cases" say how well the disagreement of draws
-        (1 - mean pairwise Dice of the subject's structures) orders subjects by their
-        error (1 - mean Dice), see `nobrainer.metrics.uncertainty.aurc`.
+        for each structure and "dice", the mean of those; of "volume_error", which has a
+        sign, it is the median of the structures' mean absolute values. A metric of
+        regions, such as "nll", gives "nll" for whole volumes and "nll/foreground". With
+        two subjects or more, "aurc_cases" and "e_aurc_cases" say how well the
+        disagreement of draws (1 - mean pairwise Dice of the subject's structures)
+        orders subjects by their error (1 - mean Dice), see
+        `nobrainer.metrics.uncertainty.aurc`.
     """
     values: dict[str, list[float]] = defaultdict(list)
     of_structures: dict[str, set[str]] = defaultdict(set)
@@ -125,18 +126,23 @@ def summarise(rows: Sequence[Row]) -> dict[str, float]:
         values[name].append(row.value)
     means = {name: float(np.mean(found)) for name, found in values.items()}
     whole = {
-        metric: _sum_up(metric, [means[name] for name in sorted(names)])
+        metric: _sum_up(metric, [values[name] for name in sorted(names)])
         for metric, names in of_structures.items()
     }
     return whole | means | _summarise_cases(rows)
 
 
-def _sum_up(metric: str, of_structures: Sequence[float]) -> float:
-    """One figure for all structures: the mean, but where a sign would cancel it."""
+def _sum_up(metric: str, of_structures: Sequence[Sequence[float]]) -> float:
+    """One figure for all structures: the mean, but where a sign would cancel it.
+
+    Args:
+        metric: its name.
+        of_structures: for each structure the figures of the subjects.
+    """
     known = OF_STRUCTURES.get(metric)
     if known is not None and known.is_signed:
-        return float(np.median(np.abs(of_structures)))
-    return float(np.mean(of_structures))
+        return float(np.median([np.mean(np.abs(found)) for found in of_structures]))
+    return float(np.mean([np.mean(found) for found in of_structures]))
 
 
 def _summarise_cases(rows: Sequence[Row]) -> dict[str, float]:
