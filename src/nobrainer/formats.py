@@ -250,7 +250,10 @@ def require_file(path: Path) -> int:
         raise _unreadable(path, error) from error
     for is_kind, kind in _KINDS:
         if is_kind(found.st_mode):
-            raise InputError(f"{path}: is {kind}: give an image file")
+            raise InputError(
+                f"{path}: is {kind}: give image files, one by one (convert DICOM with "
+                "dcm2niix first)"
+            )
     return found.st_size
 
 

@@ -79,8 +79,9 @@ class Structure(Part):
     Everything is undefined for a structure that no training scan had, because the
     network cannot know it.
 
-    index: number of the class, by which arrays such as `volumes_mm3` are ordered.
-    value: what stands for the structure in the label map.
+    index: number of the class, by which arrays such as `volumes_mm3` are ordered. It is
+        not what tables call so.
+    value: what stands for the structure in the label map; the `index` of tables.
     """
 
     index: int
