@@ -8,6 +8,7 @@ import pytest
 
 from cohorts import make_source, named, write_record, write_results
 from commands import errors_of, nobrainer_
+from html_pages import Page
 
 SCANS = ["sub-01_ses-a_T1w", "sub-01_ses-b_T1w", "sub-02_T1w", "sub-03_T1w"]
 
@@ -41,6 +42,11 @@ def test_what_is_done_is_printed_and_what_is_missing_told(
     failed, waiting = errors_of(result.stderr)
     assert failed == ("nobrainer: sub-02/anat/sub-02_T1w.nii.gz: failed: is cut short")
     assert "sub-03/anat/sub-03_T1w.nii.gz: waiting: is not done yet" in waiting
+    # Of two scans none is an outlier, and nothing says that there are 0.
+    page = Page(out / "group.html")
+    assert "With fewer than 10 scans none can be told to be an outlier" in page.text
+    assert "with outliers" not in page.text and "distribution" not in page.text
+    assert page.row("part") == ["part", "0.01", "0.01 to 0.01", "", "40.4"]
 
 
 def test_the_same_as_json(folders: tuple[Path, Path]) -> None:

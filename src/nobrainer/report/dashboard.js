@@ -166,7 +166,7 @@ const showOutliers = (part) => {
       (scan) => [describeZ(part, scan), ...cells(scan)]));
   if (wide.length)
     content.push(...listScans(`Wide intervals: ${wide.length}, the widest first`, wide, heads, cells));
-  if (!content.length) content.push(make("p", {}, "No outliers and no wide intervals."));
+  if (!content.length && data.compared) content.push(make("p", {}, "No outliers and no wide intervals."));
   byId("outliers").replaceChildren(...content);
 };
 
@@ -212,9 +212,12 @@ const STEP = 50;
 const fields = [
   { head: "scan", key: (scan) => scans.name[scan], cell: linked },
   { head: "score", key: (scan) => scans.score[scan], cell: (scan) => number(scans.score[scan] === null ? null : scans.score[scan] / 1e4, 3) },
-  { head: "outliers", key: (scan) => scans.outliers[scan], cell: (scan) => `${scans.outliers[scan] || ""}`, down: true },
-  { head: "wide intervals", key: (scan) => scans.wide[scan], cell: (scan) => `${scans.wide[scan] || ""}`, down: true },
 ];
+if (data.compared)
+  fields.push(
+    { head: "outliers", key: (scan) => scans.outliers[scan], cell: (scan) => `${scans.outliers[scan] || ""}`, down: true },
+    { head: "wide intervals", key: (scan) => scans.wide[scan], cell: (scan) => `${scans.wide[scan] || ""}`, down: true },
+  );
 if (data.icv !== null)
   fields.push({ head: "ICV (ml)", key: (scan) => scans.icv[scan], cell: (scan) => number(scans.icv[scan] === null ? null : scans.icv[scan] / 1000, 0) });
 if (data.site >= 0)

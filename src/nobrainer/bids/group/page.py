@@ -120,9 +120,12 @@ def _count(
             if states[state]
         ),
         (f"{n_flagged:,}", "flagged", n_flagged > 0),
-        (f"{odd.sum():,}", "with outliers", bool(odd.any())),
-        (f"{wide.sum():,}", "with wide intervals", bool(wide.any())),
     ]
+    if len(scans) >= FEWEST:
+        tiles += [
+            (f"{odd.sum():,}", "with outliers", bool(odd.any())),
+            (f"{wide.sum():,}", "with wide intervals", bool(wide.any())),
+        ]
     return tiles
 
 
@@ -272,6 +275,7 @@ def _data(
             "wide": deviations.is_wide.sum(axis=1).tolist(),
         },
         "icv": middle if math.isfinite(middle) else None,
+        "compared": len(scans) >= FEWEST,
         "columns": [
             {"name": one.name, "levels": one.levels, "of": one.of} for one in columns
         ],
