@@ -70,8 +70,8 @@ def simulate(seed: int, args: argparse.Namespace) -> tuple[float, list[Row]]:
             row: Row = {
                 "seed": seed,
                 "subject": number,
-                "structure": STRUCTURES[found.index - 1],
-                "true_mm3": float(true_mm3[found.index]),
+                "structure": STRUCTURES[found.class_number - 1],
+                "true_mm3": float(true_mm3[found.class_number]),
                 "volume_mm3": found.volume_mm3,
             }
             for name, (low, high) in INTERVALS.items():

@@ -25,7 +25,7 @@ def structure(index, volume_mm3, **figures):
         **figures,
     }
     return Structure(
-        index=index,
+        class_number=index,
         value=index,
         name=f"part-{index}",
         volume_mm3=volume_mm3,

@@ -62,7 +62,7 @@ def structure(index: int, volume_mm3: float, **others: float) -> Structure:
         "expected_dice": 0.8125,
     }
     return Structure(
-        index=index,
+        class_number=index,
         value=index,
         name=LABELS.names[index],
         volume_mm3=volume_mm3,

@@ -15,7 +15,7 @@ NAN = math.nan
 
 def structure(index, volume_mm3, entropy=NAN, information=NAN, dice=NAN, sd=1.0):
     return Structure(
-        index=index,
+        class_number=index,
         value=index,
         name=f"part-{index}",
         volume_mm3=volume_mm3,

@@ -94,7 +94,7 @@ def test_figures_worked_out_by_hand():
     sums = StructureSums(N_CLASSES)
     sums.add(tile)
     first, second, absent = sums.table(volumes_of(draws, 2.0), NAMES, None)
-    assert (first.index, first.name) == (1, "class-1")
+    assert (first.class_number, first.name) == (1, "class-1")
     # Volumes 6, 4 and 2 mm³ in the three draws.
     assert (first.volume_mm3, first.volume_sd_mm3, first.cv) == (4.0, 2.0, 0.5)
     # v(v - 1) sums to 6 + 2, (n - 1) v to 2 * 6.
@@ -126,7 +126,7 @@ def test_what_is_not_found_or_never_seen_is_not_a_certain_zero():
         for kind in ("volume", "conformal"):
             ends = [getattr(one, f"{kind}_{end}_mm3") for end in ("low", "high")]
             assert all(map(math.isnan, ends)), (one.name, kind)
-    assert (unknown.index, unknown.value, unknown.name) == (3, 3, "class-3")
+    assert (unknown.class_number, unknown.value, unknown.name) == (3, 3, "class-3")
     rows = list(
         csv.DictReader(
             io.StringIO(to_tsv({"a": (found, missed, unknown)})), delimiter="\t"
@@ -145,7 +145,7 @@ def test_what_is_not_found_or_never_seen_is_not_a_certain_zero():
 def test_closed_forms_equal_counting_over_pairs_of_draws(n_draws):
     draws = random_draws(n_draws)
     for structure in table_of(draws)[:2]:
-        masks = draws == structure.index
+        masks = draws == structure.class_number
         pairs = list(combinations(masks, 2))
         both = sum(int((a & b).sum()) for a, b in pairs)
         sizes = sum(int(a.sum() + b.sum()) for a, b in pairs)
@@ -255,8 +255,8 @@ def test_tsv_is_tidy_and_its_sidecar_describes_every_column():
         written.pairwise_dice, rel=1e-7
     )
     assert "nan" not in text.lower()
-    name, *figures, index, value = (field.name for field in fields(Structure))
-    assert (index, value, name) == ("index", "value", "name")
+    name, *figures, number, value = (field.name for field in fields(Structure))
+    assert (number, value, name) == ("class_number", "value", "name")
     columns = ["subject", "index", "name", "status", *figures]
     assert list(rows[0]) == list(sidecar()) == columns
     for column, about in sidecar().items():

@@ -79,12 +79,11 @@ class Structure(Part):
     Everything is undefined for a structure that no training scan had, because the
     network cannot know it.
 
-    index: number of the class, by which arrays such as `volumes_mm3` are ordered. It is
-        not what tables call so.
+    class_number: place in arrays such as `volumes_mm3`.
     value: what stands for the structure in the label map; the `index` of tables.
     """
 
-    index: int
+    class_number: int
     value: int
 
 
@@ -199,7 +198,9 @@ class StructureSums:
                 of_draws = volumes_mm3[:, index]
                 figures = self._figures(index, (index,), of_draws, factors[index])
             value = labels.values[index]
-            structures.append(Structure(name=name, index=index, value=value, **figures))
+            structures.append(
+                Structure(name=name, class_number=index, value=value, **figures)
+            )
         return tuple(structures)
 
     def totals(

@@ -204,7 +204,7 @@ def test_label_maps_carry_the_ids_of_the_label_files(fitted, scan):
     assert np.array_equal(values(result.label), 1035 * values(known.label).astype(int))
     assert result.labels.values == (0, 1035)
     (ball,) = result.structures
-    assert (ball.index, ball.value, ball.name) == (1, 1035, "ball")
+    assert (ball.class_number, ball.value, ball.name) == (1, 1035, "ball")
     numbers = named.predict(scan, class_numbers=True, **ask)
     assert np.array_equal(values(numbers.label), values(known.label))
     assert numbers.structures[0].value == 1

@@ -177,7 +177,7 @@ def test_default_model_takes_classes_from_the_data(pairs):
     assert fitted.labels_.names == ("background", "class-1", "class-2")
     known, unknown = result.structures
     assert (known.status == "found") == (known.volume_mm3 > 0)
-    assert (unknown.status, unknown.index) == ("not in training", 2)
+    assert (unknown.status, unknown.class_number) == ("not in training", 2)
     assert math.isnan(unknown.volume_mm3) and result.volumes_mm3[0, 2] >= 0
     nothing = data.relabel({1: 0, 2: 1, 3: 2})
     with pytest.raises(InputError, match="dataset_train has no voxel of a class but"):

@@ -171,7 +171,7 @@ class _Comparison:
             )
         figures = []
         for one in self._structures.table(volumes_mm3, labels, intervals):
-            index, true = one.index, true_mm3[one.index]
+            index, true = one.class_number, true_mm3[one.class_number]
             if not true and not one.volume_mm3:
                 continue
             covered = _covers(one.volume_low_mm3, true, one.volume_high_mm3)

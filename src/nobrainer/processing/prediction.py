@@ -134,7 +134,7 @@ class Prediction:
         `totals`.
         """
         known = [one for one in self.structures if one.status != "not in training"]
-        found = {one.name: self.volumes_mm3[:, one.index] for one in known}
+        found = {one.name: self.volumes_mm3[:, one.class_number] for one in known}
         members = Compartments.of(self.labels)
         totals = members.totals if members and self.totals else {}
         return found | {

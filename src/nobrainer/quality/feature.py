@@ -150,7 +150,7 @@ def deviations(structures: Sequence[Structure], cohort: Cohort) -> dict[str, flo
     """
     found = {}
     for one in structures:
-        mean, sd = cohort.log_mean[one.index], cohort.log_sd[one.index]
+        mean, sd = cohort.log_mean[one.class_number], cohort.log_sd[one.class_number]
         if one.volume_mm3 > 0 and mean is not None and sd is not None:
             gap = math.log(one.volume_mm3) - mean
             found[one.name] = gap / max(sd, _LOG_SD_FLOOR)
@@ -167,7 +167,7 @@ def missing(structures: Sequence[Structure], cohort: Cohort) -> list[str]:
     return [
         one.name
         for one in structures
-        if one.volume_mm3 == 0 and cohort.log_mean[one.index] is not None
+        if one.volume_mm3 == 0 and cohort.log_mean[one.class_number] is not None
     ]
 
 

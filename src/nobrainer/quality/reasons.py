@@ -241,7 +241,7 @@ def _unusual_volumes(
         side = "above" if far[worst] > 0 else "below"
         others = f" (and {len(far) - 1} more)" if len(far) > 1 else ""
         one = next(one for one in structures if one.name == worst)
-        usual = math.exp(cohort.log_mean[one.index] or 0.0)
+        usual = math.exp(cohort.log_mean[one.class_number] or 0.0)
         reasons.append(
             f"volume of {worst}, {one.volume_mm3 / 1000:.3g} ml, is "
             f"{abs(far[worst]):.1f} SD {side} the training cohort's, usually "

@@ -189,7 +189,7 @@ def _structure_table(parts: Sequence[Part], labels: LabelTable) -> Table:
         name = Markup.escape(s.name)
         if isinstance(s, Structure):
             swatch = Markup('<span class="swatch" style="background: {}"></span>{}')
-            name = swatch.format(labels.colors[s.index], name)
+            name = swatch.format(labels.colors[s.class_number], name)
         rows.append(
             (
                 name,
