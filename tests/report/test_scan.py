@@ -43,7 +43,7 @@ def test_the_brain_and_the_skull_have_rows_below_the_structures(
     tmp_path: Path,
 ) -> None:
     figures = asdict(structure(2, 1_234_560.0))
-    del figures["index"], figures["value"], figures["name"]
+    del figures["class_number"], figures["value"], figures["name"]
     one = replace(predicted(), totals=(Part(name="brain", **figures),))
     page = Page(write_case(one, tmp_path / "a.html", model=None))
     names = [row[0] for row in page.rows if row]
