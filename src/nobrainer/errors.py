@@ -104,3 +104,7 @@ def printable(text: str) -> str:
 
 class UnusualScanWarning(UserWarning):
     """A scan, or what was segmented in it, is unlike what the model has seen."""
+
+
+class FewerDrawsWarning(UserWarning):
+    """A number of draws was asked for that the model cannot make."""

@@ -80,7 +80,8 @@ def predict_with_uncertainty(
     Args:
         inputs, block_shape, batch_size, normalizer: as in `predict`.
         model: a network whose weights are drawn, or with dropout of whole channels.
-        n_samples: number of draws.
+        n_samples: number of draws; an ensemble of networks that cannot draw makes no
+            more than one for each.
         seed: seed of the draws.
 
     Returns: label, variance and entropy, as `nobrainer.Prediction` has them.

@@ -28,6 +28,9 @@ class Method:
     coverage: share of scans whose true volumes the conformal intervals hold; None where
         there are no intervals.
     options: the other options of the command that change its results, by name.
+    n_passes: number of passes that each scan gets: fewer than `n_samples` where the
+        network cannot make as many draws. It follows from the model and `n_samples`,
+        and is no part of the method; None where that was not recorded.
     """
 
     command: str
@@ -41,6 +44,7 @@ class Method:
     coverage: float | None
     options: dict[str, Any]
     format_version: int = FORMAT_VERSION
+    n_passes: int | None = field(default=None, compare=False, metadata=since(1))
 
     def unlike(self, other: "Method") -> list[str]:
         """How this method differs from another one.
@@ -57,7 +61,7 @@ class Method:
         pairs: dict[str, tuple[Any, Any]] = {
             one.name: (getattr(other, one.name), getattr(self, one.name))
             for one in fields(self)
-            if one.name not in ("model", "model_sha256", "options")
+            if one.name not in ("model", "model_sha256", "options", "n_passes")
         }
         for name in sorted({*self.options, *other.options}):
             pairs[name] = (other.options.get(name), self.options.get(name))

@@ -1,12 +1,14 @@
 """Ensembles through the facade: each member a training of its own, one bundle."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
 import nobrainer as nb
 from balls import ball, write_ball
-from nobrainer.errors import InputError
+from nobrainer.errors import FewerDrawsWarning, InputError
 
 SMALL = {"base_filters": 2, "levels": 2}
 BAYESIAN = ("bayesian_vnet", {"levels": 2, "posterior_scale": 0.5})
@@ -56,9 +58,41 @@ def test_its_probabilities_are_the_mean_of_the_members(fitted, data):
     assert np.abs(variance - each.var(0).mean(-1)).max() < 1e-6
     assert result.volumes_mm3.shape == (3, 2)
     # Deterministic members have no more than one draw each.
-    many, asked = probabilities(fitted, n_samples=10, seed=1)
+    with pytest.warns(FewerDrawsWarning):
+        many, asked = probabilities(fitted, n_samples=10, seed=1)
     assert np.array_equal(many, together)
     assert asked.volumes_mm3.shape == (3, 2)
+
+
+@pytest.mark.filterwarnings("ignore::nobrainer.errors.UnusualScanWarning")
+def test_it_says_so_where_more_draws_are_asked_for_than_there_are(fitted, data, pairs):
+    scan = pairs[0][0]
+    ways = [
+        lambda **how: fitted.predict(scan, **how),
+        lambda **how: fitted.rank([scan], verbose=False, **how),
+        lambda **how: fitted.evaluate(
+            data, surfaces=False, allow_seen=True, verbose=False, **how
+        ),
+    ]
+    for act in ways:
+        with pytest.warns(
+            FewerDrawsWarning, match="has 3 members.* there are 3 draws, not 4:"
+        ) as caught:
+            act(n_samples=4)
+        told = [one for one in caught if one.category is FewerDrawsWarning]
+        assert [one.filename for one in told] == [__file__]
+        # Nobody is told of a number that nobody gave, or that is made.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FewerDrawsWarning)
+            act()
+            act(n_samples=3)
+    with pytest.warns(FewerDrawsWarning, match="3 draws, not 5:"):
+        fitted.check_quality(5)
+    numbers = (None, 0, 1, 2, 3, 4)
+    assert [fitted.n_draws(n) for n in numbers] == [3, 3, 1, 2, 3, 3]
+    for wrong in (-1, 2.0, "4"):
+        with pytest.raises(InputError, match="n_samples must be a whole number"):
+            fitted.n_draws(wrong)
 
 
 def test_history_and_recipe_say_which_member(fitted):

@@ -37,6 +37,7 @@ def test_a_folder_says_which_model_made_it_and_from_which_files(
         "coverage": None,
         "options": {"class_numbers": False},
         "format_version": 1,
+        "n_passes": 2,
     }
     record = Record.from_json(record_of(out, 1).read_text())
     data = scan(two_models, 1).read_bytes()
@@ -160,6 +161,39 @@ def test_another_version_is_another_method(
     assert f"version 0.0.1 there, {nb.__version__} now" in refused.stderr
     assert run("qc", two_models, out, "--overwrite").exit_code == 0
     assert contents(out) == contents(whole["qc"])
+
+
+def test_a_folder_records_the_draws_that_were_made_beside_those_asked_for(
+    tmp_path: Path,
+) -> None:
+    pairs = [write_ball(tmp_path, number) for number in (1, 2)]
+    dataset = nb.Dataset.from_files(pairs, (16, 16, 16)).patches(per_volume=1)
+    least = {"base_filters": 1, "levels": 1}
+    ensemble = nb.Ensemble("vnet", least, n_members=2).fit(dataset, verbose=False)
+    model = ensemble.save(tmp_path / "model")
+    out = tmp_path / "maps"
+    ask = ("--model", model, "--output-dir", out)
+    files = [pair[0] for pair in pairs]
+    warned = "warning: the ensemble has 2 members"
+    result = nobrainer_("predict", *files, *ask, "--n-samples", 10)
+    # Once for both scans.
+    assert result.exit_code == 0 and result.stderr.count(warned) == 1
+    assert "there are 2 draws, not 10" in result.stderr
+    records = [out / "provenance.json", *(out / "provenance").glob("*.json")]
+    assert len(records) == 3
+    for path in records:
+        text = json.loads(path.read_text())
+        method = text.get("method", text)
+        assert (method["n_samples"], method["n_passes"]) == (10, 2)
+        # As it was before this was recorded; the same command goes on there.
+        del method["n_passes"]
+        path.write_text(json.dumps(text))
+    result = nobrainer_("predict", *files, *ask)
+    assert result.exit_code == 0 and warned not in result.stderr
+    assert "2 of 2 scans were done before" in result.stderr
+    again = (*files, "--model", model, "--output-dir", tmp_path / "qc")
+    result = nobrainer_("qc", *again, "--n-samples", 4)
+    assert result.stderr.count(warned) == 1
 
 
 def test_a_record_is_read_strictly(whole: dict[str, Path]) -> None:

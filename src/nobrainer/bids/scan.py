@@ -17,7 +17,7 @@ from nobrainer.bids.draws import draws_to_tsv
 from nobrainer.bids.layout import Source
 from nobrainer.bids.names import Names
 from nobrainer.bids.subject_page import write_subject_page
-from nobrainer.errors import InputError, UnusualScanWarning
+from nobrainer.errors import FewerDrawsWarning, InputError, UnusualScanWarning
 from nobrainer.io import write_bytes
 from nobrainer.processing.guard import Batch
 from nobrainer.provenance import Method
@@ -160,6 +160,8 @@ def _do(settings: Settings, unit: Unit, results: Results) -> bool:
         with warnings.catch_warnings():
             # These warnings are among the reasons to look at the scan.
             warnings.simplefilter("ignore", UnusualScanWarning)
+            # The command has said it, once for all scans.
+            warnings.simplefilter("ignore", FewerDrawsWarning)
             prediction = model.predict(
                 unit.source.path,
                 n_samples=settings.method.n_samples,

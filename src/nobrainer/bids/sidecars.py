@@ -178,6 +178,7 @@ def of_quality(
                 "model_sha256": method.model_sha256,
                 "version": method.version,
                 "n_samples": method.n_samples,
+                "n_passes": method.n_passes,
                 "seed": method.seed,
                 "threshold": method.options["threshold"],
             }

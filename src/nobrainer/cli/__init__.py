@@ -57,11 +57,17 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn errors that the user can act on into one line."""
+        told: set[str] = set()
+
+        def tell(message: Warning | str, *_args: Any, **_kwargs: Any) -> None:
+            # What holds for every scan of a command is said once.
+            if str(message) not in told:
+                told.add(str(message))
+                _warn(self._in_shell_words(ctx, str(message)))
+
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = lambda message, *_args, **_kwargs: _warn(
-                    self._in_shell_words(ctx, str(message))
-                )
+                warnings.showwarning = tell
                 return super().invoke(ctx)
         except InputError as error:
             if ctx.params["debug"]:

@@ -35,7 +35,7 @@ from nobrainer.formats import require_file
 from nobrainer.glossary import OF_REGIONS, OF_STRUCTURES
 from nobrainer.io import write_text
 from nobrainer.naming import count_scans
-from nobrainer.provenance import Result
+from nobrainer.provenance import Method, Result
 from nobrainer.results import Results, make_method
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def evaluate(
         work.begin()
         title = f"{model_dir.resolve().name} on {table.name}"
         _write(evaluation, paths, segmentation, title)
-        story = _tell(evaluation, draws.n_samples) | {"files": files}
+        story = _tell(evaluation, method) | {"files": files}
         work.data = {"problems": problems, "story": story}
     _echo_story(story, segmentation.labels_, as_json=as_json)
     end(ctx, problems)
@@ -179,14 +179,15 @@ def _write(
     )
 
 
-def _tell(evaluation: "Evaluation", n_samples: int) -> dict[str, Any]:
+def _tell(evaluation: "Evaluation", method: Method) -> dict[str, Any]:
     """What is printed about an evaluation, and kept in its record."""
     return {
         "n_scans": evaluation.n_scans,
         "n_subjects": evaluation.n_subjects,
         "warning": evaluation.warning or None,
         "seen": {row.subject: row.seen for row in evaluation if row.seen},
-        "n_samples": n_samples,
+        "n_samples": method.n_samples,
+        "n_passes": method.n_passes,
         "metrics": nb.summarise(evaluation),
     }
 

@@ -15,6 +15,7 @@ record:
 """
 
 import gc
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -24,6 +25,7 @@ from typing import Annotated, Any, get_type_hints
 import click
 
 import nobrainer as nb
+from nobrainer.errors import FewerDrawsWarning
 from nobrainer.posthoc import DEFAULT_DRAWS, usual_draws
 
 Command = Callable[..., Any]
@@ -103,6 +105,9 @@ def find_draws(
     place = ctx.params.get("model_dir")
     if given is not None or place is None:
         return given
+    # Nobody asked for a number, so that there is nothing to be told; running a command
+    # puts back the filters that were there before it.
+    warnings.simplefilter("ignore", FewerDrawsWarning)
     if not nb.bundle.is_model(place) or place.is_file():
         # A checkpoint has nothing fitted, and loading will say that there is no model.
         return DEFAULT_DRAWS
@@ -185,8 +190,8 @@ class Draws:
             metavar="N",
             type=click.IntRange(min=1),
             callback=find_draws,
-            help="Draws of the weights.  [default: as many as the model was calibrated "
-            "with, else 10]",
+            help="Draws of the weights, fewer where the model cannot make as many.  "
+            "[default: as many as the model was calibrated with, else 10]",
         ),
     ]
     seed: Annotated[

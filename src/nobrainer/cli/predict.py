@@ -37,8 +37,9 @@ class Settings(Draws):
             metavar="N",
             type=click.IntRange(min=0),
             callback=find_draws,
-            help="Draws of the weights; 0 writes one label map from their mean.  "
-            "[default: as many as the model was calibrated with, else 10]",
+            help="Draws of the weights, fewer where the model cannot make as many; 0 "
+            "writes one label map from their mean.  [default: as many as the model was "
+            "calibrated with, else 10]",
         ),
     ]
     block_shape: Annotated[

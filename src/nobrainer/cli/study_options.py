@@ -160,7 +160,8 @@ class EachRun:
             type=click.IntRange(min=1),
             default=3,
             show_default=True,
-            help="Draws of the weights that a run is judged by.",
+            help="Draws of the weights that a run is judged by, fewer where its model "
+            "cannot make as many.",
         ),
     ]
     run_minutes: Annotated[

@@ -37,7 +37,7 @@ def judge_out_of_fold(
     enough = [share for share, fewest in COVERAGES if can_draw and n_subjects >= fewest]
     coverage = enough[0] if enough else None
     # Every member gives as many of the draws.
-    n_samples = n_members * ceil(DEFAULT_DRAWS / n_members)
+    n_samples = segmentation.n_draws(n_members * ceil(DEFAULT_DRAWS / n_members))
     segmentation.calibrate(
         dataset, coverage=coverage, n_samples=n_samples, seed=seed, out_of_fold=True
     )

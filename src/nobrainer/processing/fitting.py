@@ -84,7 +84,7 @@ class Fitting:
         dataset: Dataset,
         method: Method = "temperature",
         coverage: float | None = None,
-        n_samples: int = 10,
+        n_samples: int | None = None,
         seed: int = 0,
         *,
         intensity_weight: float = 0.0,
@@ -108,8 +108,8 @@ class Fitting:
             method: "temperature", or "vector" for a weight and a bias per class.
             coverage: share of scans, in (0, 1), whose true volumes shall lie in the
                 intervals of structure volumes, 0.9 say; None fits no intervals.
-            n_samples, seed, block_shape, batch_size, precision: as in `predict`; a
-                deterministic model makes one pass.
+            n_samples, block_shape, batch_size, precision: as in `predict`.
+            seed: seed of the draws.
             intensity_weight: how much the intensities of a scan itself count beside
                 the network in predictions from now on, in [0, 1]; 0 not at all. See
                 `nobrainer.inference.intensities`. Choose it by held-out Dice.
@@ -159,7 +159,7 @@ class Fitting:
     def fit_quality(
         self,
         dataset: Dataset,
-        n_samples: int = 10,
+        n_samples: int | None = None,
         seed: int = 0,
         *,
         out_of_fold: bool = False,
@@ -178,8 +178,8 @@ class Fitting:
         Args:
             dataset: scans with labels, or label maps, of three subjects or more, which
                 training has not seen.
-            n_samples, seed, block_shape, batch_size, precision: as in `predict`; a
-                deterministic model makes one pass.
+            n_samples, block_shape, batch_size, precision: as in `predict`.
+            seed: seed of the draws.
             out_of_fold: the scans are those that a model with folds was trained on. The
                 Dice is that of the one member that has not seen a scan, with its mean
                 weights; the features are those of all members together.

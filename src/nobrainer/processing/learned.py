@@ -13,11 +13,11 @@ import numpy as np
 from torch import nn
 
 from nobrainer import bundle, models, shipped
-from nobrainer.bayes.draws import is_stochastic
+from nobrainer.bayes.draws import is_stochastic, plan_draws
 from nobrainer.checks import check_choice
 from nobrainer.data.labels import LabelTable
 from nobrainer.data.preprocess import NORMALIZERS
-from nobrainer.errors import InputError
+from nobrainer.errors import FewerDrawsWarning, InputError
 from nobrainer.inference.moments import MOST_DRAWS
 from nobrainer.inference.predict import Sampling, Scaling, TileResult
 from nobrainer.inference.predictor import Evidence, Predictor
@@ -156,14 +156,56 @@ class Learned:
 
         Args:
             asked: the number; None takes that of `usual_draws`.
+
+        Raises:
+            InputError: it is no such number.
         """
+        if asked is not None and not (
+            isinstance(asked, Integral) and 0 <= asked <= MOST_DRAWS
+        ):
+            raise InputError(
+                f"n_samples must be a whole number from 0 to {MOST_DRAWS}, got "
+                f"{asked!r}"
+            )
         if not is_stochastic(self.network):
             return 0
         return usual_draws(self.calibration, self.quality) if asked is None else asked
 
+    def n_passes(self, asked: int | None) -> int:
+        """How many passes a scan gets for a user who asks for a number of draws.
+
+        Members of an ensemble that cannot draw make one each.
+
+        Args:
+            asked: the number; None takes that of `usual_draws`.
+
+        Raises:
+            InputError: it is no such number.
+        """
+        return len(plan_draws(self.network, 0, self.n_draws(asked)))
+
+    def _warn_of_fewer(self, asked: int | None) -> None:
+        """Warn where the network cannot make as many draws as a user asks for."""
+        n_passes = self.n_passes(asked)
+        if asked is None or n_passes >= asked:
+            return
+        if is_stochastic(self.network):
+            words = (
+                f"the ensemble has {n_passes} members, which cannot draw themselves, "
+                f"so that there are {n_passes} draws, not {asked}: for more, train "
+                "more members, or some that draw"
+            )
+        else:
+            words = (
+                f"{self.recipe.model.name} has no stochastic layer: one pass is all "
+                f"there is, not {asked} draws, and variance is 0: for more, train a "
+                "Bayesian model"
+            )
+        warnings.warn(words, FewerDrawsWarning, stacklevel=4)
+
     def predictor(
         self,
-        n_draws: int,
+        asked: int | None,
         seed: int | None,
         block_shape: Sequence[int] | None = None,
         batch_size: int = 1,
@@ -173,7 +215,8 @@ class Learned:
         """The network and how it is applied, its calibration included.
 
         Args:
-            n_draws: number of draws that the user asks for as `n_samples`.
+            asked: number of draws that the user asks for as `n_samples`; None takes
+                that of `usual_draws`.
             seed: seed of the draws; None takes a fresh one.
             block_shape: voxels of a tile; None lets the memory decide.
             batch_size: number of slabs in one pass.
@@ -181,17 +224,16 @@ class Learned:
             memory_gb: most memory that a scan may take on the device, see
                 `nobrainer.training.engine.prediction_bytes`.
 
+        Warns: `FewerDrawsWarning`, for whoever called the caller of this, where the
+            network cannot make as many draws as are asked for.
+
         Raises:
             InputError: an argument is out of bounds, or not possible on this machine.
         """
-        n_draws = self.n_draws(n_draws)
+        n_draws = self.n_draws(asked)
+        self._warn_of_fewer(asked)
         if batch_size < 1:
             raise InputError(f"batch_size must be >= 1, got {batch_size}")
-        if not isinstance(n_draws, Integral) or not 0 <= n_draws <= MOST_DRAWS:
-            raise InputError(
-                f"n_samples must be a whole number from 0 to {MOST_DRAWS}, got "
-                f"{n_draws!r}"
-            )
         block: Shape3 | None = None
         if block_shape is not None:
             if np.shape(block_shape) != (3,) or min(block_shape) < 1:

@@ -36,7 +36,7 @@ class Readings(Fitting):
     def evaluate(
         self,
         dataset: Dataset,
-        n_samples: int = 10,
+        n_samples: int | None = None,
         seed: int = 0,
         *,
         block_shape: Sequence[int] | None = None,
@@ -49,8 +49,8 @@ class Readings(Fitting):
 
         Args:
             dataset: scans with labels.
-            n_samples: number of draws; a deterministic model makes one pass.
-            seed, block_shape, batch_size: as in `predict`.
+            n_samples, block_shape, batch_size: as in `predict`.
+            seed: seed of the draws.
             surfaces: also measure distances between surfaces, which takes longer.
             allow_seen: also take scans that the model was trained, validated or
                 calibrated on, or that its quality was learned from. Figures on them
@@ -139,7 +139,7 @@ class Readings(Fitting):
         self,
         scans: Sequence[ImageSource],
         strategy: str = "entropy",
-        n_samples: int = 10,
+        n_samples: int | None = None,
         seed: int = 0,
         *,
         block_shape: Sequence[int] | None = None,
@@ -231,8 +231,7 @@ class Readings(Fitting):
         Args:
             n_samples: the number; None is what `predict` takes by itself.
         """
-        learned = self._check_fitted()
-        return learned.predictor(learned.n_draws(n_samples), 0).n_passes
+        return self._check_fitted().n_passes(n_samples)
 
     def coverage(self, n_samples: int) -> float | None:
         """The share of scans whose true volumes lie in the conformal intervals.
@@ -252,13 +251,16 @@ class Readings(Fitting):
     def check_quality(self, n_samples: int) -> None:
         """Check that `quality` can score predictions with this number of draws.
 
+        Warns: `FewerDrawsWarning` where there will be fewer draws, as `predict` does.
+
         Args:
             n_samples: what `predict` is asked for.
 
         Raises:
             InputError: quality was learned with another number of draws.
         """
-        self._check_fitted().check_quality_draws(self.n_draws(n_samples))
+        learned = self._check_fitted()
+        learned.check_quality_draws(learned.predictor(n_samples, 0).n_passes)
 
     def check_unused(self, dataset: Dataset) -> None:
         """Check that the model has not used a dataset's scans for anything before.

@@ -307,7 +307,9 @@ class Segmentation(Readings):
             block_shape: voxels of a tile along each axis; None lets the memory decide.
             n_samples: number of draws of the weights; 0 is one pass with the posterior
                 mean. None takes as many as the model was calibrated with, else 10; of a
-                model that cannot draw, one pass.
+                model that cannot draw, one pass. A model that cannot make as many as
+                are asked for warns: there is one for each member of an ensemble of
+                deterministic networks, and one pass of a deterministic network.
             seed: seed of the draws; None takes a fresh one, which the result records.
             probabilities: also keep the mean class probabilities.
             tissues: also keep the mean probabilities of grey matter, white matter and
@@ -331,7 +333,7 @@ class Segmentation(Readings):
             BatchError: some scans of a list could not be used; the others are done.
         """
         learned = self._check_fitted()
-        n_samples = _choose_draws(learned, n_samples)
+        n_draws = learned.n_draws() if n_samples is None else n_samples
         predictor = learned.predictor(
             n_samples, seed, block_shape, batch_size, precision, memory_gb
         )
@@ -344,7 +346,7 @@ class Segmentation(Readings):
                 learned,
                 replace(predictor, on_pass=on_pass or bar.advance),
                 labels=labels,
-                label_only=not (n_samples or probabilities or tissues),
+                label_only=not (n_draws or probabilities or tissues),
                 probabilities=probabilities,
                 tissues=tissues,
             )
@@ -416,22 +418,6 @@ class Segmentation(Readings):
                 "give in_channels=1"
             )
         return args
-
-
-def _choose_draws(learned: Learned, asked: int | None) -> int:
-    """The draws that are asked for, else those that suit the model.
-
-    Where a network is asked for draws and makes none, a warning says so.
-    """
-    if asked is None:
-        return learned.n_draws()
-    if asked and not learned.n_draws(asked):
-        warnings.warn(
-            f"{learned.recipe.model.name} has no stochastic layer: one pass is all "
-            "there is, and variance is 0: for more, train a Bayesian model",
-            stacklevel=3,
-        )
-    return asked
 
 
 def _check_datasets(

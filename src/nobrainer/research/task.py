@@ -126,7 +126,7 @@ class SegmentationTask:
         """Judge a model; all models of a study are judged by draws of the same seed."""
         return segmentation.evaluate(
             scans,
-            n_samples=self.settings.n_draws,
+            n_samples=segmentation.n_draws(self.settings.n_draws),
             seed=JUDGE_SEED,
             surfaces=False,
             allow_seen=allow_seen,

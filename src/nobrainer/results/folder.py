@@ -387,7 +387,7 @@ def make_method(
         command: name of the command.
         model_dir: folder of the model.
         segmentation: the model.
-        n_samples: number of draws of the weights.
+        n_samples: number of draws of the weights that is asked for.
         seed: seed of the draws.
         precision: type of the numbers in the network, "float32", "tf32"
             or "bfloat16".
@@ -404,4 +404,5 @@ def make_method(
         precision=precision,
         coverage=segmentation.coverage(n_samples),
         options=dict(options),
+        n_passes=segmentation.n_draws(n_samples),
     )
