@@ -138,7 +138,7 @@ INSIDE = {
         zarr_image
         pyramid
         reading writing nifti_zarr zarr_arrays
-        headers order
+        headers order missing
     """,
     "recipe": """
         generator

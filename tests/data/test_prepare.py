@@ -30,7 +30,7 @@ def test_every_bad_file_is_named_in_one_error(pairs, tmp_path):
     image = np.random.default_rng(0).random((6, 6, 6)).astype(np.float32)
     zeros = np.zeros((6, 6, 6), np.uint8)
     holed = image.copy()
-    holed[2, 2, 2] = np.nan
+    holed[2, 2, 2] = np.inf
     shifted = np.eye(4)
     shifted[1, 3] = 5
 
@@ -51,7 +51,7 @@ def test_every_bad_file_is_named_in_one_error(pairs, tmp_path):
         "cut.nii.gz": (raw("cut.nii.gz", whole[: len(whole) // 2]), labels),
         "text.nii": (raw("text.nii", b"hello"), labels),
         "4d.nii": (save("4d.nii", np.stack([image] * 2, -1)), labels),
-        "nan.nii": (save("nan.nii", holed), labels),
+        "infinite.nii": (save("infinite.nii", holed), labels),
         "flat.nii": (save("flat.nii", zeros), labels),
         "high.nii": (save("a.nii", image), save("high.nii", zeros + 2)),
         "minus.nii": (save("b.nii", image), save("minus.nii", zeros - np.int16(1))),

@@ -16,6 +16,7 @@ from nibabel.spatialimages import SpatialImage
 from nobrainer.errors import InputError, in_one_line
 from nobrainer.formats import GZIPPED, check_stream, is_oriented, open_image
 from nobrainer.io.headers import SYNTHETIC, inherit, new_header, unit_mm
+from nobrainer.io.missing import fill_missing
 from nobrainer.io.order import reverse_order
 from nobrainer.memory import memory_for
 from nobrainer.volume import Geometry, Volume
@@ -55,7 +56,7 @@ class _Opened:
 
 
 def read_image(source: ImageSource) -> Volume:
-    """Read a scan.
+    """Read a scan; voxels that are NaN become background, see `fill_missing`.
 
     Args:
         source: path of a .nii, .nii.gz, .mgz or .mgh file, nibabel image, or
@@ -64,12 +65,13 @@ def read_image(source: ImageSource) -> Volume:
     Returns:
         A volume with data of its own, float32, with slope and intercept applied.
 
-    Warns: a file does not say how its axes lie in space.
+    Warns: a file does not say how its axes lie in space, or some voxels are NaN.
 
     Raises:
         InputError: the source cannot be read, its checksum differs, it is too large
             for the memory, is not one real 3-D volume with an invertible affine, holds
-            NaN or infinity, is constant, or is a file with a mask or a single slice.
+            infinity or NaN in more than 99 % of its voxels, is constant, or is a file
+            with a mask or a single slice.
     """
     opened = _open(source)
     if opened.is_file and min(opened.geometry.shape) < 2:
@@ -84,6 +86,8 @@ def read_image(source: ImageSource) -> Volume:
             data = values.astype(dtype)
         else:
             data = reverse_order(values.T, dtype).T
+        is_whole = not np.isnan(data.min())
+        n_missing, fill = (0, 0.0) if is_whole else fill_missing(data)
     low, high = _finite_range(data, opened.name)
     if low == high:
         raise InputError(
@@ -101,6 +105,15 @@ def read_image(source: ImageSource) -> Volume:
             f"sform_code and qform_code are 0): {opened.geometry.orientation} is "
             "taken, and left and right may be swapped: convert the DICOM files again "
             "with dcm2niix, or correct the header",
+            stacklevel=2,
+        )
+    if n_missing:
+        warnings.warn(
+            f"{opened.name}: {n_missing} of {data.size} voxels "
+            f"({n_missing / data.size:.2%}) are NaN, as tools that move or mask a scan "
+            f"write them: they are taken for background, of intensity {fill:g}. If "
+            "some lie inside the head, what is found there cannot be trusted: fill "
+            "these from their neighbours, or give the scan as it was before",
             stacklevel=2,
         )
     return Volume(data, opened.geometry.affine, opened.name, opened.header)
