@@ -33,7 +33,10 @@ def list_facts(snapshot: Snapshot) -> list[tuple[str, str]]:
         ),
         ("Training of each run", f"at most {limit}"),
         ("Hopeless runs", f"stopped early by the rule {settings.pruner}"),
-        ("Draws of the weights", f"{settings.n_draws}, for judging"),
+        (
+            "Draws of the weights",
+            f"{settings.n_draws}, for judging, fewer where a model cannot make as many",
+        ),
         ("Proposer", settings.proposer),
         ("Seed", f"{settings.seed}, for the split, the proposals and the trainings"),
         ("Labels", _labels(settings)),
