@@ -62,6 +62,18 @@ def covered(scans: Sequence[Collected], fitted: Calibration) -> list[bool]:
     return found
 
 
+def leave_out(scan: Collected, index: int) -> Collected:
+    """The scan without the volumes of a class, which then does not count in intervals.
+
+    FreeSurfer labels next to nothing of the fluid around the brain. If it counted, one
+    head would make the intervals of this fluid, and of the intracranial volume, too
+    wide to say anything.
+    """
+    volumes_mm3, true_mm3 = scan.volumes_mm3.copy(), scan.true_mm3.copy()
+    volumes_mm3[:, index] = true_mm3[index] = 0
+    return replace(scan, volumes_mm3=volumes_mm3, true_mm3=true_mm3)
+
+
 def calibration_error(
     scans: Sequence[Collected], fitted: Calibration, without: int = -1
 ) -> float:
@@ -196,6 +208,9 @@ def main() -> None:
     scans = collect([predictor] * len(dataset), volumes)
     values = learned.labels.values
     fluid = values.index(OUTER_FLUID) if OUTER_FLUID in values else -1
+    if fluid >= 0:
+        pairs = zip(scans, made, strict=True)
+        scans = [scan if is_map else leave_out(scan, fluid) for scan, is_map in pairs]
     sides = learned.labels.sides_together()
     rows = judge_calibration(scans, people, made, fluid, sides)
     for row in rows:
