@@ -42,8 +42,13 @@ def give_sides(labels: Volume, config: DataConfig) -> Volume:
         The labels; as they are with any other mapping, and without any white matter.
     """
     scheme = {str(value): new for value, new in read_mapping("synthseg")[0].items()}
-    inside = np.isin(labels.data, _SIDELESS) if config.relabel == scheme else None
-    if inside is None or not inside.any() or not np.isin(labels.data, _WHITE).any():
+    if config.relabel != scheme:
+        return labels
+    inside = np.isin(labels.data, _SIDELESS)
+    if not inside.any():
+        return labels
+    sides = [labels.data == value for value in _WHITE]
+    if not any(side.any() for side in sides):
         return labels
 
     def place_mm(mask: np.ndarray) -> np.ndarray:
@@ -51,8 +56,7 @@ def give_sides(labels: Volume, config: DataConfig) -> Volume:
 
     at_mm = place_mm(inside)
     left_mm, right_mm = (
-        scipy.spatial.KDTree(place_mm(labels.data == value)).query(at_mm)[0]
-        for value in _WHITE
+        scipy.spatial.KDTree(place_mm(side)).query(at_mm)[0] for side in sides
     )
     draw = np.empty(len(at_mm))
     order = np.lexsort(np.round(at_mm, 2).T)
