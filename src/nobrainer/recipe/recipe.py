@@ -8,6 +8,7 @@ from typing import Literal, Self
 from nobrainer.checks import shorten
 from nobrainer.errors import InputError
 from nobrainer.json_records import build_record, parse_json, since
+from nobrainer.naming import count
 from nobrainer.recipe.cohort import Cohort
 from nobrainer.recipe.search import SearchRecord
 from nobrainer.recipe.settings import (
@@ -107,7 +108,7 @@ def caution_about(n_synthetic: int) -> str:
     """The warning about a model of this many synthetic scans; empty for 0."""
     if not n_synthetic:
         return ""
-    scans = f"{n_synthetic} synthetic scan{'s' * (n_synthetic != 1)}"
+    scans = count(n_synthetic, "synthetic scan")
     return f"Trained on {scans}: not for use on real ones."
 
 
