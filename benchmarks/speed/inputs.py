@@ -3,7 +3,10 @@
 The networks are untrained: neither time nor memory depends on what they learned.
 """
 
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -11,8 +14,8 @@ import torch
 from torch import nn
 
 from nobrainer import models
+from nobrainer.inference import predict as inference
 from nobrainer.inference.predict import Sampling, TileResult
-from nobrainer.inference.predictor import Predictor
 
 SMALL = {"base_filters": 8, "levels": 2}
 MAPS = ("label", "variance", "entropy", "mutual_information")
@@ -74,8 +77,16 @@ def predict(
         for name, values in maps.items():
             values[tile.where] = getattr(tile, name)
 
-    sampling = Sampling(seed=0, n_draws=n_samples, **limits)
-    Predictor(model, n_classes, sampling, device, dtype)(image, 0.0, keep)
+    # Seed and draws by place: builds from before `Predictor` name the draws otherwise.
+    sampling = Sampling(0, n_samples, **limits)
+    name = "nobrainer.inference.predictor"
+    if find_spec(name):
+        predictor = import_module(name).Predictor
+        predictor(model, n_classes, sampling, device, dtype)(image, 0.0, keep)
+        return maps
+    how: dict[str, Any] = {"n_classes": n_classes, "device": device, "dtype": dtype}
+    earlier = vars(inference)["predict_volume"]
+    earlier(model, image, sampling, background=0.0, on_tile=keep, **how)
     return maps
 
 
