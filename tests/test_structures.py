@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from dataclasses import fields
+from dataclasses import asdict, fields
 from itertools import combinations
 
 import numpy as np
@@ -186,6 +186,29 @@ def test_tiles_in_any_order_change_nothing():
                 assert left == pytest.approx(right, rel=rel, nan_ok=True), field.name
             else:
                 assert left == right
+
+
+@pytest.mark.parametrize("n_draws", [1, 3])
+def test_a_uniform_tile_counts_as_often_as_it_has_voxels(n_draws):
+    draws = random_draws(n_draws)
+    one = part(whole(draws), (slice(0, 1), slice(0, 1), slice(0, 1)))
+    shape = (5, 4, 3)
+    alike = Statistics(
+        *(values.expand(*values.shape[:-3], *shape) for values in one.statistics)
+    )
+    tile = TileResult(tuple(slice(0, n) for n in shape), alike)
+    plain = TileResult(tile.where, Statistics(*(v.contiguous() for v in alike)))
+    assert tile.is_uniform and not plain.is_uniform
+    volumes = volumes_of(np.full((n_draws, *shape), int(one.label[0, 0, 0])))
+    tables = []
+    for given in (tile, plain):
+        sums = StructureSums(N_CLASSES, {"all": (1, 2)})
+        sums.add(given)
+        tables.append([*sums.table(volumes, NAMES, None), *sums.totals(volumes, None)])
+    for left, right in zip(*tables, strict=True):
+        found, wanted = asdict(left), asdict(right)
+        assert found.pop("name") == wanted.pop("name")
+        assert found == pytest.approx(wanted, rel=1e-6, nan_ok=True)
 
 
 def test_the_interval_is_that_of_one_further_draw():

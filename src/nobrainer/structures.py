@@ -131,30 +131,38 @@ class StructureSums:
 
     def add(self, tile: TileResult) -> None:
         """Add the statistics of one tile; every voxel must come once."""
+        self._expect(tile)
+        times = 1
+        if tile.is_uniform:
+            # One voxel says what all say of their labels.
+            times, tile = tile.statistics.label.numel(), tile.first_voxel
         n_draws = tile.votes[:, 0, 0, 0].sum()
         label, size = tile.label.ravel(), len(self._voxels)
         for index, votes in enumerate(tile.votes):
-            self._count(index, votes, n_draws)
+            self._count(index, votes, n_draws, times)
         for index, members in enumerate(self._totals.values(), size):
             votes = np.zeros_like(tile.votes[0])
             for member in members:
                 votes += tile.votes[member]
-            self._count(index, votes, n_draws)
-        self._voxels += np.bincount(label, minlength=size)
-        self._entropy += np.bincount(label, tile.entropy.ravel(), size)
+            self._count(index, votes, n_draws, times)
+        self._voxels += times * np.bincount(label, minlength=size)
+        self._entropy += times * np.bincount(label, tile.entropy.ravel(), size)
         if n_draws > 1:
             information = tile.mutual_information.ravel()
-            self._information += np.bincount(label, information, size)
-        self._expect(tile)
+            self._information += times * np.bincount(label, information, size)
+        probabilities = tile.statistics.probabilities
+        of_label = probabilities.gather(0, tile.statistics.label[None])[0].cpu().numpy()
+        self._right[:size] += times * np.bincount(label, of_label.ravel(), size)
 
     def _expect(self, tile: TileResult) -> None:
-        """Add what the probabilities of a tile say of its labels."""
+        """Add how many voxels the probabilities of a tile lead one to expect.
+
+        Of wholes, also how many of those that have their labels.
+        """
         # Summed on the device that has them; the labels have left it for the others.
         probabilities, labels = tile.statistics.probabilities, tile.label
         size = len(probabilities)
-        of_label = probabilities.gather(0, tile.statistics.label[None])[0].cpu().numpy()
         self._expected[:size] += probabilities.sum((1, 2, 3)).cpu().numpy()
-        self._right[:size] += np.bincount(labels.ravel(), of_label.ravel(), size)
         for part, members in enumerate(self._totals.values(), size):
             whole = torch.zeros_like(probabilities[0])
             for member in members:
@@ -163,17 +171,18 @@ class StructureSums:
             inside = np.isin(labels, list(members))
             self._right[part] += whole.cpu().numpy()[inside].sum(dtype=np.float64)
 
-    def _count(self, part: int, votes: np.ndarray, n_draws: int) -> None:
-        """Add the votes (i, j, k) of a tile for a class or a whole."""
+    def _count(self, part: int, votes: np.ndarray, n_draws: int, times: int) -> None:
+        """Add the votes (i, j, k) of a tile for a class or a whole, so many times."""
         if n_draws == 1:
+            n_chosen = times * np.count_nonzero(votes)
             for sums in (self._votes, self._squares, self._common, self._union):
-                sums[part] += np.count_nonzero(votes)
+                sums[part] += n_chosen
             return
         chosen = votes[votes > 0].astype(np.int64)
-        self._votes[part] += chosen.sum()
-        self._squares[part] += chosen @ chosen
-        self._common[part] += np.count_nonzero(chosen == n_draws)
-        self._union[part] += chosen.size
+        self._votes[part] += times * chosen.sum()
+        self._squares[part] += times * (chosen @ chosen)
+        self._common[part] += times * np.count_nonzero(chosen == n_draws)
+        self._union[part] += times * chosen.size
 
     def table(
         self,

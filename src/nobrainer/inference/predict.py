@@ -53,6 +53,18 @@ class TileResult:
     where: tuple[slice, slice, slice]
     statistics: Statistics
 
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all voxels are known to be alike, as those of an empty field are."""
+        return not any(self.statistics.label.stride())
+
+    @property
+    def first_voxel(self) -> "TileResult":
+        """The statistics of the first voxel alone, (1, 1, 1)."""
+        i, j, k = (slice(edge.start, edge.start + 1) for edge in self.where)
+        first = (values[..., :1, :1, :1] for values in self.statistics)
+        return TileResult((i, j, k), Statistics(*first))
+
     @cached_property
     def label(self) -> np.ndarray:
         """(i, j, k), see `Statistics`, like the others."""
