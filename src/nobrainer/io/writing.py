@@ -73,6 +73,8 @@ def in_steps(image: nib.Nifti1Image, step: float) -> nib.Nifti1Image:
         the step, but none above the largest value there was.
     """
     values = np.asanyarray(image.dataobj)
+    if not values.any():
+        return image
     rounded = values / step
     np.rint(rounded, out=rounded)
     rounded *= step

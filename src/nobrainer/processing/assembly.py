@@ -165,8 +165,8 @@ class _Maps:
     """The maps of one scan: on the working grid, then on the grid of the scan.
 
     Labels and mean probabilities come from a finer grid where there is one. Of `kinds`
-    are the maps that tiles are asked for; the others are 0, and take no memory until
-    their image is made. A map leaves the working grid when its image is made.
+    are the maps that tiles are asked for; the others are 0, and take no memory. A map
+    leaves the working grid when its image is made.
     """
 
     def __init__(
@@ -188,8 +188,9 @@ class _Maps:
         n_voxels = (len(MAPS) + n_means) * volume.data.size
         n_voxels += len(MAPS) * scan.data.size + n_means * math.prod(fine)
         require_memory(volume.source, 4 * n_voxels, "predict it")
-        self.working = {kind: np.zeros(shape, np.float32) for kind in MAPS[1:]}
-        self.working["label"] = np.zeros(shape, np.min_scalar_type(n_classes - 1))
+        types = dict.fromkeys(kinds, np.dtype(np.float32))
+        types["label"] = np.min_scalar_type(n_classes - 1)
+        self.working = {kind: np.zeros(shape, type_) for kind, type_ in types.items()}
         self._label = self.working["label"]
         if finer is not None:
             self._label = np.zeros(fine, self._label.dtype)
@@ -226,6 +227,10 @@ class _Maps:
 
     def image(self, kind: str) -> nib.Nifti1Image:
         """A map of real numbers as an image on the scan's grid."""
+        if kind not in self._kinds:
+            # The system provides this memory only as it is written to.
+            empty = np.zeros(self._volume.data.shape, np.float32, order="F")
+            return to_nibabel(empty, self._volume, copy=False)
         native = self._restored(self.working.pop(kind), self._scan.geometry)
         return to_nibabel(native, self._volume)
 
