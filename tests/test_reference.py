@@ -3,7 +3,7 @@
 import ast
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import nobrainer
-from nobrainer.cli import main
+from nobrainer import cli
 from nobrainer.glossary import OF_REGIONS, OF_SEVERAL_SCANS, OF_STRUCTURES, SCORES
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
@@ -125,16 +125,16 @@ def test_every_figure_of_an_evaluation_is_on_the_page() -> None:
 
 
 def commands(
-    group: click.Group, prefix: str = ""
+    group: Mapping[str, click.Command], prefix: str = ""
 ) -> Iterator[tuple[str, click.Command]]:
-    for name, command in group.commands.items():
+    for name, command in group.items():
         if isinstance(command, click.Group):
-            yield from commands(command, f"{prefix}{name} ")
+            yield from commands(command.commands, f"{prefix}{name} ")
         if not isinstance(command, click.Group) or command.invoke_without_command:
             yield f"{prefix}{name}", command
 
 
-COMMANDS = dict(commands(main))
+COMMANDS = dict(commands(cli.COMMANDS))
 ROW = re.compile(r"^\| `(--[\w-]+)[^|]*` \|(.*?)\|", re.MULTILINE)
 # Commands whose options the page gives in the line that shows how to call them.
 IN_LINE = {"info", "models", "research status", "research show", "research space"}

@@ -8,18 +8,18 @@ import pytest
 
 import nobrainer as nb
 from commands import PROGRAM, TEST, nobrainer_, scans_of
-from nobrainer.cli import main
+from nobrainer.cli import COMMANDS
 from nobrainer.errors import InputError
 
 
 def test_help_lists_every_command() -> None:
     result = nobrainer_("--help")
     assert result.exit_code == 0
-    for name in main.commands:
+    for name in COMMANDS:
         assert f"\n  {name} " in result.stdout
 
 
-@pytest.mark.parametrize("command", sorted(main.commands))
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_help_has_an_example(command: str) -> None:
     result = nobrainer_(command, "--help")
     assert result.exit_code == 0
@@ -69,7 +69,7 @@ def test_messages_name_the_options_of_the_command(
     def refuse(*args: object, **kwargs: object) -> None:
         raise InputError(text)
 
-    monkeypatch.setattr(main.commands[command], "invoke", refuse)
+    monkeypatch.setattr(COMMANDS[command], "invoke", refuse)
     arguments = {
         "train": ["--data", "a.csv", "--output-dir", "b"],
         "predict": ["a.nii", "--model", ".", "--output-dir", "c"],

@@ -10,7 +10,7 @@ from boxes import state_of, use
 from bundles import make_bundle
 from commands import is_narrow, nobrainer_
 from nobrainer.bundle import save
-from nobrainer.cli import main
+from nobrainer.cli import COMMANDS
 from nobrainer.cli.options import find_model
 from nobrainer.provenance import Method, Result
 from result_folders import contents, run, scan
@@ -125,7 +125,7 @@ def test_all_commands_take_the_model_in_the_box(
 
 def test_report_and_qc_take_their_model_in_the_same_way() -> None:
     models = [
-        next(one for one in main.commands[name].params if one.name == "model_dir")
+        next(one for one in COMMANDS[name].params if one.name == "model_dir")
         for name in ("qc", "report")
     ]
     assert models[0].callback is models[1].callback is find_model
@@ -145,10 +145,10 @@ def test_a_command_that_needs_a_model_says_what_to_give(
     assert line.startswith("nobrainer: error: no model called 'brain' comes with nobra")
 
 
-@pytest.mark.parametrize("name", sorted(set(main.commands) - {"models"}))
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"models"}))
 def test_a_shell_completes_options_without_a_model(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, tmp_path)
-    command = main.commands[name]
+    command = COMMANDS[name]
     command.make_context(name, [], resilient_parsing=True)

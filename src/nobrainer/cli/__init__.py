@@ -17,21 +17,25 @@ from typing import Any, TextIO
 import click
 
 import nobrainer
-from nobrainer.cli.bids import bids
-from nobrainer.cli.calibrate import calibrate
-from nobrainer.cli.data import data
-from nobrainer.cli.demo import demo
-from nobrainer.cli.evaluate import evaluate
-from nobrainer.cli.info import info
-from nobrainer.cli.models import models
 from nobrainer.cli.outputs import echo, echo_error
-from nobrainer.cli.predict import predict
-from nobrainer.cli.qc import qc
-from nobrainer.cli.rank import rank
-from nobrainer.cli.report import report
-from nobrainer.cli.research import research
-from nobrainer.cli.train import train
 from nobrainer.errors import InputError, in_one_line
+from nobrainer.registry import Registry
+
+COMMANDS: Registry[click.Command] = Registry("command")
+"""The commands by name, each of which loads on first use."""
+COMMANDS.locate("bids", "nobrainer.cli.bids:bids")
+COMMANDS.locate("calibrate", "nobrainer.cli.calibrate:calibrate")
+COMMANDS.locate("data", "nobrainer.cli.data:data")
+COMMANDS.locate("demo", "nobrainer.cli.demo:demo")
+COMMANDS.locate("evaluate", "nobrainer.cli.evaluate:evaluate")
+COMMANDS.locate("info", "nobrainer.cli.info:info")
+COMMANDS.locate("models", "nobrainer.cli.models:models")
+COMMANDS.locate("predict", "nobrainer.cli.predict:predict")
+COMMANDS.locate("qc", "nobrainer.cli.qc:qc")
+COMMANDS.locate("rank", "nobrainer.cli.rank:rank")
+COMMANDS.locate("report", "nobrainer.cli.report:report")
+COMMANDS.locate("research", "nobrainer.cli.research:research")
+COMMANDS.locate("train", "nobrainer.cli.train:train")
 
 _SHELL_NAMES = {
     "checkpoint_filepath": "checkpoint_dir",
@@ -54,6 +58,16 @@ _ARGUMENT = re.compile(
 
 class _Commands(click.Group):
     """A group whose commands report a user's mistake in one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a name, if there is one."""
+        if cmd_name not in COMMANDS:
+            return None
+        return COMMANDS[cmd_name]
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn errors that the user can act on into one line."""
@@ -101,7 +115,7 @@ class _Commands(click.Group):
         begins a line that goes on with "must". A name for which the command has no
         option stays as it is.
         """
-        command = self.commands.get(ctx.invoked_subcommand or "")
+        command = self.get_command(ctx, ctx.invoked_subcommand or "")
         options = dict(_list_options(command)) if command else {}
 
         def translate(found: re.Match[str]) -> str:
@@ -164,11 +178,3 @@ def main(debug: bool) -> None:
 def bids_app() -> None:
     """The entry point of BIDS Apps: `nobrainer-bids` is `nobrainer bids`."""
     main(["bids", *sys.argv[1:]], prog_name="nobrainer")
-
-
-for command in (
-    *(demo, train, predict, bids, models, info, data),
-    *(evaluate, calibrate, qc, report, rank),
-    research,
-):
-    main.add_command(command)
