@@ -26,10 +26,9 @@ from pathlib import Path
 import torch
 from monai import transforms as t
 
-from nobrainer import models
+from nobrainer import memory, models
 from nobrainer.data import synthesis
 from nobrainer.data.augment import Augmentation
-from nobrainer.memory import kept_memory
 from nobrainer.recipe import Synthesis
 
 VALUES = (0, 511, 515, 507, 24, 3, 42, 2, 41, 10, 49, 11, 50, 17, 53, 4, 43)
@@ -192,6 +191,9 @@ def serve(name: str) -> None:
     """Print the seconds of what is asked for on standard input: a kind and a side."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    # Earlier builds have it elsewhere.
+    here = hasattr(memory, "kept_memory")
+    holder = memory if here else import_module("nobrainer.training.memory")
     made: dict[int, dict[str, Make]] = {}
     for line in sys.stdin:
         kind, side_text = line.rsplit(maxsplit=1)
@@ -200,7 +202,7 @@ def serve(name: str) -> None:
             made = {side: MAKERS[name](side)}
         make, n = made[side][kind], REPEATS.get(side, 3)
         # As our training does; the memory goes back before another program's turn.
-        with kept_memory():
+        with holder.kept_memory():
             make(0)
             begin = time.process_time()
             for seed in range(n):

@@ -283,7 +283,7 @@ def test_a_turned_block_is_that_of_grid_sample(block, scale):
     steps = 2 * matrix / torch.tensor(shape)[:, None]
     axes = [torch.arange(n) - (n - 1) / 2 for n in block]
     places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) @ steps.t()
-    moved, turned = _turn(image, label, matrix, block)
+    moved, turned = _turn(image.numpy(), label.numpy(), matrix.numpy(), block)
 
     def expected(volume, mode):
         return torch.nn.functional.grid_sample(
@@ -297,3 +297,11 @@ def test_a_turned_block_is_that_of_grid_sample(block, scale):
     torch.testing.assert_close(moved, expected(image, "bilinear"), rtol=0, atol=2e-5)
     # A place half way between two voxels can be rounded to either.
     assert (turned != expected(label, "nearest")).float().mean() < 1e-4
+
+
+def test_halves_are_rounded_to_even_voxels_of_the_window():
+    label = np.broadcast_to(np.arange(11)[:, None, None], (11, 11, 11))
+    image = label.astype(np.float32)
+    moved, turned = _turn(image, label, np.eye(3, dtype=np.float32), (4, 4, 4))
+    assert moved[:, 0, 0].tolist() == [3.5, 4.5, 5.5, 6.5]
+    assert turned[:, 0, 0].tolist() == [4, 4, 6, 6]

@@ -120,6 +120,10 @@ def test_a_patch_is_the_volume_at_one_place():
         assert np.array_equal(image[0], volume.image[place])
         assert np.array_equal(label, volume.label[place])
         assert item["source"] == "scan-0"
+        # A patch is a copy.
+        image[:], label[:] = -1, 3
+    assert volume.image.min() == 0
+    assert volume.label.max() == 2
 
 
 def test_a_volume_smaller_than_the_block_is_padded():

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,9 +14,9 @@ from nobrainer.data.axes import along_axes, gaussian_means
 from nobrainer.registry import Registry
 from nobrainer.types import Shape3
 
-_SIDE = 48
-"""The most voxels along each side of the boxes that are turned at once, so that most of
-what is computed of them stays in a processor's cache."""
+_AT_ONCE = 48**3
+"""About how many voxels are turned at once, so that most of what is computed of them
+stays in a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,20 @@ class Augmentation:
         return n, n, n
 
     def apply(
-        self, image: Tensor, label: Tensor, *, floor: float, spread: float, seed: int
+        self,
+        image: Tensor | np.ndarray,
+        label: Tensor | np.ndarray,
+        *,
+        floor: float,
+        spread: float,
+        seed: int,
     ) -> tuple[Tensor, Tensor]:
         """Change one patch, the same way for the same seed.
 
         Args:
             image: intensities of the block and its margin, float32 (1, I, J, K).
-            label: labels of the same voxels, integers (I, J, K).
+            label: labels of the same voxels, integers (I, J, K). Neither is changed,
+                and of both only what the block needs is read.
             floor: the volume's minimum; intensities are changed relative to it,
                 because a bias field and gamma act on intensities that start at 0.
             spread: the volume's standard deviation.
@@ -118,9 +125,9 @@ class Augmentation:
         """
         profile = self.profile
         draws = _Draws(seed)
-        moved, turned = _turn(
-            image[0], label, _matrix(profile, draws), self.block_shape
-        )
+        matrix = _matrix(profile, draws).numpy()
+        window = np.asarray(image)[0], np.asarray(label)
+        moved, turned = _turn(*window, matrix, self.block_shape)
         if draws.happens(profile.probability):
             field = _bias_field(moved.shape, profile.bias, draws)
             moved = moved.sub_(floor).mul_(field).add_(floor)
@@ -170,25 +177,16 @@ def rotation(vector: Tensor) -> Tensor:
 
     Returns: (..., 3, 3).
     """
-    axes = _cross_products(vector.device)
-    cross = (vector[..., None, None] * axes).sum(-3)
-    angle = vector.norm(dim=-1)[..., None, None] / math.pi
+    eye = torch.eye(3, device=vector.device)
+    cross = torch.linalg.cross(eye.expand(*vector.shape, 3), vector[..., None, :])
+    angle = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)[..., None] / math.pi
     # Rodrigues' formula; sinc(x) is sin(πx) / πx, and 1 - cos is twice a squared sine.
     turned = torch.sinc(angle) * cross + torch.sinc(angle / 2) ** 2 / 2 * cross @ cross
-    return torch.eye(3, device=vector.device) + turned
-
-
-@lru_cache(maxsize=4)
-def _cross_products(device: torch.device) -> Tensor:
-    """Matrices that take the cross product with each axis (3, 3, 3)."""
-    i = [[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]]
-    j = [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]
-    k = [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
-    return torch.tensor([i, j, k], device=device)
+    return eye + turned
 
 
 def _turn(
-    image: Tensor, label: Tensor, matrix: Tensor, block: Shape3
+    image: np.ndarray, label: np.ndarray, matrix: np.ndarray, block: Shape3
 ) -> tuple[Tensor, Tensor]:
     """A block of a window that is turned and scaled about its centre.
 
@@ -205,41 +203,46 @@ def _turn(
     Returns:
         Image (i, j, k), and label (i, j, k) int64.
     """
-    middle = (torch.tensor(label.shape)[:, None] - 1) / 2
-    i, j, k = (
-        matrix[:, axis, None] * (torch.arange(n) - (n - 1) / 2)
-        for axis, n in enumerate(block)
-    )
-    i = i + middle
+    middle = (np.array(label.shape, np.float32) - 1) / 2
+    i, j, k = map(np.multiply.outer, matrix.T, _offsets(block))
+    lines = (i + middle[:, None])[:, :, None] + j[:, None]
     # Half a voxel more than the centres of the outermost voxels: rounding is no matter.
-    reach = matrix.abs() @ (torch.tensor(block).float() / 2)
-    inside = bool((reach < middle[:, 0]).all())
-    # From just below the last voxel there is a next one to interpolate to.
-    last = (2 * middle).nextafter(middle).view(3, 1, 1, 1)
+    lowest = middle - abs(matrix) @ np.array(block, np.float32) / 2
+    # Only the part that is needed is copied. Its first voxel is an even one, so that
+    # places half way between two voxels are rounded as they would be in the window.
+    first = np.floor(lowest / 2).clip(0) * 2
+    part = tuple(slice(n, -n or None) for n in first.astype(int).tolist())
+    shape = label[part].shape
+    labels, values = label[part].ravel(), image[part].ravel()
     moved, turned = torch.empty(block), torch.empty(block, dtype=torch.int64)
-    # There is no `index_select` of uint16.
-    labels = (label.int() if label.dtype == torch.uint16 else label).flatten()
-    values = image.flatten()
-    for box in product(*map(_divide, block)):
-        planes, rows, voxels = box
-        place = (i[:, planes, None] + j[:, None, rows])[..., None]
-        place = place + k[:, None, None, voxels]
-        if not inside:
+    for planes in _divide(block):
+        place = torch.from_numpy(lines[:, planes, :, None])
+        # Subtracted last, where it is exact.
+        place = place + torch.from_numpy(k[:, None, None])
+        place -= torch.from_numpy(first[:, None, None, None])
+        if lowest.min() <= 0:
+            # From just below the last voxel there is a next one to interpolate to.
+            last = torch.tensor(shape).float().sub_(1)
+            last = last.nextafter(torch.zeros(3)).view(3, 1, 1, 1)
             place = place.clamp_min_(0).minimum(last)
-        nearest = _number(place.round(), label.shape)
-        found = labels.index_select(0, nearest.flatten())
-        turned[box] = found.view(nearest.shape)
-        moved[box] = _interpolate(values, place, label.shape)
+        turned[planes] = _take(labels, _number(place.round(), shape)).view_as(place[0])
+        moved[planes] = _interpolate(values, place, shape)
     return moved, turned
 
 
-def _divide(n: int) -> list[slice]:
-    """Divide an axis into equal parts, of whose boxes most stays in a cache."""
-    step = math.ceil(n / math.ceil(n / _SIDE))
-    return [slice(first, first + step) for first in range(0, n, step)]
+@lru_cache(maxsize=8)
+def _offsets(block: Shape3) -> list[np.ndarray]:
+    """Places of the voxels along each axis of a block, about its centre."""
+    return [np.arange(n, dtype=np.float32) - (n - 1) / 2 for n in block]
 
 
-def _number(places: Tensor, shape: Sequence[int]) -> Tensor:
+def _divide(block: Shape3) -> list[slice]:
+    """Divide the planes of a block into equal parts, of which most stays in a cache."""
+    step = math.ceil(block[0] / math.ceil(math.prod(block) / _AT_ONCE))
+    return [slice(first, first + step) for first in range(0, block[0], step)]
+
+
+def _number(places: Tensor, shape: Sequence[int]) -> np.ndarray:
     """Numbers of voxels in a volume whose rows lie in line.
 
     Args:
@@ -247,13 +250,18 @@ def _number(places: Tensor, shape: Sequence[int]) -> Tensor:
         shape: voxels of the volume along each axis.
 
     Returns:
-        int32 (i, j, k).
+        int64 (i * j * k,).
     """
-    i, j, k = places.int()
-    return k.add_(j.add_(i, alpha=shape[1]), alpha=shape[2])
+    i, j, k = places.int().flatten(1)
+    return k.add_(j.add_(i, alpha=shape[1]), alpha=shape[2]).long().numpy()
 
 
-def _interpolate(values: Tensor, places: Tensor, shape: Sequence[int]) -> Tensor:
+def _take(values: np.ndarray, numbers: np.ndarray) -> Tensor:
+    """Values by number, by the quickest look-up that NumPy and PyTorch have."""
+    return torch.from_numpy(values.take(numbers, mode="wrap"))
+
+
+def _interpolate(values: np.ndarray, places: Tensor, shape: Sequence[int]) -> Tensor:
     """Values (i, j, k) between the eight voxels around each place.
 
     Args:
@@ -262,12 +270,12 @@ def _interpolate(values: Tensor, places: Tensor, shape: Sequence[int]) -> Tensor
             along each axis, (3, i, j, k); changed in place.
         shape: voxels of the volume along each axis, 2 or more.
     """
-    numbers = _number(places, shape).flatten()
+    numbers = _number(places, shape)
     i, j, k = places.frac_().flatten(1)
 
     def at(step: int) -> Tensor:
         """Values of the voxels so many places after those below."""
-        return values[step:].index_select(0, numbers)
+        return _take(values[step:], numbers)
 
     def on_line(step: int) -> Tensor:
         return at(step).lerp_(at(step + 1), k)
@@ -331,8 +339,5 @@ def _bend(x: Tensor, gamma: float) -> Tensor:
 
 def _blur(x: Tensor, widths: Tensor) -> Tensor:
     """Blur with a Gaussian whose standard deviations are `widths`, in voxels."""
-    kernels = [
-        gaussian_means(torch.arange(n), n, width)
-        for n, width in zip(x.shape, widths, strict=True)
-    ]
-    return along_axes(x, kernels)
+    kernels = {n: gaussian_means(torch.arange(n), n, widths) for n in set(x.shape)}
+    return along_axes(x, [kernels[n][axis] for axis, n in enumerate(x.shape)])

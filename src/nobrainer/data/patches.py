@@ -188,24 +188,21 @@ class PatchSampler(Dataset[dict[str, Any]]):
         )
         if volume.head is not None:
             return self._synthesised(volume, volume.head, origin, rng)
-        margin = np.array(self.augmentation.margin if self.augmentation else (0, 0, 0))
-        window = np.array(block) + 2 * margin
-        image, label = volume.cut(origin - margin, window)
-        image_patch = torch.from_numpy(image)[None]
-        label_patch = torch.from_numpy(label)
         if self.augmentation:
+            margin = np.array(self.augmentation.margin)
+            image, label = volume.cut(origin - margin, np.array(block) + 2 * margin)
             image_patch, label_patch = self.augmentation.apply(
-                image_patch,
-                label_patch,
+                image[None],
+                label,
                 floor=volume.floor,
                 spread=volume.spread,
                 seed=int(rng.integers(2**32)),
             )
-        return {
-            "image": image_patch,
-            "label": label_patch.long(),
-            "source": volume.name,
-        }
+        else:
+            image, label = volume.cut(origin, block)
+            image_patch = torch.from_numpy(np.array(image)[None])
+            label_patch = torch.from_numpy(label.astype(np.int64))
+        return {"image": image_patch, "label": label_patch, "source": volume.name}
 
     def loader(self, *, num_workers: int = 0, pinned: bool = False) -> PatchLoader:
         """Batches of the patches, the same ones for any number of workers.

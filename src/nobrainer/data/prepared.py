@@ -15,7 +15,7 @@ from nobrainer.data.preprocess import (
 )
 from nobrainer.data.synthesis import Anatomy, count_values
 from nobrainer.data.targets import Binarizer
-from nobrainer.data.windows import Centres, crop, index_voxels
+from nobrainer.data.windows import Centres, index_voxels, view_window
 from nobrainer.errors import InputError
 from nobrainer.recipe import DataConfig, PreprocessConfig
 from nobrainer.volume import Geometry, Volume
@@ -74,7 +74,7 @@ class Prepared:
     voxel_mm: tuple[float, float, float]
     head: HeadMap | None = None
 
-    @property
+    @cached_property
     def geometry(self) -> Geometry:
         """The working grid."""
         i, j, k = self.image.shape
@@ -88,7 +88,7 @@ class Prepared:
     def cut(
         self, origin: np.ndarray, shape: Sequence[int] | np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Copy a window out of image and label; see `crop`.
+        """A window of image and label, not to be changed; see `view_window`.
 
         Args:
             origin: first voxel of the window, int (3,); it may lie outside the scan.
@@ -97,8 +97,8 @@ class Prepared:
         Raises:
             InputError: the scan has no labels.
         """
-        image = crop(self.image, origin, shape, self.background)
-        return image, crop(self._labels, origin, shape, 0)
+        image = view_window(self.image, origin, shape, self.background)
+        return image, view_window(self._labels, origin, shape, 0)
 
     def list_centres(self, rng: np.random.Generator) -> Centres:
         """List voxels at which patches may be centred; see `index_voxels`.

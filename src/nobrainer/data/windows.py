@@ -58,6 +58,16 @@ def crop(
         shape: voxels of the window along each axis.
         fill: value of the voxels of the window that lie outside the array.
     """
+    return np.array(view_window(array, origin, shape, fill))
+
+
+def view_window(
+    array: np.ndarray,
+    origin: np.ndarray,
+    shape: Sequence[int] | np.ndarray,
+    fill: float,
+) -> np.ndarray:
+    """A window of an array, see `crop`; not copied where all of it lies inside."""
     start, stop = clip_window(origin, shape, array.shape)
     inside = array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
     return embed(inside, start - origin, shape, fill)
@@ -87,7 +97,7 @@ def embed(
     shape: Sequence[int] | np.ndarray,
     fill: float,
 ) -> np.ndarray:
-    """Copy a part of a window into a whole one.
+    """Copy a part of a window into a whole one, unless it is whole itself.
 
     Args:
         inside: the part, (i, j, k).
@@ -96,7 +106,7 @@ def embed(
         fill: value of the rest of the window.
     """
     if inside.shape == tuple(shape):
-        return np.array(inside)
+        return inside
     window = np.full(shape, fill, dtype=inside.dtype)
     window[
         tuple(slice(a, a + n) for a, n in zip(offset, inside.shape, strict=True))
