@@ -18,7 +18,6 @@ from nobrainer.data.preprocess import (
 )
 from nobrainer.errors import UnusualScanWarning
 from nobrainer.inference.finer import FinerGrid
-from nobrainer.inference.intensities import Likelihood
 from nobrainer.inference.predict import TileResult
 from nobrainer.inference.predictor import Predictor
 from nobrainer.io import ImageSource, read_image, source_name, to_nibabel
@@ -90,17 +89,23 @@ def predict_scan(
     """
     members = Compartments.require(labels).tissues if tissues else {}
     volume = read_image(source)
-    scan, background, seen, finer = _look_at(learned, predictor, volume)
+    scan, own = _prepared(learned, predictor, volume)
     kinds: tuple[str, ...] = MAPS
     if label_only:
         kinds = ("label",)
     elif predictor.n_passes == 1:
         # The others of a single pass are 0 everywhere.
         kinds = ("label", "entropy")
-    maps = _Maps(
-        volume, scan, predictor.n_classes, kinds, members, probabilities, finer
-    )
+    background = background_value(scan.data)
+    grids_mm = scan.geometry.spacing_mm, volume.geometry.spacing_mm
     with kept_memory():
+        seen = predictor.look_at(scan.data, background)
+        finer = None
+        if seen is not None and own is not scan:
+            finer = FinerGrid(seen, predictor.scaling, scan, own)
+        maps = _Maps(
+            volume, scan, predictor.n_classes, kinds, members, probabilities, finer
+        )
         volumes_mm3, structures, totals = learned.measure(
             replace(predictor, evidence=seen),
             scan.data,
@@ -109,10 +114,8 @@ def predict_scan(
             labels=labels,
             on_tile=maps.keep,
         )
-    with kept_memory():
         maps.finish()
-    grids_mm = scan.geometry.spacing_mm, volume.geometry.spacing_mm
-    appearance = measure(scan.data, maps.working["label"], *grids_mm)
+        appearance = measure(scan.data, maps.working["label"], *grids_mm)
     flags = unlike_training(structures, learned.cohort, appearance)
     if flags:
         # The warning points to the line of the user's call, three functions up.
@@ -140,25 +143,17 @@ def predict_scan(
     )
 
 
-def _look_at(
+def _prepared(
     learned: Learned, predictor: Predictor, volume: Volume
-) -> tuple[Volume, float, Likelihood | None, FinerGrid | None]:
-    """Preprocess a scan, and see what its own intensities say where they count.
+) -> tuple[Volume, Volume]:
+    """A scan on the working grid, and with its own voxels.
 
-    Returns: the scan on the working grid; the value of its background; what its
-    intensities say; the grid of its own voxels, which are of use to them alone.
+    These are of use to its intensities alone: where they do not count, both are one.
     """
-    if predictor.evidence is None:
-        scan = own = preprocess_image(volume, learned.recipe.preprocess)
-    else:
-        scan, own = preprocess_finely(volume, learned.recipe.preprocess)
-    background = background_value(scan.data)
-    with kept_memory():
-        seen = predictor.look_at(scan.data, background)
-    finer = None
-    if seen is not None and own is not scan:
-        finer = FinerGrid(seen, predictor.scaling, scan, own)
-    return scan, background, seen, finer
+    if predictor.evidence is not None:
+        return preprocess_finely(volume, learned.recipe.preprocess)
+    scan = preprocess_image(volume, learned.recipe.preprocess)
+    return scan, scan
 
 
 class _Maps:
