@@ -84,6 +84,19 @@ main(["info", "--help"])
     assert run.stdout.endswith("frozen: True True\n"), run.stderr
 
 
+def test_what_loads_is_not_looked_through_for_garbage_meanwhile() -> None:
+    code = """
+import gc
+import nobrainer
+ran = []
+gc.callbacks.append(lambda phase, info: ran.append(phase))
+nobrainer.Segmentation
+print(*ran, len(gc.get_objects(2)) > 100_000, gc.get_freeze_count(), gc.isenabled())
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout == "True 0 True\n", run.stderr
+
+
 def test_the_facade_takes_torch_and_pyro_alone() -> None:
     code = """
 import nobrainer
