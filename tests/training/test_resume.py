@@ -82,6 +82,23 @@ def test_resume_may_train_for_longer(train, tmp_path):
     assert len(done.history_) == 3
 
 
+@pytest.mark.parametrize(("epochs", "short", "long"), [(None, 6, 11), (2, 5, None)])
+def test_an_epoch_that_a_limit_cut_short_is_gone_on_with(
+    train, tmp_path, epochs, short, long
+):
+    run = partial(sgd, train, epochs=epochs)
+    cut = run(folder=tmp_path, max_steps=short)
+    assert [row["steps"] for row in cut.history_] == [STEPS, short - STEPS]
+    again = run(folder=tmp_path, max_steps=short, resume=True)
+    assert again.history_ == cut.history_
+    longer = run(folder=tmp_path, max_steps=long, resume=True)
+    straight = run(max_steps=long)
+    n_steps = long or 2 * STEPS
+    assert sum(row["steps"] for row in longer.history_) == n_steps
+    assert same_weights(longer, straight)
+    assert timeless(longer.history_) == timeless(straight.history_)
+
+
 def test_resume_from_nothing_starts(train, tmp_path):
     folder = tmp_path / "new" / "folder"
     assert same_weights(fit(train, folder=folder, resume=True), fit(train))

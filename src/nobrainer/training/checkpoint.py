@@ -40,7 +40,8 @@ class Checkpoint:
     best: the best score so far and its epoch, from 1; None without validation.
     average: averaged weights; None where the training does not average.
     n_averaged: number of steps that the average is over.
-    tally: figures of the epoch under way; None between epochs.
+    tally: figures of the epoch under way, or of one that a limit cut short; None
+        between epochs.
     """
 
     recipe: Recipe

@@ -89,12 +89,27 @@ class Training:
                 # A fused optimiser needs the weights' memory order, which files lose.
                 if value.shape == weight.shape:
                     state[name] = torch.empty_like(weight).copy_(value)
-        self.history = list(checkpoint.history)
-        self.tally = checkpoint.tally or Tally()
+        self._go_on(checkpoint)
         if checkpoint.best is not None and (directory / BEST).exists():
             # Its own score: where the disk was full, it is of an earlier epoch.
             best = read_checkpoint(directory / BEST)
             self.best, self.best_weights = best.best, best.model_weights
+
+    def _go_on(self, checkpoint: Checkpoint) -> None:
+        """Take the history, and the epoch that is to be gone on with, if there is one.
+
+        An epoch under way has no row yet. One that a limit cut short has: where the
+        training may last longer now, its other batches follow.
+        """
+        self.history = list(checkpoint.history)
+        self.tally = checkpoint.tally or Tally()
+        done = self.tally.steps
+        if self.history and self.history[-1].get("steps") == done:
+            is_over = self.budget.is_over(self._earlier_s())
+            if done < self.budget.steps_of(len(self.history) - 1) and not is_over:
+                del self.history[-1]
+            else:
+                self.tally = Tally()
 
     def _restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Take weights and optimiser's state; `InputError` where they do not fit."""
@@ -167,17 +182,18 @@ class Training:
             self.progress.begin_epoch(epoch + 1, self.budget.steps_of(epoch))
         self._steps(epoch, started)
         self._check_weights(epoch + 1)
-        row = self._row(epoch, time.monotonic() - started)
+        row, known = self._row(epoch, time.monotonic() - started), self.best
         if self.job.validate is not None:
             row |= self._validate(self.job.validate, epoch)
         row["seconds"] = time.monotonic() - started
         row = self.fabric.broadcast(row)
         self.history.append(row)
-        self.tally = Tally()
+        if self.tally.steps == self.budget.steps_per_epoch:
+            self.tally = Tally()
         if self.progress:
             self.progress.end_epoch(row)
-        best = self.best is not None and self.best[1] == len(self.history)
-        self.folder.keep(f"epoch {epoch + 1}", best=best)
+        self.folder.keep(f"epoch {epoch + 1}", best=self.best is not known)
+        self.tally = Tally()
         if self.job.on_epoch is not None and self.fabric.is_global_zero:
             self.job.on_epoch(row)
 
