@@ -1,6 +1,7 @@
 """Whole programs in processes of their own: the tutorial, failures, two processes."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -336,8 +337,14 @@ def test_two_processes_train_one_model(pairs, tmp_path):
     assert [row["validation_dice"] for row in checkpoint.history] == ranks[0]["scores"]
     weights = Segmentation.load(folder / BEST).model_.state_dict().values()
     assert [t.double().sum().item() for t in weights] == ranks[0]["sums"][1]
-    saved = Segmentation.load(tmp_path / "model").model_.state_dict().values()
+    model = Segmentation.load(tmp_path / "model")
+    saved = model.model_.state_dict().values()
     assert [t.double().sum().item() for t in saved] == ranks[0]["sums"][1]
+    # Both are means over the patches of both processes.
+    n_voxels = 2 * math.prod(nib.load(pairs[0][0]).shape)
+    for row in model.history_:
+        from_prior = row["loss"] - row["data_loss"]
+        assert from_prior == pytest.approx(row["kl"] / n_voxels, rel=1e-4)
 
 
 FOREVER = """

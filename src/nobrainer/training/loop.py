@@ -279,9 +279,9 @@ class Training:
         ).copy_(batch["image"])
         with self.fabric.no_backward_sync(self.objective, enabled=not last):
             loss: Loss = self.objective(image, batch["label"])
-            total = self.fabric.all_reduce(loss.total.detach())
+            figures = self._of_all(loss)
             name = f"{where[0]} ({', '.join(batch['source'])})"
-            self.watch.add(total, name, where[1])  # type: ignore[arg-type]
+            self.watch.add(figures.total, name, where[1])
             self.fabric.backward(loss.total / group)
         if last:
             if self.config.gradient_clip is not None:
@@ -296,7 +296,16 @@ class Training:
             self.optimizer.zero_grad()
             if self.average is not None:
                 self.average.update(self.model)
-        return loss
+        return figures
+
+    def _of_all(self, loss: Loss) -> Loss:
+        """The loss without a gradient, of the batches of all processes."""
+        if self.fabric.world_size == 1:
+            return loss
+        figures = torch.stack([loss.total.detach(), loss.data.detach()])
+        # It changes what it is given, which the gradient needs: hence the copy.
+        total, data = self.fabric.all_reduce(figures)
+        return loss._replace(total=total, data=data)
 
     def _adjust(self, steps: int, seconds: float) -> None:
         """Set the learning rate and batch norm by how much of the training is over.
