@@ -277,6 +277,7 @@ def test_the_shell_trains_on_label_maps(maps, scans, tmp_path):
         (("--data", table, "--synthesis-arg", "noise=0"), "is for --label-maps"),
         (("--label-maps", table, "--synthesis-arg", "nois=0"), "did you mean 'noise'"),
         (("--label-maps", table, "--synthesis-arg", "flip=yes"), "must be float"),
+        (("--label-maps", table, "--n-classes", 3), "--n-classes is 3, but there are "),
     ):
         found = train("--overwrite", *args)
         assert found.exit_code == 2 and message in found.stderr, found.stderr

@@ -140,6 +140,11 @@ def test_bad_validation_is_refused_before_the_first_step(train, pairs):
     assert loss.calls == 0
 
 
+def test_a_warning_says_how_many_validation_scans_are_trained_on(pairs):
+    with pytest.warns(UserWarning, match=r"^1 of the scans of .*sub-1_T1w\.nii\)"):
+        fit(build(pairs[:2]), build(pairs[1:3]))
+
+
 def test_unlabelled_training_scans_are_named(pairs):
     bare = Dataset.from_files([pairs[0], pairs[1][0]], BLOCK).binarize()
     with pytest.raises(InputError, match=r"sub-1_T1w\.nii: has no labels"):

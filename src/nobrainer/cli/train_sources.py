@@ -69,10 +69,19 @@ class Classes:
             table: CSV with the column labels.
             synthesis: what is drawn for them.
             block_shape: voxels of a patch along each axis.
+
+        Raises:
+            InputError: they cannot be used, or --n-classes is not their number.
         """
         rows = read_table(table, ["labels"])
         maps = nb.Dataset.from_label_maps(rows, synthesis, self.relabel, block_shape)
-        return maps.binarize() if self.binarize else maps
+        maps = maps.binarize() if self.binarize else maps
+        if self.n_classes not in (None, maps.n_classes):
+            raise InputError(
+                f"--n-classes is {self.n_classes}, but there are {maps.n_classes} in "
+                "the images of --label-maps: give the classes by --relabel"
+            )
+        return maps
 
 
 @dataclass(frozen=True)

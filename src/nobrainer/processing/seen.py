@@ -5,6 +5,7 @@ checksums were not kept.
 """
 
 import os
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -86,6 +87,38 @@ def check_not_trained_on(dataset: Dataset, learned: Learned) -> None:
             f"{', '.join(found)}: the model was trained on it: give scans that it "
             f"has not seen{hint}"
         )
+
+
+def warn_of_shared(train: Dataset, validate: Dataset, stacklevel: int = 1) -> None:
+    """Warn of scans that are both trained and validated on; label maps do not count.
+
+    Args:
+        train: the scans to train on.
+        validate: the scans to validate on.
+        stacklevel: how many callers above this function the warning points to.
+    """
+    taught = {_identity(scan) for scan in train.data if not scan.is_map}
+    shared = [
+        scan.name
+        for scan in validate.data
+        if not scan.is_map and _identity(scan) in taught
+    ]
+    if shared:
+        warnings.warn(
+            f"{len(shared)} of the scans of dataset_validate (such as {shared[0]}) are "
+            "in dataset_train, too: their Dice is too good, and chooses the epoch that "
+            "fits them most closely",
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _identity(scan: Scan) -> str | int:
+    """What tells the image of a scan from those of others, without reading it."""
+    if isinstance(scan.image, StoredScan):
+        return scan.image.row.image.sha256
+    if isinstance(scan.image, str | os.PathLike):
+        return os.path.realpath(scan.image)
+    return id(scan.image)
 
 
 def scan_checksums(dataset: Dataset) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from nobrainer.errors import InputError
 from nobrainer.io import ImageSource
 from nobrainer.models.registry import Model, builder_of
 from nobrainer.naming import count
+from nobrainer.processing import seen
 from nobrainer.processing.assembly import predict_each, predict_scan
 from nobrainer.processing.dataset import Dataset, check_dataset
 from nobrainer.processing.folds import Folds
@@ -442,6 +443,7 @@ def _check_datasets(
             f"dataset_validate has n_classes={validate.n_classes}, dataset_train "
             f"{train.n_classes}: give both the same"
         )
+    seen.warn_of_shared(train, validate, stacklevel=3)
 
 
 def _warn_of_lone_patches(
