@@ -144,6 +144,29 @@ def test_a_resumed_training_ends_as_one_that_never_stopped(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"lr": 0.1}, r"last.*: cannot resume: lr of .* was 0\.01 and now is 0\.1;"),
+        ({"betas": (0.5, 0.9)}, r"betas of .* was \[0\.9, 0\.999\] and now is \[0\.5"),
+        ({"foreach": True}, None),
+    ],
+)
+def test_a_resumed_training_has_the_same_optimiser(tmp_path, changed, message) -> None:
+    def train(n_epochs: int, **how: Any) -> list[dict[str, Any]]:
+        model = network()
+        optimizer = torch.optim.Adam(model.parameters(), **({"lr": 0.01} | how))
+        given = model, loader(), nn.CrossEntropyLoss(), optimizer, n_epochs, 0, tmp_path
+        return fit(*given, resume=True)
+
+    train(1)
+    if message is None:
+        assert len(train(2, **changed)) == 2
+        return
+    with pytest.raises(InputError, match=message):
+        train(2, **changed)
+
+
+@pytest.mark.parametrize(
     ("batches", "message"),
     [
         ([torch.zeros(2)], "must give pairs .*got Tensor"),

@@ -1,6 +1,7 @@
 """The checkpoint of a training: all that it needs to go on."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,35 @@ def check_continues(old: Recipe, new: Recipe, directory: Path) -> None:
             f"{directory}: cannot resume: the training files have changed; give "
             "another checkpoint directory"
         )
+
+
+def check_same_optimizer(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Check that an optimiser has the arguments that it had in an earlier training.
+
+    Args:
+        old: the optimiser's state in a checkpoint.
+        new: its state as the training that is to go on begins.
+
+    Raises:
+        InputError: an argument differs that changes the result.
+    """
+    groups = zip(old["param_groups"], _as_stored(new["param_groups"]), strict=False)
+    for before, after in groups:
+        # The rate at the start: that of a checkpoint is the one of its last step.
+        free = {"params", "lr", "fused", "foreach"}
+        for name in sorted((before.keys() & after.keys()) - free):
+            if before[name] != after[name]:
+                shown = name.removeprefix("initial_")
+                raise InputError(
+                    f"cannot resume: {shown} of the optimiser was {before[name]!r} "
+                    f"and now is {after[name]!r}; give the old value or another "
+                    "checkpoint directory"
+                )
+
+
+def _as_stored(groups: Sequence[Mapping[str, Any]]) -> Any:
+    """The groups of an optimiser as a checkpoint has them: lists in place of tuples."""
+    return json.loads(json.dumps(groups))
 
 
 def _assemble(

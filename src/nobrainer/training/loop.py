@@ -23,6 +23,7 @@ from nobrainer.training.checkpoint import (
     LAST,
     Checkpoint,
     check_continues,
+    check_same_optimizer,
     read_checkpoint,
     write_checkpoint,
 )
@@ -115,6 +116,7 @@ class Training:
         """Take weights and optimiser's state; `InputError` where they do not fit."""
         try:
             load_weights(self.model, checkpoint.weights)
+            check_same_optimizer(checkpoint.optimizer, self.optimizer.state_dict())
             self.optimizer.load_state_dict(checkpoint.optimizer)
             if self.average is not None and checkpoint.average is not None:
                 self.average.restore(checkpoint.average, checkpoint.n_averaged)
