@@ -10,7 +10,7 @@ import torch
 from balls import write_ball
 from nobrainer.errors import InputError
 from nobrainer.training import engine, loop
-from nobrainer.training.checkpoint import LAST, read_checkpoint
+from nobrainer.training.checkpoint import BEST, LAST, read_checkpoint
 from trainings import (
     SMALL,
     STEPS,
@@ -97,6 +97,19 @@ def test_an_epoch_that_a_limit_cut_short_is_gone_on_with(
     assert sum(row["steps"] for row in longer.history_) == n_steps
     assert same_weights(longer, straight)
     assert timeless(longer.history_) == timeless(straight.history_)
+
+
+def test_figures_are_those_of_the_kept_weights_where_an_epoch_was_gone_on_with(
+    train, validate, tmp_path
+):
+    run = partial(sgd, train, validate, epochs=2, folder=tmp_path)
+    cut = run(max_steps=STEPS + 1)
+    longer = run(resume=True)
+    best = read_checkpoint(tmp_path / BEST).best
+    # Here the weights at the cut remain the best.
+    assert best == (cut.history_[-1]["validation_dice"], 2)
+    assert longer.history_[-1]["validation_dice"] < best[0]
+    assert longer.recipe_.provenance.metrics["validation_dice"] == best[0]
 
 
 def test_resume_from_nothing_starts(train, tmp_path):

@@ -60,6 +60,7 @@ class Training:
         self.progress = progress if fabric.is_global_zero else None
         self.history: list[Row] = []
         self.best: tuple[float, int] | None = None
+        self.best_row: Row | None = None
         self.best_weights: dict[str, Tensor] | None = None
         self.objective, self.optimizer = fabric.setup(job.objective, job.optimizer)
         self.loader = fabric.setup_dataloaders(job.loader)
@@ -95,6 +96,7 @@ class Training:
             # Its own score: where the disk was full, it is of an earlier epoch.
             best = read_checkpoint(directory / BEST)
             self.best, self.best_weights = best.best, best.model_weights
+            self.best_row = best.history[-1]
 
     def _go_on(self, checkpoint: Checkpoint) -> None:
         """Take the history, and the epoch that is to be gone on with, if there is one.
@@ -190,6 +192,8 @@ class Training:
         row["seconds"] = time.monotonic() - started
         row = self.fabric.broadcast(row)
         self.history.append(row)
+        if self.best is not known:
+            self.best_row = row
         if self.tally.steps == self.budget.steps_per_epoch:
             self.tally = Tally()
         if self.progress:

@@ -283,7 +283,7 @@ class TrainingPlan:
                 loop.resume(folder)
             rows = loop.run()
             networks.append(network.eval())
-            metrics.append(_final_metrics(rows, loop.best))
+            metrics.append(_final_metrics(loop.best_row or rows[-1]))
             if self.n_members > 1:
                 rows = [_of(number, row) for row in rows]
             history += rows
@@ -340,11 +340,8 @@ def _of(number: int, row: Mapping[str, Any]) -> dict[str, Any]:
     return {"member": number, **row}
 
 
-def _final_metrics(
-    history: Sequence[Mapping[str, Any]], best: tuple[float, int] | None
-) -> dict[str, float]:
+def _final_metrics(row: Mapping[str, Any]) -> dict[str, float]:
     """The figures of the epoch whose weights the model has."""
-    row = history[-1] if best is None else history[best[1] - 1]
     keep = ("loss", "dice", "validation_dice", "synthetic_validation_dice")
     return {k: float(v) for k, v in row.items() if k.startswith(keep)}
 
