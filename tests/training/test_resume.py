@@ -99,6 +99,14 @@ def test_an_epoch_that_a_limit_cut_short_is_gone_on_with(
     assert timeless(longer.history_) == timeless(straight.history_)
 
 
+def test_batches_are_accumulated_from_where_an_epoch_was_cut_short(train, tmp_path):
+    run = partial(sgd, train, accumulate=3, averaging=0.5, folder=tmp_path)
+    run(max_steps=1)
+    run(resume=True)
+    # One step of the optimiser from the first batch, one from the other three.
+    assert read_checkpoint(tmp_path / LAST).n_averaged == 2
+
+
 def test_figures_are_those_of_the_kept_weights_where_an_epoch_was_gone_on_with(
     train, validate, tmp_path
 ):

@@ -212,9 +212,10 @@ class Training:
         """
         accumulate, n_steps = self.config.accumulate, self.budget.steps_of(epoch)
         kept = self.fabric.broadcast(time.monotonic() - started)
+        begun = self.tally.steps
         for step, batch in enumerate(islice(self._batches(), n_steps)):
             # These batches were done before the training was resumed.
-            if step < self.tally.steps:
+            if step < begun:
                 continue
             # All processes follow one clock, so that they stop at the same batch. The
             # clocks of two differ, and so do the times at which they began.
@@ -227,7 +228,8 @@ class Training:
                 mix_seed(self.config.seed, epoch, step, self.fabric.global_rank)
             )
             self._adjust(epoch * self.budget.steps_per_epoch + step, seconds)
-            place = step % accumulate
+            # From where it goes on: a limit may have cut a group short.
+            place = (step - begun) % accumulate
             group = min(accumulate, n_steps - step + place)
             last = place + 1 == group
             where = f"epoch {epoch + 1}, batch {step + 1}", spent
