@@ -68,6 +68,7 @@ TRAINING = TrainingAppearance(
     limit=3.0,
     cut=(0.0, 0.0, 0.1, 0.0, 0.3, 0.0),
     islands=0.02,
+    pieces=(0.0, 0.001),
 )
 SEEN = replace(COHORT, appearance=TRAINING)
 WHOLE = [structure(1, 1000.0), structure(2, 100.0), NONE]

@@ -12,15 +12,16 @@ from nobrainer.appearance import (
     FACES,
     Appearance,
     distances,
-    islands,
     measure,
     summarise,
 )
 from nobrainer.errors import InputError
+from nobrainer.oddities import Place
 from nobrainer.recipe import TrainingAppearance
 
 SHAPE = (40, 36, 32)
 SPACING = (1.0, 1.0, 1.0)
+GRID = np.eye(4)
 
 
 def scan(seed=0, centre=(20, 18, 16), noise=1.0):
@@ -35,7 +36,7 @@ def scan(seed=0, centre=(20, 18, 16), noise=1.0):
 
 def looks(**changes):
     image, label = scan(**changes)
-    return measure(image, label, SPACING, SPACING)
+    return measure(image, label, GRID, SPACING)
 
 
 TRAINING = summarise([looks(seed=n, centre=(20 + n % 2, 18, 16)) for n in range(4)])
@@ -67,7 +68,7 @@ def test_statistics_are_those_of_the_voxels():
     assert found["position/class 2 S"] == pytest.approx(0, abs=0.02)
     flat = label.copy()
     flat[:, :, :16] = 0
-    half = measure(image, flat, SPACING, (3.0, 1.0, 1.0)).statistics
+    half = measure(image, flat, GRID, (3.0, 1.0, 1.0)).statistics
     # The middle of half a ball lies 3/8 of its radius from the centre of the ball; in
     # radii of a ball as large as it, which is smaller by the cube root of 2.
     radius = 3 / 8 * 2 ** (1 / 3)
@@ -99,7 +100,7 @@ def test_every_so_manieth_voxel_of_a_large_foreground_counts(monkeypatch):
 @pytest.mark.parametrize(("thin_mm", "reach"), [(1.0, 1), (0.2, 3), (0.05, 7)])
 def test_the_shell_is_as_thick_along_each_axis_in_mm(thin_mm, reach):
     image, label = scan(noise=9)
-    found = measure(image, label, (thin_mm, 1.0, 1.0), SPACING).statistics
+    found = measure(image, label, np.diag([thin_mm, 1, 1, 1]), SPACING).statistics
     sd = math.exp(found["intensity/scale"])
     around = ndimage.maximum_filter(label > 0, (2 * reach + 1, 3, 3))
     median = np.median(image[around & (label == 0)])
@@ -110,7 +111,7 @@ def test_the_shell_is_as_thick_along_each_axis_in_mm(thin_mm, reach):
 
 def test_statistics_do_not_depend_on_the_scale_of_the_scan():
     image, label = scan()
-    other = measure(3 * image, label, SPACING, SPACING).statistics
+    other = measure(3 * image, label, GRID, SPACING).statistics
     for name, value in looks().statistics.items():
         gain = math.log(3) if name == "intensity/scale" else 0
         assert other[name] == pytest.approx(value + gain, abs=1e-4)
@@ -126,14 +127,14 @@ def test_a_ball_cut_through_its_middle_is_cut_at_that_face(face, fill):
     gone = slice(middle + 1, None) if is_high else slice(0, middle)
     for data, value in ((image, fill), (label, 0)):
         np.moveaxis(data, axis, 0)[gone] = value
-    cut = measure(image, label, SPACING, SPACING).cut
+    cut = measure(image, label, GRID, SPACING).cut
     assert cut[face] == 1.0
     assert sum(cut) == 1.0
     # The same scan without its fill ends there.
     kept = [slice(None)] * 3
     kept[axis] = slice(0, middle + 1) if is_high else slice(middle, None)
     shorter = image[tuple(kept)], label[tuple(kept)]
-    assert measure(*shorter, SPACING, SPACING).cut == cut
+    assert measure(*shorter, GRID, SPACING).cut == cut
     assert (
         FACES[face]
         == (*("left", "right", "posterior", "anterior", "inferior", "superior"),)[face]
@@ -147,29 +148,32 @@ def test_a_cut_is_found_where_the_network_stops_before_a_blurred_face():
     image[:, :, 16] *= 0.3
     label[:, :, 15:] = 0
     areas = np.count_nonzero(label, axis=(0, 1))
-    cut = measure(image, label, SPACING, SPACING).cut
+    cut = measure(image, label, GRID, SPACING).cut
     assert cut[5] == areas[14] / areas.max() > 0.8
 
 
 def test_a_gap_in_the_middle_cuts_on_both_sides():
     image, label = scan()
     image[:, :, 15:17], label[:, :, 15:17] = 0, 0
-    cut = measure(image, label, SPACING, SPACING).cut
+    cut = measure(image, label, GRID, SPACING).cut
     assert cut[4] == cut[5] == 1.0 and sum(cut) == 2.0
 
 
-def test_islands_by_hand():
-    pieces = np.zeros((6, 6, 6), bool)
-    pieces[:2, :2, :2] = True
-    pieces[2, 2, 2] = True  # touches by a corner
-    assert islands(pieces) == 0
-    pieces[4, 4, 4] = True
-    assert islands(pieces) == pytest.approx(1 / 10)
+def test_pieces_that_training_scans_have_are_on_record():
+    def of(**shares):
+        pieces = [Place(int(n[1]), x, 1000 * x, (0, 0, 0)) for n, x in shares.items()]
+        return replace(looks(), pieces=tuple(pieces))
+
+    assert summarise([of(_1=0.01, _3=0.02), of(_3=0.05), of()]).pieces == (
+        *(0.0, 0.01, 0.0),
+        0.05,
+    )
+    assert summarise([of()]).pieces == (0.0,)
 
 
 def test_nothing_segmented_leaves_the_head_to_compare():
     image, label = scan()
-    empty = measure(image, np.zeros_like(label), SPACING, SPACING)
+    empty = measure(image, np.zeros_like(label), GRID, SPACING)
     assert (empty.cut, empty.islands) == ((0.0,) * 6, 0.0)
     assert far(empty) < TRAINING.limit
 
@@ -233,7 +237,7 @@ def test_a_foreground_of_one_slice_has_no_sharpness_across_it():
     image, label = scan(seed=9)
     slices = (label > 0).sum((1, 2))
     label[np.arange(len(label)) != slices.argmax()] = 0
-    seen = measure(image, label, SPACING, SPACING).statistics
+    seen = measure(image, label, GRID, SPACING).statistics
     assert "sharpness/R" not in seen
     assert seen["sharpness/A"] == pytest.approx(seen["sharpness/S"], abs=0.2)
 
@@ -252,9 +256,9 @@ def test_ordinary_scans_are_near_and_damaged_ones_are_not():
         image + rng.normal(0, 20, SHAPE),
         blurred,
     ):
-        seen = measure(damaged.astype(np.float32), label, SPACING, SPACING)
+        seen = measure(damaged.astype(np.float32), label, GRID, SPACING)
         assert far(seen) > 2 * TRAINING.limit
-    thick = measure(image, label, SPACING, (1.0, 1.0, 5.0))
+    thick = measure(image, label, GRID, (1.0, 1.0, 5.0))
     # ln 5 over √(2 (0.1² · 3 / 6) (1 + 1/4)): the smallest size is as in training.
     assert distances(thick, TRAINING)["voxels"] == pytest.approx(
         math.log(5) / math.sqrt(2 * 0.005 * 1.25)

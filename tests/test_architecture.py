@@ -20,7 +20,7 @@ LAYERS = """
     figure
     quality evaluation calibration ranking regions
     structures appearance
-    changes tissues
+    changes tissues oddities
     shipped
     bundle
     croissant model_card

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from nibabel.affines import from_matvec, voxel_sizes
 from scipy import ndimage, special
 
 from nobrainer.data.preprocess import is_head
+from nobrainer.oddities import Place, find_misfits, find_pieces
 from nobrainer.recipe import TrainingAppearance
 
 FACES = ("left", "right", "posterior", "anterior", "inferior", "superior")
@@ -43,9 +45,6 @@ _LEAST_SPREAD = 0.01
 _SAMPLED = 2_000_000
 """Number of voxels, about, that are taken of a larger scan."""
 
-_PARTS = 16
-"""Number of parts in which voxels are counted."""
-
 _PRIOR_SD = dict.fromkeys(GROUPS, 0.1) | {"position": 0.05}
 """Standard deviations of the statistics of each group that were seen among the scans of
 one study."""
@@ -66,17 +65,23 @@ class Appearance:
         or before slices of constant fill, as a share of its largest area across that
         axis.
     islands: share of the foreground outside its largest connected component.
+    pieces: the largest piece apart from the rest of each structure that lies in
+        several, see `nobrainer.oddities.find_pieces`.
+    misfits: places that look unlike the rest of their structure, see
+        `nobrainer.oddities.find_misfits`.
     """
 
     statistics: dict[str, float]
     cut: tuple[float, ...]
     islands: float
+    pieces: tuple[Place, ...] = ()
+    misfits: tuple[Place, ...] = ()
 
 
 def measure(
     image: np.ndarray,
     label: np.ndarray,
-    spacing_mm: Sequence[float],
+    affine: np.ndarray,
     voxel_mm: Sequence[float],
 ) -> Appearance:
     """Measure a scan and its segmentation.
@@ -84,9 +89,10 @@ def measure(
     Args:
         image: (I, J, K), preprocessed; its axes go to the right, front and top.
         label: (I, J, K) classes, 0 is background.
-        spacing_mm: voxel size along each axis.
+        affine: (4, 4), from voxels to world millimetres.
         voxel_mm: voxel sizes of the scan as it came, in any order.
     """
+    spacing_mm = voxel_sizes(affine)
     step = math.ceil((image.size / _SAMPLED) ** (1 / 3))
     sample = image[::step, ::step, ::step]
     head = is_head(sample)
@@ -129,22 +135,15 @@ def measure(
     ]
     head_mm = np.array(centre_mm) - origin_mm
     found |= _positions(classes, spacing_mm, head_mm, radius_mm)
-    return Appearance(found, _cut(image, areas, _FLAT * sd), islands(foreground))
-
-
-def islands(foreground: np.ndarray) -> float:
-    """Share of the foreground that is not in its largest connected component.
-
-    Voxels are neighbours where they share a corner.
-
-    Args:
-        foreground: booleans (I, J, K), at least one of them true.
-    """
-    pieces, n = ndimage.label(foreground, np.ones((3, 3, 3)))
-    # In parts, because `bincount` copies what it counts to 64 bits.
-    parts = np.array_split(pieces.ravel(), _PARTS)
-    sizes = np.sum([np.bincount(part, minlength=n + 1) for part in parts], 0)[1:]
-    return 1 - float(sizes.max() / sizes.sum())
+    from_box = affine @ from_matvec(np.eye(3), [one.start for one in box])
+    islands, pieces = find_pieces(classes, from_box)
+    return Appearance(
+        found,
+        _cut(image, areas, _FLAT * sd),
+        islands,
+        pieces,
+        find_misfits(near, classes, from_box, radius_mm),
+    )
 
 
 def summarise(scans: Sequence[Appearance]) -> TrainingAppearance:
@@ -164,18 +163,25 @@ def summarise(scans: Sequence[Appearance]) -> TrainingAppearance:
     names = [n for n in scans[0].statistics if all(n in s.statistics for s in scans)]
     table = np.array([[scan.statistics[name] for name in names] for scan in scans])
     mean, sd = _centre(table, names)
-    apart = [
+    gaps = [
         _distances(table[i], *_centre(np.delete(table, i, 0), names), names)
         for i in range(len(scans) if len(scans) > 1 else 0)
     ]
-    farthest = [max(groups.values()) for groups in apart] or [0.0]
+    farthest = [max(groups.values()) for groups in gaps] or [0.0]
 
     degrees = len(scans) - 1 + _PRIOR_SCANS
     least = float(special.stdtrit(degrees, special.ndtr(_LEAST_LIMIT)))
 
-    def usual_most(values: Sequence[Any]) -> np.ndarray:
+    def usual_most(values: Any) -> np.ndarray:
         # For up to 100 scans this is the largest value.
         return np.percentile(values, _USUAL_PERCENT, axis=0, method="higher")
+
+    apart = [(n, piece) for n, scan in enumerate(scans) for piece in scan.pieces]
+    last = max((piece.class_number for _, piece in apart), default=0)
+    pieces = np.zeros((len(scans), last + 1))
+    for n, piece in apart:
+        pieces[n, piece.class_number] = piece.value
+    misfits = [max((one.value for one in scan.misfits), default=0.0) for scan in scans]
 
     return TrainingAppearance(
         n_scans=len(scans),
@@ -185,6 +191,8 @@ def summarise(scans: Sequence[Appearance]) -> TrainingAppearance:
         limit=max(least, float(usual_most(farthest))),
         cut=tuple(usual_most([scan.cut for scan in scans]).tolist()),
         islands=float(usual_most([scan.islands for scan in scans])),
+        pieces=tuple(usual_most(pieces).tolist()),
+        misfit=float(usual_most(misfits)),
     )
 
 

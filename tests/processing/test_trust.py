@@ -402,6 +402,7 @@ def test_a_model_without_the_record_says_what_it_cannot_check(copy):
     assert copy.quality(prediction).unchecked[1:] == (
         "intensities, sharpness and positions against training scans",
         "cut structures and islands against training scans",
+        "places within structures against training scans",
     )
 
 

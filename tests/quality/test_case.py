@@ -45,12 +45,12 @@ def test_score_is_the_predicted_dice_or_the_agreement():
 def test_a_case_says_what_was_checked_and_what_its_score_is():
     case = assess("a", WHOLE, SEEN, None, scan=look())
     assert case.meaning == "agreement of the draws (not a predicted Dice)"
-    assert len(case.checked) == 4
+    assert len(case.checked) == 5
     assert case.unchecked == ("draws and entropy against held-out scans",)
     old = assess("a", WHOLE, None, MODEL, scan=look())
     assert old.meaning == "predicted Dice"
     assert [what.split(" ")[0] for what in old.unchecked] == [
-        "volumes", "intensities,", "cut",
+        "volumes", "intensities,", "cut", "places",
     ]  # fmt: skip
     single = assess("a", [structure(1, 100.0, **SINGLE)], None, None)
     assert single.meaning == "certainty of one pass (not a predicted Dice)"

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from nobrainer.errors import InputError
-from nobrainer.quality import flags, unlike_training, usual_threshold
+from nobrainer.oddities import Place
+from nobrainer.quality import assess, flags, unlike_training, usual_threshold
 from nobrainer.recipe import Cohort
 from quality_cases import (
     COHORT,
@@ -118,3 +119,37 @@ def test_flags_of_the_scan_say_what_is_unlike_training():
     empty = [structure(1, 0.0)]
     alone = Cohort(4, (None, None), (None, None), appearance=TRAINING)
     assert unlike_training(empty, alone, odd) == (NOTHING, sentences[0])
+
+
+def test_a_piece_apart_from_its_structure_is_named_with_its_place():
+    before = replace(COHORT, appearance=replace(TRAINING, pieces=()))
+    found = [
+        Place(1, 0.0021, 2100.0, (-20.4, 3.0, 7.6)),
+        Place(2, 0.004, 4000.0, (1.0, -2.0, 3.0)),
+        Place(3, 0.0001, 100.0, (0.0, 0.0, 0.0)),
+    ]
+    scan = replace(look(), pieces=tuple(found))
+    assert unlike_training(WHOLE, SEEN, scan) == (
+        "4 ml of part-2 lie apart from the rest of it (in training scans 0 ml or "
+        "less): look at x, y, z = 1, -2, 3 mm",
+        "2.1 ml of part-1 lie apart from the rest of it (in training scans 1 ml or "
+        "less): look at x, y, z = -20, 3, 8 mm",
+    )
+    # A record from before has none to compare with.
+    assert unlike_training(WHOLE, before, scan) == ()
+    case = assess("scan", WHOLE, before, None, scan=scan)
+    assert case.unchecked[1:] == ("places within structures against training scans",)
+
+
+def test_a_place_that_looks_unlike_its_structure_is_named():
+    places = [Place(n, sd, 1500.0, (-20.4, 3.0, 7.6)) for n, sd in ((1, 4.0), (2, 3.2))]
+    scan = replace(look(), misfits=tuple(places))
+    words = (
+        "1.5 ml around part-{} look unlike the rest of it ({} SD, where usual is {} SD "
+        "or less): look for a lesion or an artefact at x, y, z = -20, 3, 8 mm"
+    )
+    expected = words.format(1, 4.0, 3.0), words.format(2, 3.2, 3.0)
+    assert unlike_training(WHOLE, SEEN, scan) == expected
+    # Training scans that have such places themselves make them usual.
+    usual = replace(COHORT, appearance=replace(TRAINING, misfit=3.5))
+    assert unlike_training(WHOLE, usual, scan) == (words.format(1, 4.0, 3.5),)

@@ -97,7 +97,6 @@ def predict_scan(
         # The others of a single pass are 0 everywhere.
         kinds = ("label", "entropy")
     background = background_value(scan.data)
-    grids_mm = scan.geometry.spacing_mm, volume.geometry.spacing_mm
     with kept_memory():
         seen = predictor.look_at(scan.data, background)
         finer = None
@@ -115,7 +114,12 @@ def predict_scan(
             on_tile=maps.keep,
         )
         maps.finish()
-        appearance = measure(scan.data, maps.working["label"], *grids_mm)
+        appearance = measure(
+            scan.data,
+            maps.working["label"],
+            scan.geometry.affine,
+            volume.geometry.spacing_mm,
+        )
     flags = unlike_training(structures, learned.cohort, appearance)
     if flags:
         # The warning points to the line of the user's call, three functions up.

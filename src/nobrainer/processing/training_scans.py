@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -104,8 +104,12 @@ class TrainingScans:
         looks = []
         for volume in _to_measure(self.volumes):
             assert volume.label is not None
-            grid_mm = volume.geometry.spacing_mm
-            looks.append(measure(volume.image, volume.label, grid_mm, volume.voxel_mm))
+            affine = volume.geometry.affine
+            look = measure(volume.image, volume.label, affine, volume.voxel_mm)
+            if volume.head is not None:
+                # A lesion in a label map stands out by chance in each of its images.
+                look = replace(look, misfits=())
+            looks.append(look)
         return Cohort(
             n_subjects=self.n_subjects,
             log_mean=tuple(mean),

@@ -94,13 +94,16 @@ def assess(
     has_volumes = cohort is not None and any(
         mean is not None for mean in cohort.log_mean[1:]
     )
-    has_looks = scan is not None and appearance_of(cohort) is not None
+    training = None if scan is None else appearance_of(cohort)
+    has_looks = training is not None
+    has_places = training is not None and bool(training.pieces)
     checks = {
         f"the {case.meaning}": True,
         "draws and entropy against held-out scans": model is not None,
         "volumes and missing structures against training subjects": has_volumes,
         "intensities, sharpness and positions against training scans": has_looks,
         "cut structures and islands against training scans": has_looks,
+        "places within structures against training scans": has_places,
     }
     return replace(
         case,

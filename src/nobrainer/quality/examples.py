@@ -84,7 +84,7 @@ def collect_examples(
                 ),
                 cohort,
                 measure(
-                    volume.image, comparison.label, geometry.spacing_mm, volume.voxel_mm
+                    volume.image, comparison.label, geometry.affine, volume.voxel_mm
                 ),
             )
             mean = float(np.nanmean(scores))

@@ -7,6 +7,7 @@ import numpy as np
 
 from nobrainer.appearance import FACES, GROUPS, Appearance, distances
 from nobrainer.errors import InputError
+from nobrainer.oddities import LEAST_MISFIT, Place
 from nobrainer.posthoc import USUAL_THRESHOLD, QualityModel
 from nobrainer.quality.feature import (
     FEATURES,
@@ -22,6 +23,11 @@ from nobrainer.structures import Structure
 
 UNUSUAL_VOLUME_Z = 4.0
 """Standard deviations from the training cohort up to which no volume is flagged."""
+PIECE_SLACK = 0.0002
+"""Share of the foreground by which a piece of a structure must be larger than those of
+training scans to be a reason: 0.3 ml of a brain of 1.4 l."""
+_MOST_PLACES = 3
+"""Most pieces, and most places that look unlike their structure, that are named."""
 
 
 def flags(
@@ -121,9 +127,13 @@ def unlike_training(
         the training scans; structures cut off at an end of the field of view, by an
         area more than 20 % of their largest beyond that of training scans; more than
         5 % of the foreground, beyond that of training scans, apart from its largest
-        component; a volume more than 4 standard deviations from the cohort's; missing
-        structures. Where nothing was segmented there is a sentence that says so and,
-        of the others, only the first.
+        component; a piece of a structure, apart from its largest, that is larger than
+        those of training scans by more than 0.02 % of the foreground; a place that
+        looks unlike the rest of its structure, by more than 3 standard deviations and
+        by more than in training scans; a volume more
+        than 4 standard deviations from the cohort's; missing structures. Where nothing
+        was segmented there is a sentence that says so and, of the others, only the
+        first.
     """
     limits, training = _limits(model), appearance_of(cohort)
     reasons = []
@@ -134,6 +144,7 @@ def unlike_training(
         return (nothing, *reasons)
     if scan is not None and training is not None:
         reasons += _cut_or_scattered(scan, training, limits)
+        reasons += _odd_places(structures, scan, training)
     if cohort is not None:
         reasons += _unusual_volumes(structures, cohort, limits)
     return tuple(reasons)
@@ -226,6 +237,47 @@ def _cut_or_scattered(
             "other pieces"
         )
     return reasons
+
+
+def _odd_places(
+    structures: Sequence[Structure], scan: Appearance, training: TrainingAppearance
+) -> list[str]:
+    """Pieces apart from their structure, and places that look unlike the rest of it."""
+    if not training.pieces:
+        return []
+    names = {one.class_number: one.name for one in structures}
+    beyond = []
+    for piece in scan.pieces:
+        number = piece.class_number
+        usual = training.pieces[number] if number < len(training.pieces) else 0.0
+        if piece.value > usual + PIECE_SLACK:
+            beyond.append((piece.value - usual, usual, piece))
+    reasons = []
+    for _, usual, piece in sorted(beyond, key=lambda one: -one[0])[:_MOST_PLACES]:
+        usual_mm3 = usual / piece.value * piece.volume_mm3
+        reasons.append(
+            f"{_ml(piece.volume_mm3)} of {names[piece.class_number]} lie apart from "
+            f"the rest of it (in training scans {_ml(usual_mm3)} or less): look "
+            f"{_at(piece)}"
+        )
+    least = max(LEAST_MISFIT, training.misfit)
+    misfits = [place for place in scan.misfits if place.value > least]
+    for place in misfits[:_MOST_PLACES]:
+        reasons.append(
+            f"{_ml(place.volume_mm3)} around {names[place.class_number]} look unlike "
+            f"the rest of it ({place.value:.1f} SD, where usual is {least:.1f} SD or "
+            f"less): look for a lesion or an artefact {_at(place)}"
+        )
+    return reasons
+
+
+def _ml(mm3: float) -> str:
+    return f"{mm3 / 1000:.3g} ml"
+
+
+def _at(place: Place) -> str:
+    x, y, z = place.place_mm
+    return f"at x, y, z = {x:.0f}, {y:.0f}, {z:.0f} mm"
 
 
 def _unusual_volumes(

@@ -19,6 +19,12 @@ class TrainingAppearance:
     cut: the largest share, in [0, 1], of the foreground on each face of the field of
         view: left, right, posterior, anterior, inferior, superior.
     islands: largest share, in [0, 1], of the foreground outside its largest component.
+    pieces: for each class, background first, the largest share of the foreground that a
+        piece of the class has which lies apart from its largest; 0 for the classes
+        after the last of these. Empty where that is not on record.
+    misfit: by how many standard deviations a place of them looks unlike the rest of its
+        structure, at most, see `nobrainer.oddities`; 0 where there is no such place,
+        and for images of label maps.
     """
 
     n_scans: int
@@ -28,9 +34,12 @@ class TrainingAppearance:
     limit: float
     cut: tuple[float, float, float, float, float, float]
     islands: float
+    pieces: tuple[float, ...] = field(default=(), metadata=since(4))
+    misfit: float = field(default=0.0, metadata=since(4))
 
     def __post_init__(self) -> None:
         numbers = (*self.mean, *self.sd, self.limit, *self.cut, self.islands)
+        numbers += (*self.pieces, self.misfit)
         fits = len(self.names) == len(self.mean) == len(self.sd)
         if not fits or not all(map(isfinite, numbers)) or min(self.sd, default=1) <= 0:
             raise InputError(
