@@ -264,9 +264,9 @@ def _odd_places(
     misfits = [place for place in scan.misfits if place.value > least]
     for place in misfits[:_MOST_PLACES]:
         reasons.append(
-            f"{_ml(place.volume_mm3)} around {names[place.class_number]} look unlike "
-            f"the rest of it ({place.value:.1f} SD, where usual is {least:.1f} SD or "
-            f"less): look for a lesion or an artefact {_at(place)}"
+            f"a place in {names[place.class_number]} looks unlike the rest of it "
+            f"({place.value:.1f} SD over {_ml(place.volume_mm3)}, where usual is "
+            f"{least:.1f} SD or less): look for a lesion or an artefact {_at(place)}"
         )
     return reasons
 
