@@ -145,8 +145,9 @@ def test_a_place_that_looks_unlike_its_structure_is_named():
     places = [Place(n, sd, 1500.0, (-20.4, 3.0, 7.6)) for n, sd in ((1, 4.0), (2, 3.2))]
     scan = replace(look(), misfits=tuple(places))
     words = (
-        "a place in part-{} looks unlike the rest of it ({} SD over 1.5 ml, where usual "
-        "is {} SD or less): look for a lesion or an artefact at x, y, z = -20, 3, 8 mm"
+        "a place in part-{} looks unlike the rest of it ({} SD over 1.5 ml, where "
+        "usual is {} SD or less): look for a lesion or an artefact at x, y, z = -20, "
+        "3, 8 mm"
     )
     expected = words.format(1, 4.0, 3.0), words.format(2, 3.2, 3.0)
     assert unlike_training(WHOLE, SEEN, scan) == expected
