@@ -52,6 +52,18 @@ def test_the_region_with_the_most_entropy_comes_first_and_few_are_kept() -> None
     assert find_regions(image, classes, LABELS, n_most=1) == found[:1]
 
 
+def test_of_many_classes_two_or_three_are_enough() -> None:
+    many = LabelTable(tuple(f"class-{n}" for n in range(33)))
+    values = np.zeros((60, 40, 40))
+    values[ball(values.shape, (15, 20, 20), 9)] = np.log(2)
+    values[ball(values.shape, (45, 20, 20), 9)] = np.log(3)
+    classes = np.full(values.shape, 7, np.uint8)
+    (region,) = find_regions(entropy_image(values, np.eye(4)), classes, many)
+    assert (region.structure, region.x_mm) == ("class-7", 45)
+    share = chi2.cdf((9 / 3) ** 2, 3)
+    np.testing.assert_allclose(region.peak, np.log(3) * share, rtol=0.02)
+
+
 def test_sizes_follow_the_grid() -> None:
     values = np.zeros((30, 30, 30))
     values[5:25, 5:25, 5:25] = MOST

@@ -14,8 +14,11 @@ from nobrainer.io import read_geometry
 
 WIDTH_MM = 3.0
 """Standard deviation of the Gaussian that the entropy is averaged with."""
-LEVEL = 0.5
-"""Share of ln C above which the averaged entropy makes a region."""
+SHARE = 0.5
+"""Share of ln C above which the averaged entropy makes a region, up to `MOST`."""
+MOST = float(np.log(2))
+"""Highest such level: that of voxels undecided between two classes. Of many classes no
+voxel of a real scan is undecided between all, so that half of ln C is never reached."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ def find_regions(
     Every boundary between structures is a thin line of high entropy, as it should
     be. So the entropy is averaged with a Gaussian of 3 mm first: a sheet of
     wholly undecided voxels has to be 4 mm thick, and a ball 9 mm wide, to exceed
-    half of ln C on average.
+    half of ln C on average. With four classes or more the level is ln 2, and areas
+    above it are undecided between more than two of them.
 
     Args:
         entropy: entropy of the mean class probabilities, (I, J, K), nats.
@@ -58,14 +62,15 @@ def find_regions(
         n_most: largest number of regions to return.
 
     Returns:
-        Connected regions (26 neighbours) of averaged entropy above half of ln C.
+        Connected regions (26 neighbours) of averaged entropy above half of ln C, or
+        above ln 2 where that is less.
     """
     values = np.asarray(entropy.dataobj, dtype=np.float32)
     # In millimetres, whatever the unit of the image.
     geometry = read_geometry(entropy)
     sigma = WIDTH_MM / np.array(geometry.spacing_mm)
     average = ndimage.gaussian_filter(values, sigma, truncate=3)
-    high = average > LEVEL * np.log(len(labels.names))
+    high = average > min(SHARE * np.log(len(labels.names)), MOST)
     numbered, n_regions = ndimage.label(high, np.ones((3, 3, 3)))
     if not n_regions:
         return ()
