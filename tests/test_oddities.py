@@ -3,12 +3,17 @@
 import numpy as np
 import pytest
 
-from nobrainer.oddities import find_misfits, find_pieces
+from nobrainer import oddities
+from nobrainer.oddities import find_misfits, list_boxes
 
 SHAPE = (64, 60, 56)
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 AFFINE[:3, 3] = -60, 20, 30
 RADIUS_MM = 50.0
+
+
+def find_pieces(label, affine):
+    return oddities.find_pieces(label, list_boxes(label), affine)
 
 
 def ball(centre, radius):

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 from nibabel.affines import from_matvec, voxel_sizes
-from scipy import ndimage, special
+from scipy import special
 
 from nobrainer.data.preprocess import is_head
-from nobrainer.oddities import Place, find_misfits, find_pieces
+from nobrainer.oddities import Box, Place, find_misfits, find_pieces, list_boxes
 from nobrainer.recipe import TrainingAppearance
 
 FACES = ("left", "right", "posterior", "anterior", "inferior", "superior")
@@ -134,9 +134,10 @@ def measure(
         for at, size_mm in zip(np.nonzero(head), spacing_mm, strict=True)
     ]
     head_mm = np.array(centre_mm) - origin_mm
-    found |= _positions(classes, spacing_mm, head_mm, radius_mm)
+    boxes = list_boxes(classes)
+    found |= _positions(classes, boxes, spacing_mm, head_mm, radius_mm)
     from_box = affine @ from_matvec(np.eye(3), [one.start for one in box])
-    islands, pieces = find_pieces(classes, from_box)
+    islands, pieces = find_pieces(classes, boxes, from_box)
     return Appearance(
         found,
         _cut(image, areas, _FLAT * sd),
@@ -332,15 +333,14 @@ def _sharpness(
 
 def _positions(
     classes: np.ndarray,
+    boxes: Sequence[tuple[int, Box]],
     spacing_mm: Sequence[float],
     head_mm: np.ndarray,
     radius_mm: float,
 ) -> dict[str, float]:
     """Where the foreground lies in the head, and each class in the foreground."""
     present, voxels, moments = [], [], []
-    for index, box in enumerate(ndimage.find_objects(classes), 1):
-        if box is None:
-            continue
+    for index, box in boxes:
         areas = _areas(classes[box] == index)
         at = [np.arange(one.start, one.stop) for one in box]
         present.append(index)

@@ -5,12 +5,14 @@ lies in the white matter by itself, or white matter as dark as fluid. Lesions, w
 has never seen, show like this. No knowledge of contrasts or of anatomy is needed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes
 from scipy import ndimage
 
+Box = tuple[slice, ...]
 LEAST_MISFIT = 3.0
 """Standard deviations, averaged around a place, beyond which it looks unlike the rest
 of its structure. No place of 17 real heads was beyond it."""
@@ -54,8 +56,14 @@ class Place:
     place_mm: tuple[float, float, float]
 
 
+def list_boxes(classes: np.ndarray) -> list[tuple[int, Box]]:
+    """The classes of (I, J, K) that occur, but background, and the box of each."""
+    found = enumerate(ndimage.find_objects(classes), 1)
+    return [(number, box) for number, box in found if box is not None]
+
+
 def find_pieces(
-    classes: np.ndarray, affine: np.ndarray
+    classes: np.ndarray, boxes: Sequence[tuple[int, Box]], affine: np.ndarray
 ) -> tuple[float, tuple[Place, ...]]:
     """Find what lies apart from the rest: of the foreground, and of each structure.
 
@@ -63,6 +71,7 @@ def find_pieces(
 
     Args:
         classes: (I, J, K), 0 is background; at least one voxel is not.
+        boxes: what `list_boxes` returns for them.
         affine: (4, 4), from voxels to world millimetres.
 
     Returns:
@@ -71,11 +80,6 @@ def find_pieces(
         place is its share of the foreground, and its place the voxel next to its
         centre.
     """
-    boxes = [
-        (number, box)
-        for number, box in enumerate(ndimage.find_objects(classes), 1)
-        if box is not None
-    ]
     n_voxels, found = np.count_nonzero(classes), []
     for number, box in boxes:
         numbered, sizes = _number_pieces(classes[box] == number)
@@ -126,9 +130,7 @@ def find_misfits(
     # What is all alike has a spread of rounding alone.
     least_sd = _LEAST_SPREAD * float(image[classes > 0].std(dtype=np.float64)) or 1.0
     deviations = np.zeros(image.shape, np.float32)
-    for number, box in enumerate(ndimage.find_objects(classes), 1):
-        if box is None:
-            continue
+    for number, box in list_boxes(classes):
         inside = classes[box] == number
         if np.count_nonzero(inside) < _LEAST_VOXELS:
             continue
@@ -178,7 +180,7 @@ def _volume(affine: np.ndarray) -> float:
 
 
 def _world(
-    affine: np.ndarray, voxel: np.ndarray, box: tuple[slice, ...]
+    affine: np.ndarray, voxel: np.ndarray, box: Box
 ) -> tuple[float, float, float]:
     """World millimetres of a voxel of a box."""
     at = voxel + [one.start for one in box]
