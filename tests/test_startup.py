@@ -97,6 +97,33 @@ print(*ran, len(gc.get_objects(2)) > 100_000, gc.get_freeze_count(), gc.isenable
     assert run.stdout == "True 0 True\n", run.stderr
 
 
+@pytest.mark.parametrize(
+    ("before", "use", "is_old"),
+    [
+        ("", "nobrainer.InputError", True),
+        ("", "hasattr(nobrainer, 'no_such_name')", False),
+        ("nobrainer.InputError", "nobrainer.InputError", False),
+        ("gc.disable()", "nobrainer.InputError", False),
+        ("gc.freeze()", "nobrainer.InputError", False),
+    ],
+)
+def test_what_a_program_has_made_counts_as_old_only_where_a_name_loads(
+    before: str, use: str, is_old: bool
+) -> None:
+    code = f"""
+import gc
+import nobrainer
+{before}
+was = gc.isenabled(), gc.get_freeze_count()
+made = []
+{use}
+assert was == (gc.isenabled(), gc.get_freeze_count())
+print(any(one is made for one in gc.get_objects(2)))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout == f"{is_old}\n", run.stderr
+
+
 def test_the_facade_takes_torch_and_pyro_alone() -> None:
     code = """
 import nobrainer

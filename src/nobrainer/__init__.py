@@ -24,13 +24,15 @@ def __getattr__(name: str) -> Any:
     Python would look through all that it has loaded for garbage again and again, which
     was measured to take a tenth of the time. Instead it counts as old, at once.
     """
-    # What a user has frozen must stay so.
-    if not gc.isenabled() or gc.get_freeze_count():
+    # A name that is not here loads nothing. What a user has frozen must stay so.
+    if name not in __all__ or not gc.isenabled() or gc.get_freeze_count():
         return _load(name)
     gc.disable()
     try:
-        return _load(name)
+        # Versions of lazy_loader before 0.6 look most names up at every use.
+        found = globals()[name] = _load(name)
     finally:
         gc.freeze()
         gc.unfreeze()
         gc.enable()
+    return found
