@@ -125,13 +125,13 @@ def test_a_piece_apart_from_its_structure_is_named_with_its_place():
     before = replace(COHORT, appearance=replace(TRAINING, pieces=()))
     found = [
         Place(1, 0.0021, 2100.0, (-20.4, 3.0, 7.6)),
-        Place(2, 0.004, 4000.0, (1.0, -2.0, 3.0)),
+        Place(2, 0.004, 4000.0, (1.0, -2.0, -0.4)),
         Place(3, 0.0001, 100.0, (0.0, 0.0, 0.0)),
     ]
     scan = replace(look(), pieces=tuple(found))
     assert unlike_training(WHOLE, SEEN, scan) == (
-        "4 ml of part-2 lie apart from the rest of it (in training scans 0 ml or "
-        "less): look at x, y, z = 1, -2, 3 mm",
+        "4 ml of part-2 lie apart from the rest of it (in training scans none): look "
+        "at x, y, z = 1, -2, 0 mm",
         "2.1 ml of part-1 lie apart from the rest of it (in training scans 1 ml or "
         "less): look at x, y, z = -20, 3, 8 mm",
     )

@@ -130,10 +130,10 @@ def unlike_training(
         component; a piece of a structure, apart from its largest, that is larger than
         those of training scans by more than 0.02 % of the foreground; a place that
         looks unlike the rest of its structure, by more than 3 standard deviations and
-        by more than in training scans; a volume more
-        than 4 standard deviations from the cohort's; missing structures. Where nothing
-        was segmented there is a sentence that says so and, of the others, only the
-        first.
+        by more than in training scans; a volume more than 4 standard deviations from
+        the cohort's; missing structures. Of pieces and of places, the three that stand
+        out most have a sentence each. Where nothing was segmented there is a sentence
+        that says so and, of the others, only the first.
     """
     limits, training = _limits(model), appearance_of(cohort)
     reasons = []
@@ -255,10 +255,10 @@ def _odd_places(
     reasons = []
     for _, usual, piece in sorted(beyond, key=lambda one: -one[0])[:_MOST_PLACES]:
         usual_mm3 = usual / piece.value * piece.volume_mm3
+        known = f"{_ml(usual_mm3)} or less" if usual else "none"
         reasons.append(
             f"{_ml(piece.volume_mm3)} of {names[piece.class_number]} lie apart from "
-            f"the rest of it (in training scans {_ml(usual_mm3)} or less): look "
-            f"{_at(piece)}"
+            f"the rest of it (in training scans {known}): look {_at(piece)}"
         )
     least = max(LEAST_MISFIT, training.misfit)
     misfits = [place for place in scan.misfits if place.value > least]
@@ -276,8 +276,9 @@ def _ml(mm3: float) -> str:
 
 
 def _at(place: Place) -> str:
-    x, y, z = place.place_mm
-    return f"at x, y, z = {x:.0f}, {y:.0f}, {z:.0f} mm"
+    # Whole numbers have no -0.
+    x, y, z = map(round, place.place_mm)
+    return f"at x, y, z = {x}, {y}, {z} mm"
 
 
 def _unusual_volumes(
