@@ -171,6 +171,29 @@ def test_pieces_that_training_scans_have_are_on_record():
     assert summarise([of()]).pieces == (0.0,)
 
 
+def test_the_place_of_training_scans_that_stands_out_most_is_on_record():
+    def of(*values):
+        misfits = [Place(1, value, 1.0, (0, 0, 0)) for value in values]
+        return replace(looks(), misfits=tuple(misfits))
+
+    assert summarise([of(4.0, 3.5), of(), of(5.0)]).misfit == 5.0
+    assert summarise([of()]).misfit == 0.0
+
+
+def test_places_are_those_of_the_world_though_a_part_of_the_scan_is_measured():
+    affine = np.diag([2.0, 1.0, 1.0, 1.0])
+    affine[:3, 3] = -100, 50, 10
+    image, label = scan()
+    label[30, 30, 28] = 2
+    image[26, 17:20, 15:18] += 20
+    found = measure(image, label, affine, SPACING)
+    (piece,), (misfit, *_) = found.pieces, found.misfits
+    assert (piece.class_number, piece.volume_mm3) == (2, 2)
+    assert piece.place_mm == (2 * 30 - 100, 30 + 50, 28 + 10)
+    assert misfit.class_number == 1
+    assert misfit.place_mm == (2 * 26 - 100, 18 + 50, 16 + 10)
+
+
 def test_nothing_segmented_leaves_the_head_to_compare():
     image, label = scan()
     empty = measure(image, np.zeros_like(label), GRID, SPACING)

@@ -10,11 +10,14 @@ import torch
 from click.testing import CliRunner
 
 import nobrainer as nb
+from nobrainer.appearance import measure
 from nobrainer.cli import main
 from nobrainer.data.prepare import read_scan
 from nobrainer.data.preprocess import is_head
 from nobrainer.data.shifts import SHIFTS
 from nobrainer.errors import InputError
+from nobrainer.oddities import Place
+from nobrainer.processing import training_scans
 from nobrainer.processing.progress import ProgressBar
 from nobrainer.processing.training_scans import TrainingScans
 from nobrainer.provenance import checksum
@@ -299,6 +302,18 @@ def test_volumes_are_those_of_the_maps_and_the_sizes_in_which_they_are_seen(maps
     assert np.log(sides).sum(1).std() == pytest.approx(0.2, rel=0.03)
     still = replace(scans, synthesis=Synthesis(scale=0)).cohort()
     assert still.log_sd[1] == 0
+
+
+def test_places_that_stand_out_are_on_record_of_scans_alone(maps, scans, monkeypatch):
+    def measured(*given):
+        misfit = Place(1, 5.0, 1.0, (0, 0, 0))
+        return replace(measure(*given), misfits=(misfit,))
+
+    monkeypatch.setattr(training_scans, "measure", measured)
+    real = nb.Dataset.from_files(scans, BLOCK).relabel(CLASSES)
+    for data, expected in ((dataset(maps), 0.0), (real, 5.0)):
+        found = TrainingScans.read(data, None, ProgressBar(verbose=False))
+        assert found.cohort().appearance.misfit == expected
 
 
 def test_a_map_has_as_many_images_as_are_asked_for(maps):
