@@ -163,9 +163,9 @@ def _prepared(
 class _Maps:
     """The maps of one scan: on the working grid, then on the grid of the scan.
 
-    Labels and mean probabilities come from a finer grid where there is one. Of `kinds`
-    are the maps that tiles are asked for; the others are 0, and take no memory. A map
-    leaves the working grid when its image is made.
+    Labels and mean probabilities come from a finer grid where there is one. `kinds` are
+    the maps that tiles are asked for, of `MAPS`; the others are 0, and take no memory.
+    A map leaves the working grid when its image is made.
     """
 
     def __init__(
