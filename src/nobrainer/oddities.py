@@ -15,7 +15,7 @@ from scipy import ndimage
 Box = tuple[slice, ...]
 LEAST_MISFIT = 3.0
 """Standard deviations, averaged around a place, beyond which it looks unlike the rest
-of its structure. No place of 17 real heads was beyond it."""
+of its structure. No place of 17 real heads was (`benchmarks/lesions.py`)."""
 
 _CORNERS = np.ones((3, 3, 3))
 """Voxels of one piece share at least a corner."""
