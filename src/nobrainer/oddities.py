@@ -76,11 +76,17 @@ def find_pieces(
 
     Returns:
         The share of the foreground outside its largest piece; and for each structure in
-        several pieces the largest one apart from the rest of it. The value of that
-        place is its share of the foreground, and its place the voxel next to its
-        centre.
+        several pieces, where there are two structures or more, the largest one apart
+        from the rest of it. The value of that place is its share of the foreground, and
+        its place the voxel next to its centre.
     """
-    n_voxels, found = np.count_nonzero(classes), []
+    _, sizes = _number_pieces(classes != 0)
+    n_voxels = sizes.sum()
+    islands = float(1 - sizes.max() / n_voxels)
+    if len(boxes) == 1:
+        # Those of one structure alone are the islands.
+        return islands, ()
+    found = []
     for number, box in boxes:
         numbered, sizes = _number_pieces(classes[box] == number)
         if len(sizes) < 3:
@@ -91,10 +97,7 @@ def find_pieces(
         at_mm = _world(affine, middle, box)
         share, size_mm3 = sizes[second] / n_voxels, sizes[second] * _volume(affine)
         found.append(Place(number, float(share), float(size_mm3), at_mm))
-    if len(boxes) > 1:
-        # One structure alone is the foreground.
-        _, sizes = _number_pieces(classes != 0)
-    return float(1 - sizes.max() / n_voxels), tuple(found)
+    return islands, tuple(found)
 
 
 def find_misfits(
