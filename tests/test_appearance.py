@@ -18,10 +18,11 @@ from nobrainer.appearance import (
 from nobrainer.errors import InputError
 from nobrainer.oddities import Place
 from nobrainer.recipe import TrainingAppearance
+from nobrainer.volume import Geometry
 
 SHAPE = (40, 36, 32)
 SPACING = (1.0, 1.0, 1.0)
-GRID = np.eye(4)
+GRID = Geometry(SHAPE, np.eye(4))
 
 
 def scan(seed=0, centre=(20, 18, 16), noise=1.0):
@@ -100,7 +101,8 @@ def test_every_so_manieth_voxel_of_a_large_foreground_counts(monkeypatch):
 @pytest.mark.parametrize(("thin_mm", "reach"), [(1.0, 1), (0.2, 3), (0.05, 7)])
 def test_the_shell_is_as_thick_along_each_axis_in_mm(thin_mm, reach):
     image, label = scan(noise=9)
-    found = measure(image, label, np.diag([thin_mm, 1, 1, 1]), SPACING).statistics
+    thin = Geometry(SHAPE, np.diag([thin_mm, 1, 1, 1]))
+    found = measure(image, label, thin, SPACING).statistics
     sd = math.exp(found["intensity/scale"])
     around = ndimage.maximum_filter(label > 0, (2 * reach + 1, 3, 3))
     median = np.median(image[around & (label == 0)])
@@ -186,7 +188,7 @@ def test_places_are_those_of_the_world_though_a_part_of_the_scan_is_measured():
     image, label = scan()
     label[30, 30, 28] = 2
     image[26, 17:20, 15:18] += 20
-    found = measure(image, label, affine, SPACING)
+    found = measure(image, label, Geometry(SHAPE, affine), SPACING)
     (piece,), (misfit, *_) = found.pieces, found.misfits
     assert (piece.class_number, piece.volume_mm3) == (2, 2)
     assert piece.place_mm == (2 * 30 - 100, 30 + 50, 28 + 10)

@@ -5,15 +5,18 @@ import pytest
 
 from nobrainer import oddities
 from nobrainer.oddities import find_misfits, list_boxes
+from nobrainer.volume import Geometry
 
 SHAPE = (64, 60, 56)
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 AFFINE[:3, 3] = -60, 20, 30
+GRID = Geometry(SHAPE, AFFINE)
 RADIUS_MM = 50.0
 
 
 def find_pieces(label, affine):
-    return oddities.find_pieces(label, list_boxes(label), affine)
+    grid = Geometry(label.shape, affine)
+    return oddities.find_pieces(label, list_boxes(label), grid)
 
 
 def ball(centre, radius):
@@ -72,7 +75,7 @@ def test_pieces_of_a_structure_by_hand():
 def test_noise_and_a_bias_field_are_no_misfit(bias):
     for seed in range(3):
         image, label = head(seed, bias)
-        assert find_misfits(image, label, AFFINE, RADIUS_MM) == ()
+        assert find_misfits(image, label, GRID, RADIUS_MM) == ()
 
 
 @pytest.mark.parametrize("change", [-30.0, 30.0])
@@ -80,7 +83,7 @@ def test_a_lesion_is_found_where_it_is(change):
     image, label = head(bias=0.3)
     lesion = ball((47, 30, 28), 4)
     image[lesion] += change
-    (place,) = find_misfits(image, label, AFFINE, RADIUS_MM)
+    (place,) = find_misfits(image, label, GRID, RADIUS_MM)
     assert place.class_number == 1
     at = np.linalg.inv(AFFINE) @ (*place.place_mm, 1)
     assert np.linalg.norm(at[:3] - (47, 30, 28)) < 3
@@ -88,7 +91,9 @@ def test_a_lesion_is_found_where_it_is(change):
     assert 4 < place.value < 6
     assert 0.3 < place.volume_mm3 / (8 * np.count_nonzero(lesion)) < 1.2
     # On another scale of intensities and of voxels it is the same.
-    (other,) = find_misfits(7 * image, label, AFFINE / 2, RADIUS_MM / 2)
+    (other,) = find_misfits(
+        7 * image, label, Geometry(SHAPE, AFFINE / 2), RADIUS_MM / 2
+    )
     assert other.value == pytest.approx(place.value, rel=1e-4)
 
 
@@ -96,7 +101,7 @@ def test_two_lesions_come_by_how_far_they_stand_out():
     image, label = head()
     image[ball((46, 30, 28), 4)] += 30
     image[ball((18, 30, 28), 4)] += 40
-    first, second = find_misfits(image, label, AFFINE, RADIUS_MM)
+    first, second = find_misfits(image, label, GRID, RADIUS_MM)
     assert first.value > second.value
     assert first.place_mm[0] < second.place_mm[0]
 
@@ -106,4 +111,4 @@ def test_what_is_all_alike_or_small_has_no_spread_to_compare_with():
     label[5:15, 5:15, 5:15] = 1
     label[2, 2, 2] = 2
     image = np.full(label.shape, 3.1, np.float32)
-    assert find_misfits(image, label, np.eye(4), 6.0) == ()
+    assert find_misfits(image, label, Geometry(label.shape, np.eye(4)), 6.0) == ()

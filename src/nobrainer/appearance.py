@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from nibabel.affines import from_matvec, voxel_sizes
+from nibabel.affines import from_matvec
 from scipy import special
 
 from nobrainer.data.preprocess import is_head
 from nobrainer.oddities import Box, Place, find_misfits, find_pieces, list_boxes
 from nobrainer.recipe import TrainingAppearance
+from nobrainer.volume import Geometry
 
 FACES = ("left", "right", "posterior", "anterior", "inferior", "superior")
 """Faces of the field of view: the low and the high end of each axis of a RAS grid."""
@@ -81,7 +82,7 @@ class Appearance:
 def measure(
     image: np.ndarray,
     label: np.ndarray,
-    affine: np.ndarray,
+    geometry: Geometry,
     voxel_mm: Sequence[float],
 ) -> Appearance:
     """Measure a scan and its segmentation.
@@ -89,10 +90,10 @@ def measure(
     Args:
         image: (I, J, K), preprocessed; its axes go to the right, front and top.
         label: (I, J, K) classes, 0 is background.
-        affine: (4, 4), from voxels to world millimetres.
+        geometry: their grid.
         voxel_mm: voxel sizes of the scan as it came, in any order.
     """
-    spacing_mm = voxel_sizes(affine)
+    spacing_mm = geometry.spacing_mm
     step = math.ceil((image.size / _SAMPLED) ** (1 / 3))
     sample = image[::step, ::step, ::step]
     head = is_head(sample)
@@ -136,14 +137,15 @@ def measure(
     head_mm = np.array(centre_mm) - origin_mm
     boxes = list_boxes(classes)
     found |= _positions(classes, boxes, spacing_mm, head_mm, radius_mm)
-    from_box = affine @ from_matvec(np.eye(3), [one.start for one in box])
-    islands, pieces = find_pieces(classes, boxes, from_box)
+    shift = from_matvec(np.eye(3), [one.start for one in box])
+    grid = Geometry(classes.shape, geometry.affine @ shift)
+    islands, pieces = find_pieces(classes, boxes, grid)
     return Appearance(
         found,
         _cut(image, areas, _FLAT * sd),
         islands,
         pieces,
-        find_misfits(near, classes, from_box, radius_mm),
+        find_misfits(near, classes, grid, radius_mm),
     )
 
 

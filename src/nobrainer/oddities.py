@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from nibabel.affines import apply_affine, voxel_sizes
+from nibabel.affines import apply_affine
 from scipy import ndimage
+
+from nobrainer.volume import Geometry
 
 Box = tuple[slice, ...]
 LEAST_MISFIT = 3.0
 """Standard deviations, averaged around a place, beyond which it looks unlike the rest
 of its structure. No place of 17 real heads was (`benchmarks/lesions.py`)."""
 
-_CORNERS = np.ones((3, 3, 3))
+CORNERS = np.ones((3, 3, 3))
 """Voxels of one piece share at least a corner."""
 _PARTS = 16
 """Number of parts in which voxels are counted."""
@@ -63,7 +65,7 @@ def list_boxes(classes: np.ndarray) -> list[tuple[int, Box]]:
 
 
 def find_pieces(
-    classes: np.ndarray, boxes: Sequence[tuple[int, Box]], affine: np.ndarray
+    classes: np.ndarray, boxes: Sequence[tuple[int, Box]], geometry: Geometry
 ) -> tuple[float, tuple[Place, ...]]:
     """Find what lies apart from the rest: of the foreground, and of each structure.
 
@@ -72,7 +74,7 @@ def find_pieces(
     Args:
         classes: (I, J, K), 0 is background; at least one voxel is not.
         boxes: what `list_boxes` returns for them.
-        affine: (4, 4), from voxels to world millimetres.
+        geometry: their grid.
 
     Returns:
         The share of the foreground outside its largest piece; and for each structure in
@@ -94,14 +96,14 @@ def find_pieces(
         second = np.argsort(sizes, kind="stable")[-2]
         at = np.argwhere(numbered == second)
         middle = at[((at - at.mean(0)) ** 2).sum(1).argmin()]
-        at_mm = _world(affine, middle, box)
-        share, size_mm3 = sizes[second] / n_voxels, sizes[second] * _volume(affine)
+        at_mm = _world(geometry, middle, box)
+        share, size_mm3 = sizes[second] / n_voxels, sizes[second] * geometry.voxel_mm3
         found.append(Place(number, float(share), float(size_mm3), at_mm))
     return islands, tuple(found)
 
 
 def find_misfits(
-    image: np.ndarray, classes: np.ndarray, affine: np.ndarray, radius_mm: float
+    image: np.ndarray, classes: np.ndarray, geometry: Geometry, radius_mm: float
 ) -> tuple[Place, ...]:
     """Find places whose intensities are unlike those of the rest of their structure.
 
@@ -112,7 +114,7 @@ def find_misfits(
     Args:
         image: intensities (I, J, K).
         classes: (I, J, K), 0 is background, which counts as no deviation.
-        affine: (4, 4), from voxels to world millimetres.
+        geometry: their grid.
         radius_mm: radius of a ball as large as the foreground, of which the distances
             are shares.
 
@@ -122,13 +124,13 @@ def find_misfits(
         it, whose class they are given.
     """
     width_mm = _WIDTH * radius_mm
-    steps = [max(1, int(_STEP * width_mm / mm)) for mm in voxel_sizes(affine)]
+    steps = [max(1, int(_STEP * width_mm / mm)) for mm in geometry.spacing_mm]
     image, classes = (
         one[tuple(slice(None, None, step) for step in steps)]
         for one in (image, classes)
     )
-    affine = affine @ np.diag([*steps, 1])
-    spacing_mm = voxel_sizes(affine)
+    geometry = Geometry(classes.shape, geometry.affine @ np.diag([*steps, 1]))
+    spacing_mm = np.array(geometry.spacing_mm)
     sides = np.maximum(1, np.round(_SIDE * radius_mm / spacing_mm)).astype(int)
     # What is all alike has a spread of rounding alone.
     least_sd = _LEAST_SPREAD * float(image[classes > 0].std(dtype=np.float64)) or 1.0
@@ -151,17 +153,37 @@ def find_misfits(
     width = np.maximum(width_mm / spacing_mm, _LEAST_WIDTH)
     average = ndimage.gaussian_filter(deviations, width, truncate=2.5, mode="constant")
     average[classes == 0] = 0
-    numbered, _ = ndimage.label(average > LEAST_MISFIT, _CORNERS)
+    numbered, _ = ndimage.label(average > LEAST_MISFIT, CORNERS)
     found = []
     for number, box in enumerate(ndimage.find_objects(numbered), 1):
         inside = numbered[box] == number
-        values = np.where(inside, average[box], 0)
-        peak = np.unravel_index(values.argmax(), values.shape)
-        size_mm3 = np.count_nonzero(inside) * _volume(affine)
-        at_mm = _world(affine, np.array(peak), box)
-        of_peak = int(classes[box][peak])
-        found.append(Place(of_peak, float(values[peak]), size_mm3, at_mm))
+        voxel, value, size_mm3, at_mm = describe_area(average, inside, box, geometry)
+        of_peak = int(classes[box][voxel])
+        found.append(Place(of_peak, value, size_mm3, at_mm))
     return tuple(sorted(found, key=lambda place: -place.value))
+
+
+def describe_area(
+    values: np.ndarray, inside: np.ndarray, box: Box, geometry: Geometry
+) -> tuple[tuple[int, ...], float, float, tuple[float, float, float]]:
+    """Where a connected area has its largest value, and how large both are.
+
+    Args:
+        values: (I, J, K).
+        inside: which voxels of the box are the area, booleans.
+        box: the box of the area.
+        geometry: the grid of the values.
+
+    Returns:
+        The voxel of the box that has the largest value; the value; the size of the
+        area, mm³; and the place of the voxel, in world millimetres to the right, to the
+        front and up.
+    """
+    found = np.where(inside, values[box], -np.inf)
+    voxel = np.unravel_index(found.argmax(), found.shape)
+    size_mm3 = int(inside.sum()) * geometry.voxel_mm3
+    at_mm = _world(geometry, np.array(voxel), box)
+    return tuple(map(int, voxel)), float(found[voxel]), size_mm3, at_mm
 
 
 def _number_pieces(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -169,7 +191,7 @@ def _number_pieces(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Outside the mask the number is 0, and so is the size.
     """
-    numbered, n = ndimage.label(mask, _CORNERS)
+    numbered, n = ndimage.label(mask, CORNERS)
     # In parts, because `bincount` copies what it counts to 64 bits.
     parts = np.array_split(numbered.ravel(), _PARTS)
     sizes = np.sum([np.bincount(part, minlength=n + 1) for part in parts], 0)
@@ -177,15 +199,10 @@ def _number_pieces(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return numbered, sizes
 
 
-def _volume(affine: np.ndarray) -> float:
-    """Volume of a voxel, mm³."""
-    return float(abs(np.linalg.det(affine[:3, :3])))
-
-
 def _world(
-    affine: np.ndarray, voxel: np.ndarray, box: Box
+    geometry: Geometry, voxel: np.ndarray, box: Box
 ) -> tuple[float, float, float]:
     """World millimetres of a voxel of a box."""
     at = voxel + [one.start for one in box]
-    x_mm, y_mm, z_mm = apply_affine(affine, at).tolist()
+    x_mm, y_mm, z_mm = apply_affine(geometry.affine, at).tolist()
     return x_mm, y_mm, z_mm

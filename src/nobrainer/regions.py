@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from nobrainer.data.labels import LabelTable
 from nobrainer.io import read_geometry
+from nobrainer.oddities import CORNERS, describe_area
 
 WIDTH_MM = 3.0
 """Standard deviation of the Gaussian that the entropy is averaged with."""
@@ -71,7 +72,7 @@ def find_regions(
     sigma = WIDTH_MM / np.array(geometry.spacing_mm)
     average = ndimage.gaussian_filter(values, sigma, truncate=3)
     high = average > min(SHARE * np.log(len(labels.names)), MOST)
-    numbered, n_regions = ndimage.label(high, np.ones((3, 3, 3)))
+    numbered, n_regions = ndimage.label(high, CORNERS)
     if not n_regions:
         return ()
     sums = ndimage.sum_labels(values, numbered, np.arange(1, n_regions + 1))
@@ -80,18 +81,17 @@ def find_regions(
     for number in np.argsort(-sums, kind="stable")[:n_most]:
         box = boxes[number]
         inside = numbered[box] == number + 1
-        found = np.where(inside, average[box], -1)
-        at = np.unravel_index(found.argmax(), found.shape)
-        place = [part.start + int(step) for part, step in zip(box, at, strict=True)]
-        x_mm, y_mm, z_mm = nib.affines.apply_affine(geometry.affine, place)
+        _, peak, volume_mm3, (x_mm, y_mm, z_mm) = describe_area(
+            average, inside, box, geometry
+        )
         regions.append(
             Region(
                 structure=labels.names[int(np.bincount(classes[box][inside]).argmax())],
-                volume_mm3=geometry.voxel_mm3 * int(inside.sum()),
-                peak=float(found.max()),
-                x_mm=float(x_mm),
-                y_mm=float(y_mm),
-                z_mm=float(z_mm),
+                volume_mm3=volume_mm3,
+                peak=peak,
+                x_mm=x_mm,
+                y_mm=y_mm,
+                z_mm=z_mm,
             )
         )
     return tuple(regions)

@@ -117,7 +117,7 @@ def predict_scan(
         appearance = measure(
             scan.data,
             maps.working["label"],
-            scan.geometry.affine,
+            scan.geometry,
             volume.geometry.spacing_mm,
         )
     flags = unlike_training(structures, learned.cohort, appearance)

@@ -104,8 +104,8 @@ class TrainingScans:
         looks = []
         for volume in _to_measure(self.volumes):
             assert volume.label is not None
-            affine = volume.geometry.affine
-            look = measure(volume.image, volume.label, affine, volume.voxel_mm)
+            grid = volume.geometry
+            look = measure(volume.image, volume.label, grid, volume.voxel_mm)
             if volume.head is not None:
                 # A lesion in a label map stands out by chance in each of its images.
                 look = replace(look, misfits=())

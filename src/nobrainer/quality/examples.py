@@ -83,9 +83,7 @@ def collect_examples(
                     counts * geometry.voxel_mm3, labels, None, never_seen
                 ),
                 cohort,
-                measure(
-                    volume.image, comparison.label, geometry.affine, volume.voxel_mm
-                ),
+                measure(volume.image, comparison.label, geometry, volume.voxel_mm),
             )
             mean = float(np.nanmean(scores))
             whole = judged.whole_dice()

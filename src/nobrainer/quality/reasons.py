@@ -296,9 +296,9 @@ def _unusual_volumes(
         one = next(one for one in structures if one.name == worst)
         usual = math.exp(cohort.log_mean[one.class_number] or 0.0)
         reasons.append(
-            f"volume of {worst}, {one.volume_mm3 / 1000:.3g} ml, is "
+            f"volume of {worst}, {_ml(one.volume_mm3)}, is "
             f"{abs(far[worst]):.1f} SD {side} the training cohort's, usually "
-            f"{usual / 1000:.3g} ml{others}: look at the outline"
+            f"{_ml(usual)}{others}: look at the outline"
         )
     names = missing(structures, cohort)
     if names and len(names) > limits.get("absent", 0.0):
